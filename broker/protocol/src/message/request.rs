@@ -1,0 +1,173 @@
+//! What a client asks for.
+
+use super::topic::{AttachPoint, TopicConfig};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The first frame on a stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Request {
+    /// What the broker is.
+    BrokerInfo,
+    /// Open this stream for producing.
+    OpenProduce(OpenProduce),
+    /// Open this stream for consuming.
+    OpenConsume(OpenConsume),
+    /// Make a topic.
+    CreateTopic(CreateTopic),
+    /// Remove a topic and all its records.
+    DeleteTopic(DeleteTopic),
+    /// All topics.
+    ListTopics,
+    /// One topic.
+    DescribeTopic(DescribeTopic),
+    /// Turn a position into an offset.
+    ListOffset(ListOffset),
+    /// Upload a module: `Body` frames follow.
+    DeployModule(DeployModule),
+    /// All modules.
+    ListModules,
+    /// Remove a module that is attached nowhere.
+    DeleteModule(DeleteModule),
+    /// Run a module on a topic.
+    AttachTransform(AttachTransform),
+    /// Stop running it.
+    DetachTransform(DetachTransform),
+}
+
+impl Request {
+    /// Whether doing it twice is the same as doing it once, so that it may travel in QUIC's 0-RTT data and be sent again.
+    pub const fn is_idempotent(&self) -> bool {
+        matches!(
+            self,
+            Request::BrokerInfo
+                | Request::OpenConsume(_)
+                | Request::ListTopics
+                | Request::DescribeTopic(_)
+                | Request::ListOffset(_)
+                | Request::ListModules
+        )
+    }
+}
+
+/// Opens an ordered stream of batches into a topic.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OpenProduce {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition; none lets the broker place each record: by the topic's own partitioner, or by Kafka's default.
+    pub partition: Option<u32>,
+}
+
+/// Opens a stream on which the broker pushes one partition's batches.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OpenConsume {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// Where to begin. The first batch is the whole one that holds this offset.
+    pub from: Position,
+}
+
+/// A place in a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Position {
+    /// The first record that is still there.
+    #[default]
+    Beginning,
+    /// Behind the last record that consumers can see (the high watermark).
+    End,
+    /// This offset.
+    Offset(i64),
+    /// The first record whose timestamp is at or after this one, in milliseconds since 1970-01-01 UTC; the end if there is none.
+    Time(i64),
+}
+
+/// Makes a topic.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CreateTopic {
+    /// 1 to 249 characters from `a-z A-Z 0-9 . _ -`, as in Kafka.
+    pub name: String,
+    /// 1 to 10,000.
+    pub partitions: u32,
+    /// Its settings.
+    pub config: TopicConfig,
+}
+
+/// Removes a topic.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeleteTopic {
+    /// The topic's name.
+    pub name: String,
+}
+
+/// Asks for one topic.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DescribeTopic {
+    /// The topic's name.
+    pub name: String,
+}
+
+/// Turns a position into an offset.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListOffset {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// The position.
+    pub at: Position,
+}
+
+/// Announces the upload of a module.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeployModule {
+    /// What it will be called; the same rules as for a topic's name.
+    pub name: String,
+    /// How many bytes follow in `Body` frames.
+    pub size_bytes: u64,
+}
+
+/// Removes a module.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeleteModule {
+    /// The module's name.
+    pub name: String,
+}
+
+/// Runs a module on a topic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttachTransform {
+    /// The topic's name.
+    pub topic: String,
+    /// The module's name.
+    pub module: String,
+    /// Where in the topic's path.
+    pub on: AttachPoint,
+    /// What the module is given when it starts, as it was typed.
+    #[serde(default)]
+    pub params: BTreeMap<String, String>,
+}
+
+/// Stops running a module on a topic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DetachTransform {
+    /// The topic's name.
+    pub topic: String,
+    /// The module's name.
+    pub module: String,
+    /// Where in the topic's path.
+    pub on: AttachPoint,
+}

@@ -1,0 +1,164 @@
+//! What the broker answers.
+
+use super::topic::{AttachPoint, Durability, TopicConfig};
+use serde::{Deserialize, Serialize};
+
+/// The answer to a request that did not fail.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Response {
+    /// Done, and there is nothing to tell.
+    Done,
+    /// To `broker_info`.
+    BrokerInfo(BrokerInfo),
+    /// To `open_produce`.
+    ProduceOpened(ProduceOpened),
+    /// To `open_consume`.
+    ConsumeOpened(ConsumeOpened),
+    /// To `list_topics`, in the order of their names.
+    Topics(Vec<TopicInfo>),
+    /// To `create_topic` and `describe_topic`.
+    Topic(TopicInfo),
+    /// To `list_offset`.
+    Offset(OffsetFound),
+    /// To `deploy_module`.
+    Module(ModuleInfo),
+    /// To `list_modules`, in the order of their names.
+    Modules(Vec<ModuleInfo>),
+}
+
+/// What the broker is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BrokerInfo {
+    /// Its version, as in `millpond --version`.
+    pub version: String,
+    /// The largest `Produce` frame that it reads, in bytes of payload, for any topic.
+    pub max_batch_bytes: u32,
+    /// The largest module that it takes, in bytes.
+    pub max_module_bytes: u64,
+}
+
+/// The stream takes batches now.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProduceOpened {
+    /// The largest batch, in bytes.
+    pub max_batch_bytes: u32,
+    /// What an acknowledgement will mean.
+    pub durability: Durability,
+    /// The topic's configuration epoch, see [`super::Ack::topic_epoch`].
+    pub topic_epoch: u32,
+}
+
+/// The stream will carry batches now.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConsumeOpened {
+    /// The offset that the position came to. The first batch may begin before it.
+    pub start_offset: i64,
+    /// The first offset that is still there.
+    pub log_start: i64,
+    /// One past the last offset that can be read.
+    pub high_watermark: i64,
+    /// One past the last offset that was written.
+    pub log_end: i64,
+}
+
+/// One topic.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TopicInfo {
+    /// Its name.
+    pub name: String,
+    /// Its settings.
+    pub config: TopicConfig,
+    /// Its configuration epoch, see [`super::Ack::topic_epoch`].
+    pub epoch: u32,
+    /// Its partitions, in order.
+    pub partitions: Vec<PartitionInfo>,
+    /// The modules that run on it, in the order in which they run.
+    pub attachments: Vec<AttachmentStatus>,
+}
+
+impl TopicInfo {
+    /// Whether the broker places the records of this topic, by a module.
+    pub fn is_placed_by_broker(&self) -> bool {
+        self.attachments.iter().any(|attachment| attachment.on == AttachPoint::Partition)
+    }
+}
+
+/// One partition.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PartitionInfo {
+    /// Its number, from 0.
+    pub partition: u32,
+    /// The first offset that is still there.
+    pub log_start: i64,
+    /// One past the last offset that consumers can read.
+    pub high_watermark: i64,
+    /// One past the last offset that was written.
+    pub log_end: i64,
+    /// Bytes of its segments on disk, indexes included.
+    pub size_bytes: u64,
+    /// Why it has stopped writing, if it has.
+    pub failure: Option<String>,
+}
+
+/// A module on a topic, and what it has done since the broker started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttachmentStatus {
+    /// The module's name.
+    pub module: String,
+    /// The SHA-256 of the upload, in hex.
+    #[serde(default)]
+    pub sha256: String,
+    /// Where it runs.
+    pub on: AttachPoint,
+    /// Records that were given to it.
+    #[serde(default)]
+    pub records_in: u64,
+    /// Records that it gave back.
+    #[serde(default)]
+    pub records_out: u64,
+    /// Records that it left out.
+    #[serde(default)]
+    pub records_dropped: u64,
+    /// Records that came back with other bytes.
+    #[serde(default)]
+    pub records_changed: u64,
+    /// Batches that it ran on.
+    #[serde(default)]
+    pub batches: u64,
+    /// Batches on which it failed.
+    #[serde(default)]
+    pub failures: u64,
+}
+
+/// An offset for a position.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OffsetFound {
+    /// The offset.
+    pub offset: i64,
+    /// The timestamp of the record there, for a position in time that was found.
+    pub timestamp: Option<i64>,
+}
+
+/// One module.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModuleInfo {
+    /// Its name.
+    pub name: String,
+    /// The SHA-256 of the upload, in hex.
+    pub sha256: String,
+    /// Bytes of the upload.
+    pub size_bytes: u64,
+    /// The world that it implements: `transform` or `partitioner`.
+    pub world: String,
+    /// The topics that it is attached to.
+    pub attached_to: Vec<String>,
+}

@@ -1,0 +1,114 @@
+//! What a topic can be told: its durability and its limits.
+
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr, time::Duration};
+use thiserror::Error;
+
+/// When a batch counts as stored, and is acknowledged.
+///
+/// Written as `sync`, `interval:200ms` or `os`, on the command line, in the configuration and on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// After `fdatasync`: an acknowledged record survives a power cut.
+    #[default]
+    Sync,
+    /// After the write; the disk is flushed at the latest this long afterwards. A power cut can cost that much.
+    Interval(Duration),
+    /// After the write; the operating system flushes when it likes.
+    Os,
+}
+
+/// Why a durability was not understood.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`{0}` is not a durability: it is `sync`, `interval:200ms` (1ms to 1h) or `os`")]
+pub struct ParseDurabilityError(String);
+
+const INTERVAL_MAX: Duration = Duration::from_hours(1);
+
+impl FromStr for Durability {
+    type Err = ParseDurabilityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || ParseDurabilityError(text.to_owned());
+        match text {
+            "sync" => Ok(Durability::Sync),
+            "os" => Ok(Durability::Os),
+            _ => {
+                let interval = text.strip_prefix("interval:").ok_or_else(wrong)?;
+                let (number, unit_ms) = if let Some(number) = interval.strip_suffix("ms") {
+                    (number, 1)
+                } else if let Some(number) = interval.strip_suffix('s') {
+                    (number, 1000)
+                } else {
+                    return Err(wrong());
+                };
+                let number: u64 = number.parse().map_err(|_| wrong())?;
+                let interval = Duration::from_millis(number.checked_mul(unit_ms).ok_or_else(wrong)?);
+                if interval.is_zero() || interval > INTERVAL_MAX {
+                    return Err(wrong());
+                }
+                Ok(Durability::Interval(interval))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Durability::Sync => f.write_str("sync"),
+            Durability::Os => f.write_str("os"),
+            Durability::Interval(interval) => write!(f, "interval:{}ms", interval.as_millis()),
+        }
+    }
+}
+
+impl Serialize for Durability {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Durability {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The settings of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TopicConfig {
+    /// When a batch is acknowledged.
+    pub durability: Durability,
+    /// A segment file is closed and the next one begun when it would grow over this many bytes.
+    pub segment_bytes: u64,
+    /// The largest batch that is taken, in bytes as they travel (Kafka's `max.message.bytes`).
+    pub max_batch_bytes: u32,
+}
+
+impl Default for TopicConfig {
+    fn default() -> Self {
+        TopicConfig { durability: Durability::default(), segment_bytes: 256 << 20, max_batch_bytes: 4 << 20 }
+    }
+}
+
+/// Where in a topic's path a module runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttachPoint {
+    /// Before the append, inside the producer's acknowledgement. Several modules form a chain.
+    Produce,
+    /// In place of the default partitioner. One module at most.
+    Partition,
+}
+
+impl fmt::Display for AttachPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AttachPoint::Produce => "produce",
+            AttachPoint::Partition => "partition",
+        })
+    }
+}
