@@ -1,0 +1,28 @@
+//! What can be set for one log.
+
+/// The settings of one log. They may differ from one opening to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A segment is closed before it grows beyond this many bytes. Values above 2 GiB - 1 count as that: positions in Kafka's index
+    /// are 31 bits wide.
+    pub segment_bytes: u64,
+    /// Bytes of batches between two entries of the sparse indexes.
+    pub index_interval_bytes: u32,
+}
+
+impl LogConfig {
+    pub(crate) fn segment_bytes_max(&self) -> u64 {
+        self.segment_bytes.min(SEGMENT_BYTES_LIMIT)
+    }
+}
+
+impl Default for LogConfig {
+    /// 128 MiB, because the last segment is read in full when a log is opened after a crash, about a second from a slow flash disk; and
+    /// Kafka's index interval.
+    fn default() -> LogConfig {
+        LogConfig { segment_bytes: 128 << 20, index_interval_bytes: 4096 }
+    }
+}
+
+/// The largest position that an entry of Kafka's offset index can name.
+const SEGMENT_BYTES_LIMIT: u64 = i32::MAX.unsigned_abs() as u64;

@@ -1,0 +1,151 @@
+//! What can go wrong with a log, for whoever acts on it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use millpond_protocol::batch::BatchError;
+use millpond_protocol::error::ErrorCode;
+use thiserror::Error;
+
+/// Why a log could not do what it was asked. The text of a variant leaves out its cause, which is its `source`;
+/// [`LogError::chain`] has both.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The offset lies before the log or behind the end that was asked for.
+    #[error("offset {requested} is out of range: the log holds offsets from {start} up to, not including, {end}")]
+    OffsetOutOfRange {
+        /// The offset that was asked for.
+        requested: i64,
+        /// The first offset that can be read.
+        start: i64,
+        /// One past the last offset that can be read. Reading there is allowed and yields nothing.
+        end: i64,
+    },
+    /// The operating system refused. On a write or a flush the log latches.
+    #[error("can't {operation} {}", path.display())]
+    Io {
+        /// What was tried, as a verb: "write", "flush", "open".
+        operation: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The disk or the quota has no room. Nothing of the append is left, and the same append may succeed later.
+    #[error("no room on the disk to {operation} {}", path.display())]
+    Full {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An earlier write or flush failed, and the log takes no more appends until it is opened again.
+    #[error("the log stopped writing after a failure: {cause}")]
+    Failed {
+        /// The first failure, with its causes.
+        cause: String,
+    },
+    /// Bytes that were stored are not what was written. Nothing is changed on disk.
+    #[error("{} is damaged at byte {position}, at or after offset {offset}: {reason}", path.display())]
+    Corrupt {
+        /// The segment file.
+        path: PathBuf,
+        /// Where the damaged batch begins, in bytes from the start of the file.
+        position: u64,
+        /// The offset that was expected there.
+        offset: i64,
+        /// What is wrong with it.
+        reason: Damage,
+    },
+    /// The offsets of the batches would not fit into 63 bits.
+    #[error("the offsets after {next} are used up")]
+    OffsetsExhausted {
+        /// The next offset of the log.
+        next: i64,
+    },
+}
+
+impl LogError {
+    /// The code that crosses the wire for this error.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            LogError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            LogError::Full { .. } => ErrorCode::StorageFull,
+            LogError::Corrupt { .. } => ErrorCode::CorruptBatch,
+            LogError::Io { .. } | LogError::Failed { .. } | LogError::OffsetsExhausted { .. } => ErrorCode::StorageFailed,
+        }
+    }
+
+    /// The error and its causes in one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+
+    /// [`LogError::Full`] where the system said that there is no room, [`LogError::Io`] otherwise.
+    pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> LogError {
+        let path = path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LogError::Full { operation, path, source },
+            _ => LogError::Io { operation, path, source },
+        }
+    }
+}
+
+/// What is wrong with stored bytes.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// The file ends inside a header.
+    #[error("{left_bytes} bytes are left, fewer than the header of a batch has")]
+    HeaderCutOff {
+        /// Bytes from the start of the batch to the end of the file.
+        left_bytes: u64,
+    },
+    /// The file ends inside a batch.
+    #[error("the batch says that it has {batch_bytes} bytes, {left_bytes} are left")]
+    BatchCutOff {
+        /// The length that the header gives.
+        batch_bytes: u64,
+        /// Bytes from the start of the batch to the end of the file.
+        left_bytes: u64,
+    },
+    /// What should be a header is none.
+    #[error("the header of the batch is not valid: {0}")]
+    Header(BatchError),
+    /// The batch does not follow on the one before it, or does not belong to the segment.
+    #[error("the batch begins with offset {found}, expected {expected}")]
+    UnexpectedOffset {
+        /// The offset after the batch before.
+        expected: i64,
+        /// The base offset in the header.
+        found: i64,
+    },
+    /// The batch reaches further from the segment's base offset than an index entry can say.
+    #[error("the batch ends {distance} offsets after the start of its segment")]
+    OffsetTooFar {
+        /// Last offset of the batch, less the base offset of the segment.
+        distance: i64,
+    },
+    /// The checksum does not match the bytes.
+    #[error("{0}")]
+    Checksum(BatchError),
+    /// The records of a batch whose checksum is right can't be decoded.
+    #[error("the records can't be decoded: {0}")]
+    Records(BatchError),
+    /// A segment ends before the next one begins: a file was lost or shortened.
+    #[error("the segment ends before offset {next_base}, where the next one begins")]
+    OffsetsMissing {
+        /// The base offset of the next segment.
+        next_base: i64,
+    },
+}

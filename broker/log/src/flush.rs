@@ -1,0 +1,157 @@
+//! Group commit: one flush makes durable whatever was appended before it began, while the appends go on.
+//!
+//! [`Log::begin_flush`](crate::Log::begin_flush) takes down what there is to flush, without I/O. [`Flush::run`] does the syncs, on any
+//! thread. [`Log::end_flush`](crate::Log::end_flush) takes the outcome back. There is one flush of a log at a time.
+//!
+//! The order of the syncs is what recovery relies on: the batches of each segment, oldest first; the indexes of the closed ones; the
+//! folder, if it has new names; and only then the recovery point, past the segments that are complete and durable from now on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::disk::Disk;
+use crate::error::LogError;
+use crate::folder::write_recovery_point;
+use crate::segment::Segment;
+
+/// What is to be made durable, apart from the log: it can go to another thread.
+#[derive(Debug)]
+pub struct Flush {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    /// Closed segments that are not known to be durable with their indexes, oldest first.
+    closed: Vec<Arc<Segment>>,
+    /// The segment that was active when the flush began.
+    active: Arc<Segment>,
+    /// Whether segments were created since the last flush.
+    new_names: bool,
+    /// The end of the log when the flush began.
+    end: i64,
+}
+
+/// How far the log is durable after a flush that succeeded.
+#[derive(Debug)]
+#[must_use = "the log learns of it by Log::end_flush"]
+pub struct FlushedTo {
+    end: i64,
+    active_base: i64,
+    /// Closed segments whose batches are durable and whose indexes could not be completed.
+    incomplete: Vec<Arc<Segment>>,
+}
+
+impl FlushedTo {
+    /// One past the last durable offset.
+    pub fn end(&self) -> i64 {
+        self.end
+    }
+}
+
+impl Flush {
+    /// Syncs the files, and the folder where segments were created. Blocks for as long as the disk takes.
+    ///
+    /// Call it once: after an error the system may have dropped what it could not write, and trying again would answer for bytes that
+    /// are gone.
+    pub fn run(&self) -> Result<FlushedTo, LogError> {
+        for segment in &self.closed {
+            segment.sync_log()?;
+        }
+        self.active.sync_log()?;
+        // An index that can't be completed does no harm: the recovery point stays in front of its segment, and the next flush tries
+        // again.
+        let incomplete: Vec<_> = self.closed.iter().filter(|segment| !segment.settle_indexes()).cloned().collect();
+        if self.new_names {
+            self.disk.sync_dir(&self.dir).map_err(|source| LogError::io("flush", &self.dir, source))?;
+        }
+        if incomplete.is_empty() && !self.closed.is_empty() {
+            self.advance_recovery_point();
+        }
+        Ok(FlushedTo { end: self.end, active_base: self.active.base_offset(), incomplete })
+    }
+
+    /// A point that lags costs time in a recovery, nothing else; so failing is no failure of the flush.
+    fn advance_recovery_point(&self) {
+        if let Err(error) = write_recovery_point(&*self.disk, &self.dir, self.active.base_offset()) {
+            tracing::warn!(dir = %self.dir.display(), %error, "the recovery point can't be written and lags");
+        }
+        for segment in &self.closed {
+            // Readers open it again if they want it.
+            segment.log().close();
+        }
+    }
+}
+
+/// What the log remembers between flushes.
+#[derive(Debug)]
+pub(crate) struct Unflushed {
+    /// Segments with batches or indexes that are not durable, oldest first.
+    segments: Vec<Arc<Segment>>,
+    /// Closed segments before those, whose indexes wait for another try. They are no reason for a flush by themselves.
+    incomplete: Vec<Arc<Segment>>,
+    new_names: bool,
+    durable_end: i64,
+    running: bool,
+}
+
+impl Unflushed {
+    /// No batches, as after an opening.
+    pub(crate) fn nothing(durable_end: i64, incomplete: Vec<Arc<Segment>>) -> Unflushed {
+        Unflushed { segments: Vec::new(), incomplete, new_names: false, durable_end, running: false }
+    }
+
+    pub(crate) fn durable_end(&self) -> i64 {
+        self.durable_end
+    }
+
+    /// Whether a closed segment waits for a flush.
+    pub(crate) fn has_closed(&self, active: &Segment) -> bool {
+        self.segments.first().is_some_and(|segment| segment.base_offset() != active.base_offset())
+    }
+
+    /// Notes that a segment has something to flush. Calls come in the order of the segments.
+    pub(crate) fn add(&mut self, segment: &Arc<Segment>) {
+        if self.segments.last().is_none_or(|last| last.base_offset() != segment.base_offset()) {
+            self.segments.push(Arc::clone(segment));
+        }
+    }
+
+    /// Notes that the folder has a new name in it.
+    pub(crate) fn add_names(&mut self) {
+        self.new_names = true;
+    }
+
+    /// None if there is nothing to flush, or a flush is running.
+    pub(crate) fn begin(&mut self, disk: &Arc<dyn Disk>, dir: &std::path::Path, active: &Arc<Segment>, end: i64) -> Option<Flush> {
+        if self.running || (self.segments.is_empty() && !self.new_names) {
+            return None;
+        }
+        self.running = true;
+        let candidates = self.incomplete.iter().chain(&self.segments);
+        let closed = candidates.filter(|segment| segment.base_offset() != active.base_offset()).cloned().collect();
+        Some(Flush {
+            disk: Arc::clone(disk),
+            dir: dir.to_path_buf(),
+            closed,
+            active: Arc::clone(active),
+            new_names: std::mem::take(&mut self.new_names),
+            end,
+        })
+    }
+
+    /// Forgets that a flush is running: its outcome will not be brought back.
+    pub(crate) fn forget_running(&mut self) {
+        self.running = false;
+    }
+
+    /// Forgets what the flush has covered. `log_end` is the end of the log by now.
+    pub(crate) fn end(&mut self, flushed: FlushedTo, log_end: i64) {
+        self.running = false;
+        self.durable_end = flushed.end;
+        self.incomplete = flushed.incomplete;
+        if log_end == flushed.end {
+            self.segments.clear();
+        } else {
+            // The segment that was active has grown, or was closed, or both.
+            self.segments.retain(|segment| segment.base_offset() >= flushed.active_base);
+        }
+    }
+}

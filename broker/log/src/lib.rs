@@ -1,0 +1,129 @@
+//! One partition's log on disk: batches in, batches out, and what is left after the power went.
+//!
+//! The log takes Kafka record batches as they are, gives them offsets, and serves them back from any offset or time. It knows no
+//! topics, no network and no async runtime; every call blocks, and the broker runs it on threads of its own.
+//!
+//! # Files
+//!
+//! A log is a folder. It holds segments in Kafka's layout, so that Kafka's own dump tool reads them, and one small file of ours:
+//!
+//! ```text
+//! 00000000000000000000.log         batches, one behind the other, offsets 0..4711
+//! 00000000000000000000.index       sparse: offset    -> position in the .log
+//! 00000000000000000000.timeindex   sparse: timestamp -> offset
+//! 00000000000000004711.log         the active segment: the only one that is written to
+//! 00000000000000004711.index
+//! 00000000000000004711.timeindex
+//! recovery-point                   every segment before this one is known to be whole and durable
+//! ```
+//!
+//! The number in a name is the offset of the segment's first batch, in 20 digits. A segment is closed, and the next one opened, when
+//! a batch would make it larger than [`LogConfig::segment_bytes`]; a batch larger than that has a segment to itself.
+//!
+//! ```text
+//! .log        +----------------------------------------------+-----------------+ ...
+//!             | batch                                        | batch           |
+//!             +----------------------------------------------+-----------------+ ...
+//!              0            8         12          16      17      21
+//!             +------------+---------+-----------+-------+-------+-------------
+//!             | baseOffset | length  | leader    | magic | crc   | attributes, records ...
+//!             | i64        | i32     | epoch i32 | = 2   | 32C   | (what the crc covers)
+//!             +------------+---------+-----------+-------+-------+-------------
+//!             '---- written by this crate ------' '--- the producer's bytes, never touched or copied
+//!
+//! .index      0                  4                8            an entry for the batch that begins when more than
+//!             +------------------+----------------+ ...        index_interval_bytes were written since the last one:
+//!             | last offset of   | position of    |            (a) its last offset less the segment's base
+//!             | the batch (a)    | the batch      |
+//!             +------------------+----------------+ ...
+//!
+//! .timeindex  0                  8                12           an entry beside each of those, where the largest timestamp
+//!             +------------------+----------------+ ...        so far has grown, and one when the segment is closed:
+//!             | largest time-    | last offset of |            (b) the batch that brought it, less the segment's base
+//!             | stamp so far     | the batch (b)  |
+//!             +------------------+----------------+ ...
+//! ```
+//!
+//! All integers are big-endian. Both indexes follow from the `.log` alone, byte for byte, whoever writes them: the append, or the
+//! recovery. They are hints: an entry is checked against the batch that it names before it is believed.
+//!
+//! # Invariants
+//!
+//! - The offsets of a log have no gap between batches: a batch's base offset is the last offset of the one before, plus one.
+//! - What a reader can see is in the file whole: `log_end` moves after the bytes are written, and a failed append never moves it.
+//! - What was flushed survives a power cut. What was not may survive in part; recovery keeps the whole batches up to the first hole.
+//! - Only segments at or behind the recovery point, and always the last one, may lose bytes in a recovery. Damage in an older
+//!   segment is left as it is, named in the [`RecoveryReport`], and answers reads with [`LogError::Corrupt`].
+//! - After a failed write or flush the log takes no appends until it is opened again; reads go on. A full disk is not such a failure.
+//! - Readers take no lock that the writer holds across I/O.
+//!
+//! # Use
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use millpond_log::{Cursor, Log, LogConfig, sim::SimDisk};
+//! use millpond_protocol::{batch::{Batch, BatchBuilder}, compression::Codec, record::NewRecord};
+//!
+//! let (mut log, recovery) = Log::open(Arc::new(SimDisk::new()), Path::new("/readings-0"), LogConfig::default())?;
+//! assert!(recovery.is_clean());
+//!
+//! let mut builder = BatchBuilder::new();
+//! builder.push(&NewRecord { timestamp: 1_700_000_000_000, key: None, value: Some(b"21.5"), headers: &[] })?;
+//! let batch = Batch::parse(builder.finish(Codec::None)?)?;
+//! assert_eq!(log.append(&[batch.clone(), batch], 0)?, 0);
+//!
+//! // The flush may run on another thread while this one appends.
+//! let flush = log.begin_flush().expect("two batches are not durable yet");
+//! assert_eq!(log.end_flush(flush.run())?, 2);
+//!
+//! let mut cursor = Cursor::new(log.log_start());
+//! let batches = log.reader().read_next(&mut cursor, 1 << 20, log.durable_end())?;
+//! assert_eq!((batches.len() as u64, cursor.offset()), (log.size_bytes(), 2));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Map
+//!
+//! | module | holds |
+//! |---|---|
+//! | `log` | [`Log`], the tail: append, roll, close |
+//! | `tail` | which batch goes where: pure, decided before the first byte is written |
+//! | `flush` | [`Flush`]: group commit, apart from the appends |
+//! | `reader`, `time` | [`LogReader`], [`Cursor`]: reads by offset, by position, by time |
+//! | `recovery`, `sealed`, `folder` | what is done with the files when a log is opened |
+//! | `segment`, `index`, `scan` | the files of one segment, and the walk over its batches |
+//! | `disk`, `real` | the [`Disk`] trait and the operating system behind it |
+//! | [`sim`] | a disk in memory that loses power, fails and fills up on demand |
+//!
+//! Deliberately absent: the number of open files is not bounded yet (a segment's files are opened when they are first needed and stay
+//! open), nothing is deleted, and nothing is compacted.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod disk;
+mod error;
+mod flush;
+mod folder;
+mod index;
+mod log;
+mod reader;
+mod real;
+mod recovery;
+mod scan;
+mod sealed;
+mod segment;
+pub mod sim;
+mod tail;
+mod time;
+
+pub use config::LogConfig;
+pub use disk::{Disk, DiskFile, OpenMode, WRITE_BUFFERS_MAX, write_all_at, write_atomically};
+pub use error::{Damage, LogError};
+pub use flush::{Flush, FlushedTo};
+pub use log::Log;
+pub use reader::{Cursor, LogReader};
+pub use real::RealDisk;
+pub use recovery::{Cut, DamagedSegment, RecoveryReport};

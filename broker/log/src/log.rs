@@ -1,0 +1,273 @@
+//! The tail of a log: the one place that writes batches.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use millpond_protocol::batch::Batch;
+
+use crate::config::LogConfig;
+use crate::disk::{Disk, write_all_at};
+use crate::error::LogError;
+use crate::flush::{Flush, FlushedTo, Unflushed};
+use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
+use crate::index::LazyFile;
+use crate::reader::{LogReader, Shared};
+use crate::recovery::{RecoveryReport, recover};
+use crate::segment::Segment;
+use crate::tail::{Plan, Tail, plan};
+
+/// One partition's log, held by its one writer. Blocking. Dropping it does no I/O: what was not flushed is left to the system, and
+/// sorted out by the recovery when the log is opened again.
+#[derive(Debug)]
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    config: LogConfig,
+    shared: Arc<Shared>,
+    active: Arc<Segment>,
+    tail: Tail,
+    unflushed: Unflushed,
+    failure: Option<Failure>,
+}
+
+/// The first failure, which the log keeps.
+#[derive(Debug)]
+struct Failure {
+    cause: String,
+    /// Whether a sync failed, or may have. Then nothing may be flushed any more; after a mere failed write, what was appended before it
+    /// may.
+    of_flush: bool,
+}
+
+impl Log {
+    /// Opens the log in a folder, creating both if they are not there, and repairs what a crash has left: see [`RecoveryReport`].
+    /// Afterwards everything in the log is durable, the folder's own name included; those above it are the caller's business. Reads the
+    /// last segment in full.
+    ///
+    /// Only one `Log` may have a folder open; the engine's lock on its data folder sees to that.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Io`] and [`LogError::Full`] if files can't be read, cut or created. Damage is no error: what a crash leaves is
+    /// repaired, and other damage answers the reads that meet it.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, config: LogConfig) -> Result<(Log, RecoveryReport), LogError> {
+        let recovered = recover(&disk, dir, &config)?;
+        let shared = Arc::new(Shared::new(recovered.segments, recovered.tail.next_offset));
+        let log = Log {
+            disk,
+            dir: dir.to_path_buf(),
+            config,
+            shared,
+            active: recovered.active,
+            tail: recovered.tail,
+            unflushed: Unflushed::nothing(recovered.tail.next_offset, recovered.incomplete),
+            failure: None,
+        };
+        Ok((log, recovered.report))
+    }
+
+    /// Appends batches: all of them, or none. They get the offsets from [`Log::log_end`] on, one behind the other, and the leader
+    /// epoch; the rest of their bytes is written as it is, without a copy, with one write for all that go to the same segment.
+    ///
+    /// Returns the base offset of the first; each of the others begins one behind the last offset of the one before it. Readers see
+    /// the batches when this returns. They are durable after a flush that began later.
+    ///
+    /// The checksums are not compared here: whoever took the batches in has done it.
+    ///
+    /// # Errors
+    ///
+    /// In every case nothing of the append is in the log. [`LogError::Full`]: the disk has no room, and the same append may succeed
+    /// later. [`LogError::Io`], or a [`LogError::Full`] after which the file could not be put right: the log latches, and answers
+    /// [`LogError::Failed`] from then on. [`LogError::OffsetsExhausted`]: after nine quintillion records.
+    pub fn append(&mut self, batches: &[Batch], leader_epoch: i32) -> Result<i64, LogError> {
+        if let Some(failure) = &self.failure {
+            return Err(LogError::Failed { cause: failure.cause.clone() });
+        }
+        let base_offset = self.tail.next_offset;
+        let plan = plan(self.tail, batches, &self.config)?;
+        let mut created = Vec::new();
+        match self.write(&plan, batches, leader_epoch, &mut created) {
+            Ok(()) => self.commit(&plan, created),
+            Err(error) => return Err(self.take_back(&plan, &created, error)),
+        }
+        Ok(base_offset)
+    }
+
+    /// The first offset in the log.
+    pub fn log_start(&self) -> i64 {
+        self.shared.log_start()
+    }
+
+    /// One past the last offset in the log: the next batch gets it.
+    pub fn log_end(&self) -> i64 {
+        self.tail.next_offset
+    }
+
+    /// Bytes of all batches in the log. Indexes are not counted.
+    pub fn size_bytes(&self) -> u64 {
+        self.shared.size_bytes()
+    }
+
+    /// One past the last offset that is known to be durable.
+    pub fn durable_end(&self) -> i64 {
+        self.unflushed.durable_end()
+    }
+
+    /// Takes down everything that was appended so far, to be made durable. No I/O.
+    ///
+    /// None if nothing is unflushed, if a flush has begun and its outcome was not brought to [`Log::end_flush`] yet, or if a flush has
+    /// failed, in [`Flush::run`] or while a failed append was taken back.
+    pub fn begin_flush(&mut self) -> Option<Flush> {
+        if self.failure.as_ref().is_some_and(|failure| failure.of_flush) {
+            return None;
+        }
+        self.unflushed.begin(&self.disk, &self.dir, &self.active, self.tail.next_offset)
+    }
+
+    /// Takes the outcome of [`Flush::run`] back, and returns how far the log is durable.
+    ///
+    /// # Errors
+    ///
+    /// The error of the flush. The log latches: nothing is appended or flushed any more, reads go on.
+    pub fn end_flush(&mut self, outcome: Result<FlushedTo, LogError>) -> Result<i64, LogError> {
+        match outcome {
+            Ok(flushed) => {
+                self.unflushed.end(flushed, self.tail.next_offset);
+                Ok(self.unflushed.durable_end())
+            }
+            Err(error) => {
+                self.latch(&error, true);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a segment was closed and not flushed since. Under a durability that asks for no flushes the owner should start one all
+    /// the same: until then a recovery would read the closed segment in full.
+    pub fn wants_flush(&self) -> bool {
+        self.unflushed.has_closed(&self.active)
+    }
+
+    /// A reader of this log, for any thread.
+    pub fn reader(&self) -> LogReader {
+        LogReader::new(Arc::clone(&self.shared))
+    }
+
+    /// Why the log takes no more appends; None while it does.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_ref().map(|failure| failure.cause.as_str())
+    }
+
+    /// Flushes everything and completes the index files. A flush that is running elsewhere makes no difference.
+    ///
+    /// # Errors
+    ///
+    /// Those of a flush; [`LogError::Failed`] if one has failed before.
+    pub fn close(mut self) -> Result<(), LogError> {
+        if let Some(Failure { cause, of_flush: true }) = &self.failure {
+            return Err(LogError::Failed { cause: cause.clone() });
+        }
+        self.unflushed.forget_running();
+        if let Some(flush) = self.begin_flush() {
+            let _ = flush.run()?;
+        }
+        self.active.times.push(self.tail.indexer.time_entry().as_slice());
+        // Failing is harmless and was logged: the last segment's indexes are compared with its batches at every opening.
+        self.active.settle_indexes();
+        Ok(())
+    }
+
+    /// Writes every group of the plan, creating segments on the way. Nobody sees anything of it yet.
+    fn write(&self, plan: &Plan, batches: &[Batch], leader_epoch: i32, created: &mut Vec<Arc<Segment>>) -> Result<(), LogError> {
+        for group in &plan.groups {
+            if group.opens.is_some() {
+                created.push(Arc::new(Segment::create(&self.disk, &self.dir, group.segment)?));
+            }
+            let log = created.last().unwrap_or(&self.active).log();
+            let (batches, base_offsets) = (&batches[group.batches.clone()], &plan.base_offsets[group.batches.clone()]);
+            write_batches(log, batches, base_offsets, leader_epoch, group.position)
+                .map_err(|source| LogError::io("write", log.path(), source))?;
+        }
+        Ok(())
+    }
+
+    /// Lets everyone see what was written: the segments, their indexes, and last the end of the log.
+    fn commit(&mut self, plan: &Plan, created: Vec<Arc<Segment>>) {
+        let mut new_segments = created.iter();
+        for group in &plan.groups {
+            if let Some(closing) = group.opens
+                && let Some(segment) = new_segments.next()
+            {
+                self.active.times.push(closing.time_entry.as_slice());
+                // Its indexes are to be completed, even where its batches are durable already.
+                self.unflushed.add(&self.active);
+                self.unflushed.add_names();
+                self.active = Arc::clone(segment);
+            }
+            // The batches first: an index entry never names a batch that readers can't see.
+            self.active.publish(group.bytes, group.max_timestamp);
+            self.active.offsets.push(&group.entries.offsets);
+            self.active.times.push(&group.entries.times);
+            self.active.spill_indexes();
+            self.unflushed.add(&self.active);
+        }
+        self.tail = plan.tail;
+        self.shared.publish(created, plan.tail.next_offset);
+    }
+
+    /// Removes what a failed append has left in the files, and latches unless the disk was merely full and is put right.
+    fn take_back(&mut self, plan: &Plan, created: &[Arc<Segment>], error: LogError) -> LogError {
+        let undone = self.undo(plan, created);
+        if let Err(undo) = &undone {
+            tracing::error!(error = %undo.chain(), "what a failed append left behind can't be removed; the next opening will");
+        }
+        if undone.is_err() || !matches!(error, LogError::Full { .. }) {
+            // Among what failed in the undoing may be a sync, after which no flush is to be believed.
+            self.latch(&error, undone.is_err());
+        }
+        error
+    }
+
+    /// Cuts the active segment where it was, and removes the new ones. Made durable at once: were the bytes to come back after a crash,
+    /// behind batches that were appended later, they would pass for batches of the log.
+    fn undo(&self, plan: &Plan, created: &[Arc<Segment>]) -> Result<(), LogError> {
+        for segment in created.iter().rev() {
+            for extension in [LOG, INDEX, TIME_INDEX] {
+                let path = file_path(&self.dir, segment.base_offset(), extension);
+                self.disk.remove_file(&path).map_err(|source| LogError::io("remove", &path, source))?;
+            }
+        }
+        if !created.is_empty() {
+            self.disk.sync_dir(&self.dir).map_err(|source| LogError::io("flush", &self.dir, source))?;
+        }
+        if plan.groups.first().is_some_and(|group| group.opens.is_none()) {
+            let log = self.active.log();
+            let cut = log.get().and_then(|file| {
+                file.set_len(self.tail.bytes)?;
+                file.sync_data()
+            });
+            cut.map_err(|source| LogError::io("cut", log.path(), source))?;
+        }
+        Ok(())
+    }
+
+    fn latch(&mut self, error: &LogError, of_flush: bool) {
+        let cause = error.chain();
+        tracing::error!(dir = %self.dir.display(), cause, "the log stops writing and goes on serving reads");
+        let failure = self.failure.get_or_insert(Failure { cause, of_flush });
+        failure.of_flush |= of_flush;
+    }
+}
+
+/// Writes batches one behind the other, each as its patched start and the rest of its bytes.
+fn write_batches(log: &LazyFile, batches: &[Batch], base_offsets: &[i64], leader_epoch: i32, at: u64) -> io::Result<()> {
+    let heads: Vec<_> =
+        batches.iter().zip(base_offsets).map(|(batch, base_offset)| batch.with_base_offset(*base_offset, leader_epoch)).collect();
+    let mut buffers = Vec::with_capacity(2 * batches.len());
+    for (batch, head) in batches.iter().zip(&heads) {
+        buffers.push(IoSlice::new(head));
+        buffers.push(IoSlice::new(&batch.bytes()[head.len()..]));
+    }
+    write_all_at(&*log.get()?, &mut buffers, at)
+}

@@ -1,0 +1,230 @@
+//! Reads by offset, and onwards from where the last read ended.
+//!
+//! A reader shares with the tail a list of segments, how many bytes of each may be seen, and the end of the log. The tail publishes in
+//! the reverse order of that in which a reader looks: bytes, list, end. So a reader that sees an end finds the bytes before it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use millpond_protocol::batch::HEADER_BYTES;
+
+use crate::error::{Damage, LogError};
+use crate::scan::{check_content, check_header, corrupt};
+use crate::segment::Segment;
+
+/// Reads a log, from any thread, while it is written to. Cheap to clone. Blocking, but never on the writer.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    shared: Arc<Shared>,
+}
+
+/// Where a sequential read goes on: an offset, and the place in the files where its batch begins, once that is known.
+///
+/// A cursor is plain values and holds nothing open. It belongs to the log whose reader it was used with.
+#[derive(Clone, Debug)]
+pub struct Cursor {
+    offset: i64,
+    place: Option<Place>,
+}
+
+/// Where a batch begins.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Base offset of the segment.
+    segment: i64,
+    position: u64,
+}
+
+impl Cursor {
+    /// A cursor at an offset; the first read looks its place up in the index.
+    pub fn new(offset: i64) -> Cursor {
+        Cursor { offset, place: None }
+    }
+
+    /// The offset that the next read begins with: one past the last batch that was read.
+    pub fn offset(&self) -> i64 {
+        self.offset
+    }
+}
+
+impl LogReader {
+    pub(crate) fn new(shared: Arc<Shared>) -> LogReader {
+        LogReader { shared }
+    }
+
+    /// The first offset in the log.
+    pub fn log_start(&self) -> i64 {
+        self.shared.log_start()
+    }
+
+    /// One past the last offset in the log.
+    pub fn log_end(&self) -> i64 {
+        self.shared.log_end()
+    }
+
+    /// Bytes of all batches in the log.
+    pub fn size_bytes(&self) -> u64 {
+        self.shared.size_bytes()
+    }
+
+    /// Whole batches, verbatim, from the one that holds `offset` on: up to `max_bytes` of them, or one batch if that is larger, and
+    /// only batches whose last offset is below `end` (which counts as [`LogReader::log_end`] if it is higher). Empty if `offset` is
+    /// the end, or lies in a batch that reaches behind it.
+    ///
+    /// What is returned comes from one segment, so it can be shorter than what there is. Every batch's checksum was compared.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::OffsetOutOfRange`] before the start and behind the end; [`LogError::Corrupt`] if the first batch is damaged, while
+    /// damage further on only ends the read there; [`LogError::Io`].
+    pub fn read(&self, offset: i64, max_bytes: usize, end: i64) -> Result<Bytes, LogError> {
+        self.read_next(&mut Cursor::new(offset), max_bytes, end)
+    }
+
+    /// As [`LogReader::read`] at the cursor's offset, and moves the cursor behind what was read. From the second read on this needs no
+    /// index: the next batch is where the last one ended.
+    pub fn read_next(&self, cursor: &mut Cursor, max_bytes: usize, end: i64) -> Result<Bytes, LogError> {
+        // In this order: the end, then the list. See the module's documentation.
+        let end = end.min(self.log_end());
+        let segments = self.shared.segments();
+        if cursor.offset < self.log_start() || cursor.offset > end {
+            return Err(LogError::OffsetOutOfRange { requested: cursor.offset, start: self.log_start(), end });
+        }
+        if cursor.offset == end {
+            return Ok(Bytes::new());
+        }
+        let (segment, position) = match cursor.place.and_then(|place| known_place(&segments, place)) {
+            Some(known) => known,
+            None => locate(&segments, cursor.offset)?,
+        };
+        let read = read_batches(segment, position, cursor.offset, max_bytes, end)?;
+        cursor.place = Some(Place { segment: segment.base_offset(), position: position + read.bytes.len() as u64 });
+        cursor.offset = read.next_offset;
+        Ok(read.bytes)
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// The segment and the position of a known place. A place at the end of a segment is the start of the next one, if there is one.
+fn known_place(segments: &[Arc<Segment>], place: Place) -> Option<(&Arc<Segment>, u64)> {
+    let number = segments.binary_search_by_key(&place.segment, |segment| segment.base_offset()).ok()?;
+    let segment = &segments[number];
+    if place.position < segment.bytes() {
+        return Some((segment, place.position));
+    }
+    segments.get(number + 1).map(|next| (next, 0))
+}
+
+/// The segment and the position of the batch that holds `offset`, which lies in the log.
+fn locate(segments: &[Arc<Segment>], offset: i64) -> Result<(&Arc<Segment>, u64), LogError> {
+    let after = segments.partition_point(|segment| segment.base_offset() <= offset);
+    let segment = after.checked_sub(1).and_then(|number| segments.get(number));
+    // The range was checked, and the first segment begins with the start of the log.
+    let segment = segment.unwrap_or_else(|| unreachable!("no segment begins at or before offset {offset}, which lies in the log"));
+    if let Some((found, _)) = segment.find(offset)? {
+        return Ok((segment, found.position));
+    }
+    let next_base = segments.get(after).map_or(offset, |next| next.base_offset());
+    Err(corrupt(&segment.path(), segment.bytes(), offset, Damage::OffsetsMissing { next_base }))
+}
+
+/// What one read yields.
+struct Read {
+    bytes: Bytes,
+    /// The offset behind it.
+    next_offset: i64,
+}
+
+/// Reads whole batches from `position`, where the batch begins that holds `offset`. One read from the file, unless the first batch is
+/// larger than `max_bytes`.
+fn read_batches(segment: &Segment, position: u64, offset: i64, max_bytes: usize, end: i64) -> Result<Read, LogError> {
+    let damaged = |at: u64, offset, reason| corrupt(&segment.path(), at, offset, reason);
+    let left = usize::try_from(segment.bytes().saturating_sub(position)).unwrap_or(usize::MAX);
+    let mut buffer = Vec::new();
+    segment.read_at(&mut buffer, max_bytes.max(HEADER_BYTES).min(left), position)?;
+
+    let base = segment.base_offset();
+    let (first, next_offset) = check_header(&buffer, left as u64, None, base).map_err(|reason| damaged(position, offset, reason))?;
+    if first.base_offset > offset || next_offset <= offset {
+        return Err(damaged(position, offset, Damage::UnexpectedOffset { expected: offset, found: first.base_offset }));
+    }
+    if first.total_bytes() > buffer.len() {
+        let missing = first.total_bytes() - buffer.len();
+        segment.read_at(&mut buffer, missing, position + (first.total_bytes() - missing) as u64)?;
+    }
+
+    let buffer = Bytes::from(buffer);
+    let (mut taken, mut expected) = (0, first.base_offset);
+    while taken < buffer.len() {
+        let rest = buffer.slice(taken..);
+        match next_whole(&rest, (left - taken) as u64, expected, base, end) {
+            Ok(Some((bytes, next_offset))) => (taken, expected) = (taken + bytes, next_offset),
+            Ok(None) => break,
+            // Behind whole batches, a torn or damaged one is left to the next read, which tells them apart.
+            Err(_) if taken > 0 => break,
+            Err(reason) => return Err(damaged(position, offset, reason)),
+        }
+    }
+    // A batch in front of `offset` that reaches behind `end` was not taken, and the offset stays where it was.
+    let next_offset = if taken == 0 { offset } else { expected };
+    Ok(Read { bytes: buffer.slice(..taken), next_offset })
+}
+
+/// The length of the batch at the start of `bytes`, and the offset behind it; None if it is not to be seen yet.
+fn next_whole(bytes: &Bytes, left_bytes: u64, expected: i64, segment_base: i64, end: i64) -> Result<Option<(usize, i64)>, Damage> {
+    let (header, next_offset) = check_header(bytes, left_bytes, Some(expected), segment_base)?;
+    let batch_bytes = header.total_bytes();
+    if batch_bytes > bytes.len() {
+        return Err(Damage::BatchCutOff { batch_bytes: batch_bytes as u64, left_bytes: bytes.len() as u64 });
+    }
+    // Before its offsets are believed: a damaged header must not pass for a batch behind the end.
+    check_content(bytes.slice(..batch_bytes))?;
+    Ok((next_offset <= end).then_some((batch_bytes, next_offset)))
+}
+
+/// What the tail publishes and readers look at.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Rising by base offset, never empty, the active one last.
+    segments: ArcSwap<Vec<Arc<Segment>>>,
+    log_start: AtomicI64,
+    log_end: AtomicI64,
+}
+
+impl Shared {
+    pub(crate) fn new(segments: Vec<Arc<Segment>>, log_end: i64) -> Shared {
+        let log_start = segments.first().map_or(log_end, |segment| segment.base_offset());
+        Shared { segments: ArcSwap::from_pointee(segments), log_start: AtomicI64::new(log_start), log_end: AtomicI64::new(log_end) }
+    }
+
+    /// Adds new segments, then moves the end. The bytes are published already.
+    pub(crate) fn publish(&self, new_segments: Vec<Arc<Segment>>, log_end: i64) {
+        if !new_segments.is_empty() {
+            let mut segments = Vec::clone(&self.segments.load());
+            segments.extend(new_segments);
+            self.segments.store(Arc::new(segments));
+        }
+        self.log_end.store(log_end, Ordering::Release);
+    }
+
+    pub(crate) fn segments(&self) -> Arc<Vec<Arc<Segment>>> {
+        self.segments.load_full()
+    }
+
+    pub(crate) fn log_start(&self) -> i64 {
+        self.log_start.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn log_end(&self) -> i64 {
+        self.log_end.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.segments.load().iter().map(|segment| segment.bytes()).sum()
+    }
+}

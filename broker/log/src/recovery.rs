@@ -1,0 +1,298 @@
+//! What is done with the files when a log is opened.
+//!
+//! ```text
+//!   durable and complete: looked at,            may be torn: read in full,
+//!   never cut                                   cut at the first thing that is not a whole batch
+//! |--------------------|--------------------| |--------------------|------------------->
+//!   0000.log             4711.log               9012.log  ^          13337.log (last)
+//!                                               recovery point
+//! ```
+//!
+//! The recovery point moves in a flush, once every segment before it and its indexes are durable. As a rule it is the last segment.
+//! Segments behind one that had to be cut are removed: their offsets no longer follow. Where there is no recovery point, as in a folder
+//! that was copied without it, every segment but the last counts as durable, so nothing older can be cut by mistake.
+//!
+//! A cut is made durable before the log takes appends, and everything that was kept is synced: a broker that was killed and started
+//! again answers only for bytes that are on disk. The exception is a flush that failed: the system may have dropped what it could not
+//! write and still show it until the next boot, and no program can tell.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::LogConfig;
+use crate::disk::{Disk, OpenMode, parent};
+use crate::error::{Damage, LogError};
+use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path, read_recovery_point, write_recovery_point};
+use crate::index::{Entries, Entry, LazyFile};
+use crate::scan::{BATCHES_CHUNK_BYTES, Scan};
+use crate::sealed::{Reconciled, open_sealed, reconcile};
+use crate::segment::Segment;
+use crate::tail::Tail;
+
+/// What an opening found and did. `Default` is a log that was as it should be.
+#[derive(Debug, Default)]
+pub struct RecoveryReport {
+    /// Bytes of batches that were read and compared with their checksums.
+    pub scanned_bytes: u64,
+    /// Bytes that were cut off or removed, all segments together. They were written after the last flush, or damaged since.
+    pub truncated_bytes: u64,
+    /// Where the log was cut.
+    pub cut: Option<Cut>,
+    /// Base offsets of the segments behind the cut that were removed.
+    pub removed_segments: Vec<i64>,
+    /// Index files that were missing or wrong, and were built again from the batches.
+    pub rebuilt_indexes: Vec<PathBuf>,
+    /// Files of no use that were removed.
+    pub removed_leftovers: Vec<PathBuf>,
+    /// Damage in segments that were durable. Nothing was changed there; reads of these places fail.
+    pub damaged: Vec<DamagedSegment>,
+}
+
+/// The place where a log was cut.
+#[derive(Debug)]
+pub struct Cut {
+    /// Base offset of the segment.
+    pub segment: i64,
+    /// Bytes that are left in it.
+    pub position: u64,
+    /// The next offset of the log from here on.
+    pub next_offset: i64,
+    /// What came there.
+    pub reason: Damage,
+}
+
+/// Damage in a segment that is not to be cut.
+#[derive(Debug)]
+pub struct DamagedSegment {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the walk ended, in bytes from the start of the file.
+    pub position: u64,
+    /// What came there.
+    pub reason: Damage,
+}
+
+impl RecoveryReport {
+    /// Whether nothing had to be repaired and nothing is damaged.
+    pub fn is_clean(&self) -> bool {
+        self.truncated_bytes == 0
+            && self.cut.is_none()
+            && self.removed_segments.is_empty()
+            && self.rebuilt_indexes.is_empty()
+            && self.removed_leftovers.is_empty()
+            && self.damaged.is_empty()
+    }
+}
+
+/// An opened log, before anybody has it.
+pub(crate) struct Recovered {
+    pub(crate) segments: Vec<Arc<Segment>>,
+    /// The last of them.
+    pub(crate) active: Arc<Segment>,
+    pub(crate) tail: Tail,
+    /// Closed segments whose indexes could not be completed; the recovery point has to stay in front of them.
+    pub(crate) incomplete: Vec<Arc<Segment>>,
+    pub(crate) report: RecoveryReport,
+}
+
+/// Opens the files in `dir`.
+pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, config: &LogConfig) -> Result<Recovered, LogError> {
+    let mut recovery = Recovery { disk, dir, config, report: RecoveryReport::default(), incomplete: Vec::new() };
+    let folder = recovery.prepare()?;
+    let point = read_recovery_point(&**disk, dir).map_err(|source| LogError::io("read the recovery point in", dir, source))?;
+    let Some(last) = folder.bases.last() else { return recovery.create_first(point) };
+
+    // A point that names no segment says nothing.
+    let unproven_from = point.filter(|point| folder.bases.contains(point)).unwrap_or(*last);
+    let (proven, unproven) = folder.bases.split_at(folder.bases.partition_point(|base| *base < unproven_from));
+    let mut segments = Vec::with_capacity(folder.bases.len());
+    for (number, base) in proven.iter().enumerate() {
+        // The segment behind the last proven one is there: at least the last segment is unproven.
+        let next_base = folder.bases[number + 1];
+        segments.push(Arc::new(open_sealed(disk, dir, *base, next_base, config, &mut recovery.report)?));
+    }
+    let tail = recovery.walk_unproven(unproven, &mut segments)?;
+    recovery.finish(point, segments, tail)
+}
+
+struct Recovery<'a> {
+    disk: &'a Arc<dyn Disk>,
+    dir: &'a Path,
+    config: &'a LogConfig,
+    report: RecoveryReport,
+    incomplete: Vec<Arc<Segment>>,
+}
+
+impl Recovery<'_> {
+    /// Makes sure that there is a folder, lists it, and removes what is of no use.
+    fn prepare(&mut self) -> Result<Folder, LogError> {
+        self.disk.create_dir_all(self.dir).map_err(|source| LogError::io("create the folder", self.dir, source))?;
+        let names = self.disk.list(self.dir).map_err(|source| LogError::io("list", self.dir, source))?;
+        let folder = Folder::of(&names);
+        for name in &folder.leftovers {
+            let path = self.dir.join(name);
+            self.remove(&path)?;
+            self.report.removed_leftovers.push(path);
+        }
+        Ok(folder)
+    }
+
+    /// A log without segments: new, or emptied by hand. In the latter case the recovery point keeps offsets from being given out again.
+    fn create_first(self, point: Option<i64>) -> Result<Recovered, LogError> {
+        let base_offset = point.unwrap_or(0);
+        let segment = Arc::new(Segment::create(self.disk, self.dir, base_offset)?);
+        let tail = Tail::new(base_offset, self.config);
+        self.finish(point, vec![segment], tail)
+    }
+
+    /// Reads the segments that may be torn, oldest first, up to the first damage; cuts there, and removes what is behind.
+    fn walk_unproven(&mut self, bases: &[i64], segments: &mut Vec<Arc<Segment>>) -> Result<Tail, LogError> {
+        let mut tail = None;
+        for (number, base) in bases.iter().enumerate() {
+            let mut walk = self.walk(*base)?;
+            self.report.scanned_bytes += walk.tail.bytes;
+            // A segment is followed by one that begins where it ends. If not, its tail is lost, although no torn batch shows it.
+            let next = bases.get(number + 1).copied();
+            if walk.damage.is_none()
+                && let Some(next_base) = next.filter(|next| *next != walk.tail.next_offset)
+            {
+                walk.damage = Some(Damage::OffsetsMissing { next_base });
+            }
+            let cut = walk.damage.take();
+            if let Some(reason) = cut {
+                self.remove_segments(&bases[number + 1..])?;
+                self.cut(&walk, reason)?;
+            }
+            let last = next.is_none() || self.report.cut.is_some();
+            let (segment, at_end) = self.open_walked(walk, last)?;
+            segments.push(segment);
+            tail = Some(at_end);
+            if last {
+                break;
+            }
+        }
+        Ok(tail.unwrap_or_else(|| unreachable!("the last segment of a log is always walked")))
+    }
+
+    /// Reads a segment in full, up to its end or the first damage.
+    fn walk(&self, base_offset: i64) -> Result<Walk, LogError> {
+        let path = file_path(self.dir, base_offset, LOG);
+        let log = LazyFile::new(Arc::clone(self.disk), path.clone());
+        let opened = log.get().and_then(|file| file.size_bytes().map(|bytes| (file, bytes)));
+        let (file, file_bytes) = opened.map_err(|source| LogError::io("open", &path, source))?;
+        let mut scan = Scan::new(file, path, base_offset, 0, file_bytes).with_chunk(BATCHES_CHUNK_BYTES);
+        let mut tail = Tail::new(base_offset, self.config);
+        let mut entries = Entries::default();
+        loop {
+            match scan.next_batch() {
+                Ok(Some((found, _))) => {
+                    tail.indexer.add(&found.header, found.position, &mut entries);
+                    tail.bytes = scan.position();
+                    tail.next_offset = found.next_offset;
+                }
+                Ok(None) => return Ok(Walk { log, file_bytes, damage: None, tail, entries }),
+                Err(LogError::Corrupt { reason, .. }) => return Ok(Walk { log, file_bytes, damage: Some(reason), tail, entries }),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Cuts a segment behind its last whole batch, and notes it. What is left is synced with the rest.
+    fn cut(&mut self, walk: &Walk, reason: Damage) -> Result<(), LogError> {
+        let bytes = walk.tail.bytes;
+        if walk.file_bytes > bytes {
+            let cut = walk.log.get().and_then(|file| file.set_len(bytes));
+            cut.map_err(|source| LogError::io("cut", walk.log.path(), source))?;
+        }
+        self.report.truncated_bytes += walk.file_bytes - bytes;
+        let (path, cut_bytes) = (walk.log.path().display(), walk.file_bytes - bytes);
+        tracing::warn!(%path, position = bytes, cut_bytes, %reason, "the log was cut");
+        self.report.cut = Some(Cut { segment: walk.tail.base_offset, position: bytes, next_offset: walk.tail.next_offset, reason });
+        Ok(())
+    }
+
+    /// Removes segments, the newest first. Were one to come back after later appends, it could pass for a part of the log; so the names
+    /// are synced before there can be any.
+    fn remove_segments(&mut self, bases: &[i64]) -> Result<(), LogError> {
+        for base in bases.iter().rev() {
+            let log = file_path(self.dir, *base, LOG);
+            let bytes = self.disk.open(&log, OpenMode::Read).and_then(|file| file.size_bytes());
+            self.report.truncated_bytes += bytes.map_err(|source| LogError::io("open", &log, source))?;
+            self.remove(&log)?;
+            for extension in [INDEX, TIME_INDEX] {
+                let path = file_path(self.dir, *base, extension);
+                if self.disk.exists(&path).map_err(|source| LogError::io("look for", &path, source))? {
+                    self.remove(&path)?;
+                }
+            }
+            tracing::warn!(path = %log.display(), "a segment behind a cut was removed");
+            self.report.removed_segments.push(*base);
+        }
+        Ok(())
+    }
+
+    /// Makes a walked segment durable and compares its indexes with what the walk says they should hold.
+    fn open_walked(&mut self, walk: Walk, last: bool) -> Result<(Arc<Segment>, Tail), LogError> {
+        let Walk { log, mut tail, mut entries, .. } = walk;
+        log.get().and_then(|file| file.sync_data()).map_err(|source| LogError::io("flush", log.path(), source))?;
+        // The entry that a closed segment ends with. A log that was closed in order has it for its last segment too.
+        let mut indexer = tail.indexer;
+        let closing = indexer.time_entry();
+        if !last {
+            tail.indexer = indexer;
+            entries.times.extend(closing);
+        }
+        let allowed_extra = closing.filter(|_| last);
+        let base = tail.base_offset;
+        let offsets = self.reconcile(file_path(self.dir, base, INDEX), entries.offsets, None, !last);
+        let times = self.reconcile(file_path(self.dir, base, TIME_INDEX), entries.times, allowed_extra, !last);
+        let settled = offsets.settled && times.settled;
+        let max_timestamp = tail.indexer.max_timestamp();
+        let segment = Arc::new(Segment::assemble(base, log, offsets.index, times.index, tail.bytes, max_timestamp));
+        if !last && !settled {
+            self.incomplete.push(Arc::clone(&segment));
+        }
+        Ok((segment, tail))
+    }
+
+    fn reconcile<E: Entry>(&mut self, path: PathBuf, expected: Vec<E>, extra: Option<E>, durable: bool) -> Reconciled<E> {
+        let reconciled = reconcile(self.disk, path, expected, extra, durable);
+        if reconciled.wrong {
+            self.report.rebuilt_indexes.push(reconciled.index.path().to_path_buf());
+        }
+        reconciled
+    }
+
+    /// Makes the names durable, and moves the recovery point to the last segment.
+    fn finish(self, point: Option<i64>, segments: Vec<Arc<Segment>>, tail: Tail) -> Result<Recovered, LogError> {
+        // Whether or not this opening has changed any: the last owner may have been killed between creating a file and syncing its name.
+        for folder in [self.dir, parent(self.dir)] {
+            self.disk.sync_dir(folder).map_err(|source| LogError::io("flush", folder, source))?;
+        }
+        if point != Some(tail.base_offset)
+            && self.incomplete.is_empty()
+            && let Err(error) = write_recovery_point(&**self.disk, self.dir, tail.base_offset)
+        {
+            tracing::warn!(dir = %self.dir.display(), %error, "the recovery point can't be written and lags");
+        }
+        let active = segments.last().map(Arc::clone);
+        let active = active.unwrap_or_else(|| unreachable!("a recovered log has at least the segment that its tail is in"));
+        Ok(Recovered { segments, active, tail, incomplete: self.incomplete, report: self.report })
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), LogError> {
+        self.disk.remove_file(path).map_err(|source| LogError::io("remove", path, source))
+    }
+}
+
+/// What reading a segment in full has shown.
+struct Walk {
+    log: LazyFile,
+    file_bytes: u64,
+    /// What ended the walk before the end of the file.
+    damage: Option<Damage>,
+    /// The end of the whole batches.
+    tail: Tail,
+    /// What the indexes should hold for them.
+    entries: Entries,
+}

@@ -1,0 +1,228 @@
+//! Closed segments and index files, when a log is opened.
+//!
+//! A closed segment that is known to be durable is not read in full. Its indexes are complete and durable too, so what can be wrong was
+//! done to them later; the check looks at their sizes and last entries, and walks over the headers behind the last entry to the end of
+//! the file. Indexes that fail are built again by a walk over all headers.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::LogConfig;
+use crate::disk::{Disk, OpenMode, write_all_at, write_atomically};
+use crate::error::{Damage, LogError};
+use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
+use crate::index::{Entries, Entry, Index, Indexer, LazyFile, NO_TIMESTAMP, OffsetEntry, TimeEntry, encode};
+use crate::recovery::{DamagedSegment, RecoveryReport};
+use crate::scan::Scan;
+use crate::segment::Segment;
+
+/// Opens a closed segment that is durable. Damage is noted in the report and changes nothing on disk.
+pub(crate) fn open_sealed(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    base_offset: i64,
+    next_base: i64,
+    config: &LogConfig,
+    report: &mut RecoveryReport,
+) -> Result<Segment, LogError> {
+    let sealed = Sealed { disk, dir, base_offset, next_base, config };
+    let log = LazyFile::new(Arc::clone(disk), file_path(dir, base_offset, LOG));
+    let bytes = log.get().and_then(|file| file.size_bytes()).map_err(|source| LogError::io("open", log.path(), source))?;
+    let assemble = |log: LazyFile, offsets, times, max_timestamp| {
+        // A log with many segments keeps none of them open until they are read.
+        log.close();
+        Segment::assemble(base_offset, log, offsets, times, bytes, max_timestamp)
+    };
+    let (offsets, times) = (sealed.last_entry::<OffsetEntry>(INDEX), sealed.last_entry::<TimeEntry>(TIME_INDEX));
+    if let (Some((offset_count, last_offset)), Some((time_count, last_time))) = (offsets, times)
+        && sealed.ends_as_indexed(&log, bytes, last_offset, last_time)?
+    {
+        let max_timestamp = last_time.map_or(NO_TIMESTAMP, |entry| entry.timestamp);
+        let (offsets, times) = (sealed.index(INDEX, offset_count), sealed.index(TIME_INDEX, time_count));
+        return Ok(assemble(log, offsets, times, max_timestamp));
+    }
+
+    let HeaderWalk { entries, max_timestamp, damage } = sealed.walk(&log, bytes)?;
+    if let Some((position, reason)) = damage {
+        let path = log.path().to_path_buf();
+        tracing::error!(path = %path.display(), position, %reason, "a closed segment is damaged; reads of it will fail there");
+        report.damaged.push(DamagedSegment { path, position, reason });
+        // The indexes stay: an entry behind the damage may still be true, and each is checked when it is used. Nothing is known of the
+        // timestamps behind it, so a lookup by time must not skip the segment.
+        let (offsets, times) = (sealed.index(INDEX, offsets.map_or(0, |(count, _)| count)), sealed.index(TIME_INDEX, 0));
+        return Ok(assemble(log, offsets, times, i64::MAX));
+    }
+    let offsets = reconcile(disk, file_path(dir, base_offset, INDEX), entries.offsets, None, true);
+    let times = reconcile(disk, file_path(dir, base_offset, TIME_INDEX), entries.times, None, true);
+    for (changed, path) in [(offsets.changed, offsets.index.path()), (times.changed, times.index.path())] {
+        if changed {
+            report.rebuilt_indexes.push(path.to_path_buf());
+        }
+    }
+    Ok(assemble(log, offsets.index, times.index, max_timestamp))
+}
+
+struct Sealed<'a> {
+    disk: &'a Arc<dyn Disk>,
+    dir: &'a Path,
+    base_offset: i64,
+    next_base: i64,
+    config: &'a LogConfig,
+}
+
+/// What the headers of a closed segment have shown.
+struct HeaderWalk {
+    /// What the indexes should hold.
+    entries: Entries,
+    max_timestamp: i64,
+    /// Where and why the walk ended early.
+    damage: Option<(u64, Damage)>,
+}
+
+impl Sealed<'_> {
+    fn index<E: Entry>(&self, extension: &str, entries: u64) -> Index<E> {
+        let path = file_path(self.dir, self.base_offset, extension);
+        Index::new(LazyFile::new(Arc::clone(self.disk), path), entries, Vec::new())
+    }
+
+    /// The number of entries in an index file, and the last one. None if it can't be read or is not made of entries.
+    fn last_entry<E: Entry>(&self, extension: &str) -> Option<(u64, Option<E>)> {
+        let path = file_path(self.dir, self.base_offset, extension);
+        let read = || -> io::Result<Option<(u64, Option<E>)>> {
+            let file = self.disk.open(&path, OpenMode::Read)?;
+            let bytes = file.size_bytes()?;
+            let entry_bytes = E::BYTES as u64;
+            if !bytes.is_multiple_of(entry_bytes) {
+                return Ok(None);
+            }
+            let mut last = Vec::new();
+            if bytes > 0 {
+                file.read_at(&mut last, E::BYTES, bytes - entry_bytes)?;
+            }
+            Ok(Some((bytes / entry_bytes, (last.len() == E::BYTES).then(|| E::decode(&last)))))
+        };
+        read().unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "an index can't be read");
+            None
+        })
+    }
+
+    /// Whether the end of the segment is as the last entries say: the offset entry names a batch, no further entry was due behind it,
+    /// no batch there has a larger timestamp than the time entry, and the last one ends where the file and the offsets end.
+    fn ends_as_indexed(
+        &self,
+        log: &LazyFile,
+        bytes: u64,
+        last_offset: Option<OffsetEntry>,
+        last_time: Option<TimeEntry>,
+    ) -> Result<bool, LogError> {
+        let max_timestamp = last_time.map_or(NO_TIMESTAMP, |entry| entry.timestamp);
+        let start = last_offset.map_or(0, |entry| u64::from(entry.position));
+        let mut scan = self.scan(log, start, bytes)?;
+        let mut indexer = Indexer::new(self.base_offset, self.config.index_interval_bytes);
+        let mut due = Entries::default();
+        // The batch that the entry names comes first.
+        let mut named = last_offset.map(|entry| self.base_offset + i64::from(entry.relative_offset));
+        let mut next_offset = self.base_offset;
+        loop {
+            match scan.next_header() {
+                Ok(Some(found)) => {
+                    next_offset = found.next_offset;
+                    indexer.add(&found.header, found.position, &mut due);
+                    let misnamed = named.take().is_some_and(|named| named != found.next_offset - 1);
+                    if misnamed || !due.offsets.is_empty() || found.header.max_timestamp > max_timestamp {
+                        return Ok(false);
+                    }
+                }
+                Ok(None) => break,
+                Err(LogError::Corrupt { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(next_offset == self.next_base)
+    }
+
+    /// Walks over all headers.
+    fn walk(&self, log: &LazyFile, bytes: u64) -> Result<HeaderWalk, LogError> {
+        let mut scan = self.scan(log, 0, bytes)?;
+        let mut indexer = Indexer::new(self.base_offset, self.config.index_interval_bytes);
+        let mut entries = Entries::default();
+        let mut next_offset = self.base_offset;
+        let damage = loop {
+            match scan.next_header() {
+                Ok(Some(found)) => {
+                    indexer.add(&found.header, found.position, &mut entries);
+                    next_offset = found.next_offset;
+                }
+                Ok(None) if next_offset == self.next_base => break None,
+                Ok(None) => break Some((bytes, Damage::OffsetsMissing { next_base: self.next_base })),
+                Err(LogError::Corrupt { position, reason, .. }) => break Some((position, reason)),
+                Err(error) => return Err(error),
+            }
+        };
+        entries.times.extend(indexer.time_entry());
+        Ok(HeaderWalk { entries, max_timestamp: indexer.max_timestamp(), damage })
+    }
+
+    fn scan(&self, log: &LazyFile, position: u64, end: u64) -> Result<Scan, LogError> {
+        let file = log.get().map_err(|source| LogError::io("open", log.path(), source))?;
+        Ok(Scan::new(file, log.path().to_path_buf(), self.base_offset, position, end))
+    }
+}
+
+/// An index that agrees with its segment.
+pub(crate) struct Reconciled<E> {
+    pub(crate) index: Index<E>,
+    /// Whether the file held anything but the expected entries.
+    pub(crate) changed: bool,
+    /// Whether it was missing or wrong. One that merely lacks its newest entries, as after a crash, is neither.
+    pub(crate) wrong: bool,
+    /// Whether the file is as it should be, and durable where that was asked for.
+    pub(crate) settled: bool,
+}
+
+/// Makes an index file hold the expected entries. `extra` may follow them, and is cut off. A `durable` file is replaced in one step and
+/// synced; one of the active segment need not be.
+///
+/// If the file can't be written, as on a full disk, the entries stay in memory instead: a log must be readable all the same.
+pub(crate) fn reconcile<E: Entry>(disk: &Arc<dyn Disk>, path: PathBuf, expected: Vec<E>, extra: Option<E>, durable: bool) -> Reconciled<E> {
+    let wanted = encode(&expected);
+    let found = read_file(&**disk, &path, wanted.len() + E::BYTES);
+    let as_closed = [wanted.clone(), encode(extra.as_slice())].concat();
+    let wrong = found.as_ref().is_none_or(|found| !as_closed.starts_with(found));
+    let changed = found.as_ref() != Some(&wanted);
+    let written = if !changed && durable {
+        // What is right may still be in the system's cache alone.
+        disk.open(&path, OpenMode::ReadWrite).and_then(|file| file.sync_data())
+    } else if !changed {
+        Ok(())
+    } else if durable {
+        write_atomically(&**disk, &path, &wanted)
+    } else {
+        overwrite(&**disk, &path, &wanted)
+    };
+    let count = expected.len() as u64;
+    let file = LazyFile::new(Arc::clone(disk), path);
+    let settled = written.is_ok();
+    let index = match written {
+        Ok(()) => Index::new(file, count, Vec::new()),
+        Err(error) => {
+            tracing::warn!(path = %file.path().display(), %error, "an index can't be written and stays in memory");
+            Index::new(file, 0, expected)
+        }
+    };
+    Reconciled { index, changed, wrong, settled }
+}
+
+/// The bytes of a file, up to one more than `bytes_max`. None if it is missing or can't be read.
+fn read_file(disk: &dyn Disk, path: &Path, bytes_max: usize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    disk.open(path, OpenMode::Read).and_then(|file| file.read_at(&mut bytes, bytes_max + 1, 0)).ok()?;
+    Some(bytes)
+}
+
+fn overwrite(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = disk.open(path, OpenMode::Replace)?;
+    write_all_at(&*file, &mut [IoSlice::new(bytes)], 0)
+}

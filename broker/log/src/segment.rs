@@ -1,0 +1,155 @@
+//! One segment: its three files, and how much of them readers may see.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use crate::disk::{Disk, OpenMode};
+use crate::error::LogError;
+use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
+use crate::index::{Index, LazyFile, NO_TIMESTAMP, OffsetEntry, TimeEntry};
+use crate::scan::{Found, Scan};
+
+/// A segment, shared by the tail, the flushes and the readers. Its bytes only ever grow, and a batch stays where it is.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    base_offset: i64,
+    log: LazyFile,
+    pub(crate) offsets: Index<OffsetEntry>,
+    pub(crate) times: Index<TimeEntry>,
+    /// Bytes that readers may see, always a whole number of batches. Behind them there may be a write in progress.
+    bytes: AtomicU64,
+    /// No batch that readers may see has a larger timestamp.
+    max_timestamp: AtomicI64,
+}
+
+impl Segment {
+    /// Creates the files of a new segment. If that fails, there is no `.log` file by this name.
+    pub(crate) fn create(disk: &Arc<dyn Disk>, dir: &Path, base_offset: i64) -> Result<Segment, LogError> {
+        let create = |extension, mode| {
+            let path = file_path(dir, base_offset, extension);
+            match disk.open(&path, mode) {
+                Ok(file) => Ok(LazyFile::opened(Arc::clone(disk), path, file)),
+                Err(source) => Err(LogError::io("create", &path, source)),
+            }
+        };
+        // The indexes may be left from an attempt that failed. The .log is last, so nothing can fail once it is there.
+        let offsets = create(INDEX, OpenMode::Replace)?;
+        let times = create(TIME_INDEX, OpenMode::Replace)?;
+        let log = create(LOG, OpenMode::CreateNew)?;
+        // They are opened again when the first entries move to them, which takes megabytes of batches.
+        offsets.close();
+        times.close();
+        Ok(Segment::assemble(base_offset, log, Index::new(offsets, 0, Vec::new()), Index::new(times, 0, Vec::new()), 0, NO_TIMESTAMP))
+    }
+
+    pub(crate) fn assemble(
+        base_offset: i64,
+        log: LazyFile,
+        offsets: Index<OffsetEntry>,
+        times: Index<TimeEntry>,
+        bytes: u64,
+        max_timestamp: i64,
+    ) -> Segment {
+        Segment { base_offset, log, offsets, times, bytes: AtomicU64::new(bytes), max_timestamp: AtomicI64::new(max_timestamp) }
+    }
+
+    pub(crate) fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
+
+    pub(crate) fn log(&self) -> &LazyFile {
+        &self.log
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.log.path().to_path_buf()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn max_timestamp(&self) -> i64 {
+        self.max_timestamp.load(Ordering::Acquire)
+    }
+
+    /// Lets readers see the bytes up to here. They are in the file.
+    pub(crate) fn publish(&self, bytes: u64, max_timestamp: i64) {
+        self.max_timestamp.store(max_timestamp, Ordering::Release);
+        self.bytes.store(bytes, Ordering::Release);
+    }
+
+    /// Makes the batches durable.
+    pub(crate) fn sync_log(&self) -> Result<(), LogError> {
+        self.log.get().and_then(|file| file.sync_data()).map_err(|source| LogError::io("flush", self.log.path(), source))
+    }
+
+    /// Moves index entries to their files once enough of them have gathered. Failing is harmless: they stay in memory, and recovery
+    /// can do without.
+    pub(crate) fn spill_indexes(&self) {
+        let spilled = [
+            (self.offsets.wants_spill().then(|| self.offsets.spill()), self.offsets.path()),
+            (self.times.wants_spill().then(|| self.times.spill()), self.times.path()),
+        ];
+        for (outcome, path) in spilled {
+            if let Some(Err(error)) = outcome {
+                tracing::warn!(path = %path.display(), %error, "index entries can't be written and stay in memory");
+            }
+        }
+    }
+
+    /// Completes both index files and makes them durable. Returns whether that worked.
+    pub(crate) fn settle_indexes(&self) -> bool {
+        let mut settled = true;
+        for (outcome, path) in [(self.offsets.settle(), self.offsets.path()), (self.times.settle(), self.times.path())] {
+            if let Err(error) = outcome {
+                tracing::warn!(path = %path.display(), %error, "an index can't be completed; it will be rebuilt when the log is opened");
+                settled = false;
+            }
+        }
+        settled
+    }
+
+    /// Appends bytes of the `.log` to `into`, as [`crate::DiskFile::read_at`].
+    pub(crate) fn read_at(&self, into: &mut Vec<u8>, bytes_max: usize, at: u64) -> Result<usize, LogError> {
+        self.log.get().and_then(|file| file.read_at(into, bytes_max, at)).map_err(|source| LogError::io("read", self.log.path(), source))
+    }
+
+    /// A walk over the batches that readers may see, from a position where one begins.
+    pub(crate) fn scan(&self, position: u64) -> Result<Scan, LogError> {
+        let file = self.log.get().map_err(|source| LogError::io("open", self.log.path(), source))?;
+        Ok(Scan::new(file, self.path(), self.base_offset, position, self.bytes()))
+    }
+
+    /// The batch that holds `offset`, with the walk behind it. None if the segment ends before.
+    pub(crate) fn find(&self, offset: i64) -> Result<Option<(Found, Scan)>, LogError> {
+        if let Some(entry) = self.offsets.lookup(offset - self.base_offset) {
+            let mut scan = self.scan(u64::from(entry.position))?;
+            match scan.next_header() {
+                Ok(Some(first)) if first.next_offset - 1 == self.base_offset + i64::from(entry.relative_offset) => {
+                    return walk_to(offset, first, scan);
+                }
+                Err(error @ LogError::Io { .. }) => return Err(error),
+                // Either the index is wrong, or the batch that it names is damaged: the walk from the start will tell.
+                _ => tracing::warn!(path = %self.offsets.path().display(), ?entry, "an index entry does not match its batch"),
+            }
+        }
+        let mut scan = self.scan(0)?;
+        match scan.next_header()? {
+            Some(first) => walk_to(offset, first, scan),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Walks from the batch `found` to the one that holds `offset`.
+fn walk_to(offset: i64, mut found: Found, mut scan: Scan) -> Result<Option<(Found, Scan)>, LogError> {
+    while found.next_offset <= offset {
+        match scan.next_header()? {
+            Some(next) => found = next,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some((found, scan)))
+}

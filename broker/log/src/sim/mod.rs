@@ -1,0 +1,306 @@
+//! A disk in memory that keeps what is live and what is durable apart, and fails on demand.
+//!
+//! Every file has the bytes that a running program sees, and the bytes that a power cut would leave for certain; the changes in between
+//! wait for a sync. The names in a folder are kept in the same two ways. [`SimDisk::crash`] cuts the power: of the changes that nobody
+//! synced, a part survives that depends on the seed alone, in pieces of a sector, in no order. What was synced survives.
+//!
+//! Faults are set beforehand: the nth operation of a kind fails ([`SimDisk::fail`]), the disk has so many bytes and no more
+//! ([`SimDisk::limit_bytes`]), writes come back short ([`SimDisk::shorten_writes`]), the power goes after so many changes
+//! ([`SimDisk::cut_power_after`]). A failed sync loses what it should have made durable for good, as Linux does.
+//!
+//! The simulation is deterministic: the same calls in the same order with the same seeds leave the same bytes.
+
+mod crash;
+mod faults;
+mod random;
+mod tree;
+
+use std::ffi::OsString;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::disk::{Disk, DiskFile, OpenMode};
+
+pub use faults::{Fault, Operation};
+pub use random::Random;
+
+use faults::{Faults, Verdict};
+use tree::{Change, Id, Rename, Tree};
+
+/// A simulated disk. Clones are handles to the same one.
+#[derive(Clone, Debug, Default)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tree: Tree,
+    faults: Faults,
+    /// Counts the crashes. A file that was opened before the last one is of no use.
+    boot: u64,
+}
+
+impl SimDisk {
+    /// An empty disk without faults.
+    pub fn new() -> SimDisk {
+        SimDisk::default()
+    }
+
+    /// Cuts the power and starts again. What was synced is there, and of the rest what the seed chooses. Open files become useless, and
+    /// all faults are forgotten. The counts go on.
+    pub fn crash(&self, seed: u64) {
+        let mut state = self.state.lock();
+        state.tree.crash(&mut Random::new(seed));
+        state.faults.forget();
+        state.boot += 1;
+    }
+
+    /// Makes the `nth` operation of this kind from now on fail; 1 is the next. A write that fails may have written a part before.
+    pub fn fail(&self, operation: Operation, nth: u64, fault: Fault) {
+        self.state.lock().faults.fail(operation, nth, fault);
+    }
+
+    /// Gives the disk this many bytes for all files together. A write that does not fit is cut short, and fails with "no space" if
+    /// nothing of it fits. None lifts the limit.
+    pub fn limit_bytes(&self, bytes: Option<u64>) {
+        self.state.lock().faults.capacity = bytes;
+    }
+
+    /// Makes writes write only a part of what they are given, and say so. The seed chooses which and how much. None ends it.
+    pub fn shorten_writes(&self, seed: Option<u64>) {
+        self.state.lock().faults.short_writes = seed.map(Random::new);
+    }
+
+    /// Lets this many more operations change something. The power goes at the next one: it and everything after it, reads too, fails and
+    /// changes nothing, until [`SimDisk::crash`].
+    pub fn cut_power_after(&self, changes: u64) {
+        self.state.lock().faults.changes_left = Some(changes);
+    }
+
+    /// Whether the power is on.
+    pub fn is_powered(&self) -> bool {
+        self.state.lock().faults.powered()
+    }
+
+    /// How many operations of this kind there have been since the disk was made, failed ones included.
+    pub fn count(&self, operation: Operation) -> u64 {
+        self.state.lock().faults.count(operation)
+    }
+
+    /// The live bytes of a file.
+    pub fn bytes(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut state = self.state.lock();
+        let id = state.tree.find(path)?;
+        Ok(state.tree.file(id)?.live.clone())
+    }
+
+    /// Changes the bytes of a file behind everybody's back, live and durable ones.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such file.
+    pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.state.lock();
+        let id = state.tree.find(path);
+        let file = id.and_then(|id| state.tree.file(id));
+        let file = file.unwrap_or_else(|error| panic!("a test damages a file that is there: {}: {error}", path.display()));
+        change(&mut file.live);
+        file.sync();
+        file.durable = file.live.clone();
+    }
+}
+
+impl State {
+    fn refuse(&mut self, operation: Operation) -> io::Result<()> {
+        match self.faults.judge(operation) {
+            Verdict::Go => Ok(()),
+            Verdict::Fail(error) => Err(error),
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.state.lock();
+        let there = state.tree.find(path);
+        let id = match (mode, there) {
+            (OpenMode::Read | OpenMode::ReadWrite, Ok(id)) => {
+                state.refuse(Operation::Read)?;
+                id
+            }
+            (OpenMode::Read | OpenMode::ReadWrite, Err(error)) => return Err(error),
+            (OpenMode::CreateNew, Ok(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (OpenMode::Replace, Ok(id)) => {
+                state.refuse(Operation::SetLen)?;
+                state.tree.file(id)?.change(Change::SetLen(0));
+                id
+            }
+            (OpenMode::CreateNew | OpenMode::Replace, Err(_)) => {
+                state.refuse(Operation::Create)?;
+                state.tree.create_file(path)?
+            }
+        };
+        // A folder can't be opened as a file.
+        state.tree.file(id)?;
+        let writable = mode != OpenMode::Read;
+        Ok(Arc::new(SimFile { state: Arc::clone(&self.state), id, boot: state.boot, writable }))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.tree.find(path).is_ok() {
+            return Ok(());
+        }
+        state.refuse(Operation::Create)?;
+        state.tree.create_folders(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        let mut state = self.state.lock();
+        state.refuse(Operation::Read)?;
+        let id = state.tree.find(path)?;
+        Ok(state.tree.folder(id)?.live.keys().cloned().collect())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.refuse(Operation::Rename)?;
+        state.tree.rename(&Rename::of(from, to)?)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.refuse(Operation::Remove)?;
+        let id = state.tree.find(path)?;
+        state.tree.file(id)?;
+        state.tree.unlink(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.refuse(Operation::Remove)?;
+        state.tree.remove_folder(path)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        let mut state = self.state.lock();
+        state.refuse(Operation::Read)?;
+        Ok(state.tree.find(path).is_ok())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let verdict = state.refuse(Operation::SyncDir);
+        let powered = state.faults.powered();
+        let id = state.tree.find(path)?;
+        let folder = state.tree.folder(id)?;
+        match verdict {
+            Ok(()) => folder.sync(),
+            Err(_) if powered => folder.forget_changes(),
+            Err(_) => {}
+        }
+        verdict
+    }
+}
+
+#[derive(Debug)]
+struct SimFile {
+    state: Arc<Mutex<State>>,
+    id: Id,
+    boot: u64,
+    writable: bool,
+}
+
+impl SimFile {
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.state.lock();
+        if state.boot != self.boot {
+            return Err(io::Error::other("this file was opened before the crash"));
+        }
+        act(&mut state)
+    }
+}
+
+impl DiskFile for SimFile {
+    fn read_at(&self, into: &mut Vec<u8>, bytes_max: usize, at: u64) -> io::Result<usize> {
+        self.with(|state| {
+            state.refuse(Operation::Read)?;
+            let live = &state.tree.file(self.id)?.live;
+            let start = usize::try_from(at).unwrap_or(usize::MAX).min(live.len());
+            let found = &live[start..live.len().min(start.saturating_add(bytes_max))];
+            into.extend_from_slice(found);
+            Ok(found.len())
+        })
+    }
+
+    fn write_vectored_at(&self, buffers: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
+        if !self.writable {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.with(|state| {
+            let verdict = state.refuse(Operation::Write);
+            let powered = state.faults.powered();
+            let mut bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect();
+            if verdict.is_err() {
+                // What a failed write has written before it failed.
+                bytes.truncate(if powered { bytes.len() / 2 } else { 0 });
+                state.tree.file(self.id)?.write(at, bytes);
+                return verdict.map(|()| 0);
+            }
+            let wanted = bytes.len();
+            let room = state.room_at(self.id, at)?;
+            bytes.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+            if bytes.is_empty() && wanted > 0 {
+                return Err(Fault::NoSpace.error());
+            }
+            let written = state.faults.shorten(bytes.len());
+            bytes.truncate(written);
+            state.tree.file(self.id)?.write(at, bytes);
+            Ok(written)
+        })
+    }
+
+    fn size_bytes(&self) -> io::Result<u64> {
+        self.with(|state| {
+            state.refuse(Operation::Read)?;
+            Ok(state.tree.file(self.id)?.live.len() as u64)
+        })
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.with(|state| {
+            state.refuse(Operation::SetLen)?;
+            state.tree.file(self.id)?.change(Change::SetLen(bytes));
+            Ok(())
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.with(|state| {
+            let verdict = state.refuse(Operation::Sync);
+            let powered = state.faults.powered();
+            let file = state.tree.file(self.id)?;
+            match verdict {
+                Ok(()) => file.sync(),
+                // The kernel marks what it could not write as clean: it stays readable, and no later sync writes it.
+                Err(_) if powered => file.forget_changes(),
+                Err(_) => {}
+            }
+            verdict
+        })
+    }
+}
+
+impl State {
+    /// How many bytes a write to this file from `at` on may have, before the disk is full.
+    fn room_at(&mut self, id: Id, at: u64) -> io::Result<u64> {
+        let Some(capacity) = self.faults.capacity else { return Ok(u64::MAX) };
+        let size = self.tree.file(id)?.live.len() as u64;
+        let free = capacity.saturating_sub(self.tree.used_bytes());
+        Ok(size.saturating_sub(at).saturating_add(free))
+    }
+}

@@ -1,0 +1,239 @@
+//! Files and folders, each as it is and as a power cut would leave it.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Component, Path};
+
+/// Names an inode, for as long as the disk exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Id(usize);
+
+#[derive(Debug)]
+pub(super) struct Tree {
+    /// Never shrinks: what was removed may come back in a crash.
+    pub(super) inodes: Vec<Inode>,
+}
+
+#[derive(Debug)]
+pub(super) enum Inode {
+    File(File),
+    Folder(Folder),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) live: Vec<u8>,
+    /// The bytes that survive for certain.
+    pub(super) durable: Vec<u8>,
+    /// What was done since, in order.
+    pub(super) changes: Vec<Change>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    Write { at: u64, bytes: Vec<u8> },
+    SetLen(u64),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Folder {
+    pub(super) live: BTreeMap<OsString, Id>,
+    pub(super) durable: BTreeMap<OsString, Id>,
+    /// What was done since, in order; each change sets or removes names in one step.
+    pub(super) changes: Vec<NameChange>,
+}
+
+/// Names that get or lose their inode together.
+pub(super) type NameChange = Vec<(OsString, Option<Id>)>;
+
+/// A renaming within one folder.
+pub(super) struct Rename<'a> {
+    folder: &'a Path,
+    from: &'a OsStr,
+    to: &'a OsStr,
+}
+
+impl<'a> Rename<'a> {
+    pub(super) fn of(from: &'a Path, to: &'a Path) -> io::Result<Rename<'a>> {
+        let ((folder, from), (other, to)) = (split(from)?, split(to)?);
+        if folder == other { Ok(Rename { folder, from, to }) } else { Err(io::ErrorKind::CrossesDevices.into()) }
+    }
+}
+
+impl Default for Tree {
+    fn default() -> Tree {
+        Tree { inodes: vec![Inode::Folder(Folder::default())] }
+    }
+}
+
+impl Tree {
+    /// The live inode at a path. Relative paths begin at the root.
+    pub(super) fn find(&self, path: &Path) -> io::Result<Id> {
+        let mut id = Id(0);
+        for component in path.components() {
+            let name = match component {
+                Component::Normal(name) => name,
+                Component::RootDir | Component::CurDir => continue,
+                Component::ParentDir | Component::Prefix(_) => return Err(io::ErrorKind::InvalidFilename.into()),
+            };
+            let Inode::Folder(folder) = &self.inodes[id.0] else { return Err(io::ErrorKind::NotADirectory.into()) };
+            id = *folder.live.get(name).ok_or(io::ErrorKind::NotFound)?;
+        }
+        Ok(id)
+    }
+
+    pub(super) fn file(&mut self, id: Id) -> io::Result<&mut File> {
+        match &mut self.inodes[id.0] {
+            Inode::File(file) => Ok(file),
+            Inode::Folder(_) => Err(io::ErrorKind::IsADirectory.into()),
+        }
+    }
+
+    pub(super) fn folder(&mut self, id: Id) -> io::Result<&mut Folder> {
+        match &mut self.inodes[id.0] {
+            Inode::Folder(folder) => Ok(folder),
+            Inode::File(_) => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    pub(super) fn create_file(&mut self, path: &Path) -> io::Result<Id> {
+        self.create(path, Inode::File(File::default()))
+    }
+
+    pub(super) fn create_folders(&mut self, path: &Path) -> io::Result<()> {
+        let above: Vec<&Path> = path.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
+        for folder in above.into_iter().rev() {
+            match self.find(folder) {
+                Ok(id) => drop(self.folder(id)?),
+                Err(_) => drop(self.create(folder, Inode::Folder(Folder::default()))?),
+            }
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, path: &Path, inode: Inode) -> io::Result<Id> {
+        let (folder, name) = split(path)?;
+        let folder = self.find(folder)?;
+        let id = Id(self.inodes.len());
+        self.folder(folder)?.change(vec![(name.to_os_string(), Some(id))]);
+        self.inodes.push(inode);
+        Ok(id)
+    }
+
+    pub(super) fn rename(&mut self, rename: &Rename<'_>) -> io::Result<()> {
+        let id = self.find(&rename.folder.join(rename.from))?;
+        let folder = self.find(rename.folder)?;
+        self.folder(folder)?.change(vec![(rename.from.to_os_string(), None), (rename.to.to_os_string(), Some(id))]);
+        Ok(())
+    }
+
+    pub(super) fn unlink(&mut self, path: &Path) -> io::Result<()> {
+        let (folder, name) = split(path)?;
+        let folder = self.find(folder)?;
+        self.folder(folder)?.change(vec![(name.to_os_string(), None)]);
+        Ok(())
+    }
+
+    /// Removes what is in a folder, name by name, then the folder.
+    pub(super) fn remove_folder(&mut self, path: &Path) -> io::Result<()> {
+        let id = self.find(path)?;
+        let names: Vec<OsString> = self.folder(id)?.live.keys().cloned().collect();
+        for name in names {
+            let inner = path.join(name);
+            let id = self.find(&inner)?;
+            if self.folder(id).is_ok() { self.remove_folder(&inner)? } else { self.unlink(&inner)? }
+        }
+        self.unlink(path)
+    }
+
+    /// Live bytes of all files that have a name.
+    pub(super) fn used_bytes(&self) -> u64 {
+        let mut used = 0;
+        let mut folders = vec![Id(0)];
+        while let Some(id) = folders.pop() {
+            match &self.inodes[id.0] {
+                Inode::Folder(folder) => folders.extend(folder.live.values()),
+                Inode::File(file) => used += file.live.len() as u64,
+            }
+        }
+        used
+    }
+}
+
+impl File {
+    pub(super) fn write(&mut self, at: u64, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.change(Change::Write { at, bytes });
+        }
+    }
+
+    pub(super) fn change(&mut self, change: Change) {
+        change.apply(&mut self.live);
+        self.changes.push(change);
+    }
+
+    pub(super) fn sync(&mut self) {
+        for change in self.changes.drain(..) {
+            change.apply(&mut self.durable);
+        }
+    }
+
+    /// What is live stays so, and never becomes durable.
+    pub(super) fn forget_changes(&mut self) {
+        self.changes.clear();
+    }
+}
+
+impl Change {
+    pub(super) fn apply(&self, content: &mut Vec<u8>) {
+        match self {
+            Change::Write { at, bytes } => {
+                let start = usize::try_from(*at).unwrap_or_else(|_| unreachable!("a simulated file fits into memory"));
+                let end = start + bytes.len();
+                if content.len() < end {
+                    content.resize(end, 0);
+                }
+                content[start..end].copy_from_slice(bytes);
+            }
+            Change::SetLen(bytes) => {
+                let bytes = usize::try_from(*bytes).unwrap_or_else(|_| unreachable!("a simulated file fits into memory"));
+                content.resize(bytes, 0);
+            }
+        }
+    }
+}
+
+impl Folder {
+    pub(super) fn change(&mut self, change: NameChange) {
+        apply_names(&change, &mut self.live);
+        self.changes.push(change);
+    }
+
+    pub(super) fn sync(&mut self) {
+        for change in self.changes.drain(..) {
+            apply_names(&change, &mut self.durable);
+        }
+    }
+
+    pub(super) fn forget_changes(&mut self) {
+        self.changes.clear();
+    }
+}
+
+pub(super) fn apply_names(change: &NameChange, names: &mut BTreeMap<OsString, Id>) {
+    for (name, id) in change {
+        match id {
+            Some(id) => names.insert(name.clone(), *id),
+            None => names.remove(name),
+        };
+    }
+}
+
+/// The folder and the name in it.
+fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => Ok((folder, name)),
+        _ => Err(io::ErrorKind::InvalidFilename.into()),
+    }
+}

@@ -1,0 +1,97 @@
+//! Reads by time.
+//!
+//! Timestamps come from producers and need not rise. What the lookup promises is Kafka's definition: the earliest offset whose record
+//! has a timestamp of at least T. Whole segments are skipped by their largest timestamp, then batches by the time index and by the
+//! largest timestamp in their headers; only a batch that says it has such a record is decoded.
+
+use crate::error::{Damage, LogError};
+use crate::index::{Entry, TimeEntry};
+use crate::reader::LogReader;
+use crate::scan::{Found, Scan, corrupt};
+use crate::segment::Segment;
+
+impl LogReader {
+    /// The first record with a timestamp of at least `timestamp_ms` whose batch ends before `end`: its offset and timestamp. None if
+    /// there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Corrupt`] if damage is met on the way, or the records of a batch take more than 64 MiB decompressed;
+    /// [`LogError::Io`].
+    pub fn find_time(&self, timestamp_ms: i64, end: i64) -> Result<Option<(i64, i64)>, LogError> {
+        let end = end.min(self.log_end());
+        let segments = self.shared().segments();
+        for (number, segment) in segments.iter().enumerate().take_while(|(_, segment)| segment.base_offset() < end) {
+            if segment.max_timestamp() < timestamp_ms {
+                continue;
+            }
+            let segment_end = segments.get(number + 1).map_or(end, |next| next.base_offset().min(end));
+            if let Some(found) = self.find_time_in(segment, timestamp_ms, segment_end)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks at the batches of one segment that end at or before offset `end`, which the segment reaches.
+    fn find_time_in(&self, segment: &Segment, timestamp_ms: i64, end: i64) -> Result<Option<(i64, i64)>, LogError> {
+        let (mut found, mut scan) = start(segment, timestamp_ms)?;
+        let mut next_offset = segment.base_offset();
+        while let Some(batch) = found {
+            if batch.next_offset > end {
+                return Ok(None);
+            }
+            next_offset = batch.next_offset;
+            if batch.header.max_timestamp >= timestamp_ms
+                && let Some(record) = self.first_in_batch(segment, &mut scan, &batch, timestamp_ms)?
+            {
+                return Ok(Some(record));
+            }
+            found = scan.next_header()?;
+        }
+        if next_offset < end {
+            return Err(corrupt(&segment.path(), scan.position(), next_offset, Damage::OffsetsMissing { next_base: end }));
+        }
+        Ok(None)
+    }
+
+    /// The first record of the batch with such a timestamp. There may be none: a header can say more than the records hold.
+    fn first_in_batch(&self, segment: &Segment, scan: &mut Scan, found: &Found, timestamp_ms: i64) -> Result<Option<(i64, i64)>, LogError> {
+        let undecodable = |error| corrupt(&segment.path(), found.position, found.header.base_offset, Damage::Records(error));
+        let batch = scan.batch(found)?;
+        for record in batch.records(RECORDS_BYTES_MAX).map_err(undecodable)? {
+            let record = record.map_err(undecodable)?;
+            if record.timestamp >= timestamp_ms && record.offset >= self.log_start() {
+                return Ok(Some((record.offset, record.timestamp)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The batch to start from: every one before it has smaller timestamps only. With the walk behind it.
+fn start(segment: &Segment, timestamp_ms: i64) -> Result<(Option<Found>, Scan), LogError> {
+    if let Some(entry) = segment.times.lookup(timestamp_ms)
+        && let Some((found, scan)) = verified(segment, entry)?
+    {
+        return Ok((Some(found), scan));
+    }
+    let mut scan = segment.scan(0)?;
+    Ok((scan.next_header()?, scan))
+}
+
+/// The batch that an entry names, if it is as the entry says. An entry that is true is safe to start from, even if the lookup should
+/// have found a later one.
+fn verified(segment: &Segment, entry: TimeEntry) -> Result<Option<(Found, Scan)>, LogError> {
+    let offset = segment.base_offset().saturating_add(i64::from(entry.relative_offset));
+    match segment.find(offset)? {
+        Some((found, scan)) if found.next_offset - 1 == offset && found.header.max_timestamp == entry.key() => Ok(Some((found, scan))),
+        _ => {
+            tracing::warn!(path = %segment.times.path().display(), ?entry, "an index entry does not match its batch");
+            Ok(None)
+        }
+    }
+}
+
+/// Bytes of decompressed records that a time lookup decodes of one batch.
+const RECORDS_BYTES_MAX: usize = 64 << 20;

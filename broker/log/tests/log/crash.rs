@@ -1,0 +1,168 @@
+//! Power cuts at any point of a random workload.
+//!
+//! A seed replays a failure: the workload, the moment of each cut, and what survives of the unsynced bytes all follow from it.
+
+use millpond_log::sim::{Fault, Operation, Random, SimDisk};
+use millpond_log::{Log, LogConfig, LogError};
+
+use crate::harness::{Stored, check, prepared_disk, random_batch, stored, try_open};
+use crate::time::check_find_time;
+
+/// What is known of a log between its lives.
+#[derive(Default)]
+struct Known {
+    /// The batches that were appended, or may have been, in the order of their offsets.
+    batches: Vec<Stored>,
+    /// How many of them are durable for certain.
+    durable: usize,
+    /// How many of them must be there as long as the power stays on: those whose append has succeeded.
+    appended: usize,
+    /// Whether the power has stayed on since.
+    powered: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The power was cut.
+    Cut,
+    /// The log was dropped, as by a kill.
+    Killed,
+    /// The log has latched, and its bytes in memory may differ from those on disk.
+    Latched,
+}
+
+fn life(disk: &SimDisk, config: LogConfig, random: &mut Random, known: &mut Known) -> End {
+    let Ok((mut log, _)) = try_open(disk, config) else { return End::Cut };
+    // An opening can end well in the dark: what it does last can be left out.
+    if !disk.is_powered() {
+        return End::Cut;
+    }
+    resume(&log, known);
+    for _ in 0..random.below(40) {
+        match random.below(10) {
+            0..6 => {
+                if let Some(end) = append(&mut log, random, known) {
+                    return end;
+                }
+            }
+            6..9 => {
+                let Some(flush) = log.begin_flush() else { continue };
+                let covered = known.appended;
+                // Some appends overlap the flush, before its syncs or after them.
+                let early = random.percent(50).then(|| flush.run());
+                for _ in 0..random.below(3) {
+                    if let Some(end) = append(&mut log, random, known) {
+                        return end;
+                    }
+                }
+                if log.end_flush(early.unwrap_or_else(|| flush.run())).is_err() {
+                    return End::Latched;
+                }
+                known.durable = covered;
+            }
+            _ => {
+                let operations = [Operation::Write, Operation::Create, Operation::Sync, Operation::SetLen];
+                let operation = operations[usize::try_from(random.below(4)).expect("small")];
+                let fault = if random.percent(70) { Fault::NoSpace } else { Fault::Device };
+                disk.fail(operation, 1 + random.below(4), fault);
+            }
+        }
+    }
+    if random.percent(30) {
+        if log.close().is_err() {
+            return End::Latched;
+        }
+        known.durable = known.appended;
+    }
+    End::Killed
+}
+
+/// Appends some batches. Says how the life ends if it does.
+fn append(log: &mut Log, random: &mut Random, known: &mut Known) -> Option<End> {
+    // Up and down, so that no batch tells what the largest timestamp before it was.
+    let clock = random.below(100_000).cast_signed();
+    let batches: Vec<_> = (0..=random.below(4)).map(|_| random_batch(random, clock)).collect();
+    let end = log.log_end();
+    let outcome = log.append(&batches, 3);
+    if outcome.is_ok() {
+        known.batches.extend(stored(end, 3, &batches));
+        known.appended = known.batches.len();
+        return None;
+    }
+    assert_eq!(log.log_end(), end, "a failed append moves nothing");
+    match outcome {
+        // Taken back, durably: it must not come back.
+        Err(LogError::Full { .. }) if log.failure().is_none() => {
+            check(&log.reader(), &known.batches);
+            None
+        }
+        _ => {
+            // Some of it may be in the file.
+            known.batches.extend(stored(end, 3, &batches));
+            Some(End::Cut)
+        }
+    }
+}
+
+/// Holds a log that was opened against what is known, which it settles.
+fn resume(log: &Log, known: &mut Known) {
+    let kept = known.batches.iter().take_while(|stored| stored.next <= log.log_end()).count();
+    let least = if known.powered { known.appended } else { known.durable };
+    assert!(kept >= least, "{least} batches must be there, {kept} are left");
+    known.batches.truncate(kept);
+    check(&log.reader(), &known.batches);
+    let (start, end) = (log.log_start(), log.log_end());
+    assert_eq!(log.durable_end(), end, "what an opening has kept is durable");
+    for timestamp in (0..100_000).step_by(20_000) {
+        check_find_time(&log.reader(), &known.batches, timestamp, end);
+    }
+    for offset in [start, start + (end - start) / 3, end - 1] {
+        if (start..end).contains(&offset) {
+            let read = log.reader().read(offset, 1, end).expect("reads");
+            let expected = known.batches.iter().find(|stored| stored.next > offset).expect("a batch holds the offset");
+            assert_eq!(read, expected.bytes);
+        }
+    }
+    *known = Known { durable: kept, appended: kept, powered: true, ..std::mem::take(known) };
+}
+
+fn replay(seed: u64) {
+    let mut random = Random::new(seed);
+    let config = LogConfig {
+        segment_bytes: [1, 1_500, 5_000, 100_000][usize::try_from(random.below(4)).expect("small")],
+        index_interval_bytes: u32::try_from(random.below(2_000)).expect("small"),
+    };
+    let disk = prepared_disk();
+    let mut known = Known::default();
+    for _ in 0..6 {
+        if random.percent(30) {
+            disk.shorten_writes(Some(random.next_u64()));
+        }
+        // Often within the opening itself.
+        if random.percent(70) {
+            let changes_max = if random.percent(40) { 15 } else { 150 };
+            disk.cut_power_after(random.below(changes_max));
+        }
+        let end = life(&disk, config, &mut random, &mut known);
+        // After a kill the system may go on, and with it the bytes in its cache.
+        if end != End::Killed || random.percent(50) {
+            disk.crash(random.next_u64());
+            known.powered = false;
+        }
+    }
+    // At last on a disk that works.
+    disk.crash(random.next_u64());
+    known.powered = false;
+    let (log, _) = try_open(&disk, config).expect("the log opens");
+    resume(&log, &mut known);
+}
+
+#[test]
+fn what_was_flushed_survives_every_power_cut_without_gap_or_repetition() {
+    // More of them for a night: MILLPOND_CRASH_SEEDS=100000.
+    let seeds = std::env::var("MILLPOND_CRASH_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(1_500);
+    for seed in 0..seeds {
+        let outcome = std::panic::catch_unwind(|| replay(seed));
+        assert!(outcome.is_ok(), "seed {seed} fails");
+    }
+}

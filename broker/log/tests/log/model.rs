@@ -1,0 +1,101 @@
+//! Random operations, compared with a plain list of batches.
+
+use millpond_log::LogConfig;
+use millpond_log::sim::Random;
+use proptest::prelude::*;
+
+use crate::harness::{Fixture, random_batch};
+use crate::time::check_find_time;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append {
+        seed: u64,
+        batches: u64,
+        clock: i64,
+    },
+    /// Where, in thousandths of the log.
+    Read {
+        from: i64,
+        max_bytes: usize,
+        end: i64,
+    },
+    FindTime {
+        timestamp: i64,
+        end: i64,
+    },
+    Flush,
+    Kill,
+    Close,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (any::<u64>(), 1..6_u64, 0..5_000_i64).prop_map(|(seed, batches, clock)| Step::Append { seed, batches, clock }),
+        4 => (0..1_001_i64, prop_oneof![0..3_000_usize, Just(usize::MAX)], 0..1_100_i64)
+            .prop_map(|(from, max_bytes, end)| Step::Read { from, max_bytes, end }),
+        3 => (-200..5_200_i64, 0..1_100_i64).prop_map(|(timestamp, end)| Step::FindTime { timestamp, end }),
+        1 => Just(Step::Flush),
+        1 => Just(Step::Kill),
+        1 => Just(Step::Close),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+fn run(config: LogConfig, steps: Vec<Step>) {
+    let mut fixture = Fixture::new(config);
+    for step in steps {
+        let thousandths = |part: i64, fixture: &Fixture| fixture.end() * part / 1_000;
+        match step {
+            Step::Append { seed, batches, clock } => {
+                let mut random = Random::new(seed);
+                let batches: Vec<_> = (0..batches).map(|_| random_batch(&mut random, clock)).collect();
+                fixture.append(&batches);
+            }
+            Step::Read { from, max_bytes, end } => {
+                let (from, end) = (thousandths(from, &fixture), thousandths(end, &fixture).min(fixture.end()));
+                check_read(&fixture, from, max_bytes, end);
+            }
+            Step::FindTime { timestamp, end } => {
+                check_find_time(&fixture.log.reader(), &fixture.model, timestamp, thousandths(end, &fixture));
+            }
+            Step::Flush => fixture.flush(),
+            Step::Kill => {
+                fixture.reopen();
+            }
+            Step::Close => fixture = fixture.close_and_reopen(1).0,
+        }
+    }
+    fixture.check();
+}
+
+fn check_read(fixture: &Fixture, from: i64, max_bytes: usize, end: i64) {
+    let read = fixture.log.reader().read(from, max_bytes, end);
+    if from > end {
+        assert!(read.is_err());
+        return;
+    }
+    let read = read.expect("reads");
+    let mut wanted = fixture.model.iter().filter(|stored| stored.next > from).take_while(|stored| stored.next <= end);
+    let mut rest = &read[..];
+    // What comes is what should, in order; the first is there, and none that would go over the limit follows it.
+    while !rest.is_empty() {
+        let next = wanted.next().expect("no more than there should be");
+        rest = rest.strip_prefix(&next.bytes[..]).expect("the batches in order");
+    }
+    assert!(!read.is_empty() || wanted.next().is_none(), "nothing came, and something should have");
+    assert!(read.len() <= max_bytes || fixture.model.iter().any(|stored| read == stored.bytes), "more than asked for");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_log_does_as_a_plain_list_would(
+        segment_bytes in prop_oneof![Just(1_u64), 500..10_000_u64, Just(1 << 30)],
+        index_interval_bytes in 0..3_000_u32,
+        steps in steps(),
+    ) {
+        run(LogConfig { segment_bytes, index_interval_bytes }, steps);
+    }
+}

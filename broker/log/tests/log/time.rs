@@ -1,0 +1,88 @@
+//! Reads by time.
+
+use bytes::Bytes;
+use millpond_log::LogReader;
+use millpond_log::sim::Random;
+use millpond_protocol::batch::Batch;
+use millpond_protocol::compression::Codec;
+
+use crate::harness::{Fixture, ROOMY, SMALL, Stored, batch_with, random_batch};
+
+/// Compares a lookup with a look at every record.
+pub(crate) fn check_find_time(reader: &LogReader, model: &[Stored], timestamp: i64, end: i64) {
+    let visible = model.iter().take_while(|stored| stored.next <= end);
+    let records = visible.flat_map(|stored| {
+        let batch = Batch::parse(Bytes::from(stored.bytes.clone())).expect("a whole batch");
+        batch.records(1 << 24).expect("records").map(|record| record.expect("a record"))
+    });
+    let expected = records.map(|record| (record.offset, record.timestamp)).find(|(_, found)| *found >= timestamp);
+    assert_eq!(reader.find_time(timestamp, end).expect("looks"), expected, "timestamp {timestamp}, end {end}");
+}
+
+#[test]
+fn the_first_record_at_or_after_a_time_is_found_whatever_the_order_and_the_codec() {
+    for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let mut fixture = Fixture::new(SMALL);
+        let mut random = Random::new(11);
+        for clock in 0..40 {
+            let times: Vec<i64> = (0..4).map(|_| clock * 100 + random.below(500).cast_signed() - 250).collect();
+            fixture.append(&[batch_with(&times, 150, codec)]);
+        }
+        for reopened in [false, true] {
+            if reopened {
+                fixture.reopen();
+            }
+            for timestamp in (-300..4_300).step_by(13) {
+                check_find_time(&fixture.log.reader(), &fixture.model, timestamp, i64::MAX);
+                check_find_time(&fixture.log.reader(), &fixture.model, timestamp, 50);
+            }
+        }
+    }
+}
+
+#[test]
+fn times_before_1970_and_no_time_at_all_are_found() {
+    let mut fixture = Fixture::new(SMALL);
+    for timestamp in [-5_000, -5_000, -1, i64::MIN, 0, 5] {
+        fixture.append(&[batch_with(&[timestamp; 3], 900, Codec::None)]);
+    }
+    for reopened in [false, true] {
+        if reopened {
+            fixture.flush();
+            fixture.reopen();
+        }
+        for timestamp in [i64::MIN, -6_000, -5_000, -4_999, -2, -1, 0, 1, 5, 6, i64::MAX] {
+            check_find_time(&fixture.log.reader(), &fixture.model, timestamp, i64::MAX);
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_reaches_behind_the_end_is_not_looked_at() {
+    let mut fixture = Fixture::new(ROOMY);
+    fixture.append(&[batch_with(&[1, 2], 10, Codec::None), batch_with(&[3, 4], 10, Codec::None)]);
+    let reader = fixture.log.reader();
+    assert_eq!(reader.find_time(3, 4).expect("looks"), Some((2, 3)));
+    assert_eq!(reader.find_time(3, 3).expect("looks"), None);
+    assert_eq!(reader.find_time(1, 0).expect("looks"), None);
+}
+
+#[test]
+fn an_empty_log_has_no_times() {
+    let fixture = Fixture::new(ROOMY);
+    assert_eq!(fixture.log.reader().find_time(i64::MIN, i64::MAX).expect("looks"), None);
+}
+
+#[test]
+fn a_lookup_skips_segments_whose_times_are_smaller() {
+    let mut fixture = Fixture::new(SMALL);
+    let mut random = Random::new(12);
+    for clock in 0..300 {
+        fixture.append(&[random_batch(&mut random, clock * 1_000)]);
+    }
+    fixture.flush();
+    let reads = |fixture: &Fixture| fixture.disk.count(millpond_log::sim::Operation::Read);
+    let before = reads(&fixture);
+    fixture.log.reader().find_time(290_000, i64::MAX).expect("looks");
+    assert!(reads(&fixture) - before < 20, "{} reads", reads(&fixture) - before);
+}
