@@ -1,0 +1,225 @@
+//! What the way to a guest and back costs: nanoseconds for each record, milliseconds for a deployment, mebibytes for the host.
+//!
+//! `cargo bench -p millpond-plugin --profile release`, after `plugins/build.sh`.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use millpond_plugin::{ArtifactCache, BatchInfo, Limits, Module, Partitioner, PluginHost, Transform};
+
+type Params = Vec<(String, String)>;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut out = std::io::stdout().lock();
+    if let Some(artifact) = std::env::var_os(ARTIFACT) {
+        return load_compiled(&mut out, &std::fs::read(artifact)?);
+    }
+    let before = Memory::now()?;
+    let cache = Arc::new(Cache::default());
+    let host = PluginHost::new(cache.clone())?;
+    writeln!(out, "a host without modules          {}", Memory::now()? - before)?;
+    let Ok(identity) = read("identity") else {
+        writeln!(out, "plugins/dist/identity.wasm is missing: run plugins/build.sh")?;
+        return Ok(());
+    };
+    let begin = Instant::now();
+    let identity = host.load(&identity)?;
+    writeln!(out, "the engine, and identity        {}   {:6.1} ms", Memory::now()? - before, millis(begin.elapsed()))?;
+    let begin = Instant::now();
+    let drop_idle = host.load(&read("drop-idle")?)?;
+    writeln!(out, "drop-idle deployed              {}   {:6.1} ms", Memory::now()? - before, millis(begin.elapsed()))?;
+    let begin = Instant::now();
+    PluginHost::new(cache.clone())?.load(&read("drop-idle")?)?;
+    writeln!(out, "  from the cache, new engine                               {:6.1} ms", millis(begin.elapsed()))?;
+    let begin = Instant::now();
+    host.load(&read("drop-idle")?)?;
+    writeln!(out, "  from the cache, same engine                              {:6.1} ms", millis(begin.elapsed()))?;
+
+    let plain = section(|number| format!("{number:0>100}"));
+    let readings = section(|number| {
+        let state = if number % 2 == 0 { "idle" } else { "busy" };
+        format!(
+            r#"{{"device":"pump-{number}","host":"gw-{}","cpu_percent":{}.5,"state":"{state}","seq":{number},"site":"north-4"}}"#,
+            number % 7,
+            number % 100,
+        )
+    });
+    out.flush()?;
+    in_another_process(&cache, drop_idle.sha256())?;
+
+    writeln!(out, "\n{RECORDS} records in a batch          bytes in      out   us/batch   ns/record")?;
+    transform(&mut out, "identity", &host, &identity, &[], &plain)?;
+    transform(&mut out, "filter, half stays", &host, &identity, &[("drop_every", "2")], &plain)?;
+    transform(&mut out, "filter, nothing stays", &host, &identity, &[("drop_every", "1")], &plain)?;
+    transform(&mut out, "drop-idle, JSON", &host, &drop_idle, &[], &readings)?;
+    transform(&mut out, "drop-idle, nothing masked", &host, &drop_idle, &[("mask", "")], &readings)?;
+    partition(&mut out, &host, &readings)?;
+    starts(&mut out, &host, &drop_idle)?;
+    writeln!(out, "all of it                       {}", Memory::now()? - before)?;
+    Ok(())
+}
+
+/// What drop-idle costs a broker that starts anew and has compiled it before.
+fn in_another_process(cache: &Cache, sha256: &str) -> Result<(), Box<dyn Error>> {
+    let artifacts = cache.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let artifact = artifacts.iter().find(|(key, _)| key.starts_with(sha256)).map(|(_, artifact)| artifact);
+    let path = std::env::temp_dir().join(format!("millpond-boundary-{}", std::process::id()));
+    std::fs::write(&path, artifact.ok_or("no artifact")?)?;
+    let status = std::process::Command::new(std::env::current_exe()?).env(ARTIFACT, &path).status();
+    std::fs::remove_file(path)?;
+    if status?.success() { Ok(()) } else { Err("the other process failed".into()) }
+}
+
+fn load_compiled(out: &mut impl Write, artifact: &[u8]) -> Result<(), Box<dyn Error>> {
+    struct One(Vec<u8>);
+    impl ArtifactCache for One {
+        fn load(&self, _key: &str) -> Option<Vec<u8>> {
+            Some(self.0.clone())
+        }
+        fn store(&self, _key: &str, _artifact: &[u8]) {}
+    }
+    let wasm = read("drop-idle")?;
+    let before = Memory::now()?;
+    let host = PluginHost::new(Arc::new(One(artifact.to_vec())))?;
+    let begin = Instant::now();
+    let module = host.load(&wasm)?;
+    writeln!(out, "  from the cache, new process   {}   {:6.1} ms", Memory::now()? - before, millis(begin.elapsed()))?;
+    let _transform = Transform::new(&host, &module, Limits::default(), &[])?;
+    writeln!(out, "    with one instance           {}", Memory::now()? - before)?;
+    Ok(())
+}
+
+fn transform(
+    out: &mut impl Write,
+    name: &str,
+    host: &PluginHost,
+    module: &Module,
+    params: &[(&str, &str)],
+    section: &[u8],
+) -> Result<(), Box<dyn Error>> {
+    let params: Params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let transform = Transform::new(host, module, Limits::default(), &params)?;
+    let batch = BatchInfo { topic: "telemetry", partition: Some(0), base_timestamp: 0, record_count: RECORDS };
+    let output = transform.run(&batch, section)?;
+    let best = measure(|| Ok(transform.run(&batch, section)?.len()))?;
+    line(out, name, section.len(), output.len(), best)
+}
+
+fn partition(out: &mut impl Write, host: &PluginHost, section: &[u8]) -> Result<(), Box<dyn Error>> {
+    let partitioner = Partitioner::new(host, &host.load(&read("by-device")?)?, Limits::default(), &[])?;
+    let batch = BatchInfo { topic: "telemetry", partition: None, base_timestamp: 0, record_count: RECORDS };
+    let best = measure(|| Ok(partitioner.run(&batch, section, 12)?.len()))?;
+    line(out, "by-device, JSON", section.len(), RECORDS as usize * 4, best)
+}
+
+fn line(out: &mut impl Write, name: &str, bytes_in: usize, bytes_out: usize, best: Duration) -> Result<(), Box<dyn Error>> {
+    let micros = best.as_secs_f64() * 1e6;
+    writeln!(out, "{name:<30} {bytes_in:>10} {bytes_out:>8} {micros:>10.1} {:>11.1}", micros * 1e3 / f64::from(RECORDS))?;
+    Ok(())
+}
+
+fn starts(out: &mut impl Write, host: &PluginHost, module: &Module) -> Result<(), Box<dyn Error>> {
+    let best = measure(|| Ok(usize::from(Transform::new(host, module, Limits::default(), &[])?.module().world().to_string().is_empty())))?;
+    writeln!(out, "\na fresh instance, started and dropped: {:.1} us", best.as_secs_f64() * 1e6)?;
+    Ok(())
+}
+
+/// The shortest of many rounds: other work on the machine only ever makes a round longer.
+fn measure(mut round: impl FnMut() -> Result<usize, Box<dyn Error>>) -> Result<Duration, Box<dyn Error>> {
+    let mut best = Duration::MAX;
+    for _ in 0..2000 {
+        let begin = Instant::now();
+        std::hint::black_box(round()?);
+        best = best.min(begin.elapsed());
+    }
+    Ok(best)
+}
+
+fn read(name: &str) -> std::io::Result<Vec<u8>> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist").join(name).with_extension("wasm"))
+}
+
+/// Records with these values, a millisecond apart.
+fn section(value: impl Fn(u32) -> String) -> Vec<u8> {
+    let mut section = Vec::new();
+    for number in 0..RECORDS {
+        let value = value(number);
+        let mut body = vec![0];
+        put(&mut body, number.into());
+        put(&mut body, number.into());
+        put(&mut body, -1);
+        put(&mut body, i64::try_from(value.len()).unwrap_or(i64::MAX));
+        body.extend_from_slice(value.as_bytes());
+        put(&mut body, 0);
+        put(&mut section, i64::try_from(body.len()).unwrap_or(i64::MAX));
+        section.extend_from_slice(&body);
+    }
+    section
+}
+
+fn put(out: &mut Vec<u8>, value: i64) {
+    let mut folded = (value << 1) ^ (value >> 63);
+    while folded > 0x7f {
+        out.push(folded.to_le_bytes()[0] | 0x80);
+        folded >>= 7;
+    }
+    out.push(folded.to_le_bytes()[0]);
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// What the process holds, in KiB.
+#[derive(Clone, Copy)]
+struct Memory {
+    resident: i64,
+    address_space: i64,
+}
+
+impl Memory {
+    fn now() -> std::io::Result<Memory> {
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.trim_end_matches("kB").trim().parse().ok()).unwrap_or(0)
+        };
+        Ok(Memory { resident: field("VmRSS:"), address_space: field("VmSize:") })
+    }
+}
+
+impl std::ops::Sub for Memory {
+    type Output = Memory;
+
+    fn sub(self, before: Memory) -> Memory {
+        Memory { resident: self.resident - before.resident, address_space: self.address_space - before.address_space }
+    }
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:>7} KiB resident, {:>6} MiB reserved", self.resident, self.address_space / 1024)
+    }
+}
+
+#[derive(Default)]
+struct Cache(Mutex<HashMap<String, Vec<u8>>>);
+
+impl ArtifactCache for Cache {
+    fn load(&self, key: &str) -> Option<Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn store(&self, key: &str, artifact: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), artifact.to_vec());
+    }
+}
+
+const RECORDS: u32 = 1000;
+
+/// Set for the process that loads what another has compiled.
+const ARTIFACT: &str = "MILLPOND_BOUNDARY_ARTIFACT";

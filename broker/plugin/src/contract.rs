@@ -1,0 +1,252 @@
+//! The contract of `plugins/wit/plugin.wit`, from the host's side: the types that cross, the worlds, what a guest may import.
+
+use std::fmt::Write;
+
+use wasmtime::Engine;
+use wasmtime::component::types::{Component, ComponentFunc, ComponentItem, Type};
+use wasmtime::component::{ComponentType, Lift, Lower, TypedFunc};
+
+use crate::BatchInfo;
+use crate::error::{MESSAGE_BYTES_MAX, PluginError, cut};
+
+/// What a module does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum World {
+    /// Changes records before they are stored.
+    Transform,
+    /// Chooses the partition of each record.
+    Partitioner,
+}
+
+impl std::fmt::Display for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            World::Transform => "transform",
+            World::Partitioner => "partitioner",
+        })
+    }
+}
+
+/// `record batch`.
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct GuestBatch<'a> {
+    topic: &'a str,
+    partition: Option<u32>,
+    #[component(name = "base-timestamp")]
+    base_timestamp: i64,
+    #[component(name = "record-count")]
+    record_count: u32,
+}
+
+impl<'a> From<&BatchInfo<'a>> for GuestBatch<'a> {
+    fn from(batch: &BatchInfo<'a>) -> GuestBatch<'a> {
+        GuestBatch {
+            topic: batch.topic,
+            partition: batch.partition,
+            base_timestamp: batch.base_timestamp,
+            record_count: batch.record_count,
+        }
+    }
+}
+
+/// `record failure`.
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(crate) struct Failure {
+    message: String,
+    #[component(name = "record-index")]
+    record_index: Option<u32>,
+}
+
+impl Failure {
+    /// As an error. An index that the batch doesn't have says nothing and is left out.
+    pub(crate) fn into_error(self, batch: &BatchInfo<'_>) -> PluginError {
+        PluginError::Guest {
+            message: cut(self.message, MESSAGE_BYTES_MAX),
+            record_index: self.record_index.filter(|index| *index < batch.record_count),
+        }
+    }
+}
+
+/// `enum level`.
+#[derive(Clone, Copy, ComponentType, Lift)]
+#[component(enum)]
+#[repr(u8)]
+#[expect(dead_code, reason = "the derived code makes the variants of their numbers")]
+pub(crate) enum Level {
+    #[component(name = "debug")]
+    Debug,
+    #[component(name = "info")]
+    Info,
+    #[component(name = "warn")]
+    Warn,
+    #[component(name = "error")]
+    Error,
+}
+
+/// `init`.
+pub(crate) type Init = TypedFunc<(&'static [(String, String)],), (Result<(), String>,)>;
+
+/// `transform`.
+pub(crate) type Transform = TypedFunc<(GuestBatch<'static>, &'static [u8]), (Result<Vec<u8>, Failure>,)>;
+
+/// `partition`.
+pub(crate) type Partition = TypedFunc<(GuestBatch<'static>, &'static [u8], u32), (Result<Vec<u32>, Failure>,)>;
+
+/// The interface that guests may import and that the host implements.
+pub(crate) const LOG: &str = "millpond:plugin/log@1.0.0";
+
+/// Whether an import is granted. A later 1.x is: what it adds is either type-checked when the module is linked or not used.
+pub(crate) fn granted(import: &str) -> bool {
+    let Some((interface, version)) = import.split_once('@') else { return false };
+    matches!(interface, "millpond:plugin/log" | "millpond:plugin/types") && version.starts_with("1.")
+}
+
+/// The world of a component, by the names and the signatures of its exports. It may export more than the world has.
+pub(crate) fn world(engine: &Engine, component: &Component) -> Result<World, PluginError> {
+    let wrong = |found: String| Err(PluginError::WrongWorld { found });
+    let has = |name| component.get_export(engine, name).is_some();
+    let world = match (has("transform"), has("partition")) {
+        (true, false) => World::Transform,
+        (false, true) => World::Partitioner,
+        (true, true) => return wrong("it exports both `transform` and `partition`, a module does one thing".to_owned()),
+        (false, false) => {
+            let names: Vec<_> = component.exports(engine).map(|(name, _)| format!("`{name}`")).collect();
+            let exports = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+            return wrong(format!("it exports {}; expected are `init`, and `transform` or `partition`", cut(exports, MESSAGE_BYTES_MAX)));
+        }
+    };
+    let expected = match world {
+        World::Transform => [("init", INIT), ("transform", TRANSFORM)],
+        World::Partitioner => [("init", INIT), ("partition", PARTITION)],
+    };
+    for (name, signature) in expected {
+        match component.get_export(engine, name).map(|export| export.ty) {
+            Some(ComponentItem::ComponentFunc(function)) => {
+                let found = describe(&function);
+                if found != signature {
+                    return wrong(format!("`{name}` is {found}; expected is {signature}"));
+                }
+            }
+            Some(_) => return wrong(format!("`{name}` is not a function")),
+            None => return wrong(format!("it exports `{}` but not `{name}`", expected[1].0)),
+        }
+    }
+    Ok(world)
+}
+
+/// A function's signature as WIT would have it, but with each type spelt out, and cut where it gets too long to read.
+fn describe(function: &ComponentFunc) -> String {
+    let mut text = String::from(if function.async_() { "async func(" } else { "func(" });
+    for (index, (name, ty)) in function.params().enumerate() {
+        let comma = if index == 0 { "" } else { ", " };
+        text.push_str(comma);
+        text.push_str(name);
+        text.push_str(": ");
+        describe_type(&ty, &mut text);
+    }
+    text.push(')');
+    for ty in function.results() {
+        text.push_str(" -> ");
+        describe_type(&ty, &mut text);
+    }
+    cut(text, MESSAGE_BYTES_MAX)
+}
+
+fn describe_type(ty: &Type, text: &mut String) {
+    if text.len() > MESSAGE_BYTES_MAX {
+        return; // types can nest so that they double in length with each level
+    }
+    match ty {
+        Type::List(list) => generic("list", [Some(list.ty())], text),
+        Type::Option(option) => generic("option", [Some(option.ty())], text),
+        Type::Tuple(tuple) => generic("tuple", tuple.types().map(Some), text),
+        Type::Result(result) => match (result.ok(), result.err()) {
+            (ok, None) => generic("result", ok.map(Some), text),
+            (ok, err) => generic("result", [ok, err], text),
+        },
+        Type::Record(record) => {
+            text.push_str("record");
+            for (index, field) in record.fields().enumerate() {
+                text.push_str(if index == 0 { " { " } else { ", " });
+                text.push_str(field.name);
+                text.push_str(": ");
+                describe_type(&field.ty, text);
+            }
+            text.push_str(" }");
+        }
+        other => {
+            // The rest is either a simple type, whose name this is, or one that no signature here has.
+            let name = match other {
+                Type::Bool => "bool",
+                Type::U8 => "u8",
+                Type::U16 => "u16",
+                Type::U32 => "u32",
+                Type::U64 => "u64",
+                Type::S8 => "s8",
+                Type::S16 => "s16",
+                Type::S32 => "s32",
+                Type::S64 => "s64",
+                Type::Float32 => "f32",
+                Type::Float64 => "f64",
+                Type::Char => "char",
+                Type::String => "string",
+                Type::Variant(_) => "variant",
+                Type::Enum(_) => "enum",
+                Type::Flags(_) => "flags",
+                _ => "another type",
+            };
+            text.push_str(name);
+        }
+    }
+}
+
+fn generic(name: &str, types: impl IntoIterator<Item = Option<Type>>, text: &mut String) {
+    text.push_str(name);
+    let mut open = '<';
+    for ty in types {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{}{}", open, if open == '<' { "" } else { " " });
+        open = ',';
+        match ty {
+            Some(ty) => describe_type(&ty, text),
+            None => text.push('_'),
+        }
+    }
+    if open == ',' {
+        text.push('>');
+    }
+}
+
+const INIT: &str = "func(params: list<tuple<string, string>>) -> result<_, string>";
+
+const TRANSFORM: &str = "func(batch: record { topic: string, partition: option<u32>, base-timestamp: s64, record-count: u32 }, \
+    records: list<u8>) -> result<list<u8>, record { message: string, record-index: option<u32> }>";
+
+const PARTITION: &str = "func(batch: record { topic: string, partition: option<u32>, base-timestamp: s64, record-count: u32 }, \
+    records: list<u8>, partition-count: u32) -> result<list<u32>, record { message: string, record-index: option<u32> }>";
+
+#[cfg(test)]
+mod tests {
+    use super::granted;
+
+    #[test]
+    fn the_log_and_the_types_of_version_one_are_granted_and_nothing_else() {
+        for import in ["millpond:plugin/log@1.0.0", "millpond:plugin/types@1.0.0", "millpond:plugin/log@1.2.3"] {
+            assert!(granted(import), "{import}");
+        }
+        for import in [
+            "",
+            "millpond:plugin/log",
+            "millpond:plugin/log@2.0.0",
+            "millpond:plugin/log@10.0.0",
+            "millpond:plugin/state@1.0.0",
+            "millpond:plugin/logs@1.0.0",
+            "wasi:cli/environment@0.2.0",
+            "wasi_snapshot_preview1",
+        ] {
+            assert!(!granted(import), "{import}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The instances of one attachment: idle ones are used again, broken ones are not, and none is in two calls at once.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::BatchInfo;
+use crate::error::PluginError;
+use crate::host::{Module, PluginHost};
+use crate::instance::{Find, Guest, State};
+use crate::limits::{Limits, MEMORY_BYTES_MAX, PARAMS_BYTES_MAX};
+use crate::runtime::{Runtime, Shed};
+
+/// A module with its limits and settings, and the instances of it that exist.
+pub(crate) struct Pool<F> {
+    runtime: Arc<Runtime>,
+    module: Module,
+    limits: Limits,
+    params: Box<[(String, String)]>,
+    find: Find<F>,
+    idle: Arc<Idle<F>>,
+}
+
+struct Idle<F>(Mutex<Vec<Guest<F>>>);
+
+impl<F: Send + 'static> Pool<F> {
+    /// Checks limits and settings and starts one instance, so that a module that can't start is not attached.
+    pub(crate) fn new(
+        host: &PluginHost,
+        module: &Module,
+        limits: Limits,
+        params: &[(String, String)],
+        find: Find<F>,
+    ) -> Result<Pool<F>, PluginError> {
+        check(&limits, params)?;
+        let runtime = host.runtime_of(module)?;
+        let idle = Arc::new(Idle(Mutex::new(Vec::new())));
+        let shed: Arc<dyn Shed> = Arc::clone(&idle) as _;
+        runtime.register(Arc::downgrade(&shed));
+        let pool = Pool { runtime, module: module.clone(), limits, params: params.into(), find, idle };
+        let first = pool.start()?;
+        pool.idle.give(first);
+        Ok(pool)
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn module(&self) -> &Module {
+        &self.module
+    }
+
+    /// Calls an instance. It is kept if the call came to a regular end, even with an error of the guest's own.
+    pub(crate) fn call<R>(
+        &self,
+        batch: &BatchInfo<'_>,
+        call: impl FnOnce(&mut wasmtime::Store<State>, &F) -> wasmtime::Result<R>,
+    ) -> Result<R, PluginError> {
+        let idle = self.idle.take();
+        let mut guest = match idle {
+            Some(guest) => guest,
+            None => self.start()?,
+        };
+        let result = guest.call(&self.runtime, &self.limits, batch, call)?;
+        self.idle.give(guest);
+        Ok(result)
+    }
+
+    fn start(&self) -> Result<Guest<F>, PluginError> {
+        let start = || Guest::start(&self.runtime, &self.module, &self.limits, &self.params, self.find);
+        match start() {
+            Err(PluginError::Busy { .. }) => {
+                self.runtime.shed_idle();
+                start()
+            }
+            started => started,
+        }
+    }
+}
+
+impl<F> Idle<F> {
+    fn take(&self) -> Option<Guest<F>> {
+        self.0.lock().pop()
+    }
+
+    fn give(&self, guest: Guest<F>) {
+        let mut idle = self.0.lock();
+        if idle.len() < IDLE_INSTANCES_MAX {
+            idle.push(guest);
+        }
+    }
+}
+
+impl<F: Send> Shed for Idle<F> {
+    fn shed(&self) {
+        // Dropped outside the lock: unmapping memory takes a while.
+        let idle = std::mem::take(&mut *self.0.lock());
+        drop(idle);
+    }
+}
+
+impl<F> std::fmt::Debug for Pool<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("module", &self.module).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+fn check(limits: &Limits, params: &[(String, String)]) -> Result<(), PluginError> {
+    if limits.memory_bytes > MEMORY_BYTES_MAX {
+        let reason = format!("a module's memory limit can be {MEMORY_BYTES_MAX} bytes at most, {} are set", limits.memory_bytes);
+        return Err(PluginError::Settings { reason });
+    }
+    let params_bytes: usize = params.iter().map(|(name, value)| name.len().saturating_add(value.len())).sum();
+    if params_bytes > PARAMS_BYTES_MAX {
+        let reason = format!("a module's settings can have {PARAMS_BYTES_MAX} bytes together, these have {params_bytes}");
+        return Err(PluginError::Settings { reason });
+    }
+    Ok(())
+}
+
+/// The most idle instances that an attachment keeps: as many as a small node has processors to run them.
+const IDLE_INSTANCES_MAX: usize = 4;

@@ -1,0 +1,47 @@
+//! An attached transform.
+
+use crate::contract::{self, World};
+use crate::error::PluginError;
+use crate::host::{Module, PluginHost};
+use crate::limits::Limits;
+use crate::pool::Pool;
+use crate::{BatchInfo, host};
+
+/// A transform with its limits and settings. Calls may come from many threads; each gets an instance of its own.
+#[derive(Debug)]
+pub struct Transform(Pool<contract::Transform>);
+
+impl Transform {
+    /// Starts one instance, with these settings.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginError::WrongWorld`] for a partitioner, [`PluginError::Settings`] for limits or settings that are out of range, and all that
+    /// a guest can do wrong while it starts, [`PluginError::Init`] first of all.
+    pub fn new(host: &PluginHost, module: &Module, limits: Limits, params: &[(String, String)]) -> Result<Transform, PluginError> {
+        host::expect_world(module, World::Transform)?;
+        let pool = Pool::new(host, module, limits, params, |instance, store| instance.get_typed_func(store, "transform"))?;
+        Ok(Transform(pool))
+    }
+
+    /// Passes the records of one batch through the guest: an uncompressed records section in, and one out of at most
+    /// [`Limits::output_bytes`]. What comes out is not checked to be records.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginError::Guest`] if the guest refused the batch; else whatever limit it broke. The next call gets a fresh instance then.
+    pub fn run(&self, batch: &BatchInfo<'_>, section: &[u8]) -> Result<Vec<u8>, PluginError> {
+        let (result,) = self.0.call(batch, |store, transform| transform.call(store, (batch.into(), section)))?;
+        let output = result.map_err(|failure| failure.into_error(batch))?;
+        let limit_bytes = self.0.limits().output_bytes;
+        if output.len() > limit_bytes {
+            return Err(PluginError::OutputTooLarge { limit_bytes });
+        }
+        Ok(output)
+    }
+
+    /// The module.
+    pub fn module(&self) -> &Module {
+        self.0.module()
+    }
+}

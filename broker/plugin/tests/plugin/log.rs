@@ -1,0 +1,117 @@
+//! What a guest writes to the log, and what is left out of it.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use millpond_plugin::{LOG_LINE_BYTES_MAX, Limits, PluginError, Transform};
+use tracing::subscriber::with_default;
+
+use crate::support::{Guest, KEEP, batch, host, limits};
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is logged while a guest handles one batch.
+fn logged(guest: &Guest<'_>, limits: &Limits) -> (Vec<String>, Result<Vec<u8>, PluginError>) {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .without_time()
+        .with_writer(move || writer.clone())
+        .finish();
+    let result = with_default(subscriber, || {
+        let host = host();
+        let module = host.load(&guest.transform())?.named("pump-filter");
+        Transform::new(&host, &module, limits.clone(), &[])?.run(&batch(1), b"record")
+    });
+    let bytes = std::mem::take(&mut *lines.0.lock().unwrap_or_else(PoisonError::into_inner));
+    let text = String::from_utf8(bytes).expect("text");
+    (text.lines().filter(|line| line.contains("millpond::guest")).map(str::to_owned).collect(), result)
+}
+
+const TEXT: &str = r#"(data (i32.const 2048) "too hot\nERROR forged")"#;
+
+#[test]
+fn a_line_has_its_level_its_module_and_its_topic() {
+    let run = ["0", "1", "2", "3"].map(|level| format!("(call $log (i32.const {level}) (i32.const 2048) (i32.const 7))")).concat();
+    let (lines, result) = logged(&Guest { run: &format!("{run}{KEEP}"), items: TEXT, ..Guest::default() }, &limits());
+    assert_eq!(result, Ok(b"record".to_vec()));
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    for (line, level) in lines.iter().zip(["DEBUG", "INFO", "WARN", "ERROR"]) {
+        for word in [level, "millpond::guest", "too hot", "pump-filter", "sensors", "partition=3"] {
+            assert!(line.contains(word), "{word} is not in {line}");
+        }
+    }
+}
+
+#[test]
+fn a_guest_can_not_forge_a_line() {
+    let run = format!("(call $log (i32.const 1) (i32.const 2048) (i32.const 20)){KEEP}");
+    let (lines, _) = logged(&Guest { run: &run, items: TEXT, ..Guest::default() }, &limits());
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("too hot ERROR forged"), "{lines:?}");
+}
+
+/// A guest that writes so many lines of so many bytes.
+fn flood(lines: u32, bytes: usize) -> String {
+    format!(
+        "(local $n i32) (memory.fill (i32.const 16384) (i32.const 120) (i32.const {bytes}))
+         (loop $l (call $log (i32.const 1) (i32.const 16384) (i32.const {bytes}))
+             (local.set $n (i32.add (local.get $n) (i32.const 1)))
+             (br_if $l (i32.lt_u (local.get $n) (i32.const {lines})))) {KEEP}"
+    )
+}
+
+#[test]
+fn lines_fit_into_the_limit_and_the_rest_is_counted() {
+    let limits = Limits { log_bytes_per_call: 1000, ..limits() };
+    let (lines, _) = logged(&Guest { run: &flood(10, 100), ..Guest::default() }, &limits);
+    assert_eq!(lines.len(), 10);
+    let (lines, result) = logged(&Guest { run: &flood(5000, 100), ..Guest::default() }, &limits);
+    assert_eq!(lines.len(), 11, "ten lines, and one about the others");
+    assert!(lines[10].contains("4990 more lines"), "{}", lines[10]);
+    assert_eq!(result, Ok(b"record".to_vec()), "to write too much is not an error");
+}
+
+#[test]
+fn a_long_line_is_cut() {
+    let limits = Limits { log_bytes_per_call: 100_000, ..limits() };
+    let (lines, _) = logged(&Guest { run: &flood(1, 50_000), ..Guest::default() }, &limits);
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].contains(&format!("{}…", "x".repeat(LOG_LINE_BYTES_MAX))), "{}", lines[0].len());
+    assert!(!lines[0].contains(&"x".repeat(LOG_LINE_BYTES_MAX + 1)));
+}
+
+#[test]
+fn a_line_outside_the_memory_or_not_utf_8_ends_the_guest() {
+    for (address, length) in [("131072", "1"), ("-1", "5"), ("0", "-1")] {
+        let run = format!("(call $log (i32.const 1) (i32.const {address}) (i32.const {length})) {KEEP}");
+        let (_, result) = logged(&Guest { run: &run, ..Guest::default() }, &limits());
+        assert!(matches!(&result, Err(PluginError::OutputInvalid { reason }) if reason.contains("out of bounds")), "{result:?}");
+    }
+    let run = format!("(i32.store8 (i32.const 2048) (i32.const 255)) (call $log (i32.const 1) (i32.const 2048) (i32.const 1)) {KEEP}");
+    let (_, result) = logged(&Guest { run: &run, ..Guest::default() }, &limits());
+    assert!(matches!(&result, Err(PluginError::OutputInvalid { reason }) if reason.contains("utf-8")), "{result:?}");
+    let run = format!("(call $log (i32.const 9) (i32.const 2048) (i32.const 1)) {KEEP}");
+    let (_, result) = logged(&Guest { run: &run, ..Guest::default() }, &limits());
+    assert!(result.is_err(), "there is no level 9");
+}
+
+#[test]
+fn the_last_error_that_was_logged_explains_a_trap() {
+    let run = "(call $log (i32.const 3) (i32.const 2048) (i32.const 7)) unreachable";
+    let (_, result) = logged(&Guest { run, items: TEXT, ..Guest::default() }, &Limits { log_bytes_per_call: 0, ..limits() });
+    assert!(matches!(&result, Err(PluginError::Trapped { reason, .. }) if reason.ends_with("its last error: too hot")), "{result:?}");
+}

@@ -1,0 +1,180 @@
+//! Tests of a guest on the machine that it is written on: records go in, what the broker would store comes out.
+//!
+//! ```
+//! use millpond_guest::testing::{Batch, transform};
+//! # use millpond_guest::{Output, Params, Record, Transform};
+//! # struct Upper;
+//! # impl Transform for Upper {
+//! #     fn new(_: &Params) -> Result<Self, String> { Ok(Upper) }
+//! #     fn transform(&mut self, record: &Record<'_>, out: &mut Output<'_>) -> Result<(), String> {
+//! #         out.emit(&record.with_value(&record.value().unwrap_or_default().to_ascii_uppercase()));
+//! #         Ok(())
+//! #     }
+//! # }
+//! let stored = transform::<Upper>(&[], &Batch::of_values(["one", "two"]))?;
+//! assert_eq!(stored[1].value_text(), "TWO");
+//! # Ok::<(), String>(())
+//! ```
+
+use std::cell::RefCell;
+
+use crate::bindings;
+use crate::log::Level;
+use crate::params::Params;
+use crate::record::{Change, Section};
+use crate::run::{self, Partition, Transform};
+
+/// A batch to be passed to a guest.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    topic: String,
+    partition: Option<u32>,
+    records: Vec<Stored>,
+}
+
+/// A record, in full.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Its place in the batch.
+    pub offset_delta: i32,
+    /// In milliseconds since 1970-01-01 UTC.
+    pub timestamp: i64,
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value.
+    pub value: Option<Vec<u8>>,
+    /// Names and values of the headers.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Stored {
+    /// The value as text, for a comparison; empty if there is none.
+    pub fn value_text(&self) -> String {
+        String::from_utf8_lossy(self.value.as_deref().unwrap_or_default()).into_owned()
+    }
+}
+
+impl Batch {
+    /// A batch without records, of partition 0 of the topic `test`.
+    #[expect(clippy::new_without_default, reason = "an empty batch is no default, it is a start")]
+    pub fn new() -> Batch {
+        Batch { topic: "test".to_owned(), partition: Some(0), records: Vec::new() }
+    }
+
+    /// A batch of records that have a value and nothing else.
+    pub fn of_values<V: AsRef<[u8]>>(values: impl IntoIterator<Item = V>) -> Batch {
+        values.into_iter().fold(Batch::new(), |batch, value| batch.record(None, Some(value.as_ref()), &[]))
+    }
+
+    /// The same batch of another topic.
+    #[must_use]
+    pub fn topic(mut self, topic: &str) -> Batch {
+        topic.clone_into(&mut self.topic);
+        self
+    }
+
+    /// One record more, a millisecond after the one before.
+    #[must_use]
+    pub fn record(mut self, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, Option<&[u8]>)]) -> Batch {
+        let index = i32::try_from(self.records.len()).unwrap_or(i32::MAX);
+        self.records.push(Stored {
+            offset_delta: index,
+            timestamp: BASE_TIMESTAMP + i64::from(index),
+            key: key.map(<[u8]>::to_vec),
+            value: value.map(<[u8]>::to_vec),
+            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.map(<[u8]>::to_vec))).collect(),
+        });
+        self
+    }
+
+    /// The records section of the batch, as it crosses to a guest.
+    pub fn section(&self) -> Vec<u8> {
+        let mut section = Vec::new();
+        for record in &self.records {
+            let headers: Vec<_> = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+            let change = Change::fresh(record.offset_delta, record.timestamp - BASE_TIMESTAMP).with_headers(&headers);
+            let change = record.key.iter().fold(change, |change, key| change.with_key(key));
+            let change = record.value.iter().fold(change, |change, value| change.with_value(value));
+            change.encode(&mut section);
+        }
+        section
+    }
+
+    fn info(&self) -> bindings::Batch {
+        bindings::Batch {
+            topic: self.topic.clone(),
+            partition: self.partition,
+            base_timestamp: BASE_TIMESTAMP,
+            record_count: u32::try_from(self.records.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// Starts a transform with these settings and passes a batch through it.
+///
+/// # Errors
+///
+/// The text with which it refused to start, or failed.
+pub fn transform<T: Transform>(params: &[(&str, &str)], batch: &Batch) -> Result<Vec<Stored>, String> {
+    let mut guest = T::new(&self::params(params))?;
+    let section = run::transform(&mut guest, &batch.info(), batch.section()).map_err(describe)?;
+    records(&section)
+}
+
+/// Starts a partitioner with these settings and asks it for the partitions of a batch.
+///
+/// # Errors
+///
+/// The text with which it refused to start, or failed; or which record got a partition that doesn't exist.
+pub fn partition<P: Partition>(params: &[(&str, &str)], batch: &Batch, partition_count: u32) -> Result<Vec<u32>, String> {
+    let mut guest = P::new(&self::params(params))?;
+    let info = bindings::Batch { partition: None, ..batch.info() };
+    let partitions = run::partition(&mut guest, &info, &batch.section(), partition_count).map_err(describe)?;
+    match partitions.iter().position(|partition| *partition >= partition_count) {
+        Some(index) => Err(format!("record {index} was placed in partition {} of {partition_count}", partitions[index])),
+        None => Ok(partitions),
+    }
+}
+
+/// The records of a section.
+///
+/// # Errors
+///
+/// Says that the bytes are not records.
+pub fn records(section: &[u8]) -> Result<Vec<Stored>, String> {
+    let stored = |record: crate::Record<'_>| Stored {
+        offset_delta: record.offset_delta(),
+        timestamp: record.timestamp(),
+        key: record.key().map(<[u8]>::to_vec),
+        value: record.value().map(<[u8]>::to_vec),
+        headers: record.headers().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect(),
+    };
+    Section::new(section, BASE_TIMESTAMP).map(|record| record.map(stored).map_err(|_| "these bytes are not records".to_owned())).collect()
+}
+
+/// Takes the lines that were logged on this thread.
+pub fn take_log() -> Vec<(Level, String)> {
+    LOG.take()
+}
+
+pub(crate) fn write_log(level: Level, message: &str) {
+    LOG.with_borrow_mut(|log| log.push((level, message.to_owned())));
+}
+
+fn params(params: &[(&str, &str)]) -> Params {
+    Params::new(params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+}
+
+fn describe(failure: bindings::Failure) -> String {
+    match failure.record_index {
+        Some(index) => format!("record {index}: {}", failure.message),
+        None => failure.message,
+    }
+}
+
+std::thread_local! {
+    static LOG: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The time of the first record of a test batch, 2026-01-01 UTC.
+const BASE_TIMESTAMP: i64 = 1_767_225_600_000;
