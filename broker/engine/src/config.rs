@@ -1,0 +1,76 @@
+//! What the engine is told when it opens, with a bound for everything that could grow.
+
+use millpond_plugin::Limits;
+use std::path::PathBuf;
+
+/// How the engine works. Every bound has a default that suits a gateway with 2 cores and 512 MB.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The data folder. It is made if it is not there.
+    pub data_dir: PathBuf,
+    /// Threads that append and read.
+    pub io_threads: usize,
+    /// Threads that wait for `fdatasync`: so many partitions can flush at once.
+    pub flush_threads: usize,
+    /// Threads that run modules, and that split batches which the broker places.
+    pub plugin_threads: usize,
+    /// What a module may use.
+    pub plugin_limits: Limits,
+    /// The largest batch that any topic may allow, in bytes as it travels.
+    pub max_batch_bytes: u32,
+    /// The largest upload of a module, in bytes.
+    pub max_module_bytes: u64,
+    /// Bytes of batches that are on their way to the log, over all producers; who wants to send more waits.
+    pub inflight_bytes_max: usize,
+    /// Bytes of batches that wait for one partition's next append; who wants to queue more waits.
+    pub partition_queue_bytes_max: usize,
+    /// The largest records section that is unpacked for a module or for placing records, in uncompressed bytes. At most
+    /// `plugin_threads` of them are in memory at once, each with its result.
+    pub section_bytes_max: usize,
+    /// How many topics there may be.
+    pub topics_max: usize,
+    /// How many partitions there may be over all topics. Each keeps files open.
+    pub partitions_max: usize,
+    /// How many modules there may be.
+    pub modules_max: usize,
+    /// How many modules may run on one topic.
+    pub attachments_per_topic_max: usize,
+}
+
+impl EngineConfig {
+    /// The defaults, over this data folder.
+    pub fn new(data_dir: impl Into<PathBuf>) -> EngineConfig {
+        EngineConfig { data_dir: data_dir.into(), ..EngineConfig::default() }
+    }
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        EngineConfig {
+            data_dir: PathBuf::from("data"),
+            // Appends and reads are copies to and from the page cache: one thread a core, and a second one where there is one core,
+            // so that a read that has to go to the disk does not hold up an append.
+            io_threads: cores.clamp(2, IO_THREADS_DEFAULT_MAX),
+            // A flush waits for the disk and uses no core, so there are more of them than cores.
+            flush_threads: 4,
+            plugin_threads: cores.clamp(1, PLUGIN_THREADS_DEFAULT_MAX),
+            plugin_limits: Limits::default(),
+            max_batch_bytes: 16 << 20,
+            max_module_bytes: 64 << 20,
+            inflight_bytes_max: 64 << 20,
+            partition_queue_bytes_max: 16 << 20,
+            section_bytes_max: 32 << 20,
+            topics_max: 10_000,
+            partitions_max: 20_000,
+            modules_max: 256,
+            attachments_per_topic_max: 8,
+        }
+    }
+}
+
+/// More threads than this do not make a disk faster.
+const IO_THREADS_DEFAULT_MAX: usize = 8;
+
+/// Each may hold a section of [`EngineConfig::section_bytes_max`] and its result.
+const PLUGIN_THREADS_DEFAULT_MAX: usize = 8;

@@ -1,0 +1,105 @@
+//! The folders of topics: made before the first record, put aside and removed after the last.
+
+use crate::{
+    data_dir::{DataDir, DirLock},
+    error::EngineError,
+    services::Services,
+};
+use millpond_log::Disk;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Makes the data folder, durably with all the folders above it that were missing, and locks it. Blocking.
+pub(crate) fn make_data_dir(
+    disk: &dyn Disk,
+    data_dir: &Path,
+    lock: impl FnOnce(&Path) -> Result<DirLock, EngineError>,
+) -> Result<DirLock, EngineError> {
+    let absolute = std::path::absolute(data_dir).map_err(|source| EngineError::data_dir("find", data_dir, source))?;
+    let mut missing = Vec::new();
+    for folder in absolute.ancestors() {
+        // A folder that can't be asked about can't be made either, and the lock says so in better words.
+        if disk.exists(folder).unwrap_or(false) {
+            break;
+        }
+        missing.push(folder);
+    }
+    let lock = lock(data_dir)?;
+    disk.create_dir_all(&absolute).map_err(|source| EngineError::data_dir("create", data_dir, source))?;
+    for parent in missing.into_iter().filter_map(Path::parent) {
+        disk.sync_dir(parent).map_err(|source| EngineError::data_dir("flush", parent, source))?;
+    }
+    Ok(lock)
+}
+
+/// Makes the folders right under the data folder that are missing, durably. Blocking.
+pub(crate) fn make_layout(disk: &dyn Disk, data: &DataDir) -> Result<(), EngineError> {
+    let mut is_new = false;
+    for folder in [data.topics(), data.modules()] {
+        if !exists(disk, &folder)? {
+            is_new = true;
+            disk.create_dir_all(&folder).map_err(|source| EngineError::data_dir("create", &folder, source))?;
+        }
+    }
+    if is_new {
+        disk.sync_dir(data.root()).map_err(|source| EngineError::data_dir("flush", data.root(), source))?;
+    }
+    Ok(())
+}
+
+/// Makes the folders of a topic's partitions that are missing, durably: a record can't outlive the name of its folder. Blocking.
+pub(crate) fn make_partitions(disk: &dyn Disk, data: &DataDir, topic: &str, partitions: u32) -> Result<(), EngineError> {
+    let mut is_new = false;
+    for number in 0..partitions {
+        let folder = data.partition(topic, number);
+        if !exists(disk, &folder)? {
+            is_new = true;
+            disk.create_dir_all(&folder).map_err(|source| EngineError::data_dir("create", &folder, source))?;
+        }
+    }
+    if is_new {
+        // From the inside out: a name that is durable leads to names that are.
+        for folder in [data.topic(topic), data.topics()] {
+            disk.sync_dir(&folder).map_err(|source| EngineError::data_dir("flush", &folder, source))?;
+        }
+    }
+    Ok(())
+}
+
+/// Renames the folder of a deleted topic so that its name is free; where it is now, or none if there was no folder. Blocking.
+pub(crate) fn put_aside(disk: &dyn Disk, data: &DataDir, topic: &str) -> Result<Option<PathBuf>, EngineError> {
+    let from = data.topic(topic);
+    if !exists(disk, &from)? {
+        return Ok(None);
+    }
+    let mut number = 0;
+    let to = loop {
+        let to = data.deleted_topic(topic, number);
+        if !exists(disk, &to)? {
+            break to;
+        }
+        // A topic that is deleted and made again faster than its folders are removed; it ends with the disk.
+        number += 1;
+    };
+    disk.rename(&from, &to).map_err(|source| EngineError::data_dir("rename", &from, source))?;
+    let topics = data.topics();
+    disk.sync_dir(&topics).map_err(|source| EngineError::data_dir("flush", &topics, source))?;
+    Ok(Some(to))
+}
+
+/// Removes a folder that was put aside, when there is time. What is left after a crash is removed at the next start.
+pub(crate) fn remove_later(services: &Arc<Services>, folder: PathBuf) {
+    let disk = Arc::clone(&services.disk);
+    services.background.spawn(move || match disk.remove_dir_all(&folder) {
+        Ok(()) => tracing::debug!(folder = %folder.display(), "a deleted topic is removed"),
+        Err(error) => {
+            tracing::warn!(folder = %folder.display(), %error, "a deleted topic can't be removed yet; the next start tries again");
+        }
+    });
+}
+
+pub(crate) fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, EngineError> {
+    disk.exists(path).map_err(|source| EngineError::data_dir("look for", path, source))
+}

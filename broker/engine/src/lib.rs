@@ -1,0 +1,90 @@
+//! The broker without a network: topics, the way of a batch in and out, and the modules that run on it.
+//!
+//! Front doors (QUIC, Kafka) translate their protocols into calls of [`Engine`]; whatever one of them does to a topic is the same thing
+//! seen through another. Nothing here knows a socket or a frame.
+//!
+//! # A batch's journey
+//!
+//! ```text
+//!  ProduceStream::submit                                                       ConsumeStream::next
+//!    check, modules, placing          partition (one writer)                     wait, read, keep the place
+//!  ┌────────────────────────┐      ┌──────────────────────────┐               ┌───────────────────────────┐
+//!  │ async task │ plugin    │ ───> │ queue │ turn   │ flush   │ ── published: │ async task │ I/O thread   │
+//!  │            │ threads   │      │       │ I/O    │ flush   │  watermarks ─>│            │              │
+//!  └────────────────────────┘ <─── │       │ thread │ threads │               └───────────────────────────┘
+//!       Ack / Placements           └──────────────────────────┘
+//! ```
+//!
+//! # The data folder
+//!
+//! ```text
+//! DATA_DIR/
+//!   lock                          flock of the broker that uses the folder
+//!   catalogue.json                topics, settings, attachments, modules; replaced atomically
+//!   topics/
+//!     NAME/PARTITION/             one log: segments and indexes with Kafka's names, see millpond_log
+//!     .deleted-NAME-N/            a deleted topic until it is removed
+//!   modules/
+//!     SHA256.wasm                 an upload
+//!     cache/KEY.cwasm             what it compiled to on this machine, for its owner alone; can be deleted
+//! ```
+//!
+//! What the catalogue names is what exists. The lock and the cache are on the machine's own file system, everything else behind
+//! [`millpond_log::Disk`].
+//!
+//! # What it promises
+//!
+//! - An acknowledgement means what the topic's durability says, and nothing acknowledged is lost in a shutdown.
+//! - Batches of one stream are stored in its order; a batch is stored whole or not at all.
+//! - A module can't do more than fail its batch.
+//! - Consumers see what lies below the high watermark: with `sync`, what is on disk.
+//! - Memory is bounded: batches on their way in ([`EngineConfig::inflight_bytes_max`]), each queue
+//!   ([`EngineConfig::partition_queue_bytes_max`]), one read for each consumer, unpacked records for each plugin thread.
+//! - Every error names its cause and, where there is something to do, what: [`EngineError::to_wire`].
+//!
+//! # Map
+//!
+//! | module | holds |
+//! |---|---|
+//! | `engine` | [`Engine`]: the ways in, and the end |
+//! | `startup`, `topics`, `attachments` | opening the folder; making and deleting topics; modules and where they run |
+//! | `produce`, `check`, `transform`, `route` | the way in: what is refused, the chain of modules, placing records |
+//! | `partition` | queue, turn, group commit, answers |
+//! | `consume` | the way out |
+//! | `catalogue`, `data_dir`, `folders`, `modules` | what is on disk beside the logs |
+//! | `pool`, `services`, `inflight` | threads, what is shared, the memory budget |
+//! | `name`, `error`, `config`, `clock` | the vocabulary |
+
+#![forbid(unsafe_code)]
+
+mod attachments;
+mod catalogue;
+mod check;
+mod clock;
+mod config;
+mod consume;
+mod data_dir;
+mod engine;
+mod error;
+mod folders;
+mod inflight;
+mod modules;
+mod name;
+mod partition;
+mod pool;
+mod produce;
+mod route;
+mod services;
+mod startup;
+mod topic;
+mod topics;
+mod transform;
+
+pub use clock::{Clock, SimClock, SystemClock};
+pub use config::EngineConfig;
+pub use consume::ConsumeStream;
+pub use engine::Engine;
+pub use error::EngineError;
+pub use inflight::InflightPermit;
+pub use name::NameOf;
+pub use produce::{Answer, PendingAnswer, ProduceStream};

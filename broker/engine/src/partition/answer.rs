@@ -1,0 +1,65 @@
+//! Answers that are owed, and waiting until none is.
+
+use crate::{error::EngineError, inflight::InflightPermit};
+use millpond_protocol::message::Ack;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use tokio::sync::{Notify, oneshot};
+
+/// How many answers a partition owes.
+#[derive(Debug, Default)]
+pub(crate) struct Open {
+    count: AtomicUsize,
+    none_left: Notify,
+}
+
+/// The answer that is owed to one batch. Dropped without being sent, it leaves the asker with [`EngineError::JobLost`].
+#[derive(Debug)]
+pub(crate) struct Reply {
+    sender: oneshot::Sender<Result<Ack, EngineError>>,
+    _permit: InflightPermit,
+    // Last: a batch counts as open until its answer is on its way.
+    _owed: Owed,
+}
+
+#[derive(Debug)]
+struct Owed(Arc<Open>);
+
+impl Reply {
+    pub(crate) fn new(open: &Arc<Open>, permit: InflightPermit) -> (Reply, oneshot::Receiver<Result<Ack, EngineError>>) {
+        open.count.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        (Reply { sender, _permit: permit, _owed: Owed(Arc::clone(open)) }, receiver)
+    }
+
+    pub(crate) fn send(self, answer: Result<Ack, EngineError>) {
+        // No receiver: the producer has gone; the batch is where it is all the same.
+        let _ = self.sender.send(answer);
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none_left.notify_waiters();
+        }
+    }
+}
+
+impl Open {
+    /// Waits until every answer is sent.
+    pub(crate) async fn none_left(&self) {
+        loop {
+            let notified = self.none_left.notified();
+            tokio::pin!(notified);
+            // Before the look at the count, so that no notification falls in between.
+            notified.as_mut().enable();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Group commit: one flush for all that wait, and the next one as soon as it is done. Runs on the flush threads, at most one at a time
+//! for each partition, while turns go on.
+
+use super::{Partition, PoisonOnPanic, Tail, answer::Reply, turn::Answers, turn::send_all};
+use crate::error::EngineError;
+use millpond_log::{Flush, Log, LogError};
+use millpond_protocol::message::{Ack, Durability};
+use std::{sync::Arc, time::Duration};
+
+/// A batch that is appended, and answered once it is durable.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) ack: Ack,
+    pub(super) reply: Reply,
+}
+
+impl Partition {
+    /// After an append: sees to it that what is not durable yet will be, as the durability asks.
+    pub(super) fn flush_as_needed(self: &Arc<Self>, tail: &mut Tail, answers: &mut Answers) {
+        match self.durability {
+            Durability::Sync => self.start_flush(tail, answers),
+            Durability::Interval(interval) => self.set_timer(tail, interval),
+            Durability::Os => {
+                // Nobody waits, but a closed segment that is not flushed would be read in full by the next recovery.
+                tail.flush_due |= tail.log.as_ref().is_some_and(Log::wants_flush);
+                self.start_flush(tail, answers);
+            }
+        }
+    }
+
+    /// Hands a flush to the flush threads if one is wanted and none is running.
+    fn start_flush(self: &Arc<Self>, tail: &mut Tail, answers: &mut Answers) {
+        if tail.flush_running || (tail.waiting.is_empty() && !tail.flush_due) {
+            return;
+        }
+        tail.flush_due = false;
+        if let Some(flush) = tail.log.as_mut().and_then(Log::begin_flush) {
+            tail.flush_running = true;
+            let partition = Arc::clone(self);
+            self.services.flush.spawn(move || partition.flush(&flush));
+            return;
+        }
+        // Nothing is left to flush: what waits is durable already, or never will be.
+        let Some(log) = &tail.log else { return };
+        let durable_end = log.durable_end();
+        let cause = log.failure().unwrap_or("a flush left something behind").to_owned();
+        tail.answer_up_to(durable_end, answers);
+        if !tail.waiting.is_empty() {
+            tail.answer_all(&self.log_error(Arc::new(LogError::Failed { cause })), answers);
+        }
+    }
+
+    fn flush(self: &Arc<Self>, flush: &Flush) {
+        let _poison = PoisonOnPanic(self);
+        let outcome = flush.run();
+        let mut answers = Answers::new();
+        let mut tail = self.tail.lock();
+        tail.flush_running = false;
+        match tail.log.as_mut().map(|log| log.end_flush(outcome)) {
+            Some(Ok(durable_end)) => tail.answer_up_to(durable_end, &mut answers),
+            Some(Err(error)) => {
+                // A failed fsync can't be asked again: the system may have dropped the pages, and the second one says yes.
+                self.note_failure(&error.chain());
+                let error = self.log_error(Arc::new(error));
+                tail.answer_all(&error, &mut answers);
+            }
+            // Closed in the meantime, and the closing has flushed.
+            None => {}
+        }
+        // The next flush starts before anyone is woken, so the disk is never idle while somebody waits for it.
+        self.start_flush(&mut tail, &mut answers);
+        let watermarks = tail.log.as_ref().map(|log| self.watermarks_of(log));
+        drop(tail);
+        if let Some(watermarks) = watermarks {
+            self.publish(watermarks);
+        }
+        send_all(answers);
+    }
+
+    /// Makes a flush due `interval` after the first append that was not flushed. A partition that is not written to has no timer.
+    fn set_timer(self: &Arc<Self>, tail: &mut Tail, interval: Duration) {
+        if std::mem::replace(&mut tail.timer_set, true) {
+            return;
+        }
+        let partition = Arc::downgrade(self);
+        self.services.timers.spawn(async move {
+            tokio::time::sleep(interval).await;
+            if let Some(partition) = partition.upgrade() {
+                let services = Arc::clone(&partition.services);
+                services.flush.spawn(move || partition.interval_is_over());
+            }
+        });
+    }
+
+    fn interval_is_over(self: &Arc<Self>) {
+        let _poison = PoisonOnPanic(self);
+        let mut answers = Answers::new();
+        let mut tail = self.tail.lock();
+        tail.timer_set = false;
+        tail.flush_due = true;
+        self.start_flush(&mut tail, &mut answers);
+        drop(tail);
+        send_all(answers);
+    }
+}
+
+impl Tail {
+    /// Everything that lies before `durable_end` is stored.
+    fn answer_up_to(&mut self, durable_end: i64, answers: &mut Answers) {
+        while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.ack.last_offset < durable_end) {
+            answers.push((waiting.reply, Ok(waiting.ack)));
+        }
+    }
+
+    fn answer_all(&mut self, error: &EngineError, answers: &mut Answers) {
+        answers.extend(self.waiting.drain(..).map(|waiting| (waiting.reply, Err(error.clone()))));
+    }
+}

@@ -1,0 +1,348 @@
+//! One partition: a queue in front of a log that has one writer.
+//!
+//! ```text
+//!   submit ──> queue ──> turn (I/O threads) ──> log.append ──> published: log end
+//!                │        at most one at a time     │
+//!                │                                  ├── `os`, `interval`: answered
+//!            waits while                            └── `sync`: waits for a flush
+//!            it is full                                     │
+//!                           flush (flush threads) ──────────┴──> published: durable end; answered
+//!                           at most one at a time, while turns go on
+//! ```
+//!
+//! A turn takes all that waits, up to a bound, and writes it with one append. While a flush runs, appends go on and gather for the
+//! next one, so the number of flushes follows the speed of the disk and not the number of batches.
+//!
+//! Readers never meet the writer: log end and high watermark are published, bytes are read through a [`LogReader`].
+//!
+//! After a failed write or flush the log takes nothing more and says why; reads go on. A panic in a turn or in a flush has the same
+//! outcome, because nobody can say in which state it left the log.
+
+mod answer;
+mod flush;
+mod turn;
+
+pub(crate) use answer::Reply;
+
+use crate::{
+    error::EngineError,
+    inflight::{ByteBudget, InflightPermit, Reserved},
+    services::Services,
+};
+use answer::Open;
+use flush::Waiting;
+use millpond_log::{Log, LogConfig, LogError, LogReader, RecoveryReport};
+use millpond_protocol::{
+    batch::Batch,
+    message::{Ack, Durability, PartitionInfo, TopicConfig, Watermarks},
+};
+use parking_lot::Mutex;
+use std::{collections::VecDeque, path::Path, sync::Arc};
+use tokio::sync::{oneshot, watch};
+
+/// One partition.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    topic: Arc<str>,
+    number: u32,
+    durability: Durability,
+    services: Arc<Services>,
+    /// The error is why the log could not be opened.
+    reader: Result<LogReader, EngineError>,
+    /// Bytes that may wait in the queue.
+    room: ByteBudget,
+    /// Held for moments only. Taken after `tail` where both are needed.
+    queue: Mutex<Queue>,
+    /// Held during writes; only taken on the I/O and the flush threads.
+    tail: Mutex<Tail>,
+    view: watch::Sender<View>,
+    /// Why writing has stopped, for people.
+    failure: Mutex<Option<String>>,
+    open: Arc<Open>,
+}
+
+/// What readers see of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) watermarks: Watermarks,
+    pub(crate) phase: Phase,
+}
+
+/// How long a partition is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// For now.
+    Serving,
+    /// The broker stops: what is there can still be read, nothing will be added.
+    Closed,
+    /// The topic is gone.
+    Deleted,
+}
+
+/// A batch that is to be appended.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) batch: Batch,
+    pub(crate) records_dropped: u32,
+    pub(crate) topic_epoch: u32,
+    pub(crate) permit: InflightPermit,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    batches: VecDeque<Queued>,
+    turn_scheduled: bool,
+    /// Why nothing more is taken.
+    refusal: Option<EngineError>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    batch: Batch,
+    entry: Entry,
+    _room: Reserved,
+}
+
+/// What is kept of a batch until it is answered.
+#[derive(Debug)]
+struct Entry {
+    records_dropped: u32,
+    topic_epoch: u32,
+    reply: Reply,
+}
+
+#[derive(Debug)]
+struct Tail {
+    /// None before the log is opened and after it is closed.
+    log: Option<Log>,
+    /// Appended, not durable yet, in the order of their offsets. Only `sync` fills it.
+    waiting: VecDeque<Waiting>,
+    flush_running: bool,
+    /// Another flush is due although nobody waits for it.
+    flush_due: bool,
+    /// A timer is set that will make a flush due.
+    timer_set: bool,
+    /// Kept between turns for its memory.
+    run: Vec<Batch>,
+}
+
+impl Partition {
+    /// Opens the log in `dir`. A log that can't be opened is not fatal: the partition then answers everything with the reason, and
+    /// the others work. Blocking, and reads the last segment in full after a crash.
+    pub(crate) fn open(services: Arc<Services>, topic: Arc<str>, number: u32, config: &TopicConfig, dir: &Path) -> Arc<Partition> {
+        let log_config = LogConfig { segment_bytes: config.segment_bytes, ..LogConfig::default() };
+        // Opening makes durable what a killed broker left in the page cache, so all of it can be served.
+        let opened = Log::open(Arc::clone(&services.disk), dir, log_config);
+        let (log, reader, failure) = match opened {
+            Ok((log, report)) => {
+                report_recovery(&topic, number, &report);
+                let reader = log.reader();
+                (Some(log), Ok(reader), None)
+            }
+            Err(error) => {
+                tracing::error!(%topic, partition = number, error = error.chain(), "a log can't be opened");
+                let failure = error.chain();
+                let error = EngineError::Log { topic: Arc::clone(&topic), partition: number, source: Arc::new(error) };
+                (None, Err(error), Some(failure))
+            }
+        };
+        let view = View { watermarks: log.as_ref().map_or_else(Watermarks::default, all_of), phase: Phase::Serving };
+        let queue = Queue { refusal: reader.as_ref().err().cloned(), ..Queue::default() };
+        Arc::new(Partition {
+            topic,
+            number,
+            durability: config.durability,
+            reader,
+            room: ByteBudget::new(services.config.partition_queue_bytes_max),
+            services,
+            queue: Mutex::new(queue),
+            tail: Mutex::new(Tail::new(log)),
+            view: watch::Sender::new(view),
+            failure: Mutex::new(failure),
+            open: Arc::default(),
+        })
+    }
+
+    /// Queues a batch, waiting while the queue is full. Calls that follow each other are appended in their order. The receiver gets
+    /// the answer once the durability of the topic is met.
+    pub(crate) async fn submit(
+        self: &Arc<Self>,
+        submission: Submission,
+    ) -> Result<oneshot::Receiver<Result<Ack, EngineError>>, EngineError> {
+        let room = self.room.reserve(submission.batch.bytes().len()).await;
+        let (reply, receiver) = Reply::new(&self.open, submission.permit);
+        let entry = Entry { records_dropped: submission.records_dropped, topic_epoch: submission.topic_epoch, reply };
+        let queued = Queued { batch: submission.batch, entry, _room: room };
+        let is_scheduled = {
+            let mut queue = self.queue.lock();
+            if let Some(refusal) = &queue.refusal {
+                return Err(refusal.clone());
+            }
+            queue.batches.push_back(queued);
+            std::mem::replace(&mut queue.turn_scheduled, true)
+        };
+        if !is_scheduled {
+            self.schedule_turn();
+        }
+        Ok(receiver)
+    }
+
+    /// What readers can see, now and when it changes.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<View> {
+        self.view.subscribe()
+    }
+
+    /// The way to the bytes, or why there is none.
+    pub(crate) fn reader(&self) -> Result<&LogReader, EngineError> {
+        self.reader.as_ref().map_err(Clone::clone)
+    }
+
+    pub(crate) fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn watermarks(&self) -> Watermarks {
+        self.view.borrow().watermarks
+    }
+
+    pub(crate) fn info(&self) -> PartitionInfo {
+        let watermarks = self.watermarks();
+        PartitionInfo {
+            partition: self.number,
+            log_start: watermarks.log_start,
+            high_watermark: watermarks.high_watermark,
+            log_end: watermarks.log_end,
+            size_bytes: self.reader.as_ref().map_or(0, LogReader::size_bytes),
+            failure: self.failure.lock().clone(),
+        }
+    }
+
+    /// Takes nothing more from now on; what is queued is still appended.
+    pub(crate) fn refuse(&self, refusal: EngineError) {
+        self.queue.lock().refusal.get_or_insert(refusal);
+    }
+
+    /// After [`Partition::refuse`]: waits until every batch is answered, then flushes and closes the log.
+    pub(crate) async fn close(self: &Arc<Self>) {
+        self.open.none_left().await;
+        let partition = Arc::clone(self);
+        let closed = self.services.flush.run(move || {
+            let log = partition.tail.lock().log.take();
+            let closed = log.map_or(Ok(()), Log::close);
+            partition.enter(Phase::Closed);
+            closed
+        });
+        match closed.await {
+            Ok(Ok(())) => {}
+            // It has been said already if the log had latched; nothing that was acknowledged is in question.
+            Ok(Err(error)) => {
+                tracing::warn!(topic = %self.topic, partition = self.number, error = error.chain(), "a log was not closed cleanly");
+            }
+            Err(error) => tracing::warn!(topic = %self.topic, partition = self.number, %error, "a log was not closed cleanly"),
+        }
+    }
+
+    /// After [`Partition::refuse`]: ends the readers, waits until every batch is answered, then lets go of the log without a flush.
+    pub(crate) async fn abandon(self: &Arc<Self>) {
+        self.enter(Phase::Deleted);
+        self.open.none_left().await;
+        let partition = Arc::clone(self);
+        // Closing many files takes a while, so not here.
+        if let Err(error) = self.services.flush.run(move || drop(partition.tail.lock().log.take())).await {
+            tracing::warn!(topic = %self.topic, partition = self.number, %error, "a log was not let go cleanly");
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.view.send_modify(|view| view.phase = phase);
+    }
+
+    /// Tells readers how far the log reaches.
+    fn publish(&self, now: Watermarks) {
+        self.view.send_if_modified(|view| {
+            let before = view.watermarks;
+            // A turn and the end of a flush publish after each other in any order; neither goes back behind the other.
+            view.watermarks = Watermarks {
+                log_start: before.log_start.max(now.log_start),
+                high_watermark: before.high_watermark.max(now.high_watermark),
+                log_end: before.log_end.max(now.log_end),
+            };
+            view.watermarks != before
+        });
+    }
+
+    fn watermarks_of(&self, log: &Log) -> Watermarks {
+        let high_watermark = match self.durability {
+            Durability::Sync => log.durable_end(),
+            Durability::Interval(_) | Durability::Os => log.log_end(),
+        };
+        Watermarks { log_start: log.log_start(), high_watermark, log_end: log.log_end() }
+    }
+
+    fn log_error(&self, source: Arc<LogError>) -> EngineError {
+        EngineError::Log { topic: Arc::clone(&self.topic), partition: self.number, source }
+    }
+
+    /// Notes a failure that keeps the partition from writing; the first one stays.
+    fn note_failure(&self, cause: &str) {
+        let mut failure = self.failure.lock();
+        if failure.is_none() {
+            tracing::error!(topic = %self.topic, partition = self.number, cause, "the partition has stopped writing; reads go on");
+            *failure = Some(cause.to_owned());
+        }
+    }
+
+    /// After a panic: nobody knows what state the log is in, so it is not written to again.
+    fn poison(&self) {
+        self.note_failure("a job of the broker panicked");
+        let stopped = EngineError::PartitionStopped { topic: Arc::clone(&self.topic), partition: self.number };
+        let mut tail = self.tail.lock();
+        let waiting = std::mem::take(&mut tail.waiting);
+        tail.log = None;
+        let mut queue = self.queue.lock();
+        queue.refusal = Some(stopped.clone());
+        let queued = std::mem::take(&mut queue.batches);
+        drop(queue);
+        drop(tail);
+        let replies = waiting.into_iter().map(|waiting| waiting.reply).chain(queued.into_iter().map(|queued| queued.entry.reply));
+        replies.for_each(|reply| reply.send(Err(stopped.clone())));
+    }
+}
+
+impl Tail {
+    fn new(log: Option<Log>) -> Tail {
+        Tail { log, waiting: VecDeque::new(), flush_running: false, flush_due: false, timer_set: false, run: Vec::new() }
+    }
+}
+
+/// Poisons the partition if the job that holds it panics.
+struct PoisonOnPanic<'a>(&'a Partition);
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison();
+        }
+    }
+}
+
+/// All that a freshly opened log holds is durable, so all of it can be read.
+fn all_of(log: &Log) -> Watermarks {
+    Watermarks { log_start: log.log_start(), high_watermark: log.log_end(), log_end: log.log_end() }
+}
+
+fn report_recovery(topic: &str, partition: u32, report: &RecoveryReport) {
+    for damaged in &report.damaged {
+        let (path, reason) = (damaged.path.display(), &damaged.reason);
+        tracing::error!(topic, partition, %path, position = damaged.position, %reason, "a segment is damaged; reads of this place fail");
+    }
+    if let Some(cut) = &report.cut {
+        let (bytes, next_offset, reason) = (report.truncated_bytes, cut.next_offset, &cut.reason);
+        tracing::warn!(topic, partition, bytes, next_offset, %reason, "the end of a log was not whole and was cut off");
+    }
+    tracing::debug!(topic, partition, scanned_bytes = report.scanned_bytes, is_clean = report.is_clean(), "a log is open");
+}

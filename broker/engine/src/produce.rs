@@ -1,0 +1,283 @@
+//! The way of a batch in: checks, modules, the queue of its partition, and the answer.
+//!
+//! ```text
+//!  submit ── length, header, checksum ── modules (plugin threads) ──┬── partition known ──────────> queue ──> Ack
+//!                                                                   └── placed by the broker: split ─> queues ─> Placements
+//! ```
+//!
+//! A stream keeps its order: `submit` comes back when the batch is in its queue, so the next one lands behind it. Batches of
+//! different streams meet in the queue. While one batch is appended the next one can be in its modules.
+//!
+//! A batch of which modules left out every record is not stored and takes no offset; it is acknowledged with the offsets -1.
+
+use crate::{
+    check,
+    error::EngineError,
+    inflight::InflightPermit,
+    partition::{Partition, Submission},
+    route::{self, Routed, Slot},
+    services::Services,
+    topic::{Runtime, Topic},
+    transform::{self, BatchLimits, Records},
+};
+use bytes::Bytes;
+use millpond_protocol::{
+    batch::Batch,
+    message::{Ack, PlacedRecord, Placements, ProduceOpened},
+};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::sync::oneshot;
+
+/// An ordered stream of batches into one topic.
+#[derive(Debug)]
+pub struct ProduceStream {
+    services: Arc<Services>,
+    topic: Arc<Topic>,
+    target: Target,
+}
+
+/// Where the batches go.
+#[derive(Debug)]
+enum Target {
+    /// To this partition, whatever the topic's partitioner would say: the producer has chosen.
+    Partition(Arc<Partition>),
+    /// Where each record belongs.
+    Placed {
+        /// Counts the batches; records without a key go to this partition, modulo their number.
+        sticky: u32,
+    },
+}
+
+/// The answer to a batch that was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// On a stream into one partition.
+    Ack(Ack),
+    /// On a stream whose records the broker places.
+    Placements(Placements),
+}
+
+/// Answers one batch, once the durability of its topic is met. Dropping it does not take the batch back.
+#[derive(Debug)]
+#[must_use = "it says whether the batch is stored"]
+pub struct PendingAnswer {
+    state: State,
+}
+
+type AckReceiver = oneshot::Receiver<Result<Ack, EngineError>>;
+
+#[derive(Debug)]
+enum State {
+    Known(Option<Result<Answer, EngineError>>),
+    Stored(AckReceiver),
+    Placed(Placing),
+}
+
+/// A batch that was split, while its parts are stored.
+#[derive(Debug)]
+struct Placing {
+    parts: Vec<PlacingPart>,
+    /// Parts that are answered: the first ones.
+    answered: usize,
+    slots: Vec<Slot>,
+    /// The answer but for the records.
+    ack: Ack,
+    error: Option<EngineError>,
+}
+
+#[derive(Debug)]
+struct PlacingPart {
+    partition: u32,
+    receiver: AckReceiver,
+    base_offset: i64,
+}
+
+impl ProduceStream {
+    pub(crate) fn open(
+        services: &Arc<Services>,
+        topic: &Arc<Topic>,
+        partition: Option<u32>,
+        sticky: u32,
+    ) -> Result<(ProduceStream, ProduceOpened), EngineError> {
+        let target = match partition {
+            Some(number) => Target::Partition(Arc::clone(topic.partition(number)?)),
+            None => Target::Placed { sticky },
+        };
+        let runtime = topic.runtime();
+        let opened = ProduceOpened {
+            max_batch_bytes: runtime.config.max_batch_bytes,
+            durability: runtime.config.durability,
+            topic_epoch: runtime.epoch,
+        };
+        Ok((ProduceStream { services: Arc::clone(services), topic: Arc::clone(topic), target }, opened))
+    }
+
+    /// Takes one batch: checks it (length, header, checksum), runs the topic's modules on it, and queues it for the append. Waits for
+    /// the modules, and while the partition's queue is full. What is wrong with the batch is said by the answer.
+    ///
+    /// Batches are appended in the order of the calls. The permit is held until the batch is answered. A future that is dropped before
+    /// it is ready may have stored nothing or, where the broker places records, some parts.
+    pub async fn submit(&mut self, batch: Bytes, permit: InflightPermit) -> PendingAnswer {
+        let state = self.take(batch, permit).await.unwrap_or_else(|error| State::Known(Some(Err(error))));
+        PendingAnswer { state }
+    }
+
+    async fn take(&mut self, bytes: Bytes, permit: InflightPermit) -> Result<State, EngineError> {
+        let runtime = self.topic.runtime();
+        let batch = check::accept(&self.topic.name, bytes, runtime.config.max_batch_bytes)?;
+        match &mut self.target {
+            Target::Partition(partition) => {
+                let partition = Arc::clone(partition);
+                self.take_for(&partition, runtime, batch, permit).await
+            }
+            Target::Placed { sticky } => {
+                let this_sticky = *sticky;
+                *sticky = sticky.wrapping_add(1);
+                self.take_and_place(this_sticky, runtime, batch, permit).await
+            }
+        }
+    }
+
+    async fn take_for(
+        &self,
+        partition: &Arc<Partition>,
+        runtime: Arc<Runtime>,
+        batch: Batch,
+        permit: InflightPermit,
+    ) -> Result<State, EngineError> {
+        let topic_epoch = runtime.epoch;
+        let (batch, records_dropped) = if runtime.transforms.is_empty() {
+            (batch, 0)
+        } else {
+            let topic = Arc::clone(&self.topic.name);
+            let (number, limits) = (partition.number(), self.limits());
+            let job = {
+                let runtime = Arc::clone(&runtime);
+                move || transform::transform(&topic, number, &runtime, &batch, limits)
+            };
+            let transformed = self.services.plugin.run(job).await??;
+            match transformed.batch {
+                Some(batch) => (batch, transformed.records_dropped),
+                None => return Ok(State::Known(Some(Ok(Answer::Ack(self.nothing_stored(&runtime, transformed.records_dropped)))))),
+            }
+        };
+        let submission = Submission { batch, records_dropped, topic_epoch, permit };
+        Ok(State::Stored(partition.submit(submission).await?))
+    }
+
+    async fn take_and_place(&self, sticky: u32, runtime: Arc<Runtime>, batch: Batch, permit: InflightPermit) -> Result<State, EngineError> {
+        let topic = Arc::clone(&self.topic.name);
+        let (partitions, limits) = (self.topic.partition_count(), self.limits());
+        let job = {
+            let runtime = Arc::clone(&runtime);
+            move || place(&topic, partitions, sticky, &runtime, &batch, limits)
+        };
+        let routed = self.services.plugin.run(job).await??;
+        let mut placing = Placing {
+            parts: Vec::with_capacity(routed.parts.len()),
+            answered: 0,
+            slots: routed.slots,
+            ack: self.nothing_stored(&runtime, routed.records_dropped),
+            error: None,
+        };
+        for part in routed.parts {
+            let submission = Submission { batch: part.batch, records_dropped: 0, topic_epoch: runtime.epoch, permit: permit.clone() };
+            match self.topic.partition(part.partition)?.submit(submission).await {
+                Ok(receiver) => placing.parts.push(PlacingPart { partition: part.partition, receiver, base_offset: -1 }),
+                // The parts before this one are on their way; they are waited for, so that the answer comes in order.
+                Err(error) => {
+                    placing.error = Some(error);
+                    break;
+                }
+            }
+        }
+        Ok(State::Placed(placing))
+    }
+
+    fn limits(&self) -> BatchLimits {
+        let config = &self.services.config;
+        BatchLimits { section_bytes_max: config.section_bytes_max, batch_bytes_max: config.max_batch_bytes }
+    }
+
+    /// The acknowledgement of a batch of which nothing was left, and the front of [`Placements`].
+    fn nothing_stored(&self, runtime: &Runtime, records_dropped: u32) -> Ack {
+        Ack {
+            base_offset: -1,
+            last_offset: -1,
+            append_time_ms: self.services.clock.now_ms(),
+            topic_epoch: runtime.epoch,
+            durability: runtime.config.durability,
+            records_dropped,
+        }
+    }
+}
+
+/// Runs the transforms on the whole batch, then decides for each record that is left. Blocking.
+fn place(
+    topic: &Arc<str>,
+    partitions: u32,
+    sticky: u32,
+    runtime: &Runtime,
+    batch: &Batch,
+    limits: BatchLimits,
+) -> Result<Routed, EngineError> {
+    let mut records = Records::unpack(batch, limits.section_bytes_max)?;
+    records.pass_through(topic, None, runtime, batch.header())?;
+    let places = match &runtime.partitioner {
+        // A module is not asked about nothing.
+        Some(partitioner) if records.count() > 0 => partitioner.partition(topic, &records, batch.header().base_timestamp, partitions)?,
+        _ => route::by_default(&records, partitions, sticky),
+    };
+    route::split(topic, batch, &records, &places, limits.batch_bytes_max)
+}
+
+impl Future for PendingAnswer {
+    type Output = Result<Answer, EngineError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.state {
+            State::Known(answer) => Poll::Ready(answer.take().unwrap_or(Err(LOST))),
+            State::Stored(receiver) => receive(receiver, context).map_ok(Answer::Ack),
+            State::Placed(placing) => placing.poll(context).map_ok(Answer::Placements),
+        }
+    }
+}
+
+impl Placing {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Placements, EngineError>> {
+        while let Some(part) = self.parts.get_mut(self.answered) {
+            match ready!(receive(&mut part.receiver, context)) {
+                Ok(ack) => {
+                    part.base_offset = ack.base_offset;
+                    self.ack.append_time_ms = self.ack.append_time_ms.max(ack.append_time_ms);
+                }
+                Err(error) => {
+                    self.error.get_or_insert(error);
+                }
+            }
+            self.answered += 1;
+        }
+        Poll::Ready(match self.error.take() {
+            Some(error) => Err(error),
+            None => Ok(Placements { ack: self.ack, records: self.slots.iter().map(|slot| self.place_of(*slot)).collect() }),
+        })
+    }
+
+    fn place_of(&self, slot: Slot) -> PlacedRecord {
+        self.parts.get(slot.part as usize).map_or(PlacedRecord::DROPPED, |part| PlacedRecord {
+            partition: part.partition,
+            offset: part.base_offset + i64::from(slot.offset_delta),
+        })
+    }
+}
+
+fn receive(receiver: &mut AckReceiver, context: &mut Context<'_>) -> Poll<Result<Ack, EngineError>> {
+    Pin::new(receiver).poll(context).map(|received| received.unwrap_or(Err(LOST)))
+}
+
+/// The job that owed the answer panicked; the log of the broker has the cause.
+const LOST: EngineError = EngineError::JobLost { pool: "io" };

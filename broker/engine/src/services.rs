@@ -1,0 +1,45 @@
+//! What every part of one engine shares: the threads, the disk, the clock, and the lock on the data folder.
+
+use crate::{clock::Clock, config::EngineConfig, data_dir::DirLock, error::EngineError, pool::Pool};
+use millpond_log::Disk;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+
+/// Shared by all partitions and streams of one engine.
+#[derive(Debug)]
+pub(crate) struct Services {
+    /// Appends and reads.
+    pub(crate) io: Pool,
+    /// `fdatasync`, and closing logs.
+    pub(crate) flush: Pool,
+    /// Modules at work on batches, and splitting batches.
+    pub(crate) plugin: Pool,
+    /// What takes seconds and is in nobody's hurry: compiling modules, removing folders. One thread, so that it takes one core at
+    /// most, and no core's worth of plugin or I/O threads.
+    pub(crate) background: Pool,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: EngineConfig,
+    /// Where timers run.
+    pub(crate) timers: Handle,
+    /// Held for as long as anything of this engine may still write, jobs that were queued before it was dropped included.
+    pub(crate) lock: DirLock,
+}
+
+impl Services {
+    /// Starts the threads. Needs a tokio runtime around it, for its timers.
+    pub(crate) fn start(config: EngineConfig, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, lock: DirLock) -> Result<Services, EngineError> {
+        let pool = |name, threads| Pool::new(name, threads).map_err(|source| EngineError::Threads(Arc::new(source)));
+        Ok(Services {
+            io: pool("io", config.io_threads)?,
+            flush: pool("flush", config.flush_threads)?,
+            plugin: pool("plugin", config.plugin_threads)?,
+            background: pool("background", 1)?,
+            disk,
+            clock,
+            config,
+            timers: Handle::current(),
+            lock,
+        })
+    }
+}

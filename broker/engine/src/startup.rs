@@ -1,0 +1,173 @@
+//! From the data folder to a broker that works: the catalogue first, then modules and logs at the same time.
+
+use crate::{
+    catalogue::{Catalogue, StoredAttachment, StoredTopic},
+    data_dir::{DELETED_PREFIX, DataDir},
+    engine::Engine,
+    error::{EngineError, world_on},
+    folders,
+    modules::{AttachmentPlan, Deployed, FileCache, Workshop, read_stored},
+    partition::Partition,
+    services::Services,
+    topic::{Runtime, Topic},
+    transform::{Attachment, Guest},
+};
+use futures_util::future::join_all;
+use millpond_log::Disk;
+use millpond_plugin::PluginHost;
+use millpond_protocol::message::TopicConfig;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+/// Opens everything that the catalogue names.
+pub(crate) async fn open(services: Arc<Services>) -> Result<Engine, EngineError> {
+    let data = DataDir::new(services.config.data_dir.clone());
+    let found = {
+        let (disk, data) = (Arc::clone(&services.disk), data.clone());
+        services.io.run(move || look(&*disk, &data)).await??
+    };
+    let mut catalogue = found.catalogue;
+    // Both start now; the logs are read while the modules are loaded.
+    let modules = {
+        let (services, data, catalogue) = (Arc::clone(&services), data.clone(), catalogue.clone());
+        let background = Arc::clone(&services);
+        background.background.run(move || load_modules(&services, &data, &catalogue))
+    };
+    let logs: Vec<_> = catalogue.topics.iter().map(|(name, topic)| open_partitions(&services, &data, name, topic)).collect();
+    let logs = join_all(logs).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let (workshop, modules) = modules.await??;
+
+    let mut topics = BTreeMap::new();
+    for ((name, stored), partitions) in catalogue.topics.iter().zip(logs) {
+        let runtime = runtime_of(&services, &workshop, &modules, name, stored).await?;
+        topics.insert(name.clone(), Arc::new(Topic::new(name.as_str().into(), partitions, runtime)));
+    }
+    for folder in found.leftovers {
+        folders::remove_later(&services, folder);
+    }
+    catalogue.deleted_topics.clear();
+    tracing::info!(topics = topics.len(), partitions = catalogue.partition_count(), modules = modules.len(), "the data folder is open");
+    Ok(Engine::new(services, workshop, catalogue, topics, modules))
+}
+
+struct Found {
+    catalogue: Catalogue,
+    /// Folders of deleted topics.
+    leftovers: Vec<PathBuf>,
+}
+
+/// Makes the folders that are missing, reads the catalogue, and finds what a crash has left. Blocking.
+fn look(disk: &dyn Disk, data: &DataDir) -> Result<Found, EngineError> {
+    // The catalogue first: if it can't be understood, nothing is touched.
+    let catalogue = Catalogue::load(disk, &data.catalogue())?;
+    folders::make_layout(disk, data)?;
+    for name in &catalogue.deleted_topics {
+        if !catalogue.topics.contains_key(name) {
+            folders::put_aside(disk, data, name)?;
+        }
+    }
+    let topics = data.topics();
+    let names = disk.list(&topics).map_err(|source| EngineError::data_dir("list", &topics, source))?;
+    let mut leftovers = Vec::new();
+    for name in names {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with(DELETED_PREFIX) {
+            leftovers.push(topics.join(name));
+        } else if !catalogue.topics.contains_key(&name) {
+            tracing::warn!(folder = %topics.join(&name).display(), "a folder belongs to no topic of the catalogue; it is left as it is");
+        }
+    }
+    Ok(Found { catalogue, leftovers })
+}
+
+/// Opens the logs of a topic, each as a job of its own. Starts before it is polled.
+pub(crate) fn open_partitions(
+    services: &Arc<Services>,
+    data: &DataDir,
+    name: &str,
+    topic: &StoredTopic,
+) -> impl Future<Output = Result<Vec<Arc<Partition>>, EngineError>> + use<> {
+    let topic_name: Arc<str> = name.into();
+    let folders = {
+        let (disk, data, name, partitions) = (Arc::clone(&services.disk), data.clone(), name.to_owned(), topic.partitions);
+        services.io.run(move || folders::make_partitions(&*disk, &data, &name, partitions))
+    };
+    let (services, data, config) = (Arc::clone(services), data.clone(), topic.config.known.clone());
+    let partitions = topic.partitions;
+    async move {
+        folders.await??;
+        let jobs: Vec<_> = (0..partitions).map(|number| open_partition(&services, &topic_name, number, &config, &data)).collect();
+        join_all(jobs).await.into_iter().collect()
+    }
+}
+
+fn open_partition(
+    services: &Arc<Services>,
+    topic: &Arc<str>,
+    number: u32,
+    config: &TopicConfig,
+    data: &DataDir,
+) -> impl Future<Output = Result<Arc<Partition>, EngineError>> + use<> {
+    let dir = data.partition(topic, number);
+    let (for_job, topic, config) = (Arc::clone(services), Arc::clone(topic), config.clone());
+    services.io.run(move || Partition::open(for_job, topic, number, &config, &dir))
+}
+
+/// Loads every module; one that can't be loaded says why to whoever wants it. Blocking.
+fn load_modules(services: &Services, data: &DataDir, catalogue: &Catalogue) -> Result<(Workshop, BTreeMap<String, Deployed>), EngineError> {
+    let cache_dir = data.module_cache();
+    let cache = FileCache::open(cache_dir.clone()).map_err(|source| EngineError::data_dir("create", cache_dir, source))?;
+    let host = PluginHost::new(Arc::new(cache)).map_err(|source| EngineError::Plugins(Arc::new(source)))?;
+    let workshop = Workshop { host, limits: services.config.plugin_limits.clone() };
+    let mut modules = BTreeMap::new();
+    for (name, stored) in &catalogue.modules {
+        let module = read_stored(&*services.disk, data, name, &stored.sha256, services.config.max_module_bytes)
+            .and_then(|wasm| workshop.load(name, &wasm));
+        if let Err(error) = &module {
+            tracing::error!(module = name, error = error.to_wire().message, "a module can't be loaded; topics that need it refuse batches");
+        }
+        let deployed = Deployed { sha256: stored.sha256.clone(), size_bytes: stored.size_bytes, world: stored.world.clone(), module };
+        modules.insert(name.clone(), deployed);
+    }
+    Ok((workshop, modules))
+}
+
+/// What is in force on a topic, with its modules started.
+async fn runtime_of(
+    services: &Services,
+    workshop: &Workshop,
+    modules: &BTreeMap<String, Deployed>,
+    name: &str,
+    stored: &StoredTopic,
+) -> Result<Runtime, EngineError> {
+    let mut runtime = Runtime { epoch: stored.epoch, config: stored.config.known.clone(), transforms: Vec::new(), partitioner: None };
+    for attachment in &stored.attachments {
+        let (workshop, attachment) = (workshop.clone(), attachment.clone());
+        let deployed = modules.get(&attachment.module).cloned();
+        let attached = services.plugin.run(move || start_attachment(&workshop, &attachment, deployed)).await?;
+        if let Guest::Unavailable(error) = &attached.guest {
+            let error = error.to_wire().message;
+            tracing::error!(
+                topic = name,
+                module = &*attached.module,
+                error,
+                "a module does not run; the topic refuses batches that need it"
+            );
+        }
+        runtime.add(attached);
+    }
+    Ok(runtime)
+}
+
+/// Starts a module on a topic; if it can't be started, the attachment says why to every batch. Blocking.
+fn start_attachment(workshop: &Workshop, stored: &StoredAttachment, deployed: Option<Deployed>) -> Arc<Attachment> {
+    let plan = || AttachmentPlan { name: stored.module.clone(), on: stored.on, params: stored.param_pairs(), counters: Arc::default() };
+    let Some(deployed) = deployed else {
+        let lost = EngineError::ModuleLost { module: stored.module.clone(), reason: "the catalogue does not have it".to_owned() };
+        return plan().unavailable(String::new(), lost);
+    };
+    let started = deployed.module.and_then(|module| match module.world() {
+        world if world == world_on(stored.on) => workshop.attach(plan(), &module),
+        found => Err(EngineError::ModuleWrongWorld { module: stored.module.clone(), found, on: stored.on, wanted: world_on(stored.on) }),
+    });
+    started.unwrap_or_else(|error| plan().unavailable(deployed.sha256, error))
+}

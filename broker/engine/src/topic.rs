@@ -1,0 +1,95 @@
+//! One topic while the broker runs: its partitions, and what is in force for the next batch.
+
+use crate::{error::EngineError, partition::Partition, transform::Attachment};
+use arc_swap::ArcSwap;
+use millpond_protocol::message::{AttachPoint, TopicConfig, TopicInfo};
+use std::sync::Arc;
+
+/// A topic. Its partitions stay for as long as it lives; what runs on it may change.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub(crate) name: Arc<str>,
+    pub(crate) partitions: Vec<Arc<Partition>>,
+    /// Replaced as a whole. A batch takes one look and keeps what it saw, so a change falls between two batches.
+    runtime: ArcSwap<Runtime>,
+}
+
+/// What holds for a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct Runtime {
+    pub(crate) epoch: u32,
+    pub(crate) config: TopicConfig,
+    /// Run before the append, in order.
+    pub(crate) transforms: Vec<Arc<Attachment>>,
+    /// Chooses the partition of a record when the producer leaves it to the broker.
+    pub(crate) partitioner: Option<Arc<Attachment>>,
+}
+
+impl Topic {
+    pub(crate) fn new(name: Arc<str>, partitions: Vec<Arc<Partition>>, runtime: Runtime) -> Topic {
+        Topic { name, partitions, runtime: ArcSwap::from_pointee(runtime) }
+    }
+
+    pub(crate) fn runtime(&self) -> Arc<Runtime> {
+        self.runtime.load_full()
+    }
+
+    /// From the next batch on.
+    pub(crate) fn set_runtime(&self, runtime: Runtime) {
+        self.runtime.store(Arc::new(runtime));
+    }
+
+    pub(crate) fn partition(&self, number: u32) -> Result<&Arc<Partition>, EngineError> {
+        self.partitions.get(number as usize).ok_or_else(|| EngineError::PartitionOutOfRange {
+            topic: Arc::clone(&self.name),
+            partition: number,
+            partitions: self.partition_count(),
+        })
+    }
+
+    pub(crate) fn partition_count(&self) -> u32 {
+        u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn info(&self) -> TopicInfo {
+        let runtime = self.runtime.load();
+        TopicInfo {
+            name: self.name.as_ref().to_owned(),
+            config: runtime.config.clone(),
+            epoch: runtime.epoch,
+            partitions: self.partitions.iter().map(|partition| partition.info()).collect(),
+            attachments: runtime.attachments().map(|attachment| attachment.status()).collect(),
+        }
+    }
+}
+
+impl Runtime {
+    /// What is attached, in the order in which it runs.
+    pub(crate) fn attachments(&self) -> impl Iterator<Item = &Arc<Attachment>> {
+        self.transforms.iter().chain(&self.partitioner)
+    }
+
+    /// Adds a module at its place: behind the others of a chain, or as the one partitioner.
+    pub(crate) fn add(&mut self, attachment: Arc<Attachment>) {
+        match attachment.on {
+            AttachPoint::Produce => self.transforms.push(attachment),
+            AttachPoint::Partition => self.partitioner = Some(attachment),
+        }
+    }
+
+    /// Takes a module away.
+    pub(crate) fn remove(&mut self, module: &str, on: AttachPoint) {
+        match on {
+            AttachPoint::Produce => self.transforms.retain(|attachment| &*attachment.module != module),
+            AttachPoint::Partition => self.partitioner = None,
+        }
+    }
+
+    /// Puts a module in the place of the one with the same name.
+    pub(crate) fn replace(&mut self, attachment: &Arc<Attachment>) {
+        let same = |old: &&mut Arc<Attachment>| old.module == attachment.module && old.on == attachment.on;
+        for old in self.transforms.iter_mut().chain(&mut self.partitioner).filter(same) {
+            *old = Arc::clone(attachment);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Making and deleting topics.
+//!
+//! ```text
+//! create:  catalogue names it ──> folders, logs ──> batches are taken
+//! delete:  catalogue forgets it ──> batches are refused ──> folder put aside ──> folder removed, when there is time
+//! ```
+//!
+//! A crash between two steps leaves folders that the next start makes or removes, never a topic by halves.
+
+use crate::{
+    catalogue::{Catalogue, PARTITIONS_PER_TOPIC_MAX, StoredTopic},
+    engine::Engine,
+    error::EngineError,
+    folders, name,
+    name::NameOf,
+    partition::Partition,
+    startup::open_partitions,
+    topic::{Runtime, Topic},
+};
+use futures_util::future::join_all;
+use millpond_protocol::message::{CreateTopic, TopicConfig, TopicInfo};
+use std::{ops::RangeInclusive, sync::Arc};
+
+impl Engine {
+    /// Makes a topic. Once begun it is finished, even if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::InvalidName`], [`EngineError::InvalidPartitionCount`], [`EngineError::InvalidConfig`], [`EngineError::TopicExists`],
+    /// [`EngineError::TooMany`], [`EngineError::FolderInTheWay`], [`EngineError::DataDir`], [`EngineError::Log`],
+    /// [`EngineError::ShuttingDown`]. In all these cases there is no such topic afterwards.
+    pub async fn create_topic(self: &Arc<Self>, request: CreateTopic) -> Result<TopicInfo, EngineError> {
+        let engine = Arc::clone(self);
+        to_the_end(async move { engine.create_topic_now(request).await }).await
+    }
+
+    /// Deletes a topic and all its records. What is queued for it is still answered; consumers get [`EngineError::TopicNotFound`].
+    /// Once begun it is finished, even if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::TopicNotFound`], [`EngineError::DataDir`], [`EngineError::ShuttingDown`].
+    pub async fn delete_topic(self: &Arc<Self>, name: &str) -> Result<(), EngineError> {
+        let (engine, name) = (Arc::clone(self), name.to_owned());
+        to_the_end(async move { engine.delete_topic_now(&name).await }).await
+    }
+
+    async fn create_topic_now(self: Arc<Self>, request: CreateTopic) -> Result<TopicInfo, EngineError> {
+        let CreateTopic { name, partitions, config } = request;
+        name::check(NameOf::Topic, &name)?;
+        if !(1..=PARTITIONS_PER_TOPIC_MAX).contains(&partitions) {
+            return Err(EngineError::InvalidPartitionCount { requested: partitions, max: PARTITIONS_PER_TOPIC_MAX });
+        }
+        self.check_config(&config)?;
+
+        let mut catalogue = self.catalogue.lock().await;
+        self.refuse_while_closing()?;
+        self.check_room_for_topic(&catalogue, &name, partitions)?;
+        self.clear_the_way(&mut catalogue, &name).await?;
+        let stored = StoredTopic::new(partitions, config);
+        self.save(&mut catalogue, |next| {
+            next.deleted_topics.remove(&name);
+            next.topics.insert(name.clone(), stored.clone());
+        })
+        .await?;
+
+        let opened = open_partitions(&self.services, &self.data, &name, &stored).await;
+        let partitions = match opened.and_then(all_work) {
+            Ok(partitions) => partitions,
+            Err(error) => {
+                self.forget_topic(&mut catalogue, &name).await;
+                return Err(error);
+            }
+        };
+        let runtime = Runtime { epoch: stored.epoch, config: stored.config.known, transforms: Vec::new(), partitioner: None };
+        let topic = Arc::new(Topic::new(name.as_str().into(), partitions, runtime));
+        let info = topic.info();
+        tracing::info!(topic = name, partitions = info.partitions.len(), durability = %info.config.durability, "a topic was made");
+        self.topics.write().insert(name, topic);
+        Ok(info)
+    }
+
+    async fn delete_topic_now(self: Arc<Self>, name: &str) -> Result<(), EngineError> {
+        let mut catalogue = self.catalogue.lock().await;
+        self.refuse_while_closing()?;
+        let topic = self.find_topic(name)?;
+        self.save(&mut catalogue, |next| {
+            next.topics.remove(name);
+            next.deleted_topics.insert(name.to_owned());
+        })
+        .await?;
+        self.topics.write().remove(name);
+        let gone = || EngineError::TopicNotFound { name: name.to_owned(), nearest: None };
+        topic.partitions.iter().for_each(|partition| partition.refuse(gone()));
+        join_all(topic.partitions.iter().map(Partition::abandon)).await;
+        // The topic is gone whatever happens to its folder; where this fails the name stays in the list, and the next start, or the
+        // next topic of this name, tries again.
+        match self.put_aside(name).await {
+            Ok(()) => {
+                catalogue.deleted_topics.remove(name);
+            }
+            Err(error) => tracing::warn!(topic = name, %error, "the folder of a deleted topic is still there"),
+        }
+        tracing::info!(topic = name, "a topic was deleted");
+        Ok(())
+    }
+
+    /// Writes the changed catalogue, and takes it over once it is written.
+    pub(crate) async fn save(&self, catalogue: &mut Catalogue, change: impl FnOnce(&mut Catalogue)) -> Result<(), EngineError> {
+        let before = catalogue.clone();
+        let mut next = catalogue.clone();
+        change(&mut next);
+        let (disk, path) = (Arc::clone(&self.services.disk), self.data.catalogue());
+        let saved = self.services.io.run(move || match next.save(&*disk, &path) {
+            Ok(()) => Ok(next),
+            Err(error) => {
+                // It may have failed after the new file took the place of the old one. What is refused must not come true at the next
+                // start, so the old one is put back; where that fails too, the next change that succeeds does it.
+                if let Err(error) = before.save(&*disk, &path) {
+                    tracing::warn!(%error, "the catalogue may hold a change that was refused");
+                }
+                Err(error)
+            }
+        });
+        *catalogue = saved.await??;
+        Ok(())
+    }
+
+    fn check_config(&self, config: &TopicConfig) -> Result<(), EngineError> {
+        let within = |setting, value, range: RangeInclusive<u64>| {
+            if range.contains(&value) {
+                return Ok(());
+            }
+            let rule = format!("{} to {} bytes are allowed", range.start(), range.end());
+            Err(EngineError::InvalidConfig { setting, value, rule })
+        };
+        within("segment_bytes", config.segment_bytes, SEGMENT_BYTES)?;
+        let max_batch_bytes = BATCH_BYTES_MAX_MIN..=u64::from(self.services.config.max_batch_bytes);
+        within("max_batch_bytes", u64::from(config.max_batch_bytes), max_batch_bytes)
+    }
+
+    fn check_room_for_topic(&self, catalogue: &Catalogue, name: &str, partitions: u32) -> Result<(), EngineError> {
+        let config = &self.services.config;
+        if catalogue.topics.contains_key(name) {
+            return Err(EngineError::TopicExists { name: name.to_owned() });
+        }
+        if catalogue.topics.len() >= config.topics_max {
+            return Err(EngineError::TooMany { what: "topics", limit: config.topics_max });
+        }
+        if catalogue.partition_count() + partitions as usize > config.partitions_max {
+            return Err(EngineError::TooMany { what: "partitions", limit: config.partitions_max });
+        }
+        Ok(())
+    }
+
+    /// Records of an earlier topic must not appear in the new one.
+    async fn clear_the_way(&self, catalogue: &mut Catalogue, name: &str) -> Result<(), EngineError> {
+        if catalogue.deleted_topics.contains(name) {
+            self.put_aside(name).await?;
+            catalogue.deleted_topics.remove(name);
+        }
+        let (disk, path) = (Arc::clone(&self.services.disk), self.data.topic(name));
+        let folder = path.clone();
+        if self.services.io.run(move || folders::exists(&*disk, &folder)).await?? {
+            return Err(EngineError::FolderInTheWay { path });
+        }
+        Ok(())
+    }
+
+    async fn put_aside(&self, name: &str) -> Result<(), EngineError> {
+        let (disk, data, name) = (Arc::clone(&self.services.disk), self.data.clone(), name.to_owned());
+        if let Some(folder) = self.services.io.run(move || folders::put_aside(&*disk, &data, &name)).await?? {
+            folders::remove_later(&self.services, folder);
+        }
+        Ok(())
+    }
+
+    /// Takes a topic back whose logs could not be opened.
+    async fn forget_topic(&self, catalogue: &mut Catalogue, name: &str) {
+        let forgotten = self.save(catalogue, |next| {
+            next.topics.remove(name);
+            next.deleted_topics.insert(name.to_owned());
+        });
+        if let Err(error) = forgotten.await {
+            // In memory all the same: the next change that can be written says so on disk.
+            tracing::warn!(topic = name, %error, "the catalogue still has a topic that could not be made");
+            catalogue.topics.remove(name);
+            catalogue.deleted_topics.insert(name.to_owned());
+        }
+    }
+}
+
+/// A new topic begins with all its partitions, an old one with those that are left.
+fn all_work(partitions: Vec<Arc<Partition>>) -> Result<Vec<Arc<Partition>>, EngineError> {
+    match partitions.iter().find_map(|partition| partition.reader().err()) {
+        Some(error) => Err(error),
+        None => Ok(partitions),
+    }
+}
+
+/// Runs a change to its end, whoever waits for it. Half a change would leave memory and disk with different topics.
+pub(crate) async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+) -> Result<T, EngineError> {
+    tokio::spawn(change).await.unwrap_or(Err(EngineError::JobLost { pool: "async" }))
+}
+
+/// The smallest is for tests and tiny disks; the largest is what a position in Kafka's index can say.
+const SEGMENT_BYTES: RangeInclusive<u64> = (64 << 10)..=(i32::MAX as u64);
+
+/// Smaller batches would hold hardly a record.
+const BATCH_BYTES_MAX_MIN: u64 = 1 << 10;

@@ -1,0 +1,440 @@
+//! Modules at work on one batch: the chain that runs before the append.
+//!
+//! Each module gets the records that the one before it returned. What a module returns is held against the format and against the
+//! batch before it is believed; a batch on which any module fails is not stored, and the next one is as if it had never come.
+//!
+//! All of it blocks and runs on the plugin threads.
+
+use crate::{error::EngineError, topic::Runtime};
+use bytes::Bytes;
+use millpond_plugin::{BatchInfo, Partitioner, Transform};
+use millpond_protocol::{
+    batch::{Batch, BatchHeader, rebuild},
+    message::{AttachPoint, AttachmentStatus},
+    record::{self, SectionSummary},
+};
+use parking_lot::Mutex;
+use std::{
+    cmp::Ordering as Order,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// A module on a topic, ready to run.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    pub(crate) module: Arc<str>,
+    pub(crate) sha256: String,
+    pub(crate) on: AttachPoint,
+    pub(crate) guest: Guest,
+    /// Shared with the attachment that takes this one's place when its module is uploaded anew.
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// The module itself.
+pub(crate) enum Guest {
+    Transform(Transform),
+    Partitioner(Partitioner),
+    /// It could not be loaded when the broker started. Batches get this error: storing them as if the module had run would
+    /// keep what it was meant to drop or mask.
+    Unavailable(EngineError),
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Guest::Transform(_) => "Transform",
+            Guest::Partitioner(_) => "Partitioner",
+            Guest::Unavailable(_) => "Unavailable",
+        })
+    }
+}
+
+/// What an attachment has done since the broker started.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    records_in: AtomicU64,
+    records_out: AtomicU64,
+    records_dropped: AtomicU64,
+    records_changed: AtomicU64,
+    batches: AtomicU64,
+    failures: AtomicU64,
+    failure_logged_at: Mutex<Option<Instant>>,
+}
+
+/// How often the log is told that a module fails.
+const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The records of a batch, unpacked, and what modules have made of them.
+#[derive(Debug)]
+pub(crate) struct Records {
+    /// The records section, uncompressed and well formed.
+    pub(crate) section: Bytes,
+    pub(crate) summary: SectionSummary,
+    /// The section is no longer the batch's own.
+    pub(crate) changed: bool,
+    /// The records were numbered anew: an offset delta no longer tells which record of the batch it was.
+    pub(crate) renumbered: bool,
+    /// Records that modules left out.
+    pub(crate) dropped: u64,
+}
+
+/// A batch as it will be appended.
+#[derive(Debug)]
+pub(crate) struct Transformed {
+    /// None when every record was left out.
+    pub(crate) batch: Option<Batch>,
+    pub(crate) records_dropped: u32,
+}
+
+/// The limits on one batch, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchLimits {
+    /// Of the uncompressed records.
+    pub(crate) section_bytes_max: usize,
+    /// Of a batch that was put together again.
+    pub(crate) batch_bytes_max: u32,
+}
+
+/// Runs the topic's transforms on a batch for a known partition.
+pub(crate) fn transform(
+    topic: &Arc<str>,
+    partition: u32,
+    runtime: &Runtime,
+    batch: &Batch,
+    limits: BatchLimits,
+) -> Result<Transformed, EngineError> {
+    let mut records = Records::unpack(batch, limits.section_bytes_max)?;
+    records.pass_through(topic, Some(partition), runtime, batch.header())?;
+    let batch = records.pack(topic, batch, limits.batch_bytes_max)?;
+    Ok(Transformed { batch, records_dropped: records.dropped_u32() })
+}
+
+impl Records {
+    /// Unpacks and checks the records of a producer's batch.
+    pub(crate) fn unpack(batch: &Batch, section_bytes_max: usize) -> Result<Records, EngineError> {
+        let (section, summary) = batch.check_records(section_bytes_max)?;
+        // As many as offsets, rising, none behind the last: they are 0, 1, 2 and so on.
+        if !summary.offsets_rise {
+            return Err(EngineError::BatchRefused { reason: "the offset deltas of its records do not rise" });
+        }
+        Ok(Records { section, summary, changed: false, renumbered: false, dropped: 0 })
+    }
+
+    /// Sends the records through the topic's transforms, in order. A chain ends early when nothing is left.
+    pub(crate) fn pass_through(
+        &mut self,
+        topic: &Arc<str>,
+        partition: Option<u32>,
+        runtime: &Runtime,
+        header: &BatchHeader,
+    ) -> Result<(), EngineError> {
+        for attachment in &runtime.transforms {
+            if self.summary.record_count == 0 {
+                break;
+            }
+            let info = BatchInfo { topic, partition, base_timestamp: header.base_timestamp, record_count: self.count() };
+            let result = attachment.transform(topic, &info, &self.section).and_then(|output| {
+                self.take(output, header.last_offset_delta).map_err(|reason| EngineError::GuestOutput {
+                    topic: Arc::clone(topic),
+                    module: Arc::clone(&attachment.module),
+                    reason,
+                })
+            });
+            attachment.note(topic, info.record_count, result.as_ref());
+            result?;
+        }
+        Ok(())
+    }
+
+    /// The batch to store: the one that came where nothing has changed, so that it keeps its very bytes; none without records.
+    pub(crate) fn pack(&self, topic: &Arc<str>, original: &Batch, batch_bytes_max: u32) -> Result<Option<Batch>, EngineError> {
+        if self.summary.record_count == 0 {
+            return Ok(None);
+        }
+        if !self.changed {
+            return Ok(Some(original.clone()));
+        }
+        let bytes = rebuild(original.header(), &self.section, &self.summary)?;
+        if bytes.len() as u64 > u64::from(batch_bytes_max) {
+            return Err(EngineError::BatchTooLarge { topic: Arc::clone(topic), bytes: bytes.len(), limit: batch_bytes_max });
+        }
+        Ok(Some(Batch::parse(bytes)?))
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        self.summary.record_count.cast_unsigned()
+    }
+
+    pub(crate) fn dropped_u32(&self) -> u32 {
+        u32::try_from(self.dropped).unwrap_or(u32::MAX)
+    }
+
+    /// Puts a module's output in the place of the records, or says what is wrong with it.
+    fn take(&mut self, output: Vec<u8>, original_last_offset_delta: i32) -> Result<Difference, String> {
+        if output == self.section {
+            return Ok(Difference { records_out: u64::from(self.count()), dropped: 0, changed: 0 });
+        }
+        let mut output = output;
+        let mut summary = record::check_section(&output).map_err(|error| error.to_string())?;
+        let last_offset_delta_max = original_last_offset_delta.max(self.summary.last_offset_delta);
+        let difference = if !summary.offsets_rise {
+            output = record::renumber(&output).map_err(|error| error.to_string())?;
+            summary.last_offset_delta = summary.record_count - 1;
+            summary.offsets_rise = true;
+            self.renumbered = true;
+            let records_out = u64::from(summary.record_count.cast_unsigned());
+            // Which record became which can't be told any more; all of them are at least in another place.
+            Difference { records_out, dropped: u64::from(self.count()).saturating_sub(records_out), changed: records_out }
+        } else if summary.last_offset_delta > last_offset_delta_max {
+            return Err(format!(
+                "it has a record with offset delta {} in a batch that ends at {last_offset_delta_max}",
+                summary.last_offset_delta
+            ));
+        } else {
+            difference(&self.section, &output)
+        };
+        self.section = Bytes::from(output);
+        self.summary = summary;
+        self.changed = true;
+        self.dropped += difference.dropped;
+        Ok(difference)
+    }
+}
+
+impl Attachment {
+    /// How it is doing.
+    pub(crate) fn status(&self) -> AttachmentStatus {
+        let counters = &self.counters;
+        AttachmentStatus {
+            module: self.module.as_ref().to_owned(),
+            sha256: self.sha256.clone(),
+            on: self.on,
+            records_in: counters.records_in.load(Ordering::Relaxed),
+            records_out: counters.records_out.load(Ordering::Relaxed),
+            records_dropped: counters.records_dropped.load(Ordering::Relaxed),
+            records_changed: counters.records_changed.load(Ordering::Relaxed),
+            batches: counters.batches.load(Ordering::Relaxed),
+            failures: counters.failures.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Asks the module for the partition of each record.
+    pub(crate) fn partition(
+        &self,
+        topic: &Arc<str>,
+        records: &Records,
+        base_timestamp: i64,
+        partitions: u32,
+    ) -> Result<Vec<u32>, EngineError> {
+        let info = BatchInfo { topic, partition: None, base_timestamp, record_count: records.count() };
+        let result = match &self.guest {
+            Guest::Partitioner(partitioner) => {
+                partitioner.run(&info, &records.section, partitions).map_err(|source| self.guest_error(topic, source))
+            }
+            other => Err(self.unavailable(topic, other)),
+        };
+        let all_kept = Difference { records_out: u64::from(info.record_count), dropped: 0, changed: 0 };
+        self.note(topic, info.record_count, result.as_ref().map(|_| &all_kept));
+        result
+    }
+
+    fn transform(&self, topic: &Arc<str>, info: &BatchInfo<'_>, section: &[u8]) -> Result<Vec<u8>, EngineError> {
+        match &self.guest {
+            Guest::Transform(transform) => transform.run(info, section).map_err(|source| self.guest_error(topic, source)),
+            other => Err(self.unavailable(topic, other)),
+        }
+    }
+
+    /// Counts one batch, and tells the broker's log of a failure: once a second, for a producer can bring about any number of them.
+    fn note(&self, topic: &str, records_in: u32, result: Result<&Difference, &EngineError>) {
+        self.counters.count(u64::from(records_in), result.ok());
+        let Err(error) = result else { return };
+        let mut logged_at = self.counters.failure_logged_at.lock();
+        if logged_at.is_some_and(|at| at.elapsed() < FAILURE_LOG_INTERVAL) {
+            return;
+        }
+        *logged_at = Some(Instant::now());
+        drop(logged_at);
+        let backtrace = match error {
+            EngineError::Guest { source, .. } => source.backtrace(),
+            _ => None,
+        };
+        let failures = self.counters.failures.load(Ordering::Relaxed);
+        tracing::warn!(topic, module = &*self.module, failures, error = error.to_wire().message, backtrace, "a module failed on a batch");
+    }
+
+    fn guest_error(&self, topic: &Arc<str>, source: millpond_plugin::PluginError) -> EngineError {
+        EngineError::Guest { topic: Arc::clone(topic), module: Arc::clone(&self.module), source: Arc::new(source) }
+    }
+
+    fn unavailable(&self, topic: &Arc<str>, guest: &Guest) -> EngineError {
+        match guest {
+            Guest::Unavailable(error) => error.clone(),
+            // A module is held against its place when it is attached and when it is loaded.
+            other => EngineError::GuestOutput {
+                topic: Arc::clone(topic),
+                module: Arc::clone(&self.module),
+                reason: format!("a {other:?} runs on {}", self.on),
+            },
+        }
+    }
+}
+
+impl Counters {
+    /// Counts one batch; no difference means that the module failed on it.
+    fn count(&self, records_in: u64, difference: Option<&Difference>) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.records_in.fetch_add(records_in, Ordering::Relaxed);
+        match difference {
+            Some(difference) => {
+                self.records_out.fetch_add(difference.records_out, Ordering::Relaxed);
+                self.records_dropped.fetch_add(difference.dropped, Ordering::Relaxed);
+                self.records_changed.fetch_add(difference.changed, Ordering::Relaxed);
+            }
+            None => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// What a module did to the records that it was given.
+#[derive(Debug, PartialEq, Eq)]
+struct Difference {
+    records_out: u64,
+    /// Records that went in and have no counterpart among those that came out.
+    dropped: u64,
+    /// Records that came out with other bytes than went in.
+    changed: u64,
+}
+
+/// Compares two well formed sections whose offset deltas rise: the same delta is the same record.
+fn difference(before: &[u8], after: &[u8]) -> Difference {
+    let mut difference = Difference { records_out: 0, dropped: 0, changed: 0 };
+    let mut originals = record::iterate(before).map_while(Result::ok).peekable();
+    for record in record::iterate(after).map_while(Result::ok) {
+        difference.records_out += 1;
+        let mut is_kept = false;
+        while let Some(original) = originals.peek() {
+            match original.offset_delta.cmp(&record.offset_delta) {
+                Order::Less => difference.dropped += 1,
+                Order::Equal => is_kept = original.encoded == record.encoded,
+                Order::Greater => break,
+            }
+            originals.next();
+        }
+        difference.changed += u64::from(!is_kept);
+    }
+    difference.dropped += originals.count() as u64;
+    difference
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millpond_protocol::{batch::BatchBuilder, compression::Codec, record::NewRecord};
+
+    fn batch(values: &[&str], codec: Codec) -> Batch {
+        let mut builder = BatchBuilder::new();
+        for value in values {
+            builder.push(&NewRecord { value: Some(value.as_bytes()), ..NewRecord::default() }).expect("it fits");
+        }
+        Batch::parse(builder.finish(codec).expect("it has records")).expect("it is a batch")
+    }
+
+    fn encoded(records: &Records) -> Vec<Vec<u8>> {
+        record::iterate(&records.section).map(|record| record.expect("checked").encoded.to_vec()).collect()
+    }
+
+    fn values(batch: &Batch) -> Vec<(i64, String)> {
+        let text = |record: record::Record| String::from_utf8_lossy(&record.value.unwrap_or_default()).into_owned();
+        batch
+            .records(1 << 20)
+            .expect("it unpacks")
+            .map(|record| record.expect("it reads"))
+            .map(|record| (record.offset, text(record)))
+            .collect()
+    }
+
+    fn pack(records: &Records, original: &Batch) -> Option<Batch> {
+        records.pack(&Arc::from("t"), original, 1 << 20).expect("it packs")
+    }
+
+    #[test]
+    fn what_is_given_back_as_it_was_stays_the_very_same_batch() {
+        let original = batch(&["a", "b"], Codec::Zstd);
+        let mut records = Records::unpack(&original, 1000).expect("it unpacks");
+        let output = records.section.to_vec();
+        assert_eq!(records.take(output, 1), Ok(Difference { records_out: 2, dropped: 0, changed: 0 }));
+        assert_eq!(pack(&records, &original), Some(original));
+    }
+
+    #[test]
+    fn a_dropped_record_leaves_its_offset_unused_and_the_codec_stays() {
+        for codec in Codec::ALL {
+            let original = batch(&["a", "b", "c", "d"], codec);
+            let mut records = Records::unpack(&original, 1000).expect("it unpacks");
+            let output = [&encoded(&records)[1][..], &encoded(&records)[2]].concat();
+            assert_eq!(records.take(output, 3), Ok(Difference { records_out: 2, dropped: 2, changed: 0 }));
+            let stored = pack(&records, &original).expect("two are left");
+            stored.verify_crc().expect("it is sealed");
+            assert_eq!(values(&stored), [(1, "b".to_owned()), (2, "c".to_owned())]);
+            assert_eq!((stored.header().last_offset_delta, stored.header().record_count), (3, 2));
+            assert_eq!(stored.header().attributes.codec(), Ok(codec));
+        }
+    }
+
+    #[test]
+    fn changed_records_are_counted_once_each() {
+        let original = batch(&["a", "b", "c"], Codec::None);
+        let other = Records::unpack(&batch(&["a", "B", "c"], Codec::None), 1000).expect("it unpacks");
+        let mut records = Records::unpack(&original, 1000).expect("it unpacks");
+        let output = other.section[..].to_vec();
+        assert_eq!(records.take(output, 2), Ok(Difference { records_out: 3, dropped: 0, changed: 1 }));
+        assert_eq!(values(&pack(&records, &original).expect("all are left"))[1], (1, "B".to_owned()));
+    }
+
+    #[test]
+    fn one_record_that_becomes_three_is_numbered_anew() {
+        let original = batch(&["a", "b"], Codec::Lz4);
+        let mut records = Records::unpack(&original, 1000).expect("it unpacks");
+        let one = encoded(&records)[0].clone();
+        let output = [&one[..], &one, &one].concat();
+        assert_eq!(records.take(output, 1), Ok(Difference { records_out: 3, dropped: 0, changed: 3 }));
+        assert!(records.renumbered);
+        let stored = pack(&records, &original).expect("three are left");
+        assert_eq!(values(&stored).iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(stored.header().last_offset_delta, 2);
+    }
+
+    #[test]
+    fn when_all_are_dropped_there_is_no_batch() {
+        let original = batch(&["a", "b"], Codec::Gzip);
+        let mut records = Records::unpack(&original, 1000).expect("it unpacks");
+        assert_eq!(records.take(Vec::new(), 1), Ok(Difference { records_out: 0, dropped: 2, changed: 0 }));
+        assert_eq!(pack(&records, &original), None);
+        assert_eq!(records.dropped_u32(), 2);
+    }
+
+    #[test]
+    fn garbage_and_offsets_behind_the_batch_are_refused() {
+        let longer = Records::unpack(&batch(&["a", "b", "c"], Codec::None), 1000).expect("it unpacks");
+        let mut records = Records::unpack(&batch(&["a", "b"], Codec::None), 1000).expect("it unpacks");
+        let before = records.section.clone();
+        for output in [longer.section.to_vec(), vec![0xff; 40], before[..before.len() - 1].to_vec()] {
+            records.take(output, 1).expect_err("it can't be stored");
+            assert_eq!(records.section, before, "the records stay as they were");
+        }
+    }
+
+    #[test]
+    fn records_that_unpack_to_more_than_the_limit_are_refused() {
+        let zeros = "0".repeat(100_000);
+        let error = Records::unpack(&batch(&[&zeros], Codec::Zstd), 50_000).expect_err("it is a small bomb");
+        assert_eq!(error.code(), millpond_protocol::error::ErrorCode::BatchTooLarge);
+    }
+}

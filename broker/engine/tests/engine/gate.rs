@@ -1,0 +1,144 @@
+//! A disk whose syncs and writes wait for gates, so that a test sees what happens while a flush or an append runs.
+
+use millpond_log::{Disk, DiskFile, OpenMode};
+use parking_lot::{Condvar, Mutex};
+use std::{
+    ffi::OsString,
+    io::{self, IoSlice},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::sync::watch;
+
+/// Passes everything on, and holds `sync_data` and writes while their gates are shut.
+#[derive(Clone, Debug)]
+pub(crate) struct GatedDisk {
+    disk: Arc<dyn Disk>,
+    pub(crate) syncs: Arc<Gate>,
+    pub(crate) writes: Arc<Gate>,
+}
+
+/// Open until it is shut.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    is_shut: Mutex<bool>,
+    opened: Condvar,
+    /// How many have come to the gate while it was shut.
+    arrived: watch::Sender<u64>,
+    is_trapped: AtomicBool,
+}
+
+impl GatedDisk {
+    pub(crate) fn new(disk: Arc<dyn Disk>) -> GatedDisk {
+        let gate = || {
+            Arc::new(Gate {
+                is_shut: Mutex::new(false),
+                opened: Condvar::new(),
+                arrived: watch::Sender::new(0),
+                is_trapped: AtomicBool::new(false),
+            })
+        };
+        GatedDisk { disk, syncs: gate(), writes: gate() }
+    }
+}
+
+impl Gate {
+    pub(crate) fn shut(&self) {
+        *self.is_shut.lock() = true;
+    }
+
+    pub(crate) fn open(&self) {
+        *self.is_shut.lock() = false;
+        self.opened.notify_all();
+    }
+
+    /// Waits until so many have come to the shut gate, since the beginning.
+    pub(crate) async fn arrived(&self, times: u64) {
+        let mut arrived = self.arrived.subscribe();
+        arrived.wait_for(|count| *count >= times).await.expect("the gate is there");
+    }
+
+    /// The next one that passes panics.
+    pub(crate) fn set_trap(&self) {
+        self.is_trapped.store(true, Ordering::Relaxed);
+    }
+
+    fn pass(&self) {
+        assert!(!self.is_trapped.swap(false, Ordering::Relaxed), "as the test wants");
+        let mut is_shut = self.is_shut.lock();
+        if *is_shut {
+            self.arrived.send_modify(|count| *count += 1);
+        }
+        while *is_shut {
+            self.opened.wait(&mut is_shut);
+        }
+    }
+}
+
+impl Disk for GatedDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.open(path, mode)?;
+        Ok(Arc::new(GatedFile { file, disk: self.clone() }))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir_all(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        self.disk.list(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_dir_all(path)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.disk.exists(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_dir(path)
+    }
+}
+
+#[derive(Debug)]
+struct GatedFile {
+    file: Arc<dyn DiskFile>,
+    disk: GatedDisk,
+}
+
+impl DiskFile for GatedFile {
+    fn read_at(&self, into: &mut Vec<u8>, bytes_max: usize, at: u64) -> io::Result<usize> {
+        self.file.read_at(into, bytes_max, at)
+    }
+
+    fn write_vectored_at(&self, buffers: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
+        self.disk.writes.pass();
+        self.file.write_vectored_at(buffers, at)
+    }
+
+    fn size_bytes(&self) -> io::Result<u64> {
+        self.file.size_bytes()
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.disk.syncs.pass();
+        self.file.sync_data()
+    }
+}

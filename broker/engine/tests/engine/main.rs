@@ -1,0 +1,9 @@
+//! The engine from outside: what a front door sees. One program, because linking takes longer than testing.
+
+mod broker;
+mod durability;
+mod gate;
+mod guests;
+mod journey;
+mod modules;
+mod refusals;

@@ -1,0 +1,210 @@
+//! Each thing that is refused, with the code and the words that the one who asked can act on.
+
+use crate::broker::{Broker, batch, create};
+use millpond_engine::{EngineConfig, EngineError, SimClock};
+use millpond_log::{
+    Disk, RealDisk,
+    sim::{Fault, Operation, SimDisk},
+};
+use millpond_protocol::{
+    error::{ErrorCode, WireError},
+    message::{CreateTopic, OpenConsume, OpenProduce, Position, TopicConfig},
+};
+use std::{fs, path::Path, sync::Arc};
+
+#[tokio::test]
+async fn an_unknown_topic_comes_with_the_nearest_name_or_with_the_command_that_makes_it() {
+    let (broker, _) = Broker::simulated().await;
+    broker.topic("readings", 1, "os").await;
+    let open = |topic: &str| {
+        let open = OpenProduce { topic: topic.to_owned(), partition: Some(0) };
+        broker.engine.open_produce(&open).map(|_| ()).expect_err("there is none").to_wire()
+    };
+    let near = open("readnigs");
+    assert_eq!(near.code, ErrorCode::TopicNotFound);
+    assert_eq!(near.hint.as_deref(), Some("did you mean `readings`?"));
+    let far = open("orders");
+    assert_eq!(far.message, "there is no topic `orders`");
+    assert_eq!(far.hint.as_deref(), Some("`millpond topic create orders` makes it"));
+}
+
+#[tokio::test]
+async fn a_partition_or_an_offset_out_of_range_comes_with_the_range() {
+    let (broker, _) = Broker::simulated().await;
+    broker.topic("t", 3, "sync").await;
+    broker.produce("t", 0, &["a", "b"]).await.expect("it is stored");
+    let produce = OpenProduce { topic: "t".to_owned(), partition: Some(3) };
+    let error = broker.engine.open_produce(&produce).map(|_| ()).expect_err("it has three").to_wire();
+    assert_eq!(error.code, ErrorCode::PartitionOutOfRange);
+    assert!(error.message.contains("no partition 3") && error.message.contains("from 0 to 2"), "{}", error.message);
+    for offset in [-1, 3, i64::MAX] {
+        let consume = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::Offset(offset) };
+        let error = broker.engine.open_consume(&consume).await.map(|_| ()).expect_err("it is outside").to_wire();
+        assert_eq!((error.code, error.range), (ErrorCode::OffsetOutOfRange, Some((0, 2))), "{offset}");
+        assert!(error.message.contains("0 up to, not including, 2"), "{}", error.message);
+    }
+}
+
+#[tokio::test]
+async fn a_bad_batch_is_refused_with_its_own_code_and_the_next_one_is_taken() {
+    let (broker, _) = Broker::simulated().await;
+    let config = TopicConfig { max_batch_bytes: 4096, ..TopicConfig::default() };
+    broker.engine.create_topic(CreateTopic { config, ..create("t", 1, "os") }).await.expect("it can be made");
+    let mut producer = broker.producer("t", Some(0));
+    let mut submit = async |bytes: Vec<u8>| -> Result<(), WireError> {
+        broker.submit(&mut producer, bytes.into()).await.await.map(|_| ()).map_err(|error| error.to_wire())
+    };
+    let mut flipped = batch(&["a"]).to_vec();
+    flipped[65] ^= 1;
+    let cases = [
+        (flipped, ErrorCode::CorruptBatch, "checksum"),
+        (batch(&["x".repeat(5000).as_str()]).to_vec(), ErrorCode::BatchTooLarge, "limit of 4096 bytes"),
+        (b"GET / HTTP/1.1\r\n".to_vec(), ErrorCode::InvalidBatch, "cut off"),
+        (Vec::new(), ErrorCode::InvalidBatch, "cut off"),
+        ([&batch(&["a"])[..], &batch(&["b"])].concat(), ErrorCode::InvalidBatch, "follow"),
+    ];
+    for (bytes, code, words) in cases {
+        let error = submit(bytes).await.expect_err(words);
+        assert_eq!(error.code, code);
+        assert!(error.message.contains(words), "{}", error.message);
+    }
+    submit(batch(&["good"]).to_vec()).await.expect("it is stored");
+    assert_eq!(broker.read_all("t", 0).await, [(0, "good".to_owned())]);
+}
+
+#[tokio::test]
+async fn names_numbers_and_settings_outside_their_rules_are_refused_with_the_rule() {
+    let (broker, _) = Broker::simulated().await;
+    broker.topic("taken", 1, "os").await;
+    let config = |change: fn(&mut TopicConfig)| {
+        let mut config = TopicConfig::default();
+        change(&mut config);
+        CreateTopic { config, ..create("t", 1, "os") }
+    };
+    let cases = [
+        (create("a b", 1, "os"), ErrorCode::InvalidTopic, "' '"),
+        (create("..", 1, "os"), ErrorCode::InvalidTopic, "dot"),
+        (create("", 1, "os"), ErrorCode::InvalidTopic, "empty"),
+        (create("t", 0, "os"), ErrorCode::InvalidTopic, "1 to 10000"),
+        (create("t", 10_001, "os"), ErrorCode::InvalidTopic, "1 to 10000"),
+        (create("taken", 1, "os"), ErrorCode::TopicExists, "`taken`"),
+        (config(|config| config.segment_bytes = 1), ErrorCode::InvalidConfig, "segment_bytes"),
+        (config(|config| config.max_batch_bytes = u32::MAX), ErrorCode::InvalidConfig, "max_batch_bytes"),
+    ];
+    for (request, code, words) in cases {
+        let error = broker.engine.create_topic(request).await.expect_err(words).to_wire();
+        assert_eq!(error.code, code, "{}", error.message);
+        assert!(error.message.contains(words), "{}", error.message);
+    }
+    assert_eq!(broker.engine.topics().len(), 1);
+}
+
+#[tokio::test]
+async fn the_number_of_topics_and_partitions_has_a_limit() {
+    let change = |config: &mut EngineConfig| (config.topics_max, config.partitions_max) = (2, 10);
+    let broker = Broker::with(Arc::new(SimDisk::new()), change).await;
+    broker.topic("a", 6, "os").await;
+    let error = broker.engine.create_topic(create("b", 5, "os")).await.expect_err("eleven partitions");
+    assert!(matches!(error, EngineError::TooMany { what: "partitions", limit: 10 }), "{error:?}");
+    broker.topic("b", 4, "os").await;
+    broker.engine.delete_topic("a").await.expect("it is there");
+    broker.topic("c", 1, "os").await;
+    let error = broker.engine.create_topic(create("d", 1, "os")).await.expect_err("three topics");
+    assert!(matches!(error, EngineError::TooMany { what: "topics", limit: 2 }), "{error:?}");
+}
+
+async fn open_folder(dir: &Path) -> Result<(), EngineError> {
+    let opened = millpond_engine::Engine::open(EngineConfig::new(dir), Arc::new(RealDisk), Arc::new(SimClock::at(0))).await;
+    opened.map(|_| ())
+}
+
+#[tokio::test]
+async fn a_folder_that_another_broker_uses_is_refused_until_that_one_stops() {
+    let broker = Broker::real().await;
+    let error = open_folder(broker.dir.path()).await.expect_err("it is in use");
+    assert!(matches!(error, EngineError::Locked { .. }), "{error:?}");
+    assert!(error.to_string().contains(&broker.dir.path().display().to_string()), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("stop the other broker")));
+    broker.engine.shutdown().await;
+    open_folder(broker.dir.path()).await.expect("it is free now, although the engine is still there");
+}
+
+#[tokio::test]
+async fn a_folder_that_can_not_be_made_is_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("a-file");
+    fs::write(&file, "not a folder").expect("it can be written");
+    let error = open_folder(&file.join("data")).await.expect_err("its parent is a file");
+    assert!(matches!(error, EngineError::DataDir { operation: "create", .. }), "{error:?}");
+    assert!(error.to_string().contains("a-file/data"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("may write there")));
+}
+
+#[tokio::test]
+async fn a_damaged_catalogue_is_named_and_nothing_is_touched() {
+    let broker = Broker::real().await;
+    broker.topic("t", 1, "sync").await;
+    broker.produce("t", 0, &["precious"]).await.expect("it is stored");
+    broker.engine.shutdown().await;
+    let path = broker.dir.path().join("catalogue.json");
+    let good = fs::read(&path).expect("it is there");
+    for damaged in [&good[..good.len() / 2], b"", b"\0\0\0\0"] {
+        fs::write(&path, damaged).expect("it can be written");
+        let error = open_folder(broker.dir.path()).await.expect_err("it is damaged");
+        assert!(matches!(error, EngineError::CatalogueDamaged { .. }), "{error:?}");
+        assert!(error.to_string().contains("catalogue.json"), "{error}");
+        assert_eq!(fs::read(&path).expect("it is there"), damaged, "it is left as it is");
+    }
+    fs::write(&path, &good).expect("it can be written");
+    let broker = broker.restart().await;
+    assert_eq!(broker.values("t", 0).await, ["precious"]);
+}
+
+#[tokio::test]
+async fn one_log_that_can_not_be_opened_does_not_stop_the_others() {
+    let (broker, sim) = Broker::simulated().await;
+    broker.topic("t", 2, "sync").await;
+    broker.produce("t", 1, &["a"]).await.expect("it is stored");
+    broker.engine.shutdown().await;
+    // A file where a folder is expected.
+    let folder = broker.dir.path().join("topics/t/0");
+    sim.remove_dir_all(&folder).expect("it is there");
+    millpond_log::write_atomically(&sim, &folder, b"in the way").expect("it can be written");
+    let broker = broker.restart().await;
+    assert_eq!(broker.values("t", 1).await, ["a"]);
+    let error = broker.produce("t", 0, &["b"]).await.expect_err("it has no log");
+    assert!(matches!(error, EngineError::Log { partition: 0, .. }), "{error:?}");
+    assert!(broker.engine.topic("t").expect("it is there").partitions[0].failure.is_some());
+    let open = OpenConsume { topic: "t".to_owned(), ..OpenConsume::default() };
+    assert!(matches!(broker.engine.open_consume(&open).await, Err(EngineError::Log { .. })));
+}
+
+#[tokio::test]
+async fn a_folder_that_no_topic_owns_is_neither_taken_over_nor_removed() {
+    let (broker, sim) = Broker::simulated().await;
+    let folder = broker.dir.path().join("topics/t");
+    sim.create_dir_all(&folder).expect("it can be made");
+    let error = broker.engine.create_topic(create("t", 1, "os")).await.expect_err("a folder is in the way");
+    assert!(matches!(error, EngineError::FolderInTheWay { .. }), "{error:?}");
+    let broker = broker.restart().await;
+    assert!(sim.exists(&folder).expect("it can be asked"));
+    sim.remove_dir_all(&folder).expect("it is there");
+    broker.topic("t", 1, "os").await;
+}
+
+#[tokio::test]
+async fn a_topic_that_could_not_be_made_is_not_there_afterwards() {
+    for operation in [Operation::Create, Operation::SyncDir, Operation::Write] {
+        for nth in 1..8 {
+            let (broker, sim) = Broker::simulated().await;
+            sim.fail(operation, nth, Fault::NoSpace);
+            let made = broker.engine.create_topic(create("t", 2, "os")).await.is_ok();
+            assert_eq!(broker.engine.topics().len(), usize::from(made));
+            let broker = broker.restart().await;
+            assert_eq!(broker.engine.topics().len(), usize::from(made), "{operation:?} {nth}");
+            if !made {
+                broker.topic("t", 1, "os").await;
+            }
+        }
+    }
+}
