@@ -1,0 +1,63 @@
+//! The settings of a consumer.
+
+use super::{Consumer, Start};
+use crate::{admin::Admin, client::Core, error::Error};
+use std::sync::Arc;
+
+/// Where to read, and from where. From [`crate::Client::consumer`].
+#[derive(Clone, Debug)]
+pub struct ConsumerBuilder {
+    core: Arc<Core>,
+    topic: Arc<str>,
+    start: Start,
+    partitions: Option<Vec<u32>>,
+    until_end: bool,
+}
+
+impl ConsumerBuilder {
+    pub(crate) fn new(core: Arc<Core>, topic: Arc<str>) -> ConsumerBuilder {
+        ConsumerBuilder { core, topic, start: Start::End, partitions: None, until_end: false }
+    }
+
+    /// Where to begin in each partition; at the end, with what comes from now on, when not set.
+    #[must_use]
+    pub fn start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Reads these partitions; all of the topic when not set.
+    #[must_use]
+    pub fn partitions(mut self, partitions: impl IntoIterator<Item = u32>) -> Self {
+        let mut partitions: Vec<u32> = partitions.into_iter().collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        self.partitions = Some(partitions);
+        self
+    }
+
+    /// Reads this partition alone.
+    #[must_use]
+    pub fn partition(self, partition: u32) -> Self {
+        self.partitions([partition])
+    }
+
+    /// Whether the consumer ends once it has read what could be read when it was made; no when not set.
+    #[must_use]
+    pub fn until_end(mut self, until_end: bool) -> Self {
+        self.until_end = until_end;
+        self
+    }
+
+    /// Opens the partitions. Fails with the code `topic_not_found` if there is no such topic, `partition_out_of_range` if it has no such
+    /// partition, and `offset_out_of_range`, with the range, if a partition does not reach from or to the offset that was asked for.
+    pub async fn build(self) -> Result<Consumer, Error> {
+        let topic = Admin::new(Arc::clone(&self.core)).topic(&self.topic).await?;
+        let count = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
+        let partitions = self.partitions.unwrap_or_else(|| (0..count).collect());
+        if let Some(&partition) = partitions.iter().find(|partition| **partition >= count) {
+            return Err(Error::PartitionOutOfRange { topic: self.topic, partition, partitions: count });
+        }
+        Consumer::open(self.core, self.topic, partitions, self.start, self.until_end).await
+    }
+}

@@ -1,0 +1,113 @@
+//! Producing: records become batches, batches travel on one ordered stream for each partition.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `placement` | which partition a record goes to |
+//! | `accumulator` | the open batch of a partition and the full ones behind it |
+//! | `lane` | the task that sends a partition's batches and matches the answers |
+//! | `flight` | batches that were sent and are not answered, and those to be sent again |
+//! | `pending` | the answer that the records of a batch share |
+//!
+//! # What it promises
+//!
+//! A record is acknowledged once the broker says that its topic's durability is met. Until then it is sent again whenever the connection
+//! is lost, up to the delivery timeout, so a record may be stored twice (at least once). Records of one partition are
+//! stored in the order in which they were enqueued, except that a batch which the broker asked to send later can end up behind ones that were
+//! in flight with it; `in_flight(1)` rules that out. When the buffer is full, `enqueue` waits; it never fails for that.
+
+mod accumulator;
+mod builder;
+mod flight;
+mod lane;
+mod pending;
+mod placement;
+mod shared;
+mod stats;
+
+pub use builder::{
+    DEFAULT_BATCH_BYTES, DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT, DEFAULT_IN_FLIGHT, DEFAULT_LINGER, ProducerBuilder,
+};
+pub use pending::Delivery;
+pub use stats::{LatencySummary, ProducerStats};
+
+use crate::{
+    error::Error,
+    record::{Record, RecordPlace},
+};
+use shared::Shared;
+use std::sync::Arc;
+
+/// Sends records to one topic. From [`crate::Client::producer`]. All methods take `&self`; share it in an [`Arc`].
+///
+/// ```no_run
+/// # async fn run(client: millpond::Client) -> Result<(), millpond::Error> {
+/// use millpond::Record;
+///
+/// let producer = client.producer("readings").build().await?;
+/// for celsius in [21.4, 21.5] {
+///     let delivery = producer.enqueue(Record::new(celsius.to_string()).with_key("device-7")).await?;
+///     drop(delivery); // or await it to learn partition and offset
+/// }
+/// producer.close().await?; // everything is stored now, or this says what failed first
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Producer {
+    shared: Arc<Shared>,
+}
+
+impl Producer {
+    /// Puts a record into the open batch of its partition and returns the coming answer. Waits while the buffer is full.
+    ///
+    /// Fails at once, and without effect on other records, if the record is larger than the topic takes, names a partition that is
+    /// not there or cannot be encoded, or if the producer is closed. Dropping the future before it is ready leaves nothing behind.
+    pub async fn enqueue(&self, record: Record) -> Result<Delivery, Error> {
+        match self.shared.try_enqueue(&record)? {
+            Some(delivery) => Ok(delivery),
+            None => self.shared.enqueue(&record).await,
+        }
+    }
+
+    /// Sends a record and waits until it is acknowledged. Records that are sent at the same time share batches.
+    pub async fn send(&self, record: Record) -> Result<RecordPlace, Error> {
+        self.enqueue(record).await?.await
+    }
+
+    /// Waits until everything that was enqueued before is answered; batches that were waiting for more records go at once.
+    ///
+    /// Fails with the first error of any record since the last flush, whether its [`Delivery`] was looked at or dropped.
+    pub async fn flush(&self) -> Result<(), Error> {
+        self.shared.flush().await
+    }
+
+    /// Takes no more records and flushes. Further calls do the same again.
+    pub async fn close(&self) -> Result<(), Error> {
+        self.shared.close();
+        self.flush().await
+    }
+
+    /// What this producer has done so far.
+    pub fn stats(&self) -> ProducerStats {
+        self.shared.stats()
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &str {
+        &self.shared.topic
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.shared.close();
+        let unanswered = self.shared.hurry().len();
+        if unanswered > 0 {
+            tracing::warn!(
+                topic = %self.shared.topic,
+                batches = unanswered,
+                "a producer was dropped before its records were answered; they are sent for as long as the process goes on. Call close"
+            );
+        }
+    }
+}

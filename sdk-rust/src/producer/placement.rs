@@ -1,0 +1,168 @@
+//! Which partition a record goes to.
+
+use super::lane::Lane;
+use crate::{error::Error, record::Record};
+use millpond_protocol::partitioner;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+/// The lanes of a topic and the rule for choosing one. Replaced as a whole when the topic changes.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    /// One for each partition.
+    lanes: Vec<Arc<Lane>>,
+    /// The lane whose records the broker places.
+    by_broker: Arc<Lane>,
+    /// A module of the topic places the records.
+    is_by_broker: bool,
+    sticky: Sticky,
+}
+
+impl Placement {
+    pub(crate) fn new(partitions: u32, is_by_broker: bool) -> Placement {
+        let lane = |partition| Arc::new(Lane::new(partition));
+        let lanes = (0..partitions).map(|partition| lane(Some(partition))).collect();
+        Placement { lanes, by_broker: lane(None), is_by_broker, sticky: Sticky::starting_at(rand::random()) }
+    }
+
+    /// The same lanes, and those of new partitions, under the topic's new rule. Lanes of partitions that are gone (the topic was made
+    /// anew) are closed.
+    pub(crate) fn changed(&self, partitions: u32, is_by_broker: bool) -> Placement {
+        let mut changed = Placement::new(partitions, is_by_broker);
+        for (new, old) in changed.lanes.iter_mut().zip(&self.lanes) {
+            *new = Arc::clone(old);
+        }
+        changed.by_broker = Arc::clone(&self.by_broker);
+        self.lanes.iter().skip(changed.lanes.len()).for_each(|gone| gone.close());
+        changed
+    }
+
+    /// The lane for a record: the partition that it names; else where the topic's module says; else by its key, as Kafka does; else the
+    /// partition whose batch is being filled.
+    pub(crate) fn lane_for(&self, record: &Record, topic: &Arc<str>) -> Result<&Arc<Lane>, Error> {
+        let partitions = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
+        let partition = match record.partition {
+            Some(partition) => partition,
+            None if self.is_by_broker => return Ok(&self.by_broker),
+            None => match &record.key {
+                Some(key) => partitioner::for_key(key, partitions),
+                None => self.sticky.current(partitions),
+            },
+        };
+        let missing = || Error::PartitionOutOfRange { topic: Arc::clone(topic), partition, partitions };
+        self.lanes.get(partition as usize).ok_or_else(missing)
+    }
+
+    /// The batch of this lane takes no more records: the next records without a key fill another one.
+    pub(crate) fn batch_is_full(&self, lane: &Lane) {
+        if let Some(partition) = lane.partition {
+            self.sticky.leave(partition, u32::try_from(self.lanes.len()).unwrap_or(u32::MAX));
+        }
+    }
+
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.lanes.iter().chain(std::iter::once(&self.by_broker))
+    }
+}
+
+/// Records without a key fill one batch after the other, each in another partition (KIP-480), in turn so that all get their share.
+#[derive(Debug)]
+struct Sticky(AtomicU32);
+
+impl Sticky {
+    /// Producers start anywhere, so that many of them do not all fill the same partition.
+    fn starting_at(random: u32) -> Sticky {
+        Sticky(AtomicU32::new(random))
+    }
+
+    fn current(&self, partitions: u32) -> u32 {
+        self.0.load(Relaxed) % partitions.max(1)
+    }
+
+    /// Moves on from `partition`, unless somebody has.
+    fn leave(&self, partition: u32, partitions: u32) {
+        let current = self.0.load(Relaxed);
+        if current % partitions.max(1) == partition {
+            // If it fails, another thread has moved on.
+            let _ = self.0.compare_exchange(current, partition + 1, Relaxed, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPIC: &str = "readings";
+
+    fn choose(placement: &Placement, record: &Record) -> Option<u32> {
+        placement.lane_for(record, &TOPIC.into()).unwrap().partition
+    }
+
+    #[test]
+    fn a_key_goes_where_kafka_puts_it() {
+        let placement = Placement::new(10, false);
+        for key in ["21", "foobar", "a"] {
+            let expected = partitioner::for_key(key.as_bytes(), 10);
+            assert_eq!(choose(&placement, &Record::new("x").with_key(key)), Some(expected));
+        }
+    }
+
+    #[test]
+    fn the_record_s_own_partition_counts_before_everything() {
+        for is_by_broker in [false, true] {
+            let placement = Placement::new(3, is_by_broker);
+            assert_eq!(choose(&placement, &Record::new("x").with_key("k").with_partition(2)), Some(2));
+            let error = placement.lane_for(&Record::new("x").with_partition(3), &TOPIC.into()).unwrap_err();
+            assert_eq!(error.to_string(), "the topic `readings` has no partition 3: it has 3, from 0 to 2");
+            assert_eq!(error.code(), "partition_out_of_range");
+        }
+    }
+
+    #[test]
+    fn a_topic_with_a_module_that_places_leaves_it_to_the_broker() {
+        let placement = Placement::new(3, true);
+        assert_eq!(choose(&placement, &Record::new("x").with_key("k")), None);
+        assert_eq!(choose(&placement, &Record::new("x")), None);
+    }
+
+    #[test]
+    fn records_without_a_key_stay_until_the_batch_is_full_and_then_take_turns() {
+        let placement = Placement::new(3, false);
+        let record = Record::new("x");
+        let mut seen = Vec::new();
+        for _ in 0..6 {
+            let lane = placement.lane_for(&record, &TOPIC.into()).unwrap();
+            assert_eq!(choose(&placement, &record), lane.partition, "stays");
+            seen.push(lane.partition.unwrap());
+            placement.batch_is_full(lane);
+        }
+        assert_eq!(seen[..3], seen[3..]);
+        seen.truncate(3);
+        seen.sort_unstable();
+        assert_eq!(seen, [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_full_batch_elsewhere_moves_nothing() {
+        let placement = Placement::new(3, false);
+        let here = choose(&placement, &Record::new("x")).unwrap();
+        let elsewhere = placement.lanes().find(|lane| lane.partition != Some(here)).unwrap();
+        placement.batch_is_full(elsewhere);
+        assert_eq!(choose(&placement, &Record::new("x")), Some(here));
+    }
+
+    #[test]
+    fn a_change_of_the_topic_keeps_the_lanes() {
+        let before = Placement::new(2, false);
+        let after = before.changed(3, true);
+        assert_eq!(after.lanes().count(), 4);
+        for (old, new) in before.lanes.iter().zip(&after.lanes) {
+            assert!(Arc::ptr_eq(old, new));
+        }
+        assert!(Arc::ptr_eq(&before.by_broker, &after.by_broker));
+        assert_eq!(choose(&after, &Record::new("x")), None);
+    }
+}

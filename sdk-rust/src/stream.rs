@@ -1,0 +1,160 @@
+//! Frames on QUIC streams.
+
+use crate::{
+    connection::{close_reason, lost},
+    error::Error,
+};
+use bytes::{BufMut, Bytes, BytesMut};
+use millpond_protocol::{
+    error::WireError,
+    frame::{CONTROL_PAYLOAD_BYTES_MAX, FrameHeader, HEADER_BYTES, Kind},
+    message::{self, Request, Response},
+};
+use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+
+/// The limit for a control message as frames count it.
+#[expect(clippy::cast_possible_truncation, reason = "a megabyte fits")]
+pub(crate) const CONTROL_BYTES_MAX: u32 = CONTROL_PAYLOAD_BYTES_MAX as u32;
+
+/// One whole frame.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: Kind,
+    pub(crate) payload: Bytes,
+}
+
+/// Puts frames together. The payload is copied once, from the packets into one buffer of its exact size.
+#[derive(Debug)]
+pub(crate) struct FrameReader {
+    stream: RecvStream,
+    /// The header's bytes so far, or none.
+    header: BytesMut,
+    /// The frame whose payload is being read.
+    open: Option<OpenFrame>,
+}
+
+#[derive(Debug)]
+struct OpenFrame {
+    kind: Kind,
+    payload: BytesMut,
+    length: usize,
+}
+
+impl FrameReader {
+    pub(crate) fn new(stream: RecvStream) -> FrameReader {
+        FrameReader { stream, header: BytesMut::with_capacity(HEADER_BYTES), open: None }
+    }
+
+    /// The next frame; none when the broker ended the stream between two frames. A payload over `limit_bytes` is refused before it
+    /// is allocated. Cancel-safe: what was read so far is kept.
+    pub(crate) async fn next(&mut self, limit_bytes: u32) -> Result<Option<Frame>, Error> {
+        loop {
+            if let Some(open) = &mut self.open {
+                if !fill(&mut self.stream, &mut open.payload, open.length).await? {
+                    return Err(Error::Protocol("a stream ended in the middle of a frame".to_owned()));
+                }
+            } else {
+                if !fill(&mut self.stream, &mut self.header, HEADER_BYTES).await? {
+                    return if self.header.is_empty() {
+                        Ok(None)
+                    } else {
+                        Err(Error::Protocol("a stream ended in the middle of a frame's header".to_owned()))
+                    };
+                }
+                let mut bytes = [0; HEADER_BYTES];
+                bytes.copy_from_slice(&self.header);
+                self.header.clear();
+                let header = FrameHeader::decode(bytes, limit_bytes).map_err(|error| Error::Protocol(error.to_string()))?;
+                let length = header.length as usize;
+                self.open = Some(OpenFrame { kind: header.kind, payload: BytesMut::with_capacity(length), length });
+                continue;
+            }
+            if let Some(OpenFrame { kind, payload, .. }) = self.open.take() {
+                return Ok(Some(Frame { kind, payload: payload.freeze() }));
+            }
+        }
+    }
+
+    /// The answer to a request.
+    pub(crate) async fn response(&mut self) -> Result<Response, Error> {
+        match self.next(CONTROL_BYTES_MAX).await? {
+            Some(Frame { kind: Kind::Response, payload }) => {
+                message::decode(&payload).map_err(|error| Error::Protocol(format!("a response is {error}")))
+            }
+            Some(Frame { kind: Kind::Error, payload }) => Err(wire_error(&payload)),
+            Some(Frame { kind, .. }) => Err(Error::Protocol(format!("a frame of kind {kind:?} in place of a response"))),
+            None => Err(ended()),
+        }
+    }
+}
+
+/// Reads until `buffer` has `length` bytes; false if the stream ends before. Cancel-safe, as each read is.
+async fn fill(stream: &mut RecvStream, buffer: &mut BytesMut, length: usize) -> Result<bool, Error> {
+    while buffer.len() < length {
+        let missing = length - buffer.len();
+        let read = stream.read_buf(&mut buffer.limit(missing)).await.map_err(|error| read_failed(&error))?;
+        if read == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// `read_buf` speaks in `io::Error`; quinn's own error is inside.
+fn read_failed(error: &std::io::Error) -> Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<ReadError>()) {
+        Some(ReadError::ConnectionLost(error)) => lost(error.clone()),
+        Some(ReadError::Reset(code)) => {
+            Error::ConnectionLost { reason: format!("the broker reset a stream: {}", close_reason(*code)), cause: None }
+        }
+        _ => Error::ConnectionLost { reason: error.to_string(), cause: None },
+    }
+}
+
+pub(crate) fn write_failed(error: WriteError) -> Error {
+    match error {
+        WriteError::ConnectionLost(error) => lost(error),
+        WriteError::Stopped(code) => {
+            Error::ConnectionLost { reason: format!("the broker stopped a stream: {}", close_reason(code)), cause: None }
+        }
+        other => Error::ConnectionLost { reason: other.to_string(), cause: None },
+    }
+}
+
+/// The error for a stream that the broker ended where more was to come.
+pub(crate) fn ended() -> Error {
+    Error::ConnectionLost { reason: "the broker ended a stream".to_owned(), cause: None }
+}
+
+/// What an error frame says.
+pub(crate) fn wire_error(payload: &[u8]) -> Error {
+    match message::decode::<WireError>(payload) {
+        Ok(error) => Error::Broker(error),
+        Err(error) => Error::Protocol(format!("an error is {error}")),
+    }
+}
+
+/// A frame's header and payload, to be written without copying the payload.
+pub(crate) fn frame(kind: Kind, payload: Bytes) -> [Bytes; 2] {
+    // Whoever makes payloads keeps them far below 4 GiB: batches have limits of their own, control messages are small.
+    let length = u32::try_from(payload.len()).unwrap_or_else(|_| unreachable!("a frame of {} bytes", payload.len()));
+    [Bytes::copy_from_slice(&FrameHeader { kind, length }.encode()), payload]
+}
+
+pub(crate) async fn write_frame(stream: &mut SendStream, kind: Kind, payload: Bytes) -> Result<(), WriteError> {
+    stream.write_all_chunks(&mut frame(kind, payload)).await
+}
+
+/// How long a stream may have to wait for another one to end.
+const STREAM_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Opens a stream and sends the request on it. After an error nothing has reached the broker.
+pub(crate) async fn request(connection: &quinn::Connection, request: &Request) -> Result<(SendStream, FrameReader), Error> {
+    let opening = tokio::time::timeout(STREAM_WAIT_MAX, connection.open_bi());
+    let (mut send, receive) = opening.await.map_err(|_| Error::TooManyStreams { after: STREAM_WAIT_MAX })?.map_err(lost)?;
+    let payload = Bytes::from(message::encode(request));
+    write_frame(&mut send, Kind::Request, payload).await.map_err(write_failed)?;
+    Ok((send, FrameReader::new(receive)))
+}
