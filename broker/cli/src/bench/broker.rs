@@ -1,0 +1,82 @@
+//! The broker that is measured: a process of its own with the settings that everybody gets, on a folder that goes away.
+
+use super::{BenchError, child::Child, error::READ_MODULE, plan::Case};
+use bytes::Bytes;
+use millpond::{AttachPoint, AttachTransform, Client, CreateTopic, Durability, TopicConfig};
+use std::{collections::BTreeMap, ffi::OsString, fs, path::PathBuf};
+
+/// What the transform is called on the broker.
+const MODULE: &str = "bench-filter";
+
+/// A running broker and a client that is connected to it.
+#[derive(Debug)]
+pub(super) struct Broker {
+    pub(super) client: Client,
+    _process: Child,
+}
+
+impl Broker {
+    /// Starts `millpond serve` on `folder` and connects to it.
+    pub(super) async fn start(folder: PathBuf) -> Result<Broker, BenchError> {
+        let data = folder.join("data").into_os_string();
+        let listen = ["--quic-listen", "127.0.0.1:0"].map(OsString::from);
+        let arguments = ["serve", "--data-dir"].map(OsString::from).into_iter().chain([data]).chain(listen).collect();
+        let (process, url) = Child::start("broker", arguments, folder, find_url).await?;
+        let client = Client::connect(&url).await?;
+        Ok(Broker { client, _process: process })
+    }
+
+    /// Uploads the transform for `produce_100b_filter`.
+    pub(super) async fn deploy(&self, module: PathBuf) -> Result<(), BenchError> {
+        let wasm = fs::read(&module).map_err(|source| BenchError::File { action: READ_MODULE, path: module, source })?;
+        self.client.admin().deploy_module(MODULE, Bytes::from(wasm)).await?;
+        Ok(())
+    }
+
+    /// A new topic for one round of a case, called as the case.
+    pub(super) async fn create_topic(&self, case: Case, durability: Durability, partitions: u32) -> Result<(), BenchError> {
+        let config = TopicConfig { durability, ..TopicConfig::default() };
+        let topic = CreateTopic { name: case.name().to_owned(), partitions, config };
+        self.client.admin().create_topic(topic).await?;
+        if case == Case::Produce100bFilter {
+            let topic = case.name().to_owned();
+            let attach = AttachTransform { topic, module: MODULE.to_owned(), on: AttachPoint::Produce, params: BTreeMap::new() };
+            self.client.admin().attach(attach).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the topic, so that what it left in the page cache is not written during the next measurement.
+    pub(super) async fn delete_topic(&self, case: Case) -> Result<(), BenchError> {
+        self.client.admin().delete_topic(case.name()).await?;
+        Ok(())
+    }
+
+    /// Records that came into the topic. Where a transform left records out, offsets tell less, so its own count is taken.
+    pub(super) async fn records(&self, case: Case) -> Result<u64, BenchError> {
+        let topic = self.client.admin().topic(case.name()).await?;
+        Ok(match topic.attachments.first() {
+            Some(transform) => transform.records_in,
+            None => topic.partitions.iter().map(|partition| partition.high_watermark.unsigned_abs()).sum(),
+        })
+    }
+}
+
+fn find_url(line: &str) -> Option<String> {
+    let at = line.find("millpond://")?;
+    line[at..].split_whitespace().next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_is_found_wherever_it_stands_in_the_line() {
+        assert_eq!(
+            find_url("ready: millpond://127.0.0.1:9440?fp=sha256:ab now"),
+            Some("millpond://127.0.0.1:9440?fp=sha256:ab".to_owned())
+        );
+        assert_eq!(find_url("starting"), None);
+    }
+}

@@ -1,0 +1,235 @@
+//! `millpond bench`: the limits of this machine, and Millpond against them, in one run.
+//!
+//! # What it promises
+//!
+//! - Each number of Millpond's stands beside the limit that it can't pass, measured in the same minute, in the same folder, with
+//!   the same two processes on the same cores; the ratio of the two says more about Millpond than the number does.
+//! - A limit and its cases take turns in several rounds, and the median of the rounds counts: on a shared machine a single run can be off by
+//!   a factor of two.
+//! - Records go through the SDK as a user's would: `enqueue` for throughput, with the producer's defaults, `send` for latency, without linger. A throughput case
+//!   has 3 partitions, a latency case one. Every acknowledged record is looked for on the broker; one that is missing
+//!   fails the run.
+//! - Nothing stays behind: broker, peer and folder go when the run ends, by Ctrl-C as well.
+//!
+//! # How the limits are measured
+//!
+//! | limit | is |
+//! |---|---|
+//! | `quinn_mb_s` | bulk transfer over one connection of raw quinn, half of the rounds in each direction, until all has arrived |
+//! | `quinn_ping_*` | 1 KiB there and 16 bytes back, one after the other on one open stream: a producer keeps its stream open, too |
+//! | `seq_write_mb_s` | 1 MiB writes to a new file, one fdatasync at the end, which is part of the time |
+//! | `fdatasync_*` | 4 KiB appended and flushed, one after the other |
+//!
+//! | module | holds |
+//! |---|---|
+//! | `plan` | the cases, what each is held against, how long all takes |
+//! | `rounds` | the order of the measurements |
+//! | `raw`, `disk` | the limits |
+//! | `broker`, `child` | the broker as a process of its own |
+//! | `produce`, `consume`, `latency` | the cases |
+//! | `payload` | what is sent |
+//! | `samples`, `report` | numbers, medians, table and JSON |
+
+mod broker;
+mod child;
+mod consume;
+mod disk;
+mod error;
+mod latency;
+mod payload;
+mod plan;
+mod produce;
+mod raw;
+mod report;
+mod rounds;
+mod samples;
+
+pub(crate) use error::BenchError;
+
+use crate::{failure::Outcome, output};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use plan::{Case, Plan};
+use report::Report;
+use rounds::Rounds;
+use std::{
+    env, fs, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+    thread,
+};
+use tempfile::TempDir;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+
+/// What `millpond bench` can be told.
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// Take less than 40 seconds, in short rounds
+    #[arg(long)]
+    quick: bool,
+    /// How the results are written
+    #[arg(short = 'o', long, value_name = "FORMAT", value_enum, default_value_t = OutputFormat::Table)]
+    output: OutputFormat,
+    /// Measure in a temporary folder in this one: on the disk that matters to you [default: the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Measure these cases alone, and the limits
+    #[arg(long, value_name = "CASE", num_args = 1.., value_enum)]
+    only: Vec<Case>,
+    /// The transform for the case that has one [default: plugins/dist/drop-idle.wasm]
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    /// Seconds that each throughput measurement takes in each round [default: 3, or 0.7 with --quick]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    seconds: Option<f64>,
+    /// Serve the raw measurements of another bench process
+    #[arg(long, hide = true)]
+    raw_peer: bool,
+}
+
+/// How the results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    /// Columns, for a person
+    Table,
+    /// One JSON document: {"limits":{…},"results":[…]}
+    Json,
+}
+
+/// Measures, and prints what it found.
+pub(crate) async fn run(args: BenchArgs) -> Outcome {
+    if args.raw_peer {
+        return Ok(raw::serve().await?);
+    }
+    // On a worker, where the tasks of quinn and of the SDK run: otherwise each packet would wake another thread, and a latency would be
+    // mostly that.
+    let mut task = JoinSet::new();
+    task.spawn(measure(args));
+    let report = tokio::select! {
+        Some(outcome) = task.join_next() => match outcome {
+            Ok(report) => report?,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
+        interrupted = interrupted() => {
+            // Waits until processes and folder are gone.
+            task.shutdown().await;
+            return Err(interrupted.into());
+        }
+    };
+    output::print(&report)
+}
+
+async fn measure(args: BenchArgs) -> Result<String, BenchError> {
+    let mut cases = if args.only.is_empty() { Case::ALL.to_vec() } else { args.only.clone() };
+    let module = find_module(&args, &cases)?;
+    if module.is_none() {
+        cases.retain(|case| *case != Case::Produce100bFilter);
+    }
+    let folder = temporary_folder(args.data_dir.as_deref())?;
+    if disk::is_in_memory(folder.path()) {
+        note(&format!(
+            "{} is in memory: what it says about the disk means nothing; choose another with --data-dir",
+            folder.path().display()
+        ));
+    }
+    let plan = if args.quick { Plan::QUICK } else { Plan::FULL };
+    let plan = args.seconds.map_or(plan, |seconds| plan.with_seconds(seconds));
+    let samples = Rounds::prepare(folder.path().to_owned(), plan, cases, module).await?.run().await?;
+    let report = Report::new(&samples, if args.only.is_empty() { &Case::ALL } else { &args.only });
+    Ok(match args.output {
+        OutputFormat::Json => report.json(),
+        OutputFormat::Table => report.words(&heading(plan, folder.path())),
+    })
+}
+
+/// The transform that was named, or the demo's. Without the demo's the case is left out, unless it was asked for.
+fn find_module(args: &BenchArgs, cases: &[Case]) -> Result<Option<PathBuf>, BenchError> {
+    if !cases.contains(&Case::Produce100bFilter) {
+        return Ok(None);
+    }
+    let found = match &args.plugin {
+        Some(named) => Some(named.clone()),
+        None => default_modules().into_iter().find(|path| path.is_file()),
+    };
+    match found {
+        None if args.only.contains(&Case::Produce100bFilter) => {
+            let source = io::Error::from(io::ErrorKind::NotFound);
+            Err(BenchError::File { action: error::READ_MODULE, path: DEFAULT_MODULE.into(), source })
+        }
+        None => {
+            note(&format!("produce_100b_filter is left out: there is no {DEFAULT_MODULE}; build it with `make plugins`"));
+            Ok(None)
+        }
+        found => Ok(found),
+    }
+}
+
+/// Under the current folder, or under the repository that the binary was built in.
+fn default_modules() -> Vec<PathBuf> {
+    let built_in = env::current_exe().ok().and_then(|binary| Some(binary.parent()?.parent()?.parent()?.join(DEFAULT_MODULE)));
+    [Some(PathBuf::from(DEFAULT_MODULE)), built_in].into_iter().flatten().collect()
+}
+
+const DEFAULT_MODULE: &str = "plugins/dist/drop-idle.wasm";
+
+fn temporary_folder(parent: Option<&Path>) -> Result<TempDir, BenchError> {
+    let parent = parent.map_or_else(env::temp_dir, Path::to_owned);
+    let create = || {
+        fs::create_dir_all(&parent)?;
+        tempfile::Builder::new().prefix("millpond-bench-").tempdir_in(&parent)
+    };
+    create().map_err(|source| BenchError::File { action: "create a folder in", path: parent.clone(), source })
+}
+
+fn heading(plan: Plan, folder: &Path) -> String {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "millpond {} on {cores} cores, in {}; {} rounds, {:.1} s for each throughput, {:.1} s for each latency",
+        env!("CARGO_PKG_VERSION"),
+        folder.parent().unwrap_or(folder).display(),
+        plan.rounds,
+        plan.throughput.as_secs_f64(),
+        plan.latency.as_secs_f64()
+    )
+}
+
+/// Ends when a person, or a supervisor, wants it to end.
+async fn interrupted() -> BenchError {
+    let signals = signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
+    match signals {
+        Ok((mut interrupt, mut terminate)) => {
+            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+        }
+        // Signals then end the process as they always do.
+        Err(error) => {
+            tracing::warn!(%error, "an interrupted bench will leave its folder behind");
+            std::future::pending::<()>().await;
+        }
+    }
+    BenchError::Interrupted
+}
+
+/// On a terminal, on stderr; nothing in a pipe.
+fn progress_bar(steps: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr()).with_style(style)
+}
+
+fn note(text: &str) {
+    // Nobody can be told that stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "note: {text}");
+}
+
+/// From a tenth of a second, below which the numbers are noise, to a minute.
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=60.0).contains(&seconds) => Ok(seconds),
+        _ => Err("it is a number from 0.1 to 60".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! What is measured, and for how long.
+
+use super::samples::{Limits, Sample};
+use clap::{ValueEnum, builder::PossibleValue};
+use std::time::Duration;
+
+/// One thing that Millpond is measured at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Case {
+    /// Records of 1 KiB into a topic with durability `os`.
+    Produce1kOs,
+    /// The same with durability `sync`.
+    Produce1kSync,
+    /// Reading them back from the beginning.
+    Consume1k,
+    /// Records of 100 bytes (readings in JSON) into a topic with durability `os`.
+    Produce100bOs,
+    /// The same records, with a transform on the topic.
+    Produce100bFilter,
+    /// One record of 1 KiB at a time: from `send` to its acknowledgement, durability `os`.
+    AckLatencyOs,
+    /// The same with durability `sync`.
+    AckLatencySync,
+    /// From `send` to the record in a consumer's hand, at a low and fixed rate, durability `os`.
+    EndToEndOs,
+}
+
+/// What a result's ratio is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// A share of the limit: 1 is all that the machine gives, more is better.
+    Share,
+    /// A multiple of the limit: 1 is all that the machine asks, less is better.
+    Multiple,
+}
+
+impl Case {
+    /// All, in the order in which they are shown.
+    pub(super) const ALL: [Case; 8] = [
+        Case::Produce1kOs,
+        Case::Produce1kSync,
+        Case::Consume1k,
+        Case::Produce100bOs,
+        Case::Produce100bFilter,
+        Case::AckLatencyOs,
+        Case::AckLatencySync,
+        Case::EndToEndOs,
+    ];
+
+    /// As on the command line and in the results.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Case::Produce1kOs => "produce_1k_os",
+            Case::Produce1kSync => "produce_1k_sync",
+            Case::Consume1k => "consume_1k",
+            Case::Produce100bOs => "produce_100b_os",
+            Case::Produce100bFilter => "produce_100b_filter",
+            Case::AckLatencyOs => "ack_latency_os",
+            Case::AckLatencySync => "ack_latency_sync",
+            Case::EndToEndOs => "end_to_end_os",
+        }
+    }
+
+    /// What it is held against, in words.
+    pub(super) const fn limit_name(self) -> &'static str {
+        match self {
+            Case::Produce1kOs | Case::Consume1k | Case::Produce100bOs => "raw quinn",
+            Case::Produce1kSync => "sequential write",
+            Case::Produce100bFilter => "produce_100b_os",
+            Case::AckLatencyOs | Case::EndToEndOs => "quinn ping",
+            Case::AckLatencySync => "fdatasync + ping",
+        }
+    }
+
+    pub(super) const fn meaning(self) -> Meaning {
+        match self {
+            Case::AckLatencyOs | Case::AckLatencySync | Case::EndToEndOs => Meaning::Multiple,
+            _ => Meaning::Share,
+        }
+    }
+
+    /// The number of a sample that is held against the limit: MB/s, records a second for the filter, or the median latency.
+    pub(super) const fn measured(self, sample: &Sample) -> Option<f64> {
+        match self {
+            Case::Produce100bFilter => sample.records_s,
+            Case::AckLatencyOs | Case::AckLatencySync | Case::EndToEndOs => sample.p50_us,
+            _ => sample.mb_s,
+        }
+    }
+
+    /// The limit, in the unit of [`Case::measured`]. `unfiltered` is the result of `produce_100b_os`.
+    pub(super) fn limit(self, limits: &Limits, unfiltered: &Sample) -> Option<f64> {
+        match self {
+            Case::Produce1kOs | Case::Consume1k | Case::Produce100bOs => limits.quinn_mb_s,
+            Case::Produce1kSync => limits.seq_write_mb_s,
+            Case::Produce100bFilter => unfiltered.records_s,
+            Case::AckLatencyOs | Case::EndToEndOs => limits.quinn_ping_p50_us,
+            Case::AckLatencySync => Some(limits.fdatasync_p50_us? + limits.quinn_ping_p50_us?),
+        }
+    }
+}
+
+impl ValueEnum for Case {
+    fn value_variants<'a>() -> &'a [Case] {
+        &Case::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
+}
+
+/// How often and how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    /// Each limit and each case is measured once in every round, next to each other.
+    pub(super) rounds: usize,
+    /// How long one throughput measurement produces.
+    pub(super) throughput: Duration,
+    /// How long one latency measurement goes on.
+    pub(super) latency: Duration,
+}
+
+impl Plan {
+    /// `--quick`: all of it in less than 40 seconds.
+    pub(super) const QUICK: Plan = Plan { rounds: 3, throughput: Duration::from_millis(700), latency: Duration::from_millis(400) };
+
+    /// About three minutes.
+    pub(super) const FULL: Plan = Plan { rounds: 5, throughput: Duration::from_secs(3), latency: Duration::from_millis(1500) };
+
+    /// With throughput measurements of this length.
+    pub(super) fn with_seconds(self, seconds: f64) -> Plan {
+        Plan { throughput: Duration::from_secs_f64(seconds), ..self }
+    }
+}

@@ -1,0 +1,167 @@
+//! The results: as a table for a person, as JSON for a program.
+
+use super::{
+    plan::{Case, Meaning},
+    samples::{Limits, Sample, Samples},
+};
+use crate::output::{Row, table, thousands};
+use serde::Serialize;
+
+/// All results of a run.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    limits: Limits,
+    results: Vec<CaseResult>,
+}
+
+/// One case beside its limit.
+#[derive(Debug, Serialize)]
+struct CaseResult {
+    #[serde(serialize_with = "as_name")]
+    name: Case,
+    mb_s: Option<f64>,
+    records_s: Option<f64>,
+    p50_us: Option<f64>,
+    p99_us: Option<f64>,
+    limit: Option<f64>,
+    ratio: Option<f64>,
+}
+
+impl Report {
+    /// The medians of all rounds, for these cases.
+    pub(super) fn new(samples: &Samples, cases: &[Case]) -> Report {
+        let limits = samples.limits();
+        let unfiltered = samples.case(Case::Produce100bOs);
+        let results = cases.iter().map(|case| CaseResult::new(*case, &samples.case(*case), &limits, &unfiltered)).collect();
+        Report { limits: limits.rounded(), results }
+    }
+
+    /// `{"limits":{…},"results":[…]}`, with null for what does not apply.
+    pub(super) fn json(&self) -> String {
+        let text = serde_json::to_string_pretty(self);
+        text.unwrap_or_else(|error| unreachable!("numbers and names always serialise: {error}")) + "\n"
+    }
+
+    /// For reading: the limits, the results, and what the ratios mean. `heading` says how it was measured.
+    pub(super) fn words(&self, heading: &str) -> String {
+        let (limits, results) = (table(&self.limits.rows()), table(&self.results));
+        let remark = match self.limits {
+            Limits { quinn_mb_s: Some(network), seq_write_mb_s: Some(disk), .. } if network < disk => {
+                format!("The disk is faster than QUIC here: produce_1k_sync can reach {:.2} of its limit at most.\n", network / disk)
+            }
+            _ => String::new(),
+        };
+        format!("{heading}\n\n{limits}\n{results}\n{LEGEND}{remark}")
+    }
+}
+
+/// What a person has to know to read the ratios.
+const LEGEND: &str = "\
+share: how much of the limit Millpond reaches; 1.00 is all that the machine gives, more is better
+times: how many times the limit Millpond takes, at the median; less is better
+MB are 10^6 bytes of values. Each number is the median of the rounds. p50 and p99 of produce_* are acknowledgements under full load.
+";
+
+impl Row for CaseResult {
+    const HEADINGS: &'static [&'static str] = &["CASE", ">MB/S", ">RECORDS/S", ">P50 us", ">P99 us", ">LIMIT", "OF", ">RATIO", ""];
+
+    fn cells(&self) -> Vec<String> {
+        let case = self.name;
+        let (unit, meaning) = match case.meaning() {
+            Meaning::Share if case == Case::Produce100bFilter => ("records/s", "share"),
+            Meaning::Share => ("MB/s", "share"),
+            Meaning::Multiple => ("us", "times"),
+        };
+        vec![
+            case.name().to_owned(),
+            shown(self.mb_s),
+            shown(self.records_s),
+            shown(self.p50_us),
+            shown(self.p99_us),
+            shown(self.limit),
+            format!("{unit} {}", case.limit_name()),
+            self.ratio.map_or_else(|| NOTHING.to_owned(), |ratio| format!("{ratio:.2}")),
+            meaning.to_owned(),
+        ]
+    }
+}
+
+/// One limit, for reading.
+#[derive(Serialize)]
+struct LimitRow {
+    what: &'static str,
+    mb_s: Option<f64>,
+    p50_us: Option<f64>,
+    p99_us: Option<f64>,
+}
+
+impl Row for LimitRow {
+    const HEADINGS: &'static [&'static str] = &["LIMIT OF THIS MACHINE", ">MB/S", ">P50 us", ">P99 us"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.what.to_owned(), shown(self.mb_s), shown(self.p50_us), shown(self.p99_us)]
+    }
+}
+
+impl CaseResult {
+    fn new(case: Case, sample: &Sample, limits: &Limits, unfiltered: &Sample) -> CaseResult {
+        let limit = case.limit(limits, unfiltered);
+        let ratio = case.measured(sample).zip(limit).filter(|(_, limit)| *limit > 0.0).map(|(measured, limit)| measured / limit);
+        CaseResult {
+            name: case,
+            mb_s: sample.mb_s.map(rounded),
+            records_s: sample.records_s.map(rounded),
+            p50_us: sample.p50_us.map(rounded),
+            p99_us: sample.p99_us.map(rounded),
+            limit: limit.map(rounded),
+            ratio: ratio.map(rounded),
+        }
+    }
+}
+
+impl Limits {
+    fn rounded(self) -> Limits {
+        Limits {
+            quinn_mb_s: self.quinn_mb_s.map(rounded),
+            seq_write_mb_s: self.seq_write_mb_s.map(rounded),
+            fdatasync_p50_us: self.fdatasync_p50_us.map(rounded),
+            fdatasync_p99_us: self.fdatasync_p99_us.map(rounded),
+            quinn_ping_p50_us: self.quinn_ping_p50_us.map(rounded),
+            quinn_ping_p99_us: self.quinn_ping_p99_us.map(rounded),
+        }
+    }
+
+    fn rows(&self) -> [LimitRow; 4] {
+        let throughput = |what, mb_s| LimitRow { what, mb_s, p50_us: None, p99_us: None };
+        let latency = |what, p50_us, p99_us| LimitRow { what, mb_s: None, p50_us, p99_us };
+        [
+            throughput("raw quinn: one connection, two processes", self.quinn_mb_s),
+            throughput("sequential write: 1 MiB each, one fdatasync at the end", self.seq_write_mb_s),
+            latency("fdatasync: write 4 KiB and flush", self.fdatasync_p50_us, self.fdatasync_p99_us),
+            latency("quinn ping: 1 KiB and 16 bytes back, on an open stream", self.quinn_ping_p50_us, self.quinn_ping_p99_us),
+        ]
+    }
+}
+
+/// Three decimals are more than the noise leaves.
+fn rounded(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
+/// A number for reading: one decimal for the small ones.
+fn shown(value: Option<f64>) -> String {
+    match value {
+        None => NOTHING.to_owned(),
+        Some(value) if value < 100.0 => format!("{value:.1}"),
+        #[expect(clippy::cast_possible_truncation, reason = "far below 2^63")]
+        Some(value) => thousands(value.round() as i64),
+    }
+}
+
+/// Stands for a number that does not apply.
+const NOTHING: &str = "-";
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn as_name<S: serde::Serializer>(case: &Case, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(case.name())
+}

@@ -1,0 +1,199 @@
+//! The measurements, round after round. A limit and what is held against it are measured right after each other, because a
+//! machine's speed drifts: other guests on the same host, the disk's own housekeeping, the clock.
+
+use super::{
+    BenchError,
+    broker::Broker,
+    child::Child,
+    consume::consume,
+    disk, latency,
+    payload::Values,
+    plan::{Case, Plan},
+    produce::{PARTITIONS, produce},
+    raw::{self, RawClient},
+    samples::{Samples, Throughput},
+};
+use indicatif::ProgressBar;
+use millpond::Durability;
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+use tokio::time::timeout;
+
+/// On top of ten times what a measurement is given. What takes longer hangs.
+const STEP_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// Written once before the first round, to learn how much this disk takes in the time that a measurement has.
+const CALIBRATION_BYTES: usize = 32 << 20;
+
+/// Bounds on the sequential write of one round.
+const SEQUENTIAL_BYTES_MIN: usize = 8 << 20;
+const SEQUENTIAL_BYTES_MAX: usize = 2 << 30;
+
+/// Steps of [`Rounds::round`] that the progress bar counts.
+const STEPS_IN_A_ROUND: u64 = 13;
+
+/// Everything that is up and ready.
+pub(super) struct Rounds {
+    raw: RawClient,
+    broker: Broker,
+    plan: Plan,
+    cases: Vec<Case>,
+    folder: PathBuf,
+    large: Values,
+    small: Values,
+    sequential_bytes: usize,
+    progress: ProgressBar,
+    samples: Samples,
+    /// Dropped last, as the connection to it goes first.
+    _raw_peer: Child,
+}
+
+impl Rounds {
+    /// Starts the broker and the raw peer in `folder`. Without a `module` the filter can't be measured.
+    pub(super) async fn prepare(folder: PathBuf, plan: Plan, cases: Vec<Case>, module: Option<PathBuf>) -> Result<Rounds, BenchError> {
+        let arguments = ["bench", "--raw-peer"].map(OsString::from).to_vec();
+        let (raw_peer, address) = Child::start("raw-peer", arguments, folder.clone(), raw::find_address).await?;
+        let raw = RawClient::connect(&address).await?;
+        let broker = Broker::start(folder.clone()).await?;
+        if let Some(module) = module {
+            broker.deploy(module).await?;
+        }
+        let (large, small) = (Values::large(), Values::small());
+        Ok(Rounds {
+            raw,
+            broker,
+            plan,
+            cases,
+            folder,
+            large,
+            small,
+            sequential_bytes: CALIBRATION_BYTES,
+            progress: super::progress_bar(STEPS_IN_A_ROUND * plan.rounds as u64),
+            samples: Samples::default(),
+            _raw_peer: raw_peer,
+        })
+    }
+
+    /// Measures everything.
+    pub(super) async fn run(mut self) -> Result<Samples, BenchError> {
+        let calibration = self.write_sequentially().await?;
+        self.sequential_bytes = bytes_in(&calibration, self.plan.throughput);
+        // Windows and caches open on the way; what it says is not kept.
+        self.raw.send(&self.large, self.plan.throughput / 4).await?;
+        for _ in 0..self.plan.rounds {
+            self.round().await?;
+        }
+        self.progress.finish_and_clear();
+        Ok(self.samples)
+    }
+
+    async fn round(&mut self) -> Result<(), BenchError> {
+        self.bulk().await?;
+        self.synced().await?;
+        self.small_records().await?;
+        self.latencies().await
+    }
+
+    /// Raw transfer in both directions beside producing and consuming.
+    async fn bulk(&mut self) -> Result<(), BenchError> {
+        let up = self.step("raw quinn, sending", self.raw.send(&self.large, self.plan.throughput)).await?;
+        self.samples.quinn_mb_s.push(up.mb_s());
+        let mut bytes = up.bytes;
+        if self.wants(Case::Produce1kOs) || self.wants(Case::Consume1k) {
+            let case = Case::Produce1kOs;
+            self.broker.create_topic(case, Durability::Os, PARTITIONS).await?;
+            let produced = self.step(case.name(), produce(&self.broker, case, &self.large, self.plan.throughput)).await?;
+            self.samples.add(case, produced.sample);
+            bytes = produced.stored * self.large.value_bytes() as u64;
+            if self.wants(Case::Consume1k) {
+                let consumed = self.step(Case::Consume1k.name(), consume(&self.broker, case, produced.stored)).await?;
+                self.samples.add(Case::Consume1k, consumed);
+            }
+            self.broker.delete_topic(case).await?;
+        }
+        let down = self.step("raw quinn, receiving", self.raw.receive(bytes)).await?;
+        self.samples.quinn_mb_s.push(down.mb_s());
+        Ok(())
+    }
+
+    /// The disk beside producing with a flush before each acknowledgement.
+    async fn synced(&mut self) -> Result<(), BenchError> {
+        let written = self.write_sequentially().await?;
+        self.samples.seq_write_mb_s.push(written.mb_s());
+        let case = Case::Produce1kSync;
+        if self.wants(case) {
+            self.broker.create_topic(case, Durability::Sync, PARTITIONS).await?;
+            let produced = self.step(case.name(), produce(&self.broker, case, &self.large, self.plan.throughput)).await?;
+            self.samples.add(case, produced.sample);
+            self.broker.delete_topic(case).await?;
+        }
+        Ok(())
+    }
+
+    /// The same small records without and with a transform.
+    async fn small_records(&mut self) -> Result<(), BenchError> {
+        let filtered = self.wants(Case::Produce100bFilter);
+        for (case, wanted) in [(Case::Produce100bOs, filtered || self.wants(Case::Produce100bOs)), (Case::Produce100bFilter, filtered)] {
+            if wanted {
+                self.broker.create_topic(case, Durability::Os, PARTITIONS).await?;
+                let produced = self.step(case.name(), produce(&self.broker, case, &self.small, self.plan.throughput)).await?;
+                self.samples.add(case, produced.sample);
+                self.broker.delete_topic(case).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ping and flush beside single records.
+    async fn latencies(&mut self) -> Result<(), BenchError> {
+        let duration = self.plan.latency;
+        let pings = self.step("quinn ping", self.raw.ping(&self.large, duration)).await?;
+        self.samples.quinn_ping_us.push(pings.p50_p99_us());
+        for (case, durability) in [(Case::AckLatencyOs, Durability::Os), (Case::EndToEndOs, Durability::Os)] {
+            self.latency(case, durability).await?;
+        }
+        let (folder, values) = (self.folder.clone(), self.large.clone());
+        let flushes = self.step("fdatasync", disk::flush_repeatedly(folder, values, duration)).await?;
+        self.samples.fdatasync_us.push(flushes.p50_p99_us());
+        self.latency(Case::AckLatencySync, Durability::Sync).await
+    }
+
+    async fn latency(&mut self, case: Case, durability: Durability) -> Result<(), BenchError> {
+        if !self.wants(case) {
+            return Ok(());
+        }
+        // One partition: there is one record under way.
+        self.broker.create_topic(case, durability, 1).await?;
+        let (broker, values, duration) = (&self.broker, &self.large, self.plan.latency);
+        let latencies = if case == Case::EndToEndOs {
+            self.step(case.name(), latency::end_to_end(broker, case, values, duration)).await?
+        } else {
+            self.step(case.name(), latency::acknowledgements(broker, case, values, duration)).await?
+        };
+        self.samples.add(case, latencies);
+        self.broker.delete_topic(case).await
+    }
+
+    async fn write_sequentially(&self) -> Result<Throughput, BenchError> {
+        let (folder, values, bytes) = (self.folder.clone(), self.large.clone(), self.sequential_bytes);
+        self.step("sequential write", disk::blocking(move || disk::write_sequentially(&folder, &values, bytes))).await
+    }
+
+    /// Says what is measured, and bounds how long it may take.
+    async fn step<T>(&self, what: &'static str, work: impl Future<Output = Result<T, BenchError>>) -> Result<T, BenchError> {
+        self.progress.set_message(what);
+        let limit = STEP_TIMEOUT + self.plan.throughput * 10;
+        let outcome = timeout(limit, work).await;
+        self.progress.inc(1);
+        outcome.unwrap_or(Err(BenchError::Stuck { what, limit }))
+    }
+
+    fn wants(&self, case: Case) -> bool {
+        self.cases.contains(&case)
+    }
+}
+
+/// What goes through in this time at this speed, within bounds.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the bounds right behind")]
+fn bytes_in(throughput: &Throughput, duration: Duration) -> usize {
+    ((throughput.mb_s() * 1e6 * duration.as_secs_f64()) as usize).clamp(SEQUENTIAL_BYTES_MIN, SEQUENTIAL_BYTES_MAX)
+}

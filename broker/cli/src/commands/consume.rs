@@ -1,0 +1,231 @@
+//! `millpond consume`: records become lines.
+//!
+//! Output is written in large blocks while records come fast, and at once when none are waiting, so that a live tail shows each
+//! record as it comes. Memory is bounded by the SDK's read-ahead and by the few blocks that wait for stdout.
+
+use crate::{
+    connection::ClientArgs,
+    failure::{Failure, Outcome},
+    json_line::{self, Place},
+    output::counted,
+    progress::RecordProgress,
+    stdout::{BLOCK_BYTES, StdoutWriter},
+};
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use millpond::{Client, ConsumedRecord, Consumer, Start};
+use std::{
+    future::{Future, poll_fn},
+    io::{self, IsTerminal},
+    pin::pin,
+    task::Poll,
+};
+use tokio::signal::{
+    ctrl_c,
+    unix::{SignalKind, signal},
+};
+
+/// Arguments of `millpond consume`.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ConsumeArgs {
+    /// The topic
+    topic: String,
+    /// Begin with the first record that is still there
+    #[arg(long, conflicts_with = "from")]
+    from_beginning: bool,
+    /// Where to begin: beginning, end, offset:N, time:2026-01-01T00:00:00Z or time:MILLISECONDS [default: end]
+    #[arg(long, value_name = "PLACE", value_parser = parse_start)]
+    from: Option<Start>,
+    /// Only this partition; may be repeated
+    #[arg(long, short = 'p', value_name = "N")]
+    partition: Vec<u32>,
+    /// Stop at what is the end when the command starts, instead of waiting for more
+    #[arg(long)]
+    until_end: bool,
+    /// Stop after this many records
+    #[arg(long, short = 'n', value_name = "N")]
+    max: Option<u64>,
+    /// How records are printed: text (the value, as it is, and a line break) or jsonl (see below)
+    #[arg(long, short = 'o', value_name = "FORMAT", value_enum, default_value_t = Format::Text, hide_possible_values = true)]
+    output: Format,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// How records are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The value as it is, and a line break
+    Text,
+    /// {"topic","partition","offset","timestamp","key","value","headers"}
+    Jsonl,
+}
+
+/// Why there is nothing more to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Enough,
+    Interrupted,
+    /// Nobody reads stdout any more, or it can't be written to.
+    OutputClosed,
+}
+
+/// Runs `millpond consume`.
+pub(crate) async fn run(arguments: ConsumeArgs) -> Outcome {
+    arguments.client.with(async |client| consume(&arguments, client).await).await
+}
+
+async fn consume(arguments: &ConsumeArgs, client: &Client) -> Outcome {
+    let start = if arguments.from_beginning { Start::Beginning } else { arguments.from.unwrap_or(Start::End) };
+    let mut builder = client.consumer(arguments.topic.as_str()).start(start).until_end(arguments.until_end);
+    if !arguments.partition.is_empty() {
+        builder = builder.partitions(arguments.partition.iter().copied());
+    }
+    let mut consumer = builder.build().await?;
+    let mut printing = Printing::new(arguments, StdoutWriter::start()?);
+    let ending = printing.run(&mut consumer).await;
+    let records = printing.records;
+    let finished = printing.finish().await;
+    if ending? == Ending::Interrupted && io::stderr().is_terminal() {
+        // Behind the ^C that the terminal shows.
+        eprintln!("\n{}", counted(records, "record"));
+    }
+    finished
+}
+
+/// What is printed, and how much of it there was.
+struct Printing {
+    format: Format,
+    records_max: u64,
+    stdout: StdoutWriter,
+    block: Vec<u8>,
+    progress: RecordProgress,
+    records: u64,
+    bytes: u64,
+}
+
+impl Printing {
+    fn new(arguments: &ConsumeArgs, stdout: StdoutWriter) -> Printing {
+        Printing {
+            format: arguments.output,
+            records_max: arguments.max.unwrap_or(u64::MAX),
+            stdout,
+            block: Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 4),
+            progress: RecordProgress::start(!io::stdout().is_terminal(), None),
+            records: 0,
+            bytes: 0,
+        }
+    }
+
+    async fn run(&mut self, consumer: &mut Consumer) -> Outcome<Ending> {
+        let failed = |error| Failure::new("can't listen for signals").because(&error);
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        while self.records < self.records_max {
+            let mut next = pin!(consumer.next_batch());
+            let batch = match poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await {
+                Poll::Ready(batch) => batch,
+                Poll::Pending => {
+                    if !self.stdout.write(&mut self.block).await {
+                        return Ok(Ending::OutputClosed);
+                    }
+                    tokio::select! {
+                        batch = next => batch,
+                        _ = ctrl_c() => return Ok(Ending::Interrupted),
+                        _ = terminate.recv() => return Ok(Ending::Interrupted),
+                    }
+                }
+            };
+            let Some(batch) = batch else { break };
+            for record in batch? {
+                if self.records == self.records_max {
+                    break;
+                }
+                if !self.print(&record?).await {
+                    return Ok(Ending::OutputClosed);
+                }
+            }
+        }
+        Ok(Ending::Enough)
+    }
+
+    /// False when stdout is closed.
+    async fn print(&mut self, record: &ConsumedRecord) -> bool {
+        self.records += 1;
+        self.bytes += record.value.as_ref().map_or(0, |value| value.len() as u64);
+        write_record(&mut self.block, self.format, record);
+        self.progress.update(self.records, self.bytes, 0);
+        self.block.len() < BLOCK_BYTES || self.stdout.write(&mut self.block).await
+    }
+
+    async fn finish(mut self) -> Outcome {
+        self.stdout.write(&mut self.block).await;
+        self.progress.finish();
+        self.stdout.finish().await
+    }
+}
+
+fn write_record(out: &mut Vec<u8>, format: Format, record: &ConsumedRecord) {
+    match format {
+        Format::Text => {
+            out.extend_from_slice(record.value.as_deref().unwrap_or_default());
+            out.push(b'\n');
+        }
+        Format::Jsonl => {
+            let place = Place { topic: &record.topic, partition: record.partition, offset: record.offset, timestamp: record.timestamp };
+            let headers: Vec<_> = record.headers.iter().collect();
+            json_line::write(out, place, record.key.as_deref(), record.value.as_deref(), &headers);
+        }
+    }
+}
+
+fn parse_start(text: &str) -> Result<Start, String> {
+    match text.split_once(':') {
+        None if text == "beginning" => Ok(Start::Beginning),
+        None if text == "end" => Ok(Start::End),
+        Some(("offset", number)) => match number.parse() {
+            Ok(offset) if offset >= 0 => Ok(Start::Offset(offset)),
+            _ => Err(format!("`{number}` is not an offset: it is a number from 0")),
+        },
+        Some(("time", time)) => match (time.parse::<i64>(), time.parse::<Timestamp>()) {
+            (Ok(ms), _) => Ok(Start::Time(ms)),
+            (_, Ok(time)) => Ok(Start::Time(time.as_millisecond())),
+            _ => Err(format!("`{time}` is not a time: write 2026-01-01T00:00:00Z, or milliseconds since 1970")),
+        },
+        _ => Err("it is beginning, end, offset:N, time:2026-01-01T00:00:00Z or time:MILLISECONDS".to_owned()),
+    }
+}
+
+const EXAMPLES: &str = "\
+Without `--from` it waits for records that come from now on. Ctrl-C ends it.
+
+With `-o jsonl` a line is {\"topic\",\"partition\",\"offset\",\"timestamp\",\"key\",\"value\",\"headers\"}. Where a key or value is \
+not UTF-8, its base64 stands in `key_base64` or `value_base64` instead, and {\"base64\":…} in a header. A header that comes \
+several times is an array. `produce -i jsonl` takes such lines.
+
+Examples:
+  millpond consume readings --from-beginning --until-end
+  millpond consume readings --from offset:500 --partition 1 -o jsonl
+  millpond consume readings --from time:2026-01-01T00:00:00Z --max 10";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_to_begin_is_a_word_an_offset_or_a_time() {
+        for (text, place) in [
+            ("beginning", Start::Beginning),
+            ("end", Start::End),
+            ("offset:500", Start::Offset(500)),
+            ("time:1767225600000", Start::Time(1_767_225_600_000)),
+            ("time:2026-01-01T00:00:00Z", Start::Time(1_767_225_600_000)),
+            ("time:2026-01-01T00:00:00.5+01:00", Start::Time(1_767_222_000_500)),
+        ] {
+            assert_eq!(parse_start(text), Ok(place), "{text}");
+        }
+        for text in ["", "start", "offset", "offset:", "offset:-1", "time:", "time:yesterday", "7"] {
+            assert!(parse_start(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! One file for each command: its arguments, and what it does.
+
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod consume;
+pub(crate) mod produce;
+pub(crate) mod serve;
+pub(crate) mod topic;
+pub(crate) mod transform;
+
+use crate::{
+    bench,
+    cli::Command,
+    failure::{Failure, Outcome},
+    logging,
+};
+use std::{future::Future, time::Duration};
+use tokio::runtime::{Builder, Runtime};
+
+/// Does what the command line says.
+pub(crate) fn run(command: Command) -> Outcome {
+    match command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Topic(command) => client(topic::run(command)),
+        Command::Produce(arguments) => client(produce::run(arguments)),
+        Command::Consume(arguments) => client(consume::run(arguments)),
+        Command::Transform(command) => client(transform::run(command)),
+        Command::Bench(arguments) => client(bench::run(arguments)),
+        Command::Config(command) => config::run(&command),
+        Command::Completions(arguments) => completions::run(&arguments),
+    }
+}
+
+/// Runs a command that talks to a broker.
+fn client(work: impl Future<Output = Outcome>) -> Outcome {
+    logging::start_client()?;
+    let runtime = runtime(CLIENT_WORKERS)?;
+    let outcome = runtime.block_on(work);
+    // A read from stdin that nobody waits for any more must not hold up the end.
+    runtime.shutdown_timeout(RUNTIME_END_TIMEOUT);
+    outcome
+}
+
+fn runtime(workers: usize) -> Outcome<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("can't start the threads of the runtime").because(&error))
+}
+
+/// One for the connection, one for the command's own work.
+const CLIENT_WORKERS: usize = 2;
+
+const RUNTIME_END_TIMEOUT: Duration = Duration::from_millis(100);

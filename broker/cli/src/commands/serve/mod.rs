@@ -1,0 +1,188 @@
+//! `millpond serve`: the broker, from its start to its end.
+//!
+//! It promises that its URL appears on stdout, and in the file `url` of the data folder, only once clients can use it; and that after
+//! SIGTERM or Ctrl-C every batch that has arrived is answered and on disk before the process ends with 0.
+
+mod address;
+mod settings;
+
+use crate::{
+    config::{Config, ConfigArgs},
+    failure::{Failure, Outcome},
+    folders, logging,
+};
+use address::Announcement;
+use clap::Args;
+use millpond_engine::{Engine, EngineError, SystemClock};
+use millpond_log::RealDisk;
+use millpond_quic::{QuicError, QuicServer, TlsMaterial, load_or_create_tls};
+use std::{
+    io::{self, Write},
+    process,
+    sync::Arc,
+    thread,
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// Arguments of `millpond serve`.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Runs the broker until it is told to stop.
+pub(crate) fn run(arguments: &ServeArgs) -> Outcome {
+    let config = arguments.config.load()?.config;
+    logging::start_broker(config.log.format, config.log.level)?;
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let runtime = super::runtime(cores.max(WORKERS_MIN))?;
+    let outcome = runtime.block_on(serve(&config));
+    runtime.shutdown_timeout(super::RUNTIME_END_TIMEOUT);
+    outcome
+}
+
+async fn serve(config: &Config) -> Outcome {
+    // From here on a signal waits until there is something to stop.
+    let mut stop = StopSignals::listen()?;
+    let engine = Engine::open(settings::engine(config), Arc::new(RealDisk), Arc::new(SystemClock)).await.map_err(|error| failed(&error))?;
+    // What a killed broker left there would send clients astray until the new one is written.
+    address::clear(&config.data_dir);
+    let outcome = match open_door(config, &engine) {
+        Ok((server, announcement)) => {
+            let outcome = serve_until_stopped(server, announcement, &mut stop).await;
+            info!("writing what is left to disk");
+            tokio::select! {
+                () = engine.shutdown() => {}
+                name = stop.next() => end_at_once(name),
+            }
+            outcome
+        }
+        Err(failure) => {
+            engine.shutdown().await;
+            Err(failure)
+        }
+    };
+    if outcome.is_ok() {
+        info!("stopped");
+    }
+    outcome
+}
+
+/// Everything up to the moment in which clients can be told where to go.
+fn open_door(config: &Config, engine: &Arc<Engine>) -> Outcome<(QuicServer, Announcement)> {
+    let tls = match (&config.tls.cert, &config.tls.key) {
+        (Some(cert), Some(key)) => TlsMaterial::from_pem_files(cert, key),
+        _ => load_or_create_tls(&config.data_dir.join("tls"), &config.tls.names),
+    };
+    let tls = tls.map_err(|error| closed(&error).hint_if_none("`tls.cert` and `tls.key` name PEM files that the broker can read"))?;
+    let server = QuicServer::bind(settings::quic(config), &tls, Arc::clone(engine)).map_err(|error| closed(&error))?;
+    for advice in server.advice() {
+        warn!("{advice}");
+    }
+    info!("nothing answers on the Kafka address {} yet: this version has no Kafka door", config.kafka.listen);
+    info!("nothing answers on the admin address {} yet: this version has no admin door", config.admin.listen);
+    let announcement = Announcement::new(server.local_addr(), &tls.fingerprint(), &config.data_dir, folders::state());
+    Ok((server, announcement))
+}
+
+async fn serve_until_stopped(server: QuicServer, announcement: Announcement, stop: &mut StopSignals) -> Outcome {
+    let address = server.local_addr();
+    let shutdown = CancellationToken::new();
+    let mut serving = tokio::spawn(server.run(shutdown.clone()));
+    let ready = announcement.publish().and_then(|()| print_url(announcement.url()));
+    let outcome = match ready {
+        Ok(()) => {
+            info!(version = env!("CARGO_PKG_VERSION"), %address, url = announcement.url(), "the broker is ready");
+            tokio::select! {
+                name = stop.next() => {
+                    info!("{name}: answering what has arrived, then stopping; once more stops at once");
+                    Ok(())
+                }
+                _ = &mut serving => {
+                    error!("the QUIC door has closed by itself");
+                    Err(Failure::new("the QUIC door has closed by itself").hint("the log has the cause"))
+                }
+            }
+        }
+        Err(failure) => Err(failure),
+    };
+    announcement.withdraw();
+    shutdown.cancel();
+    if !serving.is_finished() {
+        tokio::select! {
+            _ = &mut serving => {}
+            name = stop.next() => end_at_once(name),
+        }
+    }
+    outcome
+}
+
+/// The one line on stdout. A supervisor that has closed stdout does not want it, and that is no reason to stop.
+fn print_url(url: &str) -> Outcome {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{url}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::writing_stdout(&error)),
+        _ => Ok(()),
+    }
+}
+
+/// The signals that ask the broker to stop.
+#[derive(Debug)]
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> Outcome<StopSignals> {
+        let failed = |error| Failure::new("can't listen for signals").because(&error);
+        Ok(StopSignals {
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+/// Whoever asks twice does not want to wait. What was acknowledged as `sync` is on disk in any case.
+fn end_at_once(name: &str) -> ! {
+    error!("{name} again: stopping at once, without waiting for what is under way");
+    process::exit(1)
+}
+
+fn failed(error: &EngineError) -> Failure {
+    let failure = Failure::new("the broker did not start").because(error);
+    error.hint().into_iter().fold(failure, Failure::hint)
+}
+
+fn closed(error: &QuicError) -> Failure {
+    let failure = Failure::new("the QUIC door did not open").because(error);
+    error.hint().into_iter().fold(failure, Failure::hint)
+}
+
+/// With a single worker, one long computation in a task would hold up everything.
+const WORKERS_MIN: usize = 2;
+
+const EXAMPLES: &str = "\
+Once clients can connect, the broker prints its URL on stdout and writes it to the file `url` in the data folder. Commands of \
+the same user on the same machine find the broker without a URL while it listens on port 9440. When it listens on all addresses \
+(0.0.0.0 or [::]), the URL has the machine's name; clients may use any other name or address of it.
+
+SIGTERM or Ctrl-C stops it when all that has arrived is answered and on disk; a second one stops it at once, with exit code 1.
+
+MILLPOND_LOG takes log filters, such as `debug` or `millpond_engine=trace,warn`.
+
+Examples:
+  millpond serve --data-dir ./data
+  millpond serve --config /etc/millpond.toml --log-format json
+  millpond serve --quic-listen 0.0.0.0:9440 --set tls.names=gateway.example,10.0.0.7";

@@ -1,0 +1,326 @@
+//! `millpond topic`: create, list, describe and delete.
+
+use crate::{
+    config::{ByteSize, ConfigFileArgs},
+    connection::ClientArgs,
+    failure::{Failure, Outcome},
+    output::{self, OutputArgs, Row, counted, human_bytes, pairs, table, thousands},
+};
+use clap::{Args, Subcommand};
+use millpond::Client;
+use millpond_protocol::{
+    error::ErrorCode,
+    message::{AttachmentStatus, CreateTopic, Durability, PartitionInfo, TopicConfig, TopicInfo},
+};
+use serde::Serialize;
+use std::io::{self, BufRead, IsTerminal, Write};
+
+/// Create, list, describe and delete topics
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicCommand {
+    /// Create a topic
+    Create(CreateArgs),
+    /// List all topics
+    List(ListArgs),
+    /// Show a topic's settings, partitions and modules
+    Describe(DescribeArgs),
+    /// Delete a topic and all its records
+    Delete(DeleteArgs),
+}
+
+/// Arguments of `millpond topic create`.
+#[derive(Args, Debug)]
+#[command(after_help = CREATE_EXAMPLES)]
+pub(crate) struct CreateArgs {
+    /// Name: 1 to 249 characters from a-z A-Z 0-9 . _ -
+    name: String,
+    /// How many partitions
+    #[arg(long, short = 'p', value_name = "N", default_value_t = 1)]
+    partitions: u32,
+    /// When a batch is acknowledged: sync, interval:200ms or os
+    #[arg(long, value_name = "DURABILITY")]
+    durability: Option<Durability>,
+    /// A segment file is closed before it grows over this size, such as 256MiB
+    #[arg(long, value_name = "SIZE")]
+    segment_bytes: Option<ByteSize>,
+    /// The largest batch that the topic takes, such as 4MiB
+    #[arg(long, value_name = "SIZE")]
+    max_batch_bytes: Option<ByteSize>,
+    /// Succeed if a topic with this name is there already, and leave it as it is
+    #[arg(long)]
+    if_not_exists: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    client: ClientArgs,
+    #[command(flatten)]
+    config: ConfigFileArgs,
+}
+
+/// Arguments of `millpond topic list`.
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Arguments of `millpond topic describe`.
+#[derive(Args, Debug)]
+pub(crate) struct DescribeArgs {
+    /// The topic
+    name: String,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Arguments of `millpond topic delete`.
+#[derive(Args, Debug)]
+pub(crate) struct DeleteArgs {
+    /// The topic
+    name: String,
+    /// Do not ask; without a terminal nobody is asked anyway
+    #[arg(long, short = 'y')]
+    yes: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Runs `millpond topic`.
+pub(crate) async fn run(command: TopicCommand) -> Outcome {
+    match command {
+        TopicCommand::Create(arguments) => create(arguments).await,
+        TopicCommand::List(arguments) => list(arguments).await,
+        TopicCommand::Describe(arguments) => describe(arguments).await,
+        TopicCommand::Delete(arguments) => delete(arguments).await,
+    }
+}
+
+async fn create(arguments: CreateArgs) -> Outcome {
+    let config = arguments.topic_config()?;
+    let request = CreateTopic { name: arguments.name.clone(), partitions: arguments.partitions, config };
+    let create = async |client: &Client| match client.admin().create_topic(request).await {
+        Ok(topic) => Ok((topic, "created")),
+        Err(error) if !is(&error, ErrorCode::TopicExists) => Err(error.into()),
+        Err(_) if arguments.if_not_exists => Ok((client.admin().topic(&arguments.name).await?, "left as it was:")),
+        Err(error) => Err(Failure::from(error).hint("--if-not-exists leaves it as it is and succeeds")),
+    };
+    let (topic, done) = arguments.client.with(create).await?;
+    arguments.output.one(&topic, |topic| {
+        let partitions = counted(topic.partitions.len() as u64, "partition");
+        format!("{done} {}: {partitions}, durability {}\n", topic.name, topic.config.durability)
+    })
+}
+
+impl CreateArgs {
+    /// What the flags say, and for the rest the `[topic]` section of the configuration.
+    fn topic_config(&self) -> Outcome<TopicConfig> {
+        let defaults = self.config.load()?.config.topic;
+        let max_batch_bytes = self.max_batch_bytes.unwrap_or(defaults.max_batch_bytes);
+        Ok(TopicConfig {
+            durability: self.durability.unwrap_or(defaults.durability),
+            segment_bytes: self.segment_bytes.unwrap_or(defaults.segment_bytes).0,
+            max_batch_bytes: u32::try_from(max_batch_bytes.0)
+                .map_err(|_| Failure::usage(format!("--max-batch-bytes {max_batch_bytes} is over 4GiB")))?,
+        })
+    }
+}
+
+async fn list(arguments: ListArgs) -> Outcome {
+    let topics = arguments.client.with(async |client| Ok(client.admin().topics().await?)).await?;
+    arguments.output.list(&topics)?;
+    if topics.is_empty() && io::stdout().is_terminal() {
+        eprintln!("There are no topics yet: `millpond topic create NAME` makes one.");
+    }
+    Ok(())
+}
+
+async fn describe(arguments: DescribeArgs) -> Outcome {
+    let topic = arguments.client.with(async |client| Ok(client.admin().topic(&arguments.name).await?)).await?;
+    arguments.output.one(&topic, describe_words)
+}
+
+async fn delete(arguments: DeleteArgs) -> Outcome {
+    let delete = async |client: &Client| {
+        if !arguments.yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
+            confirm(client, &arguments.name).await?;
+        }
+        Ok(client.admin().delete_topic(&arguments.name).await?)
+    };
+    arguments.client.with(delete).await?;
+    output::print(&format!("deleted {}\n", arguments.name))
+}
+
+async fn confirm(client: &Client, name: &str) -> Outcome {
+    let topic = client.admin().topic(name).await?;
+    let partitions = counted(topic.partitions.len() as u64, "partition");
+    eprint!("Delete {name} with {} in {partitions}? [y/N] ", human_bytes(size_bytes(&topic)));
+    let _ = io::stderr().flush();
+    let mut answer = String::new();
+    let read = io::stdin().lock().read_line(&mut answer);
+    read.map_err(|error| Failure::new("can't read the answer").because(&error))?;
+    if ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()) {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{name} was not deleted")).hint("answer `y`, or give --yes"))
+}
+
+/// Whether the broker refused with this code.
+pub(crate) fn is(error: &millpond::Error, code: ErrorCode) -> bool {
+    error.broker().is_some_and(|error| error.code == code)
+}
+
+fn size_bytes(topic: &TopicInfo) -> u64 {
+    topic.partitions.iter().map(|partition| partition.size_bytes).sum()
+}
+
+fn modules(topic: &TopicInfo) -> String {
+    let names: Vec<_> = topic.attachments.iter().map(|module| format!("{} ({})", module.module, module.on)).collect();
+    if names.is_empty() { "-".to_owned() } else { names.join(", ") }
+}
+
+impl Row for TopicInfo {
+    const HEADINGS: &'static [&'static str] = &["NAME", ">PARTITIONS", ">SIZE", "DURABILITY", "MODULES"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.partitions.len().to_string(),
+            human_bytes(size_bytes(self)),
+            self.config.durability.to_string(),
+            modules(self),
+        ]
+    }
+}
+
+#[derive(Serialize)]
+struct PartitionRow<'a>(&'a PartitionInfo);
+
+impl Row for PartitionRow<'_> {
+    const HEADINGS: &'static [&'static str] = &[">PARTITION", ">LOG START", ">HIGH WATERMARK", ">LOG END", ">SIZE", "STATE"];
+
+    fn cells(&self) -> Vec<String> {
+        let partition = self.0;
+        vec![
+            partition.partition.to_string(),
+            thousands(partition.log_start),
+            thousands(partition.high_watermark),
+            thousands(partition.log_end),
+            human_bytes(partition.size_bytes),
+            partition.failure.as_ref().map_or("ok".to_owned(), |failure| format!("read-only: {failure}")),
+        ]
+    }
+}
+
+#[derive(Serialize)]
+struct ModuleRow<'a>(&'a AttachmentStatus);
+
+impl Row for ModuleRow<'_> {
+    const HEADINGS: &'static [&'static str] =
+        &["MODULE", "ON", ">BATCHES", ">RECORDS IN", ">OUT", ">DROPPED", ">CHANGED", ">FAILURES", "SHA-256"];
+
+    fn cells(&self) -> Vec<String> {
+        let module = self.0;
+        vec![
+            module.module.clone(),
+            module.on.to_string(),
+            thousands(module.batches),
+            thousands(module.records_in),
+            thousands(module.records_out),
+            thousands(module.records_dropped),
+            thousands(module.records_changed),
+            thousands(module.failures),
+            module.sha256.chars().take(SHA256_DIGITS_SHOWN).collect(),
+        ]
+    }
+}
+
+fn describe_words(topic: &TopicInfo) -> String {
+    let mut words = pairs(&[
+        ("topic", topic.name.clone()),
+        ("durability", topic.config.durability.to_string()),
+        ("segment bytes", ByteSize(topic.config.segment_bytes).to_string()),
+        ("max batch bytes", ByteSize(u64::from(topic.config.max_batch_bytes)).to_string()),
+        ("size on disk", human_bytes(size_bytes(topic))),
+    ]);
+    words.push('\n');
+    words.push_str(&table(&topic.partitions.iter().map(PartitionRow).collect::<Vec<_>>()));
+    if !topic.attachments.is_empty() {
+        words.push('\n');
+        words.push_str(&table(&topic.attachments.iter().map(ModuleRow).collect::<Vec<_>>()));
+    }
+    words
+}
+
+/// Enough to tell two uploads apart.
+pub(crate) const SHA256_DIGITS_SHOWN: usize = 12;
+
+const CREATE_EXAMPLES: &str = "\
+Without a flag, durability and sizes are taken from the [topic] section of the configuration, see \
+`millpond config show`.
+
+Examples:
+  millpond topic create readings --partitions 3
+  millpond topic create debug --durability os --segment-bytes 16MiB --if-not-exists";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millpond_protocol::message::AttachPoint;
+
+    fn topic() -> TopicInfo {
+        let partition = |partition, end| PartitionInfo {
+            partition,
+            log_start: 0,
+            high_watermark: end,
+            log_end: end + 1,
+            size_bytes: 588_895,
+            failure: (partition == 1).then(|| "no room".to_owned()),
+        };
+        let module = AttachmentStatus {
+            module: "drop-idle".to_owned(),
+            sha256: "0123456789abcdef0123".to_owned(),
+            on: AttachPoint::Produce,
+            records_in: 1_200,
+            records_out: 1_000,
+            records_dropped: 200,
+            records_changed: 10,
+            batches: 3,
+            failures: 0,
+        };
+        let partitions = vec![partition(0, 33_334), partition(1, 7)];
+        TopicInfo { name: "readings".to_owned(), partitions, attachments: vec![module], ..TopicInfo::default() }
+    }
+
+    #[test]
+    fn a_list_of_topics_reads_as_a_table() {
+        assert_eq!(
+            table(&[topic(), TopicInfo { name: "empty".to_owned(), ..TopicInfo::default() }]),
+            "NAME      PARTITIONS    SIZE  DURABILITY  MODULES\n\
+             readings           2  1.2 MB  sync        drop-idle (produce)\n\
+             empty              0     0 B  sync        -\n"
+        );
+    }
+
+    #[test]
+    fn a_topic_is_described_with_its_partitions_and_modules() {
+        assert_eq!(
+            describe_words(&topic()),
+            "topic            readings\n\
+             durability       sync\n\
+             segment bytes    256MiB\n\
+             max batch bytes  4MiB\n\
+             size on disk     1.2 MB\n\
+             \n\
+             PARTITION  LOG START  HIGH WATERMARK  LOG END      SIZE  STATE\n\
+             \x20       0          0          33,334   33,335  588.9 kB  ok\n\
+             \x20       1          0               7        8  588.9 kB  read-only: no room\n\
+             \n\
+             MODULE     ON       BATCHES  RECORDS IN    OUT  DROPPED  CHANGED  FAILURES  SHA-256\n\
+             drop-idle  produce        3       1,200  1,000      200       10         0  0123456789ab\n"
+        );
+    }
+}

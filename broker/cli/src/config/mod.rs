@@ -1,0 +1,244 @@
+//! The broker's configuration: which keys there are, their defaults, and what values they take.
+//!
+//! Later ones win: defaults, the TOML file (`--config`, else `MILLPOND_CONFIG`, else none), the environment (`MILLPOND_…`), flags.
+
+mod flags;
+mod keys;
+mod layers;
+#[cfg(test)]
+mod tests;
+mod units;
+
+pub(crate) use flags::{ConfigArgs, ConfigFileArgs};
+pub(crate) use keys::{KEYS, Key};
+pub(crate) use layers::{Loaded, Origin};
+pub(crate) use units::{ByteSize, Span};
+
+use millpond_engine::EngineConfig;
+use millpond_protocol::message::{Durability, TopicConfig};
+use millpond_quic::QuicConfig;
+use serde::{Deserialize, Serialize};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+/// Everything that can be configured. Each field is described in [`KEYS`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) memory_limit: ByteSize,
+    pub(crate) max_batch_bytes: ByteSize,
+    pub(crate) quic: Quic,
+    pub(crate) kafka: Door,
+    pub(crate) admin: Door,
+    pub(crate) tls: Tls,
+    pub(crate) threads: Threads,
+    pub(crate) plugin: Plugin,
+    pub(crate) topic: Topic,
+    pub(crate) log: Log,
+}
+
+/// `[quic]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Quic {
+    pub(crate) listen: SocketAddr,
+    pub(crate) connections_max: usize,
+    pub(crate) streams_per_connection_max: u32,
+    pub(crate) produce_inflight_batches_max: usize,
+    pub(crate) push_bytes_max: ByteSize,
+    pub(crate) idle_timeout: Span,
+    pub(crate) handshake_timeout: Span,
+    pub(crate) stall_timeout: Span,
+    pub(crate) socket_buffer_bytes: ByteSize,
+}
+
+/// `[kafka]` and `[admin]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Door {
+    pub(crate) listen: SocketAddr,
+}
+
+/// `[tls]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Tls {
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) names: Vec<String>,
+}
+
+/// `[threads]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Threads {
+    pub(crate) io: usize,
+    pub(crate) flush: usize,
+    pub(crate) plugin: usize,
+}
+
+/// `[plugin]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Plugin {
+    pub(crate) memory_bytes: ByteSize,
+    pub(crate) time: Span,
+    pub(crate) output_bytes: ByteSize,
+    pub(crate) max_module_bytes: ByteSize,
+}
+
+/// `[topic]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Topic {
+    pub(crate) durability: Durability,
+    pub(crate) segment_bytes: ByteSize,
+    pub(crate) max_batch_bytes: ByteSize,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    pub(crate) level: LogLevel,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For a person; coloured on a terminal.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// A value that its type allows and the broker does not.
+#[derive(Debug)]
+pub(crate) struct BadValue {
+    key: &'static str,
+    why: String,
+}
+
+impl LogLevel {
+    /// As the log filter writes it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+impl Config {
+    /// The defaults. `data_dir` depends on whose home it is, so the caller gives it. Whatever belongs to a crate has the default that
+    /// the crate gives it.
+    pub(crate) fn defaults(data_dir: PathBuf) -> Config {
+        let engine = EngineConfig::default();
+        let topic = TopicConfig::default();
+        Config {
+            data_dir,
+            memory_limit: ByteSize(256 << 20),
+            max_batch_bytes: ByteSize(u64::from(engine.max_batch_bytes)),
+            quic: Quic::default(),
+            kafka: Door { listen: SocketAddr::from(([127, 0, 0, 1], KAFKA_PORT)) },
+            admin: Door { listen: SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT)) },
+            tls: Tls { cert: None, key: None, names: Vec::new() },
+            threads: Threads { io: engine.io_threads, flush: engine.flush_threads, plugin: engine.plugin_threads },
+            plugin: Plugin {
+                memory_bytes: size_of(engine.plugin_limits.memory_bytes),
+                time: Span(engine.plugin_limits.time),
+                output_bytes: size_of(engine.plugin_limits.output_bytes),
+                max_module_bytes: ByteSize(engine.max_module_bytes),
+            },
+            topic: Topic {
+                durability: topic.durability,
+                segment_bytes: ByteSize(topic.segment_bytes),
+                max_batch_bytes: ByteSize(u64::from(topic.max_batch_bytes)),
+            },
+            log: Log { format: LogFormat::Pretty, level: LogLevel::Info },
+        }
+    }
+
+    /// Holds values against what the broker can work with.
+    fn check(&self) -> Result<(), BadValue> {
+        let size = |key, value: ByteSize, range: RangeInclusive<u64>| {
+            let shown = |bytes: &u64| ByteSize(*bytes).to_string();
+            within(key, &value.0, &range, || format!("{value} is outside {} to {}", shown(range.start()), shown(range.end())))
+        };
+        let time = |key, value: Span, range: RangeInclusive<Duration>| {
+            let shown = |time: &Duration| Span(*time).to_string();
+            within(key, &value.0, &range, || format!("{value} is outside {} to {}", shown(range.start()), shown(range.end())))
+        };
+        let count = |key, value: usize, range: RangeInclusive<usize>| {
+            within(key, &value, &range, || format!("{value} is outside {} to {}", range.start(), range.end()))
+        };
+        size("memory_limit", self.memory_limit, 16 << 20..=1 << 40)?;
+        // A quarter of the memory is for batches on their way to the log, and the largest must fit.
+        size("max_batch_bytes", self.max_batch_bytes, 1 << 10..=(self.memory_limit.0 / 4).min(1 << 30))?;
+        count("quic.connections_max", self.quic.connections_max, 1..=1_000_000)?;
+        count("quic.streams_per_connection_max", self.quic.streams_per_connection_max as usize, 1..=100_000)?;
+        count("quic.produce_inflight_batches_max", self.quic.produce_inflight_batches_max, 1..=100_000)?;
+        size("quic.push_bytes_max", self.quic.push_bytes_max, 1 << 10..=1 << 30)?;
+        time("quic.idle_timeout", self.quic.idle_timeout, Duration::from_secs(1)..=Duration::from_hours(1))?;
+        time("quic.handshake_timeout", self.quic.handshake_timeout, Duration::from_millis(100)..=Duration::from_mins(10))?;
+        time("quic.stall_timeout", self.quic.stall_timeout, Duration::from_millis(100)..=Duration::from_hours(1))?;
+        size("quic.socket_buffer_bytes", self.quic.socket_buffer_bytes, 1 << 12..=1 << 30)?;
+        count("threads.io", self.threads.io, 1..=THREADS_MAX)?;
+        count("threads.flush", self.threads.flush, 1..=THREADS_MAX)?;
+        count("threads.plugin", self.threads.plugin, 1..=THREADS_MAX)?;
+        size("plugin.memory_bytes", self.plugin.memory_bytes, 1 << 16..=1 << 32)?;
+        time("plugin.time", self.plugin.time, Duration::from_millis(1)..=Duration::from_mins(1))?;
+        size("plugin.output_bytes", self.plugin.output_bytes, 1 << 10..=1 << 30)?;
+        size("plugin.max_module_bytes", self.plugin.max_module_bytes, 1 << 10..=1 << 30)?;
+        size("topic.segment_bytes", self.topic.segment_bytes, 1 << 10..=1 << 31)?;
+        size("topic.max_batch_bytes", self.topic.max_batch_bytes, 1 << 10..=self.max_batch_bytes.0)?;
+        match (&self.tls.cert, &self.tls.key) {
+            (Some(_), None) => Err(BadValue { key: "tls.cert", why: "it needs `tls.key` beside it".to_owned() }),
+            (None, Some(_)) => Err(BadValue { key: "tls.key", why: "it needs `tls.cert` beside it".to_owned() }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn within<T: PartialOrd>(key: &'static str, value: &T, range: &RangeInclusive<T>, why: impl Fn() -> String) -> Result<(), BadValue> {
+    if range.contains(value) { Ok(()) } else { Err(BadValue { key, why: why() }) }
+}
+
+impl Default for Quic {
+    fn default() -> Self {
+        let door = QuicConfig::new(SocketAddr::from(([127, 0, 0, 1], QuicConfig::DEFAULT_PORT)));
+        let limits = door.limits;
+        Quic {
+            listen: door.listen,
+            connections_max: limits.connections_max,
+            streams_per_connection_max: limits.streams_per_connection_max,
+            produce_inflight_batches_max: limits.produce_inflight_batches_max,
+            push_bytes_max: size_of(limits.push_bytes_max),
+            idle_timeout: Span(limits.idle_timeout),
+            handshake_timeout: Span(limits.handshake_timeout),
+            stall_timeout: Span(limits.stall_timeout),
+            socket_buffer_bytes: size_of(door.socket_buffer_bytes),
+        }
+    }
+}
+
+const fn size_of(bytes: usize) -> ByteSize {
+    ByteSize(bytes as u64)
+}
+
+/// The port of the Kafka door, as everybody expects it.
+const KAFKA_PORT: u16 = 9092;
+
+/// The port of the admin door.
+const ADMIN_PORT: u16 = 9640;
+
+/// No machine that this runs on gains from more threads of one kind.
+const THREADS_MAX: usize = 256;

@@ -1,0 +1,38 @@
+//! `millpond`: the broker and every command that talks to one.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`cli`] | which commands there are |
+//! | [`commands`] | one file for each: its arguments and what it does |
+//! | [`config`] | the broker's configuration: keys, layers, where each value came from |
+//! | [`connection`] | which broker a client command talks to |
+//! | [`json_line`] | a record as a line of JSON |
+//! | [`output`], [`stdout`] | results: tables and JSON, and the stream of records |
+//! | [`progress`], [`logging`], [`failure`] | words on stderr, and the exit codes |
+//! | [`folders`] | where a user's files belong |
+//! | [`bench`] | `millpond bench` |
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod cli;
+mod commands;
+mod config;
+mod connection;
+mod failure;
+mod folders;
+mod json_line;
+mod logging;
+mod output;
+mod progress;
+mod stdout;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match commands::run(cli::Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,158 @@
+//! The client commands, each against a broker.
+
+use crate::{
+    place::{Broker, Place, lines, send, text},
+    snapshot,
+};
+use rustix::process::Signal;
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    process::{Child, Command, Stdio},
+};
+
+fn start(command: &mut Command, broker: &Broker) -> Child {
+    command.env("MILLPOND_URL", broker.url());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
+}
+
+#[test]
+fn topics_are_made_listed_described_and_deleted() {
+    let place = Place::new();
+    let broker = place.serve();
+    let mut shown = String::new();
+    for arguments in [
+        &["topic", "list"][..],
+        &["topic", "create", "a"],
+        &["topic", "create", "b", "-p", "2", "--durability", "interval:200ms", "--segment-bytes", "1MiB", "--max-batch-bytes", "64KiB"],
+        &["topic", "create", "a"],
+        &["topic", "create", "a", "--if-not-exists"],
+        &["topic", "create", "not/a/name"],
+        &["topic", "create", "c", "-p", "0"],
+        &["topic", "list"],
+        &["topic", "list", "-o", "json"],
+        &["topic", "list", "-o", "jsonl"],
+        &["topic", "describe", "b"],
+        &["topic", "describe", "bb"],
+        &["topic", "delete", "b"],
+        &["topic", "delete", "b"],
+        &["transform", "list"],
+        &["transform", "list", "-o", "json"],
+    ] {
+        shown.push_str(&snapshot::of(arguments, &broker.run(&place, arguments, b"")));
+        shown.push('\n');
+    }
+    snapshot::check("topics", &shown);
+}
+
+#[test]
+fn defaults_for_topics_come_from_the_configuration() {
+    let place = Place::new();
+    let broker = place.serve();
+    place.file("mill.toml", b"[topic]\ndurability = \"os\"\nsegment_bytes = \"2MiB\"\n");
+    broker.ok(&place, &["topic", "create", "a", "--config", "mill.toml", "--segment-bytes", "3MiB"], b"");
+    let described = broker.ok(&place, &["topic", "describe", "a"], b"");
+    assert!(described.contains("durability       os\n") && described.contains("segment bytes    3MiB\n"), "{described}");
+}
+
+#[test]
+fn keys_partitions_and_compression_are_obeyed() {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "a", "-p", "4"], b"");
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let line = format!("{codec}=1\n");
+        let placed = broker.ok(&place, &["produce", "a", "-p", "2", "-k", "=", "-c", codec, "-o", "jsonl"], line.as_bytes());
+        assert!(placed.starts_with("{\"partition\":2,\"offset\":"), "{placed}");
+    }
+    let read = broker.ok(&place, &["consume", "a", "-p", "2", "-p", "3", "--from-beginning", "--until-end", "-o", "jsonl"], b"");
+    let keys: Vec<_> = read.lines().filter_map(|line| line.split("\"key\":\"").nth(1)?.split('"').next()).collect();
+    assert_eq!(keys, ["none", "gzip", "snappy", "lz4", "zstd"]);
+}
+
+#[test]
+fn a_file_is_read_to_its_end_and_its_last_line_needs_no_break() {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "a"], b"");
+    place.file("lines.txt", b"one\n\nthree");
+    let output = broker.run(&place, &["produce", "a", "--file", "lines.txt", "--stats-json", "stats.json", "-q"], b"");
+    assert!(output.status.success() && output.stderr.is_empty() && output.stdout.is_empty(), "{}", text(&output.stderr));
+    assert_eq!(broker.ok(&place, &["consume", "a", "--from-beginning", "--until-end"], b""), "one\n\nthree\n");
+    let stats = std::fs::read_to_string(place.path("stats.json")).expect("written");
+    let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
+    assert_eq!((stats["records"].as_u64(), stats["bytes"].as_u64(), stats["dropped"].as_u64()), (Some(3), Some(8), Some(0)));
+    assert!(stats["seconds"].is_f64() && stats["mb_s"].is_f64() && stats["ack_p99_us"].as_u64() > Some(0), "{stats}");
+}
+
+#[test]
+fn each_line_that_is_typed_is_stored_and_shown_at_once() {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "a"], b"");
+    let mut producing = start(place.millpond().args(["produce", "a", "-o", "jsonl"]), &broker);
+    let mut typed = producing.stdin.take().expect("piped");
+    let mut answers = BufReader::new(producing.stdout.take().expect("piped"));
+    let mut consuming = start(place.millpond().args(["consume", "a", "--from-beginning"]), &broker);
+    let mut shown = BufReader::new(consuming.stdout.take().expect("piped"));
+    for number in 0..3 {
+        writeln!(typed, "line {number}").expect("it reads");
+        let mut answer = String::new();
+        answers.read_line(&mut answer).expect("it answers");
+        assert_eq!(answer, format!("{{\"partition\":0,\"offset\":{number}}}\n"));
+        let mut line = String::new();
+        shown.read_line(&mut line).expect("it shows");
+        assert_eq!(line, format!("line {number}\n"));
+    }
+    drop(typed);
+    assert!(producing.wait().expect("it ends").success());
+    send(&consuming, Signal::INT);
+    assert!(consuming.wait().expect("it ends").success(), "Ctrl-C ends a consumer with 0");
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_a_consumer_quietly() {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "a"], b"");
+    broker.ok(&place, &["produce", "a"], lines(0..200_000).as_bytes());
+    let mut consuming = start(place.millpond().args(["consume", "a", "--from-beginning"]), &broker);
+    let mut shown = BufReader::new(consuming.stdout.take().expect("piped"));
+    let mut line = String::new();
+    shown.read_line(&mut line).expect("it shows");
+    assert_eq!(line, "0\n");
+    drop(shown);
+    let mut words = String::new();
+    consuming.stderr.take().expect("piped").read_to_string(&mut words).expect("it ends");
+    assert!(consuming.wait().expect("it ends").success());
+    assert_eq!(words, "");
+}
+
+#[test]
+fn answers_that_nobody_reads_do_not_stop_the_storing() {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "a"], b"");
+    let mut producing = start(place.millpond().args(["produce", "a", "-o", "jsonl"]), &broker);
+    drop(producing.stdout.take());
+    producing.stdin.take().expect("piped").write_all(lines(0..50_000).as_bytes()).expect("it reads");
+    assert!(producing.wait().expect("it ends").success());
+    assert_eq!(broker.ok(&place, &["consume", "a", "--from-beginning", "--until-end"], b"").lines().count(), 50_000);
+}
+
+#[test]
+fn an_interrupted_producer_says_that_input_is_left_and_stores_what_it_has_read() {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "a"], b"");
+    let mut producing = start(place.millpond().args(["produce", "a", "-o", "jsonl"]), &broker);
+    let mut typed = producing.stdin.take().expect("piped");
+    let mut answers = BufReader::new(producing.stdout.take().expect("piped"));
+    writeln!(typed, "one").expect("it reads");
+    answers.read_line(&mut String::new()).expect("it answers");
+    send(&producing, Signal::INT);
+    let mut words = String::new();
+    producing.stderr.take().expect("piped").read_to_string(&mut words).expect("it ends");
+    assert_eq!(producing.wait().expect("it ends").code(), Some(1));
+    assert!(words.starts_with("stored 1 record (3 B)") && words.contains("error: interrupted"), "{words}");
+    drop(typed);
+}

@@ -1,0 +1,16 @@
+//! The binary as a person and as a script meet it: what it prints on which stream, and how it ends.
+
+#![forbid(unsafe_code)]
+
+mod bad_input;
+mod commands;
+mod configuration;
+#[path = "../../../engine/tests/engine/guests.rs"]
+#[expect(dead_code, reason = "the engine's tests need more of these guests")]
+mod guests;
+mod help;
+mod lifecycle;
+mod place;
+mod quick_start;
+mod snapshot;
+mod transform;

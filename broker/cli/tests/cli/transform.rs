@@ -1,0 +1,85 @@
+//! The life of a module: deployed, attached, at work, detached, deleted.
+
+use crate::{
+    guests,
+    place::{Broker, Place, text},
+};
+use serde_json::Value;
+
+/// A topic with one partition, and both modules deployed.
+fn prepared() -> (Place, Broker) {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "t"], b"");
+    place.file("half.wasm", &guests::transform());
+    place.file("deal.wasm", &guests::partitioner());
+    let deployed = broker.ok(&place, &["transform", "deploy", "half.wasm", "--name", "drop-half"], b"");
+    assert!(deployed.starts_with("deployed drop-half: transform, ") && deployed.contains("sha256 "), "{deployed}");
+    broker.ok(&place, &["transform", "deploy", "deal.wasm"], b"");
+    (place, broker)
+}
+
+fn described(place: &Place, broker: &Broker) -> Value {
+    serde_json::from_str(&broker.ok(place, &["topic", "describe", "t", "-o", "json"], b"")).expect("JSON")
+}
+
+#[test]
+fn a_transform_that_drops_records_is_seen_by_producer_consumer_and_topic() {
+    let (place, broker) = prepared();
+    let attached = broker.ok(&place, &["transform", "attach", "t", "drop-half", "--on", "produce", "--param", "mode=odd"], b"");
+    assert_eq!(attached, "attached drop-half to t, on produce\n");
+    let produced = broker.run(&place, &["produce", "t", "-o", "jsonl", "--stats-json", "stats.json"], b"1\n2\n3\n4\n");
+    assert_eq!(text(&produced.stdout).lines().count(), 4, "a line for each record");
+    let summary = text(&produced.stderr);
+    assert!(summary.starts_with("stored 2 records ") && summary.contains("; 2 dropped by a transform"), "{summary}");
+    let stats: Value = serde_json::from_slice(&std::fs::read(place.path("stats.json")).expect("written")).expect("JSON");
+    assert_eq!((stats["records"].as_u64(), stats["dropped"].as_u64()), (Some(4), Some(2)));
+    assert_eq!(broker.ok(&place, &["consume", "t", "--from-beginning", "--until-end"], b""), "1\n3\n");
+    let attachment = described(&place, &broker)["attachments"][0].clone();
+    assert_eq!((attachment["records_in"].as_u64(), attachment["records_dropped"].as_u64()), (Some(4), Some(2)));
+    let words = broker.ok(&place, &["topic", "describe", "t"], b"");
+    assert!(words.contains("\ndrop-half  produce "), "{words}");
+}
+
+#[test]
+fn records_that_are_all_dropped_say_so() {
+    let (place, broker) = prepared();
+    broker.ok(&place, &["transform", "attach", "t", "drop-half", "--on", "produce", "--param", "mode=all"], b"");
+    let answer = "{\"partition\":null,\"offset\":null,\"dropped\":true}\n";
+    assert_eq!(broker.ok(&place, &["produce", "t", "-o", "jsonl"], b"1\n"), answer);
+    assert_eq!(broker.ok(&place, &["consume", "t", "--from-beginning", "--until-end"], b""), "");
+}
+
+#[test]
+fn a_batch_that_a_module_refuses_is_told_to_the_producer_by_its_line() {
+    let (place, broker) = prepared();
+    broker.ok(&place, &["transform", "attach", "t", "drop-half", "--on", "produce"], b"");
+    let output = broker.run(&place, &["produce", "t", "-o", "jsonl"], b"all is well?\n");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "{\"partition\":null,\"offset\":null,\"error\":\"guest_failed\"}\n");
+    let words = text(&output.stderr);
+    assert!(words.contains("error: line 1 could not be stored") && words.contains("refused"), "{words}");
+    let trapped = broker.fails(&place, &["produce", "t"], b"stop!\n");
+    assert!(trapped.contains("line 1 could not be stored"), "{trapped}");
+    broker.ok(&place, &["produce", "t"], b"the next one is stored\n");
+}
+
+#[test]
+fn modules_are_listed_detached_and_deleted() {
+    let (place, broker) = prepared();
+    broker.ok(&place, &["transform", "attach", "t", "deal", "--on", "partition"], b"");
+    let list = broker.ok(&place, &["transform", "list"], b"");
+    let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((rows[0][0], rows[1][0], rows[1][1], rows[2][0], rows[2][1]), ("NAME", "deal", "partitioner", "drop-half", "transform"));
+    assert_eq!((rows[1].last(), rows[2].last()), (Some(&"t"), Some(&"-")));
+    let modules: Value = serde_json::from_str(&broker.ok(&place, &["transform", "list", "-o", "json"], b"")).expect("JSON");
+    assert_eq!((&modules[0]["attached_to"][0], &modules[1]["name"]), (&Value::from("t"), &Value::from("drop-half")));
+
+    let refused = broker.fails(&place, &["transform", "delete", "deal"], b"");
+    assert!(refused.contains("hint: `millpond transform detach t deal` frees it"), "{refused}");
+    let refused = broker.fails(&place, &["transform", "attach", "t", "drop-half", "--on", "partition"], b"");
+    assert!(refused.contains("--on produce"), "{refused}");
+    assert_eq!(broker.ok(&place, &["transform", "detach", "t", "deal"], b""), "detached deal from t, on partition\n");
+    assert_eq!(broker.ok(&place, &["transform", "delete", "deal"], b""), "deleted deal\n");
+    assert!(!broker.ok(&place, &["transform", "list"], b"").contains("deal"));
+}
