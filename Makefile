@@ -1,0 +1,53 @@
+# Two commands matter: `make demo` shows the main job on real input, `make test` runs every check and every test.
+# Everything is built with one profile (release) into one folder, so wasmtime is compiled once.
+
+CARGO ?= cargo
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := target/release/millpond
+
+.PHONY: help setup build plugins demo test check unit bench fmt dist clean
+
+help: ## What can be done here
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing: a C compiler, and Rust's standard library for WebAssembly
+	@tests/setup.sh
+
+build: setup ## Build the broker
+	@$(CARGO) build --release --locked -p millpond-cli
+
+plugins: setup ## Build the plugins to plugins/dist
+	@plugins/build.sh
+
+demo: build plugins ## Show the main job on this machine's own telemetry (INPUT=path.jsonl replays a file of yours)
+	@MILLPOND=$(BIN) INPUT="$(INPUT)" python3 tests/demo/demo.py
+
+bench: build plugins ## Measure Millpond beside the limits of this machine (ARGS=--quick)
+	@$(BIN) bench $(ARGS)
+
+test: setup check unit ## Run every check and every test
+
+check: plugins ## Format, lints, docs
+	$(CARGO) fmt --all --check
+	cd plugins && $(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps
+	python3 -m compileall -q tests/demo
+
+unit: plugins ## Unit, property and end-to-end tests, the plugins' own among them
+	$(CARGO) build --release --locked -p millpond-cli
+	plugins/build.sh --test
+	$(CARGO) test --release --locked --workspace
+
+fmt: ## Format everything
+	$(CARGO) fmt --all
+	cd plugins && $(CARGO) fmt --all
+
+dist: setup ## Build the binary that is shipped: one codegen unit, link-time optimisation, stripped
+	$(CARGO) build --profile dist --locked -p millpond-cli
+
+clean: ## Remove what was built
+	rm -rf target plugins/target plugins/dist

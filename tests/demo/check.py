@@ -1,0 +1,54 @@
+"""What must hold for every record that is read back. It is the demo's point, so one exception fails it."""
+
+import json
+
+from replay import parse_if_json
+
+
+class CheckFailed(Exception):
+    """A promise was broken."""
+
+
+class ReadBack:
+    """Looks at records as they are consumed."""
+
+    def __init__(self, hosts, partitions):
+        self.hosts = hosts
+        self.by_partition = [0] * partitions
+        self.partition_of = {}
+        self.next_offset = [0] * partitions
+
+    @property
+    def records(self):
+        return sum(self.by_partition)
+
+    def see(self, text):
+        """Checks one line of `millpond consume -o jsonl`."""
+        record = json.loads(text)
+        partition, offset = record["partition"], record["offset"]
+        where = f"partition {partition}, offset {offset}"
+        if offset < self.next_offset[partition]:
+            raise CheckFailed(f"{where}: the offset is not behind the one before, {self.next_offset[partition] - 1}")
+        self.next_offset[partition] = offset + 1
+        self.by_partition[partition] += 1
+        value = parse_if_json(record.get("value"))
+        if not isinstance(value, dict):
+            return
+        if value.get("state") == "idle":
+            raise CheckFailed(f"{where}: the reading of an idle device was stored: {text.strip()}")
+        if value.get("host") in self.hosts:
+            raise CheckFailed(f"{where}: the host name `{value['host']}` was stored: {text.strip()}")
+        device = value.get("device")
+        if isinstance(device, str) and self.partition_of.setdefault(device, partition) != partition:
+            raise CheckFailed(f"{where}: `{device}` was in partition {self.partition_of[device]} before")
+
+
+def check_counts(sent, transform, read_back):
+    """The broker's own count against the producer's and against what was read. `read_back` is None where not all was read."""
+    came, kept, dropped = transform["records_in"], transform["records_out"], transform["records_dropped"]
+    if came != sent:
+        raise CheckFailed(f"{sent} records were acknowledged, and the transform was given {came}")
+    if came != kept + dropped:
+        raise CheckFailed(f"of {came} records the transform kept {kept} and dropped {dropped}")
+    if read_back is not None and read_back != kept:
+        raise CheckFailed(f"the transform kept {kept} records, and {read_back} were read back")
