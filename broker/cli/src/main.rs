@@ -10,7 +10,7 @@
 //! | [`output`], [`stdout`] | results: tables and JSON, and the stream of records |
 //! | [`progress`], [`logging`], [`failure`] | words on stderr, and the exit codes |
 //! | [`folders`] | where a user's files belong |
-//! | [`bench`] | `millpond bench` |
+//! | [`mod@bench`] | `millpond bench` |
 
 #![forbid(unsafe_code)]
 

@@ -5,10 +5,30 @@
 
 use crate::failure::{Failure, Outcome};
 use std::{
+    future::pending,
     io::{self, Write},
+    os::fd::AsFd,
     thread::{self, JoinHandle},
 };
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::{
+    io::Interest,
+    net::unix::pipe,
+    sync::mpsc::{Receiver, Sender, channel},
+};
+
+/// Waits until nobody reads stdout any more, as `head` after its last line. Without it that would show only with the next write, and
+/// a consumer that waits for records would wait in vain. Waits for ever where stdout is not a pipe.
+pub(crate) async fn reader_gone() {
+    // A handle of its own, as it is closed in the end. A file can't be watched, and has no reader that could go.
+    let watched = io::stdout().as_fd().try_clone_to_owned().and_then(pipe::Sender::from_owned_fd_unchecked);
+    let gone = match &watched {
+        Ok(stdout) => stdout.ready(Interest::ERROR).await.is_ok(),
+        Err(_) => false,
+    };
+    if !gone {
+        pending::<()>().await;
+    }
+}
 
 /// Where a block of output is handed over once it has this many bytes; earlier when there is nothing more to come at the moment.
 pub(crate) const BLOCK_BYTES: usize = 64 << 10;

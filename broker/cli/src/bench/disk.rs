@@ -42,8 +42,8 @@ pub(super) fn write_sequentially(folder: &Path, values: &Values, bytes: usize) -
 
 /// Appends 4 KiB and flushes, again and again for `duration`. The latencies are those of the write and its flush.
 ///
-/// Each flush is handed to a blocking thread, as a broker has to. A thread that does nothing but write and flush is treated worse by Linux's
-/// scheduler when other processes keep the cores busy: 4 ms at the median, where this measures 0.2 ms.
+/// Each flush is handed to a blocking thread, as a broker has to. Where other processes keep the cores busy, Linux lets a thread that
+/// does nothing but write and flush wait longer: 4 ms at the median were seen, where this measured 0.2 ms.
 pub(super) async fn flush_repeatedly(folder: PathBuf, values: Values, duration: Duration) -> Result<Latencies, BenchError> {
     let scratch = Arc::new(Scratch::create(folder.join("flushes"))?);
     let mut latencies = Latencies::default();

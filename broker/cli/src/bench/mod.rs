@@ -4,11 +4,11 @@
 //!
 //! - Each number of Millpond's stands beside the limit that it can't pass, measured in the same minute, in the same folder, with
 //!   the same two processes on the same cores; the ratio of the two says more about Millpond than the number does.
-//! - A limit and its cases take turns in several rounds, and the median of the rounds counts: on a shared machine a single run can be off by
-//!   a factor of two.
-//! - Records go through the SDK as a user's would: `enqueue` for throughput, with the producer's defaults, `send` for latency, without linger. A throughput case
-//!   has 3 partitions, a latency case one. Every acknowledged record is looked for on the broker; one that is missing
-//!   fails the run.
+//! - A limit and its cases take turns in several rounds, and the median of the rounds counts: on a shared machine a single run can
+//!   be off by a factor of two.
+//! - Records go through the SDK as a user's would: for throughput by `enqueue` with the producer's defaults, for latency without
+//!   linger. A throughput case has 3 partitions, a latency case one. The broker is asked how many records it has; if one that was
+//!   acknowledged is missing, the run fails.
 //! - Nothing stays behind: broker, peer and folder go when the run ends, by Ctrl-C as well.
 //!
 //! # How the limits are measured

@@ -67,7 +67,7 @@ impl Rounds {
             large,
             small,
             sequential_bytes: CALIBRATION_BYTES,
-            progress: super::progress_bar(STEPS_IN_A_ROUND * plan.rounds as u64),
+            progress: super::progress_bar(1 + STEPS_IN_A_ROUND * plan.rounds as u64),
             samples: Samples::default(),
             _raw_peer: raw_peer,
         })

@@ -35,7 +35,8 @@ fn the_json_has_the_promised_form_with_null_where_nothing_applies() {
             {"name": "produce_1k_os", "mb_s": 300.0, "records_s": 300_000.0, "p50_us": null, "p99_us": null, "limit": 400.0, "ratio": 0.75},
             {"name": "produce_100b_filter", "mb_s": 150.0, "records_s": 1_500_000.0, "p50_us": null, "p99_us": null,
              "limit": 2_000_000.0, "ratio": 0.75},
-            {"name": "ack_latency_sync", "mb_s": null, "records_s": null, "p50_us": 2080.0, "p99_us": 5000.0, "limit": 1040.0, "ratio": 2.0},
+            {"name": "ack_latency_sync", "mb_s": null, "records_s": null, "p50_us": 2080.0, "p99_us": 5000.0,
+             "limit": 1040.0, "ratio": 2.0},
             {"name": "end_to_end_os", "mb_s": null, "records_s": null, "p50_us": null, "p99_us": null, "limit": 40.0, "ratio": null}
         ]
     });

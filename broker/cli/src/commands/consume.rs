@@ -9,7 +9,7 @@ use crate::{
     json_line::{self, Place},
     output::counted,
     progress::RecordProgress,
-    stdout::{BLOCK_BYTES, StdoutWriter},
+    stdout::{self, BLOCK_BYTES, StdoutWriter},
 };
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
@@ -121,6 +121,7 @@ impl Printing {
     async fn run(&mut self, consumer: &mut Consumer) -> Outcome<Ending> {
         let failed = |error| Failure::new("can't listen for signals").because(&error);
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut reader_gone = pin!(stdout::reader_gone());
         while self.records < self.records_max {
             let mut next = pin!(consumer.next_batch());
             let batch = match poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await {
@@ -131,6 +132,7 @@ impl Printing {
                     }
                     tokio::select! {
                         batch = next => batch,
+                        () = &mut reader_gone => return Ok(Ending::OutputClosed),
                         _ = ctrl_c() => return Ok(Ending::Interrupted),
                         _ = terminate.recv() => return Ok(Ending::Interrupted),
                     }

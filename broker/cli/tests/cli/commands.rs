@@ -115,7 +115,20 @@ fn a_reader_that_has_enough_ends_a_consumer_quietly() {
     let broker = place.serve();
     broker.ok(&place, &["topic", "create", "a"], b"");
     broker.ok(&place, &["produce", "a"], lines(0..200_000).as_bytes());
-    let mut consuming = start(place.millpond().args(["consume", "a", "--from-beginning"]), &broker);
+    has_enough_after_one_line(&place, &broker);
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_a_consumer_that_waits_for_more() {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "a"], b"");
+    broker.ok(&place, &["produce", "a"], b"0\n1\n");
+    has_enough_after_one_line(&place, &broker);
+}
+
+fn has_enough_after_one_line(place: &Place, broker: &Broker) {
+    let mut consuming = start(place.millpond().args(["consume", "a", "--from-beginning"]), broker);
     let mut shown = BufReader::new(consuming.stdout.take().expect("piped"));
     let mut line = String::new();
     shown.read_line(&mut line).expect("it shows");
