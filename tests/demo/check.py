@@ -2,7 +2,7 @@
 
 import json
 
-from replay import parse_if_json
+from replay import stored
 
 
 class CheckFailed(Exception):
@@ -31,7 +31,7 @@ class ReadBack:
             raise CheckFailed(f"{where}: the offset is not behind the one before, {self.next_offset[partition] - 1}")
         self.next_offset[partition] = offset + 1
         self.by_partition[partition] += 1
-        value = parse_if_json(record.get("value"))
+        value = stored(record.get("value"))
         if not isinstance(value, dict):
             return
         if value.get("state") == "idle":
@@ -43,12 +43,17 @@ class ReadBack:
             raise CheckFailed(f"{where}: `{device}` was in partition {self.partition_of[device]} before")
 
 
-def check_counts(sent, transform, read_back):
-    """The broker's own count against the producer's and against what was read. `read_back` is None where not all was read."""
+def check_counts(sent, idle, transform, read_back):
+    """The broker's own counts against the producer's and against what was read.
+
+    `idle` is None where the file is not ours, and `read_back` where not all was read.
+    """
     came, kept, dropped = transform["records_in"], transform["records_out"], transform["records_dropped"]
     if came != sent:
         raise CheckFailed(f"{sent} records were acknowledged, and the transform was given {came}")
     if came != kept + dropped:
         raise CheckFailed(f"of {came} records the transform kept {kept} and dropped {dropped}")
+    if idle is not None and dropped != idle:
+        raise CheckFailed(f"{idle} readings were of idle devices, and the transform dropped {dropped}")
     if read_back is not None and read_back != kept:
         raise CheckFailed(f"the transform kept {kept} records, and {read_back} were read back")

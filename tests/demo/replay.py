@@ -10,6 +10,9 @@ RECORDS = 300_000
 # It pretends that so many gateways sent what this machine captured.
 GATEWAYS = 24
 
+# What drop-idle puts in place of a host name.
+MASKED = "***"
+
 # What a line may hold to be a record for `millpond produce -i jsonl`.
 RECORD_FIELDS = {"key", "key_base64", "value", "value_base64", "headers", "timestamp", "partition", "topic", "offset"}
 VALUE_FIELDS = {"value", "value_base64"}
@@ -23,12 +26,17 @@ class Input:
 
     def __init__(self):
         self.records = 0
+        self.idle = 0
         self.hosts = set()
 
     def see(self, value):
-        """Remembers the host names that must not come out again."""
-        if isinstance(value, dict) and isinstance(value.get("host"), str):
-            self.hosts.add(value["host"])
+        """Counts a record, and remembers what must not come out again."""
+        self.records += 1
+        if isinstance(value, dict):
+            self.idle += value.get("state") == "idle"
+            # What was masked before is masked again, and looks the same.
+            if isinstance(value.get("host"), str) and value["host"] != MASKED:
+                self.hosts.add(value["host"])
 
 
 def generate(captured, path, seen, records=RECORDS):
@@ -44,30 +52,27 @@ def generate(captured, path, seen, records=RECORDS):
             record = captured[at]
             device = f"{gateway}/{record['key']}"
             value = dict(record["value"], device=device, host=host, sequence=index)
+            seen.see(value)
             file.write(line({"key": device, "timestamp": record["timestamp"] + turn * span_ms, "value": value}) + "\n")
-    seen.hosts.update(host for _, host in gateways)
-    seen.records += records
 
 
 def convert(source, path, seen):
-    """Copies the file `source` to `path`, line by line: a record stays one, any other line becomes a value."""
+    """Copies the file `source` to `path`, line by line: a record stays one, any other line becomes a value.
+
+    Bytes that are not UTF-8 become question marks: JSON has no other place for them.
+    """
     with open(source, encoding="utf-8", errors="replace", newline="\n") as lines, open(path, "w", encoding="utf-8") as file:
         for text in lines:
             text = text.rstrip("\r\n")
             if text:
-                seen.records += 1
                 file.write(as_record(text, seen) + "\n")
 
 
 def as_record(text, seen):
     """One line of the user's as a line for `produce -i jsonl`."""
-    try:
-        parsed = json.loads(text)
-    except ValueError:
-        return line({"value": text})
+    parsed = parse(text)
     if is_record(parsed):
-        value = parsed.get("value")
-        seen.see(parse_if_json(value))
+        seen.see(stored(parsed.get("value")))
         if PLACE_FIELDS.isdisjoint(parsed):
             return text
         return line({field: held for field, held in parsed.items() if field not in PLACE_FIELDS})
@@ -82,11 +87,18 @@ def is_record(parsed):
     return isinstance(parsed, dict) and RECORD_FIELDS.issuperset(parsed) and not VALUE_FIELDS.isdisjoint(parsed)
 
 
-def parse_if_json(value):
-    """A value that is itself JSON in a string, as it is stored."""
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return None
-    return value
+def stored(value):
+    """What a record's value is for a module: a string is stored as it is, so what it holds may be JSON again."""
+    return parse(value) if isinstance(value, str) else value
+
+
+def parse(text):
+    """What JSON says, or None. Python takes words for numbers, such as NaN, that JSON does not know."""
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        return None
+
+
+def refuse(word):
+    raise ValueError(word)
