@@ -133,6 +133,11 @@ impl Log {
     pub fn end_flush(&mut self, outcome: Result<FlushedTo, LogError>) -> Result<i64, LogError> {
         match outcome {
             Ok(flushed) => {
+                // Linux tells of a failed write-back once for each open file. If another sync of this file was told, the flush that
+                // ran beside it knows nothing of it, and its success is no evidence.
+                if let Some(Failure { cause, of_flush: true }) = &self.failure {
+                    return Err(LogError::Failed { cause: cause.clone() });
+                }
                 self.unflushed.end(flushed, self.tail.next_offset);
                 Ok(self.unflushed.durable_end())
             }
