@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use millpond_protocol::batch::BatchError;
 use millpond_protocol::error::ErrorCode;
+use rustix::io::Errno;
 use thiserror::Error;
 
 /// Why a log could not do what it was asked. The text of a variant leaves out its cause, which is its `source`;
@@ -42,6 +43,17 @@ pub enum LogError {
         /// What the system said.
         source: io::Error,
     },
+    /// The process has as many files open as it may. Nothing of an append is left, a flush has made nothing durable, and either may
+    /// succeed later.
+    #[error("no file descriptor is left to {operation} {}", path.display())]
+    TooManyOpenFiles {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// The file or folder that was to be opened.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// An earlier write or flush failed, and the log takes no more appends until it is opened again.
     #[error("the log stopped writing after a failure: {cause}")]
     Failed {
@@ -74,6 +86,7 @@ impl LogError {
         match self {
             LogError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
             LogError::Full { .. } => ErrorCode::StorageFull,
+            LogError::TooManyOpenFiles { .. } => ErrorCode::Overloaded,
             LogError::Corrupt { .. } => ErrorCode::CorruptBatch,
             LogError::Io { .. } | LogError::Failed { .. } | LogError::OffsetsExhausted { .. } => ErrorCode::StorageFailed,
         }
@@ -91,14 +104,26 @@ impl LogError {
         text
     }
 
-    /// [`LogError::Full`] where the system said that there is no room, [`LogError::Io`] otherwise.
+    /// [`LogError::Full`] and [`LogError::TooManyOpenFiles`] where the system said so, [`LogError::Io`] otherwise.
     pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> LogError {
         let path = path.to_path_buf();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LogError::Full { operation, path, source },
+            _ if is_out_of_files(&source) => LogError::TooManyOpenFiles { operation, path, source },
             _ => LogError::Io { operation, path, source },
         }
     }
+
+    /// Whether the disk is as it was before and the same call may succeed later, so that the log need not latch.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, LogError::Full { .. } | LogError::TooManyOpenFiles { .. })
+    }
+}
+
+/// Whether the system refused to open a file because the process, or the machine, has too many open (EMFILE, ENFILE). Only opening fails
+/// so: of a write or a sync it never says this.
+pub fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// What is wrong with stored bytes.
@@ -139,9 +164,6 @@ pub enum Damage {
     /// The checksum does not match the bytes.
     #[error("{0}")]
     Checksum(BatchError),
-    /// The records of a batch whose checksum is right can't be decoded.
-    #[error("the records can't be decoded: {0}")]
-    Records(BatchError),
     /// A segment ends before the next one begins: a file was lost or shortened.
     #[error("the segment ends before offset {next_base}, where the next one begins")]
     OffsetsMissing {

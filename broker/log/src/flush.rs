@@ -5,8 +5,11 @@
 //!
 //! The order of the syncs is what recovery relies on: the batches of each segment, oldest first; the indexes of the closed ones; the
 //! folder, if it has new names; and only then the recovery point, past the segments that are complete and durable from now on.
+//!
+//! [`Log::begin_flush_closed`](crate::Log::begin_flush_closed) leaves the active segment out: what is appended to it then never waits
+//! for the disk, and a recovery still reads one segment and no more. Kafka flushes a segment when it is closed, and no other, likewise.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::Disk;
@@ -21,11 +24,13 @@ pub struct Flush {
     dir: PathBuf,
     /// Closed segments that are not known to be durable with their indexes, oldest first.
     closed: Vec<Arc<Segment>>,
-    /// The segment that was active when the flush began.
-    active: Arc<Segment>,
+    /// The segment that was active when the flush began; none if it is left out.
+    active: Option<Arc<Segment>>,
+    /// The base offset of that segment.
+    active_base: i64,
     /// Whether segments were created since the last flush.
     new_names: bool,
-    /// The end of the log when the flush began.
+    /// Where what the flush covers ends.
     end: i64,
 }
 
@@ -50,12 +55,14 @@ impl Flush {
     /// Syncs the files, and the folder where segments were created. Blocks for as long as the disk takes.
     ///
     /// Call it once: after an error the system may have dropped what it could not write, and trying again would answer for bytes that
-    /// are gone.
+    /// are gone. After [`LogError::TooManyOpenFiles`] it has not, and the next flush of the log does the work of this one.
     pub fn run(&self) -> Result<FlushedTo, LogError> {
         for segment in &self.closed {
             segment.sync_log()?;
         }
-        self.active.sync_log()?;
+        if let Some(active) = &self.active {
+            active.sync_log()?;
+        }
         // An index that can't be completed does no harm: the recovery point stays in front of its segment, and the next flush tries
         // again.
         let incomplete: Vec<_> = self.closed.iter().filter(|segment| !segment.settle_indexes()).cloned().collect();
@@ -65,12 +72,12 @@ impl Flush {
         if incomplete.is_empty() && !self.closed.is_empty() {
             self.advance_recovery_point();
         }
-        Ok(FlushedTo { end: self.end, active_base: self.active.base_offset(), incomplete })
+        Ok(FlushedTo { end: self.end, active_base: self.active_base, incomplete })
     }
 
     /// A point that lags costs time in a recovery, nothing else; so failing is no failure of the flush.
     fn advance_recovery_point(&self) {
-        if let Err(error) = write_recovery_point(&*self.disk, &self.dir, self.active.base_offset()) {
+        if let Err(error) = write_recovery_point(&*self.disk, &self.dir, self.active_base) {
             tracing::warn!(dir = %self.dir.display(), %error, "the recovery point can't be written and lags");
         }
         for segment in &self.closed {
@@ -120,21 +127,33 @@ impl Unflushed {
     }
 
     /// None if there is nothing to flush, or a flush is running.
-    pub(crate) fn begin(&mut self, disk: &Arc<dyn Disk>, dir: &std::path::Path, active: &Arc<Segment>, end: i64) -> Option<Flush> {
+    pub(crate) fn begin(&mut self, disk: &Arc<dyn Disk>, dir: &Path, active: &Arc<Segment>, end: i64) -> Option<Flush> {
         if self.running || (self.segments.is_empty() && !self.new_names) {
             return None;
         }
+        let closed = self.begin_closed(disk, dir, active);
+        Some(Flush { active: Some(Arc::clone(active)), end, ..closed })
+    }
+
+    /// A flush of everything but the active segment.
+    pub(crate) fn begin_closed(&mut self, disk: &Arc<dyn Disk>, dir: &Path, active: &Arc<Segment>) -> Flush {
         self.running = true;
         let candidates = self.incomplete.iter().chain(&self.segments);
         let closed = candidates.filter(|segment| segment.base_offset() != active.base_offset()).cloned().collect();
-        Some(Flush {
+        Flush {
             disk: Arc::clone(disk),
             dir: dir.to_path_buf(),
             closed,
-            active: Arc::clone(active),
+            active: None,
+            active_base: active.base_offset(),
             new_names: std::mem::take(&mut self.new_names),
-            end,
-        })
+            // Segments follow each other without a gap.
+            end: active.base_offset(),
+        }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running
     }
 
     /// Forgets that a flush is running: its outcome will not be brought back.
@@ -142,10 +161,17 @@ impl Unflushed {
         self.running = false;
     }
 
+    /// Takes back a flush that could not be done and may be tried again. Its segments are still noted here.
+    pub(crate) fn put_off(&mut self) {
+        self.running = false;
+        // Perhaps nothing is new in the folder; syncing it once too often does no harm.
+        self.new_names = true;
+    }
+
     /// Forgets what the flush has covered. `log_end` is the end of the log by now.
     pub(crate) fn end(&mut self, flushed: FlushedTo, log_end: i64) {
         self.running = false;
-        self.durable_end = flushed.end;
+        self.durable_end = self.durable_end.max(flushed.end);
         self.incomplete = flushed.incomplete;
         if log_end == flushed.end {
             self.segments.clear();

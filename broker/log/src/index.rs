@@ -199,7 +199,10 @@ impl<E: Entry> Index<E> {
         if count == 0 {
             return Ok(());
         }
-        write_all_at(&*self.file.get()?, &mut [IoSlice::new(&bytes)], at)?;
+        let written = self.file.get().and_then(|file| write_all_at(&*file, &mut [IoSlice::new(&bytes)], at));
+        // Not kept open: that would be two descriptors more for each log, for a write every few megabytes of batches.
+        self.file.close();
+        written?;
         let mut state = self.state.write();
         state.spilled += count as u64;
         // A new vector, so that a closed segment gives its memory back.
@@ -230,7 +233,9 @@ impl<E: Entry> Index<E> {
             }
         };
         // No lock is held over the reads: entries in a file stay as they are.
-        self.lookup_in_file(key, spilled).unwrap_or_else(|error| {
+        let found = self.lookup_in_file(key, spilled);
+        self.file.close();
+        found.unwrap_or_else(|error| {
             tracing::warn!(path = %self.path().display(), %error, "an index can't be read; looking from the start of the segment instead");
             None
         })

@@ -54,7 +54,8 @@
 //! - What was flushed survives a power cut. What was not may survive in part; recovery keeps the whole batches up to the first hole.
 //! - Only segments at or behind the recovery point, and always the last one, may lose bytes in a recovery. Damage in an older
 //!   segment is left as it is, named in the [`RecoveryReport`], and answers reads with [`LogError::Corrupt`].
-//! - After a failed write or flush the log takes no appends until it is opened again; reads go on. A full disk is not such a failure.
+//! - After a failed write or flush the log takes no appends until it is opened again; reads go on. A full disk is not such a failure,
+//!   and neither is a file that could not be opened because too many are.
 //! - Readers take no lock that the writer holds across I/O.
 //!
 //! # Use
@@ -97,8 +98,12 @@
 //! | `disk`, `real` | the [`Disk`] trait and the operating system behind it |
 //! | [`sim`] | a disk in memory that loses power, fails and fills up on demand |
 //!
-//! Deliberately absent: the number of open files is not bounded yet (a segment's files are opened when they are first needed and stay
-//! open), nothing is deleted, and nothing is compacted.
+//! # Open files
+//!
+//! A log keeps the `.log` of its active segment open. That of a closed one is open until it is flushed, and again from when it is first
+//! read; indexes are open only while they are read or written.
+//!
+//! Deliberately absent: how many closed segments are open for readers is not bounded yet, nothing is deleted, and nothing is compacted.
 
 #![forbid(unsafe_code)]
 
@@ -121,7 +126,7 @@ mod time;
 
 pub use config::LogConfig;
 pub use disk::{Disk, DiskFile, OpenMode, WRITE_BUFFERS_MAX, write_all_at, write_atomically};
-pub use error::{Damage, LogError};
+pub use error::{Damage, LogError, is_out_of_files};
 pub use flush::{Flush, FlushedTo};
 pub use log::Log;
 pub use reader::{Cursor, LogReader};

@@ -77,9 +77,10 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// In every case nothing of the append is in the log. [`LogError::Full`]: the disk has no room, and the same append may succeed
-    /// later. [`LogError::Io`], or a [`LogError::Full`] after which the file could not be put right: the log latches, and answers
-    /// [`LogError::Failed`] from then on. [`LogError::OffsetsExhausted`]: after nine quintillion records.
+    /// In every case nothing of the append is in the log. [`LogError::Full`], [`LogError::TooManyOpenFiles`]: the disk has no room, or
+    /// no further segment can be opened, and the same append may succeed later. [`LogError::Io`], or one of those two after which the
+    /// files could not be put right: the log latches, and answers [`LogError::Failed`] from then on.
+    /// [`LogError::OffsetsExhausted`]: after nine quintillion records.
     pub fn append(&mut self, batches: &[Batch], leader_epoch: i32) -> Result<i64, LogError> {
         if let Some(failure) = &self.failure {
             return Err(LogError::Failed { cause: failure.cause.clone() });
@@ -125,11 +126,24 @@ impl Log {
         self.unflushed.begin(&self.disk, &self.dir, &self.active, self.tail.next_offset)
     }
 
+    /// As [`Log::begin_flush`], of the closed segments alone. None if [`Log::wants_flush`] says no, too.
+    ///
+    /// For a durability that promises nothing about single batches: a recovery then has the active segment to read and no other, and
+    /// no append meets the sync of the file that it writes to.
+    pub fn begin_flush_closed(&mut self) -> Option<Flush> {
+        let refused = self.failure.as_ref().is_some_and(|failure| failure.of_flush) || self.unflushed.is_running();
+        if refused || !self.wants_flush() {
+            return None;
+        }
+        Some(self.unflushed.begin_closed(&self.disk, &self.dir, &self.active))
+    }
+
     /// Takes the outcome of [`Flush::run`] back, and returns how far the log is durable.
     ///
     /// # Errors
     ///
-    /// The error of the flush. The log latches: nothing is appended or flushed any more, reads go on.
+    /// The error of the flush. The log latches: nothing is appended or flushed any more, reads go on. After
+    /// [`LogError::TooManyOpenFiles`] it does not: no sync has failed, and the next flush covers what this one should have.
     pub fn end_flush(&mut self, outcome: Result<FlushedTo, LogError>) -> Result<i64, LogError> {
         match outcome {
             Ok(flushed) => {
@@ -140,6 +154,10 @@ impl Log {
                 }
                 self.unflushed.end(flushed, self.tail.next_offset);
                 Ok(self.unflushed.durable_end())
+            }
+            Err(error @ LogError::TooManyOpenFiles { .. }) => {
+                self.unflushed.put_off();
+                Err(error)
             }
             Err(error) => {
                 self.latch(&error, true);
@@ -221,13 +239,13 @@ impl Log {
         self.shared.publish(created, plan.tail.next_offset);
     }
 
-    /// Removes what a failed append has left in the files, and latches unless the disk was merely full and is put right.
+    /// Removes what a failed append has left in the files, and latches unless the cause may pass and the files are put right.
     fn take_back(&mut self, plan: &Plan, created: &[Arc<Segment>], error: LogError) -> LogError {
         let undone = self.undo(plan, created);
         if let Err(undo) = &undone {
             tracing::error!(error = %undo.chain(), "what a failed append left behind can't be removed; the next opening will");
         }
-        if undone.is_err() || !matches!(error, LogError::Full { .. }) {
+        if undone.is_err() || !error.is_passing() {
             // Among what failed in the undoing may be a sync, after which no flush is to be believed.
             self.latch(&error, undone.is_err());
         }
@@ -242,6 +260,8 @@ impl Log {
                 let path = file_path(&self.dir, segment.base_offset(), extension);
                 self.disk.remove_file(&path).map_err(|source| LogError::io("remove", &path, source))?;
             }
+            // Syncing the folder takes a descriptor, and there may be no other left.
+            segment.log().close();
         }
         if !created.is_empty() {
             self.disk.sync_dir(&self.dir).map_err(|source| LogError::io("flush", &self.dir, source))?;

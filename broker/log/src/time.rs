@@ -3,6 +3,11 @@
 //! Timestamps come from producers and need not rise. What the lookup promises is Kafka's definition: the earliest offset whose record
 //! has a timestamp of at least T. Whole segments are skipped by their largest timestamp, then batches by the time index and by the
 //! largest timestamp in their headers; only a batch that says it has such a record is decoded.
+//!
+//! Nobody decodes the records of a batch before it is stored, so there may be some that can't be, whatever the checksum says. The lookup
+//! then ends at the start of that batch: from there on a consumer misses nothing, and the batches behind it can still be found.
+
+use millpond_protocol::batch::{Batch, BatchError};
 
 use crate::error::{Damage, LogError};
 use crate::index::{Entry, TimeEntry};
@@ -14,10 +19,12 @@ impl LogReader {
     /// The first record with a timestamp of at least `timestamp_ms` whose batch ends before `end`: its offset and timestamp. None if
     /// there is none.
     ///
+    /// Of a batch whose records can't be decoded, or take more than 64 MiB decompressed, it is the first offset, and the largest timestamp
+    /// that its header announces.
+    ///
     /// # Errors
     ///
-    /// [`LogError::Corrupt`] if damage is met on the way, or the records of a batch take more than 64 MiB decompressed;
-    /// [`LogError::Io`].
+    /// [`LogError::Corrupt`] if damage is met on the way; [`LogError::Io`].
     pub fn find_time(&self, timestamp_ms: i64, end: i64) -> Result<Option<(i64, i64)>, LogError> {
         let end = end.min(self.log_end());
         let segments = self.shared().segments();
@@ -57,16 +64,27 @@ impl LogReader {
 
     /// The first record of the batch with such a timestamp. There may be none: a header can say more than the records hold.
     fn first_in_batch(&self, segment: &Segment, scan: &mut Scan, found: &Found, timestamp_ms: i64) -> Result<Option<(i64, i64)>, LogError> {
-        let undecodable = |error| corrupt(&segment.path(), found.position, found.header.base_offset, Damage::Records(error));
         let batch = scan.batch(found)?;
-        for record in batch.records(RECORDS_BYTES_MAX).map_err(undecodable)? {
-            let record = record.map_err(undecodable)?;
-            if record.timestamp >= timestamp_ms && record.offset >= self.log_start() {
-                return Ok(Some((record.offset, record.timestamp)));
+        match first_at_or_after(&batch, timestamp_ms, self.log_start()) {
+            Ok(record) => Ok(record),
+            Err(error) => {
+                let (path, offset) = (segment.path(), found.header.base_offset);
+                tracing::warn!(path = %path.display(), offset, %error, "a lookup by time ends at a batch whose records can't be decoded");
+                Ok(Some((offset.max(self.log_start()), found.header.max_timestamp)))
             }
         }
-        Ok(None)
     }
+}
+
+/// Offset and timestamp of the first record of the batch that is not before `log_start`, and has at least this timestamp.
+fn first_at_or_after(batch: &Batch, timestamp_ms: i64, log_start: i64) -> Result<Option<(i64, i64)>, BatchError> {
+    for record in batch.records(RECORDS_BYTES_MAX)? {
+        let record = record?;
+        if record.timestamp >= timestamp_ms && record.offset >= log_start {
+            return Ok(Some((record.offset, record.timestamp)));
+        }
+    }
+    Ok(None)
 }
 
 /// The batch to start from: every one before it has smaller timestamps only. With the walk behind it.

@@ -35,6 +35,8 @@ pub enum Fault {
     Device,
     /// The device is full (ENOSPC).
     NoSpace,
+    /// The process has too many files open (EMFILE). For what opens a file: creating one, and syncing a folder. Nothing is done then.
+    TooManyOpenFiles,
 }
 
 impl Fault {
@@ -42,6 +44,7 @@ impl Fault {
         match self {
             Fault::Device => Errno::IO.into(),
             Fault::NoSpace => Errno::NOSPC.into(),
+            Fault::TooManyOpenFiles => Errno::MFILE.into(),
         }
     }
 }

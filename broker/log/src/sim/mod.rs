@@ -23,6 +23,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::error::is_out_of_files;
 
 pub use faults::{Fault, Operation};
 pub use random::Random;
@@ -198,8 +199,10 @@ impl Disk for SimDisk {
         let powered = state.faults.powered();
         let id = state.tree.find(path)?;
         let folder = state.tree.folder(id)?;
-        match verdict {
+        match &verdict {
             Ok(()) => folder.sync(),
+            // The folder could not even be opened.
+            Err(error) if is_out_of_files(error) => {}
             Err(_) if powered => folder.forget_changes(),
             Err(_) => {}
         }

@@ -225,6 +225,44 @@ fn a_flush_covers_what_was_appended_before_it_began_and_the_next_one_the_rest() 
 }
 
 #[test]
+fn a_flush_of_the_closed_segments_leaves_the_active_one_to_the_system() {
+    let mut fixture = Fixture::new(SMALL);
+    fixture.append(&vec![batch(1, 700); 4]);
+    assert!(fixture.log.begin_flush_closed().is_none(), "no segment is closed");
+    fixture.append(&vec![batch(1, 700); 8]);
+    let syncs = |fixture: &Fixture| fixture.disk.count(Operation::Sync);
+    let before = syncs(&fixture);
+    let flush = fixture.log.begin_flush_closed().expect("two segments are closed");
+    assert!(fixture.log.begin_flush_closed().is_none() && fixture.log.begin_flush().is_none(), "one flush at a time");
+    fixture.append(&[batch(1, 700)]);
+    assert_eq!(fixture.log.end_flush(flush.run()).expect("the flush works"), 10);
+    assert_eq!(syncs(&fixture) - before, 2 * 3 + 1, "three files for each of the two, and the recovery point");
+    assert_eq!(fixture.log.durable_end(), 10);
+    assert!(!fixture.log.wants_flush() && fixture.log.begin_flush_closed().is_none());
+
+    fixture.disk.crash(4);
+    let report = fixture.reopen();
+    let scanned_bytes_max = 3 * fixture.model[0].bytes.len() as u64;
+    assert!(report.scanned_bytes <= scanned_bytes_max, "the active segment is read and no other: {report:?}");
+    assert!(fixture.log.log_end() >= 10);
+    fixture.model.truncate(usize::try_from(fixture.log.log_end()).expect("not negative"));
+    fixture.check();
+}
+
+#[test]
+fn what_a_flush_of_the_closed_segments_left_out_is_covered_by_the_next_full_one() {
+    let mut fixture = Fixture::new(SMALL);
+    fixture.append(&vec![batch(1, 700); 12]);
+    let flush = fixture.log.begin_flush_closed().expect("two segments are closed");
+    fixture.log.end_flush(flush.run()).expect("the flush works");
+    fixture.flush();
+    assert_eq!(fixture.log.durable_end(), 12);
+    fixture.disk.crash(0);
+    fixture.reopen();
+    fixture.check();
+}
+
+#[test]
 fn an_idle_log_is_flushed_with_one_sync() {
     let mut fixture = Fixture::new(ROOMY);
     fixture.append(&[batch(1, 10)]);

@@ -46,8 +46,8 @@ fn life(disk: &SimDisk, config: LogConfig, random: &mut Random, known: &mut Know
                 }
             }
             6..9 => {
-                let Some(flush) = log.begin_flush() else { continue };
-                let covered = known.appended;
+                let flush = if random.percent(30) { log.begin_flush_closed() } else { log.begin_flush() };
+                let Some(flush) = flush else { continue };
                 // Some appends overlap the flush, before its syncs or after them.
                 let early = random.percent(50).then(|| flush.run());
                 for _ in 0..random.below(3) {
@@ -55,15 +55,20 @@ fn life(disk: &SimDisk, config: LogConfig, random: &mut Random, known: &mut Know
                         return end;
                     }
                 }
-                if log.end_flush(early.unwrap_or_else(|| flush.run())).is_err() {
-                    return End::Latched;
+                match log.end_flush(early.unwrap_or_else(|| flush.run())) {
+                    Ok(durable_end) => known.durable = known.batches.iter().take_while(|stored| stored.next <= durable_end).count(),
+                    Err(_) if log.failure().is_none() => {}
+                    Err(_) => return End::Latched,
                 }
-                known.durable = covered;
             }
             _ => {
-                let operations = [Operation::Write, Operation::Create, Operation::Sync, Operation::SetLen];
-                let operation = operations[usize::try_from(random.below(4)).expect("small")];
-                let fault = if random.percent(70) { Fault::NoSpace } else { Fault::Device };
+                let operations = [Operation::Write, Operation::Create, Operation::Sync, Operation::SetLen, Operation::SyncDir];
+                let operation = operations[usize::try_from(random.below(5)).expect("small")];
+                let fault = match (operation, random.below(10)) {
+                    (Operation::SyncDir, _) | (Operation::Create, 0..3) => Fault::TooManyOpenFiles,
+                    (_, 0..7) => Fault::NoSpace,
+                    _ => Fault::Device,
+                };
                 disk.fail(operation, 1 + random.below(4), fault);
             }
         }
@@ -92,7 +97,7 @@ fn append(log: &mut Log, random: &mut Random, known: &mut Known) -> Option<End> 
     assert_eq!(log.log_end(), end, "a failed append moves nothing");
     match outcome {
         // Taken back, durably: it must not come back.
-        Err(LogError::Full { .. }) if log.failure().is_none() => {
+        Err(LogError::Full { .. } | LogError::TooManyOpenFiles { .. }) if log.failure().is_none() => {
             check(&log.reader(), &known.batches);
             None
         }

@@ -124,6 +124,90 @@ fn a_failed_flush_latches_and_reads_go_on() {
 }
 
 #[test]
+fn a_flush_beside_a_sync_that_failed_acknowledges_nothing() {
+    // The flush syncs after the failure, or before it.
+    for syncs_late in [true, false] {
+        let mut fixture = Fixture::new(ROOMY);
+        fixture.append(&[batch(1, 50)]);
+        fixture.flush();
+        fixture.append(&[batch(2, 50)]);
+        let flush = fixture.log.begin_flush().expect("there is something to flush");
+        let early = (!syncs_late).then(|| flush.run());
+        // An append finds the disk full, and what it has written can't be taken back durably.
+        fixture.disk.fail(Operation::Write, 1, Fault::NoSpace);
+        fixture.disk.fail(Operation::Sync, 1, Fault::Device);
+        fixture.log.append(&[batch(1, 500)], 7).expect_err("there is no room");
+        // The system has told of the lost bytes once. It says that all is well now.
+        let outcome = early.unwrap_or_else(|| flush.run());
+        assert!(outcome.is_ok(), "{outcome:?}");
+        let error = fixture.log.end_flush(outcome).expect_err("the success is no evidence");
+        assert!(matches!(error, LogError::Failed { .. }), "{error}");
+        assert_eq!(fixture.log.durable_end(), 1, "nothing more is promised");
+        assert!(fixture.log.begin_flush().is_none());
+        fixture.check();
+    }
+}
+
+/// How many rolls of a segment the append of `appended` batches needs; each makes three files.
+fn creations(appended: &[millpond_protocol::batch::Batch]) -> u64 {
+    let mut fixture = rolled();
+    let before = fixture.disk.count(Operation::Create);
+    fixture.append(appended);
+    fixture.disk.count(Operation::Create) - before
+}
+
+/// A log whose active segment is full.
+fn rolled() -> Fixture {
+    let mut fixture = Fixture::new(SMALL);
+    fixture.append(&vec![batch(1, 700); 5]);
+    fixture.flush();
+    fixture
+}
+
+#[test]
+fn a_segment_for_which_no_descriptor_is_left_refuses_the_append_and_is_tried_again() {
+    // The first segment of the append, and the second one, when the first is written already.
+    let six = vec![batch(1, 700); 6];
+    assert_eq!(creations(&six), 6);
+    for nth in 1..=6 {
+        let mut fixture = rolled();
+        let before = files(&fixture.disk, ".log");
+        fixture.disk.fail(Operation::Create, nth, Fault::TooManyOpenFiles);
+        let error = fixture.log.append(&six, 7).expect_err("there is no descriptor");
+        assert!(matches!(error, LogError::TooManyOpenFiles { operation: "create", .. }), "{error}");
+        assert!(error.code().retryable());
+        assert!(fixture.log.failure().is_none(), "nothing was lost: {:?}", fixture.log.failure());
+        assert_eq!(files(&fixture.disk, ".log"), before);
+        fixture.check();
+        fixture.append(&six);
+        fixture.flush();
+        fixture.disk.crash(nth);
+        fixture.reopen();
+        fixture.check();
+    }
+}
+
+#[test]
+fn a_flush_for_which_no_descriptor_is_left_acknowledges_nothing_and_the_next_one_all() {
+    let mut fixture = rolled();
+    fixture.append(&vec![batch(1, 700); 2]);
+    let flush = fixture.log.begin_flush().expect("there is something to flush");
+    fixture.disk.fail(Operation::SyncDir, 1, Fault::TooManyOpenFiles);
+    let error = fixture.log.end_flush(flush.run()).expect_err("the folder can't be opened");
+    assert!(matches!(error, LogError::TooManyOpenFiles { operation: "flush", .. }), "{error}");
+    assert_eq!(fixture.log.durable_end(), 5, "the new segment's name is not durable");
+    assert!(fixture.log.failure().is_none(), "no sync has failed");
+    fixture.append(&[batch(1, 700)]);
+    let before = fixture.disk.count(Operation::SyncDir);
+    fixture.flush();
+    // One more for the recovery point.
+    assert_eq!(fixture.disk.count(Operation::SyncDir) - before, 2, "the name is made up for");
+    fixture.disk.crash(1);
+    fixture.reopen();
+    fixture.check();
+}
+
+#[test]
 fn short_writes_are_completed() {
     for seed in 0..100 {
         let mut fixture = Fixture::new(SMALL);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use millpond_log::LogReader;
 use millpond_log::sim::Random;
-use millpond_protocol::batch::Batch;
+use millpond_protocol::batch::{Batch, BatchError, HEADER_BYTES};
 use millpond_protocol::compression::Codec;
 
 use crate::harness::{Fixture, ROOMY, SMALL, Stored, batch_with, random_batch};
@@ -65,6 +65,39 @@ fn a_batch_that_reaches_behind_the_end_is_not_looked_at() {
     assert_eq!(reader.find_time(3, 4).expect("looks"), Some((2, 3)));
     assert_eq!(reader.find_time(3, 3).expect("looks"), None);
     assert_eq!(reader.find_time(1, 0).expect("looks"), None);
+}
+
+/// A batch whose checksum is right and whose records are none.
+fn undecodable(timestamps: &[i64], codec: Codec) -> Batch {
+    let mut bytes = batch_with(timestamps, 50, codec).bytes().to_vec();
+    bytes[HEADER_BYTES..].fill(0xff);
+    let stale = Batch::parse(Bytes::from(bytes.clone())).expect("the header is as it was").verify_crc();
+    let Err(BatchError::ChecksumMismatch { computed, .. }) = stale else { panic!("the bytes have changed: {stale:?}") };
+    bytes[17..21].copy_from_slice(&computed.to_be_bytes());
+    Batch::parse(Bytes::from(bytes)).expect("the header is as it was")
+}
+
+#[test]
+fn records_that_can_not_be_decoded_stop_no_lookup_but_those_that_end_at_them() {
+    for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let mut fixture = Fixture::new(ROOMY);
+        let whole = |timestamps: &[i64]| batch_with(timestamps, 50, Codec::None);
+        fixture.append(&[whole(&[100, 200]), undecodable(&[300, 400], codec), whole(&[350, 500]), whole(&[600])]);
+        for reopened in [false, true] {
+            if reopened {
+                fixture.flush();
+                fixture.reopen();
+            }
+            let find = |timestamp| fixture.log.reader().find_time(timestamp, i64::MAX).expect("looks");
+            assert_eq!(find(150), Some((1, 200)), "in front of it");
+            for timestamp in [201, 300, 301, 400] {
+                assert_eq!(find(timestamp), Some((2, 400)), "from its start on nothing is missed");
+            }
+            assert_eq!(find(401), Some((5, 500)), "behind it");
+            assert_eq!(find(600), Some((6, 600)));
+            assert_eq!(find(601), None);
+        }
+    }
 }
 
 #[test]
