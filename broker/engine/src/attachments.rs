@@ -17,11 +17,14 @@ use crate::{
 };
 use bytes::Bytes;
 use millpond_plugin::Module;
-use millpond_protocol::message::{AttachPoint, AttachTransform, DetachTransform, ModuleInfo};
+use millpond_protocol::message::{AttachPoint, AttachTransform, DetachTransform, ModuleInfo, ReplacedModule};
 use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::MutexGuard;
 
 impl Engine {
     /// Checks, compiles and keeps a module. Takes seconds for a large one. Once begun it is finished, even if the future is dropped.
+    ///
+    /// The answer says which module it has taken the place of, if there was another one by this name.
     ///
     /// # Errors
     ///
@@ -48,7 +51,7 @@ impl Engine {
     /// # Errors
     ///
     /// [`EngineError::TopicNotFound`], [`EngineError::ModuleNotFound`], [`EngineError::ModuleWrongWorld`],
-    /// [`EngineError::AttachmentExists`], [`EngineError::TooMany`], [`EngineError::Module`] (its `init` refused),
+    /// [`EngineError::AttachmentExists`] (this very module is attached there), [`EngineError::PlaceTaken`], [`EngineError::TooMany`], [`EngineError::Module`] (its `init` refused),
     /// [`EngineError::DataDir`], [`EngineError::ShuttingDown`].
     pub async fn attach(self: &Arc<Self>, request: AttachTransform) -> Result<(), EngineError> {
         let engine = Arc::clone(self);
@@ -86,7 +89,8 @@ impl Engine {
         }
         let replacements = self.replacements(&catalogue.topics, &name, &module).await?;
         let deployed = self.keep(&module, wasm).await?;
-        let old_sha256 = catalogue.modules.get(&name).map(|old| old.sha256.clone());
+        let replaced = catalogue.modules.get(&name).filter(|old| old.sha256 != deployed.sha256);
+        let replaced = replaced.map(|old| ReplacedModule { sha256: old.sha256.clone(), topics: catalogue.topics_with(&name) });
         self.save(&mut catalogue, |next| {
             let stored = StoredModule::new(deployed.sha256.clone(), deployed.size_bytes, deployed.world.clone());
             next.modules.insert(name.clone(), stored);
@@ -100,11 +104,11 @@ impl Engine {
         for (topic, runtime) in replacements {
             topic.set_runtime(runtime);
         }
-        let info = deployed.info(&name, catalogue.topics_with(&name));
+        let info = ModuleInfo { replaced, ..deployed.info(&name, catalogue.topics_with(&name)) };
         tracing::info!(module = name, sha256 = info.sha256, world = info.world, "a module was deployed");
         self.modules.write().insert(name, deployed);
-        if let Some(old) = old_sha256 {
-            self.drop_unused(&catalogue.modules, &old);
+        if let Some(old) = &info.replaced {
+            self.drop_unused(&catalogue, &old.sha256).await;
         }
         Ok(info)
     }
@@ -122,7 +126,7 @@ impl Engine {
         })
         .await?;
         self.modules.write().remove(name);
-        self.drop_unused(&catalogue.modules, &deployed.sha256);
+        self.drop_unused(&catalogue, &deployed.sha256).await;
         tracing::info!(module = name, "a module was deleted");
         Ok(())
     }
@@ -187,12 +191,11 @@ impl Engine {
     }
 
     fn check_place(&self, runtime: &Runtime, topic: &str, module: &str, on: AttachPoint) -> Result<(), EngineError> {
-        let in_the_way = match on {
-            AttachPoint::Produce => runtime.transforms.iter().find(|attachment| &*attachment.module == module),
-            AttachPoint::Partition => runtime.partitioner.as_ref(),
-        };
-        if let Some(attachment) = in_the_way {
-            return Err(EngineError::AttachmentExists { topic: topic.to_owned(), module: attachment.module.as_ref().to_owned(), on });
+        if runtime.attachments().any(|attachment| attachment.on == on && &*attachment.module == module) {
+            return Err(EngineError::AttachmentExists { topic: topic.to_owned(), module: module.to_owned(), on });
+        }
+        if let (AttachPoint::Partition, Some(other)) = (on, &runtime.partitioner) {
+            return Err(EngineError::PlaceTaken { topic: topic.to_owned(), module: other.module.as_ref().to_owned(), on });
         }
         let limit = self.services.config.attachments_per_topic_max;
         if runtime.attachments().count() >= limit {
@@ -255,16 +258,19 @@ impl Engine {
         Ok(Deployed { sha256: module.sha256().to_owned(), size_bytes, world: module.world().to_string(), module: Ok(module.clone()) })
     }
 
-    /// Removes the file of a module that no name has any more.
-    fn drop_unused(&self, modules: &BTreeMap<String, StoredModule>, sha256: &str) {
-        if modules.values().any(|module| module.sha256 == sha256) {
+    /// Removes the file of a module that no name has any more. It is gone when this returns: once the caller lets the catalogue go, the
+    /// same bytes may be uploaded again.
+    async fn drop_unused(&self, catalogue: &MutexGuard<'_, Catalogue>, sha256: &str) {
+        if catalogue.modules.values().any(|module| module.sha256 == sha256) {
             return;
         }
         let (disk, path) = (Arc::clone(&self.services.disk), self.data.module(sha256));
-        self.services.background.spawn(move || {
+        let removed = self.services.io.run(move || {
             if let Err(error) = disk.remove_file(&path) {
                 tracing::warn!(path = %path.display(), %error, "the file of a module that is not used any more can't be removed");
             }
         });
+        // Without an answer the job has panicked, and the pool has said so.
+        let _ = removed.await;
     }
 }

@@ -1,6 +1,6 @@
 //! What a batch from a producer must be, before anything is done with it. Pure; records are not decoded here.
 
-use crate::error::EngineError;
+use crate::{error::EngineError, transform::BatchLimits};
 use bytes::Bytes;
 use millpond_protocol::{
     batch::{Batch, HEADER_BYTES, TimestampType},
@@ -8,18 +8,20 @@ use millpond_protocol::{
 };
 use std::sync::Arc;
 
-/// Takes the bytes of one batch: not larger than `bytes_max`, whole, with the checksum that its bytes have, and of a kind that a
-/// producer may send.
-pub(crate) fn accept(topic: &Arc<str>, bytes: Bytes, bytes_max: u32) -> Result<Batch, EngineError> {
-    if bytes.len() as u64 > u64::from(bytes_max) {
-        return Err(EngineError::BatchTooLarge { topic: Arc::clone(topic), bytes: bytes.len(), limit: bytes_max });
+/// Takes the bytes of one batch: within the limits, whole, with the checksum that its bytes have, and of a kind that a producer may
+/// send.
+pub(crate) fn accept(topic: &Arc<str>, bytes: Bytes, limits: BatchLimits) -> Result<Batch, EngineError> {
+    let limit = limits.batch_bytes_max;
+    if bytes.len() as u64 > u64::from(limit) {
+        return Err(EngineError::BatchTooLarge { topic: Arc::clone(topic), bytes: bytes.len(), limit });
     }
     let batch = Batch::parse(bytes)?;
     batch.verify_crc()?;
-    match refusal(&batch) {
-        Some(reason) => Err(EngineError::BatchRefused { reason }),
-        None => Ok(batch),
+    if let Some(reason) = refusal(&batch) {
+        return Err(EngineError::BatchRefused { reason });
     }
+    check_record_count(&batch, limits.section_bytes_max)?;
+    Ok(batch)
 }
 
 fn refusal(batch: &Batch) -> Option<&'static str> {
@@ -41,13 +43,22 @@ fn refusal(batch: &Batch) -> Option<&'static str> {
     if header.last_offset_delta != header.record_count - 1 {
         return Some("its last offset delta is not its record count less one");
     }
-    let section_bytes = batch.bytes().len() - HEADER_BYTES;
-    let records_max = section_bytes / RECORD_BYTES_MIN;
-    // Without it, 61 bytes could take two thousand million offsets.
-    if attributes.codec() == Ok(Codec::None) && u64::from(header.record_count.cast_unsigned()) > records_max as u64 {
-        return Some("it announces more records than its bytes can hold");
-    }
     None
+}
+
+/// Holds the announced number of records against the bytes that they can have. Without it, a batch of 61 bytes could take two thousand
+/// million offsets, and with them the rest of its segment.
+fn check_record_count(batch: &Batch, section_bytes_max: usize) -> Result<(), EngineError> {
+    let section_bytes = match batch.header().attributes.codec()? {
+        Codec::None => batch.bytes().len() - HEADER_BYTES,
+        // What it unpacks to is not known here. This is what the broker would unpack.
+        _ => section_bytes_max,
+    };
+    let (announced, limit) = (batch.header().record_count, section_bytes / RECORD_BYTES_MIN);
+    if announced.cast_unsigned() as usize > limit {
+        return Err(EngineError::TooManyRecords { announced, limit });
+    }
+    Ok(())
 }
 
 /// Length, attributes, two deltas, two lengths and the count of headers take a byte each at least.
@@ -63,11 +74,15 @@ mod tests {
     };
 
     fn batch_of(records: u32) -> Bytes {
+        packed(records, Codec::None)
+    }
+
+    fn packed(records: u32, codec: Codec) -> Bytes {
         let mut builder = BatchBuilder::new();
         for _ in 0..records {
             builder.push(&NewRecord { value: Some(b"x"), ..NewRecord::default() }).expect("it fits");
         }
-        builder.finish(Codec::None).expect("it has records")
+        builder.finish(codec).expect("it has records")
     }
 
     /// The batch with another header, its checksum made right again.
@@ -85,8 +100,10 @@ mod tests {
     }
 
     fn code_of(bytes: Bytes) -> Option<ErrorCode> {
-        accept(&Arc::from("t"), bytes, 1000).err().map(|error| error.code())
+        accept(&Arc::from("t"), bytes, LIMITS).err().map(|error| error.code())
     }
+
+    const LIMITS: BatchLimits = BatchLimits { section_bytes_max: 700, batch_bytes_max: 1000 };
 
     #[test]
     fn a_batch_of_a_producer_is_taken_and_each_broken_rule_is_refused() {
@@ -102,6 +119,26 @@ mod tests {
         ];
         for (rule, change) in broken.into_iter().enumerate() {
             assert_eq!(code_of(with_header(&good, change)), Some(ErrorCode::InvalidBatch), "rule {rule}");
+        }
+    }
+
+    #[test]
+    fn no_batch_takes_more_offsets_than_it_can_have_records_whatever_its_codec() {
+        for codec in Codec::ALL {
+            let good = packed(3, codec);
+            assert_eq!(code_of(good.clone()), None);
+            // 100 records of 7 bytes are 700 bytes.
+            let takes = |records: i32| {
+                let bytes = with_header(&good, |header| (header.record_count, header.last_offset_delta) = (records, records - 1));
+                accept(&Arc::from("t"), bytes, LIMITS).map(|_| ())
+            };
+            assert_eq!(takes(100).is_ok(), codec != Codec::None);
+            for records in [101, i32::MAX] {
+                let error = takes(records).expect_err("its bytes can't hold them");
+                assert_eq!(error.code(), ErrorCode::InvalidBatch);
+                assert!(matches!(error, EngineError::TooManyRecords { announced, .. } if announced == records), "{error:?}");
+                assert!(error.hint().is_some());
+            }
         }
     }
 

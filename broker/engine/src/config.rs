@@ -31,6 +31,9 @@ pub struct EngineConfig {
     pub topics_max: usize,
     /// How many partitions there may be over all topics. Each keeps files open.
     pub partitions_max: usize,
+    /// How many files the process may have open, sockets included (`RLIMIT_NOFILE`); none if there is no limit, or nobody knows it. A
+    /// topic whose partitions would come too near to it is refused.
+    pub open_files_max: Option<u64>,
     /// How many modules there may be.
     pub modules_max: usize,
     /// How many modules may run on one topic.
@@ -63,6 +66,7 @@ impl Default for EngineConfig {
             section_bytes_max: 32 << 20,
             topics_max: 10_000,
             partitions_max: 20_000,
+            open_files_max: None,
             modules_max: 256,
             attachments_per_topic_max: 8,
         }

@@ -74,7 +74,9 @@ pub(crate) struct DirLock {
 impl DirLock {
     /// Makes the folder if need be, and takes the lock.
     pub(crate) fn take(data_dir: &Path) -> Result<DirLock, EngineError> {
-        make_private_dir(data_dir).map_err(|source| EngineError::data_dir("create", data_dir, source))?;
+        // What a person knows is the data folder; the lock in it is our business.
+        let failed = |operation, source| EngineError::data_dir(operation, data_dir, source);
+        make_private_dir(data_dir).map_err(|source| failed("create the data folder", source))?;
         let path = data_dir.join("lock");
         let file = OpenOptions::new()
             .create(true)
@@ -82,11 +84,11 @@ impl DirLock {
             .write(true)
             .mode(0o600)
             .open(&path)
-            .map_err(|source| EngineError::data_dir("write", &path, source))?;
+            .map_err(|source| failed("write to the data folder", source))?;
         match file.try_lock() {
             Ok(()) => Ok(DirLock { file: Mutex::new(Some(file)) }),
             Err(TryLockError::WouldBlock) => Err(EngineError::Locked { data_dir: data_dir.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(EngineError::data_dir("lock", &path, source)),
+            Err(TryLockError::Error(source)) => Err(failed("lock the data folder", source)),
         }
     }
 

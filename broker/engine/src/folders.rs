@@ -17,7 +17,7 @@ pub(crate) fn make_data_dir(
     data_dir: &Path,
     lock: impl FnOnce(&Path) -> Result<DirLock, EngineError>,
 ) -> Result<DirLock, EngineError> {
-    let absolute = std::path::absolute(data_dir).map_err(|source| EngineError::data_dir("find", data_dir, source))?;
+    let absolute = std::path::absolute(data_dir).map_err(|source| EngineError::data_dir("find the data folder", data_dir, source))?;
     let mut missing = Vec::new();
     for folder in absolute.ancestors() {
         // A folder that can't be asked about can't be made either, and the lock says so in better words.
@@ -27,7 +27,7 @@ pub(crate) fn make_data_dir(
         missing.push(folder);
     }
     let lock = lock(data_dir)?;
-    disk.create_dir_all(&absolute).map_err(|source| EngineError::data_dir("create", data_dir, source))?;
+    disk.create_dir_all(&absolute).map_err(|source| EngineError::data_dir("create the data folder", data_dir, source))?;
     for parent in missing.into_iter().filter_map(Path::parent) {
         disk.sync_dir(parent).map_err(|source| EngineError::data_dir("flush", parent, source))?;
     }

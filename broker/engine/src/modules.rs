@@ -46,6 +46,7 @@ impl Deployed {
             size_bytes: self.size_bytes,
             world: self.world.clone(),
             attached_to,
+            replaced: None,
         }
     }
 }

@@ -128,7 +128,8 @@ impl ProduceStream {
 
     async fn take(&mut self, bytes: Bytes, permit: InflightPermit) -> Result<State, EngineError> {
         let runtime = self.topic.runtime();
-        let batch = check::accept(&self.topic.name, bytes, runtime.config.max_batch_bytes)?;
+        let batch =
+            check::accept(&self.topic.name, bytes, BatchLimits { batch_bytes_max: runtime.config.max_batch_bytes, ..self.limits() })?;
         match &mut self.target {
             Target::Partition(partition) => {
                 let partition = Arc::clone(partition);

@@ -139,7 +139,7 @@ async fn runtime_of(
     name: &str,
     stored: &StoredTopic,
 ) -> Result<Runtime, EngineError> {
-    let mut runtime = Runtime { epoch: stored.epoch, config: stored.config.known.clone(), transforms: Vec::new(), partitioner: None };
+    let mut runtime = Runtime::new(stored.epoch, stored.config.known.clone(), services.config.max_batch_bytes);
     for attachment in &stored.attachments {
         let (workshop, attachment) = (workshop.clone(), attachment.clone());
         let deployed = modules.get(&attachment.module).cloned();

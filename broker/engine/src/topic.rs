@@ -18,6 +18,7 @@ pub(crate) struct Topic {
 #[derive(Clone, Debug)]
 pub(crate) struct Runtime {
     pub(crate) epoch: u32,
+    /// The topic's settings, within the broker's limits.
     pub(crate) config: TopicConfig,
     /// Run before the append, in order.
     pub(crate) transforms: Vec<Arc<Attachment>>,
@@ -64,6 +65,13 @@ impl Topic {
 }
 
 impl Runtime {
+    /// A topic without modules. The broker's limit on a batch may be lower than it was when the topic was made; then that one holds, and
+    /// is what clients are told.
+    pub(crate) fn new(epoch: u32, mut config: TopicConfig, max_batch_bytes: u32) -> Runtime {
+        config.max_batch_bytes = config.max_batch_bytes.min(max_batch_bytes);
+        Runtime { epoch, config, transforms: Vec::new(), partitioner: None }
+    }
+
     /// What is attached, in the order in which it runs.
     pub(crate) fn attachments(&self) -> impl Iterator<Item = &Arc<Attachment>> {
         self.transforms.iter().chain(&self.partitioner)

@@ -27,7 +27,7 @@ impl Engine {
     /// # Errors
     ///
     /// [`EngineError::InvalidName`], [`EngineError::InvalidPartitionCount`], [`EngineError::InvalidConfig`], [`EngineError::TopicExists`],
-    /// [`EngineError::TooMany`], [`EngineError::FolderInTheWay`], [`EngineError::DataDir`], [`EngineError::Log`],
+    /// [`EngineError::TooMany`], [`EngineError::TooManyOpenFiles`], [`EngineError::FolderInTheWay`], [`EngineError::DataDir`], [`EngineError::Log`],
     /// [`EngineError::ShuttingDown`]. In all these cases there is no such topic afterwards.
     pub async fn create_topic(self: &Arc<Self>, request: CreateTopic) -> Result<TopicInfo, EngineError> {
         let engine = Arc::clone(self);
@@ -72,7 +72,7 @@ impl Engine {
                 return Err(error);
             }
         };
-        let runtime = Runtime { epoch: stored.epoch, config: stored.config.known, transforms: Vec::new(), partitioner: None };
+        let runtime = Runtime::new(stored.epoch, stored.config.known, self.services.config.max_batch_bytes);
         let topic = Arc::new(Topic::new(name.as_str().into(), partitions, runtime));
         let info = topic.info();
         tracing::info!(topic = name, partitions = info.partitions.len(), durability = %info.config.durability, "a topic was made");
@@ -150,7 +150,7 @@ impl Engine {
         if catalogue.partition_count() + partitions as usize > config.partitions_max {
             return Err(EngineError::TooMany { what: "partitions", limit: config.partitions_max });
         }
-        Ok(())
+        check_open_files(catalogue.partition_count(), partitions, config.open_files_max)
     }
 
     /// Records of an earlier topic must not appear in the new one.
@@ -198,12 +198,31 @@ fn all_work(partitions: Vec<Arc<Partition>>) -> Result<Vec<Arc<Partition>>, Engi
     }
 }
 
+/// Holds the files that a further topic keeps open against the limit of the process. Without this a topic that is too large would be
+/// made by halves, and take the last descriptors from everybody else.
+fn check_open_files(partitions_before: usize, partitions: u32, limit: Option<u64>) -> Result<(), EngineError> {
+    let Some(limit) = limit else { return Ok(()) };
+    let partitions_max = limit.saturating_sub(OPEN_FILES_HEADROOM) / OPEN_FILES_PER_PARTITION;
+    let room = partitions_max.saturating_sub(partitions_before as u64);
+    if u64::from(partitions) <= room {
+        return Ok(());
+    }
+    Err(EngineError::TooManyOpenFiles { requested: partitions, room, limit })
+}
+
 /// Runs a change to its end, whoever waits for it. Half a change would leave memory and disk with different topics.
 pub(crate) async fn to_the_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, EngineError>> + Send + 'static,
 ) -> Result<T, EngineError> {
     tokio::spawn(change).await.unwrap_or(Err(EngineError::JobLost { pool: "async" }))
 }
+
+/// Files that a partition keeps open: the segment that it appends to, and an older one that is flushed or read.
+const OPEN_FILES_PER_PARTITION: u64 = 2;
+
+/// Files that are left for everything else: sockets, the catalogue, modules, indexes while they are used, folders while they are synced,
+/// and older segments that several consumers read at once.
+const OPEN_FILES_HEADROOM: u64 = 128;
 
 /// The smallest is for tests and tiny disks; the largest is what a position in Kafka's index can say.
 const SEGMENT_BYTES: RangeInclusive<u64> = (64 << 10)..=(i32::MAX as u64);

@@ -66,7 +66,7 @@ error_codes! {
     FrameTooLarge = 4, "frame_too_large", false;
     /// The broker is stopping and takes nothing new.
     ShuttingDown = 5, "shutting_down", true;
-    /// A limit on connections, streams or memory is reached at this moment.
+    /// A limit on connections, streams, memory or open files is reached at this moment.
     Overloaded = 6, "overloaded", true;
     /// The broker did not finish in the time that it allows itself.
     TimedOut = 7, "timed_out", true;

@@ -25,8 +25,11 @@ use thiserror::Error;
 /// Bytes of the header in front of every payload.
 pub const HEADER_BYTES: usize = 8;
 
-/// The largest payload of a control message, in bytes. Batches and module bodies have limits of their own.
+/// The largest payload of a [`Kind::Request`] frame, in bytes. Answers, batches and module bodies have limits of their own.
 pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 1 << 20;
+
+/// The largest payload of a [`Kind::Response`] or [`Kind::Error`] frame, in bytes: room to describe some 100,000 partitions.
+pub const RESPONSE_PAYLOAD_BYTES_MAX: usize = 1 << 24;
 
 /// The largest payload of a [`Kind::Body`] frame, in bytes.
 pub const BODY_PAYLOAD_BYTES_MAX: usize = 1 << 18;

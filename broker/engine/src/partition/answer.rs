@@ -1,4 +1,4 @@
-//! Answers that are owed, and waiting until none is.
+//! What a partition still owes, answers to batches and the end of a flush, and waiting until it owes nothing.
 
 use crate::{error::EngineError, inflight::InflightPermit};
 use millpond_protocol::message::Ack;
@@ -8,9 +8,10 @@ use std::sync::{
 };
 use tokio::sync::{Notify, oneshot};
 
-/// How many answers a partition owes.
+/// How much a partition owes. Its log is not let go before that is nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Open {
+    /// Answers, and the flush that is under way.
     count: AtomicUsize,
     none_left: Notify,
 }
@@ -24,14 +25,14 @@ pub(crate) struct Reply {
     _owed: Owed,
 }
 
+/// One thing that is owed, until it is dropped.
 #[derive(Debug)]
-struct Owed(Arc<Open>);
+pub(crate) struct Owed(Arc<Open>);
 
 impl Reply {
     pub(crate) fn new(open: &Arc<Open>, permit: InflightPermit) -> (Reply, oneshot::Receiver<Result<Ack, EngineError>>) {
-        open.count.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
-        (Reply { sender, _permit: permit, _owed: Owed(Arc::clone(open)) }, receiver)
+        (Reply { sender, _permit: permit, _owed: open.owe() }, receiver)
     }
 
     pub(crate) fn send(self, answer: Result<Ack, EngineError>) {
@@ -49,7 +50,12 @@ impl Drop for Owed {
 }
 
 impl Open {
-    /// Waits until every answer is sent.
+    pub(crate) fn owe(self: &Arc<Self>) -> Owed {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Owed(Arc::clone(self))
+    }
+
+    /// Waits until every answer is sent, and no flush is under way.
     pub(crate) async fn none_left(&self) {
         loop {
             let notified = self.none_left.notified();

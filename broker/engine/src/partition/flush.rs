@@ -34,10 +34,19 @@ impl Partition {
             return;
         }
         tail.flush_due = false;
-        if let Some(flush) = tail.log.as_mut().and_then(Log::begin_flush) {
+        let begun = tail.log.as_mut().and_then(|log| match self.durability {
+            // The active segment is the system's business: nobody waits for it, and its sync would hold up the appends to it.
+            Durability::Os => log.begin_flush_closed(),
+            Durability::Sync | Durability::Interval(_) => log.begin_flush(),
+        });
+        if let Some(flush) = begun {
             tail.flush_running = true;
-            let partition = Arc::clone(self);
-            self.services.flush.spawn(move || partition.flush(&flush));
+            let (partition, owed) = (Arc::clone(self), self.open.owe());
+            self.services.flush.spawn(move || {
+                partition.flush(&flush);
+                // Also where no answer waits for the flush, whoever closes the partition does.
+                drop(owed);
+            });
             return;
         }
         // Nothing is left to flush: what waits is durable already, or never will be.
@@ -59,12 +68,17 @@ impl Partition {
         match tail.log.as_mut().map(|log| log.end_flush(outcome)) {
             Some(Ok(durable_end)) => tail.answer_up_to(durable_end, &mut answers),
             Some(Err(error)) => {
-                // A failed fsync can't be asked again: the system may have dropped the pages, and the second one says yes.
-                self.note_failure(&error.chain());
+                if tail.log.as_ref().is_some_and(|log| log.failure().is_some()) {
+                    // A failed fsync can't be asked again: the system may have dropped the pages, and the second one says yes.
+                    self.note_failure(&error.chain());
+                } else {
+                    // What waits is not kept waiting for the next append, whose flush will cover it: there may be none.
+                    tracing::warn!(topic = %self.topic, partition = self.number, error = error.chain(), "a flush could not be done yet");
+                }
                 let error = self.log_error(Arc::new(error));
                 tail.answer_all(&error, &mut answers);
             }
-            // Closed in the meantime, and the closing has flushed.
+            // The partition was poisoned in the meantime.
             None => {}
         }
         // The next flush starts before anyone is woken, so the disk is never idle while somebody waits for it.

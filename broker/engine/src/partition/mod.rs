@@ -16,7 +16,8 @@
 //! Readers never meet the writer: log end and high watermark are published, bytes are read through a [`LogReader`].
 //!
 //! After a failed write or flush the log takes nothing more and says why; reads go on. A panic in a turn or in a flush has the same
-//! outcome, because nobody can say in which state it left the log.
+//! outcome, because nobody can say in which state it left the log. A full disk, or no descriptor left for a further file, is no such
+//! failure: what is asked at that moment is refused, and the next append tries again.
 
 mod answer;
 mod flush;
@@ -226,17 +227,11 @@ impl Partition {
         self.queue.lock().refusal.get_or_insert(refusal);
     }
 
-    /// After [`Partition::refuse`]: waits until every batch is answered, then flushes and closes the log.
+    /// After [`Partition::refuse`]: waits until every batch is answered and every flush is done, then flushes and closes the log.
     pub(crate) async fn close(self: &Arc<Self>) {
-        self.open.none_left().await;
-        let partition = Arc::clone(self);
-        let closed = self.services.flush.run(move || {
-            let log = partition.tail.lock().log.take();
-            let closed = log.map_or(Ok(()), Log::close);
-            partition.enter(Phase::Closed);
-            closed
-        });
-        match closed.await {
+        let closed = self.take_log(|log| log.map_or(Ok(()), Log::close)).await;
+        self.enter(Phase::Closed);
+        match closed {
             Ok(Ok(())) => {}
             // It has been said already if the log had latched; nothing that was acknowledged is in question.
             Ok(Err(error)) => {
@@ -246,14 +241,36 @@ impl Partition {
         }
     }
 
-    /// After [`Partition::refuse`]: ends the readers, waits until every batch is answered, then lets go of the log without a flush.
+    /// After [`Partition::refuse`]: ends the readers, waits until every batch is answered and every flush is done, then lets go of the
+    /// log without a flush.
     pub(crate) async fn abandon(self: &Arc<Self>) {
         self.enter(Phase::Deleted);
-        self.open.none_left().await;
-        let partition = Arc::clone(self);
         // Closing many files takes a while, so not here.
-        if let Err(error) = self.services.flush.run(move || drop(partition.tail.lock().log.take())).await {
+        if let Err(error) = self.take_log(drop).await {
             tracing::warn!(topic = %self.topic, partition = self.number, %error, "a log was not let go cleanly");
+        }
+    }
+
+    /// Takes the log away once nothing is owed, and does something with it on the flush threads; there is none where it could not be
+    /// opened. A flush that outlived the log would write into a folder that is given back, or removed, by then.
+    async fn take_log<T: Send + 'static>(self: &Arc<Self>, end: fn(Option<Log>) -> T) -> Result<T, EngineError> {
+        loop {
+            self.open.none_left().await;
+            let partition = Arc::clone(self);
+            let ended = self.services.flush.run(move || {
+                let log = {
+                    let mut tail = partition.tail.lock();
+                    // A timer has begun a flush since.
+                    if tail.flush_running && tail.log.is_some() {
+                        return None;
+                    }
+                    tail.log.take()
+                };
+                Some(end(log))
+            });
+            if let Some(ended) = ended.await? {
+                return Ok(ended);
+            }
         }
     }
 

@@ -3,10 +3,13 @@
 use crate::broker::{Broker, batch};
 use futures_util::{FutureExt, future::join_all};
 use millpond_engine::EngineError;
-use millpond_log::sim::{Fault, Operation};
+use millpond_log::{
+    Disk,
+    sim::{Fault, Operation},
+};
 use millpond_protocol::{
     error::ErrorCode,
-    message::{Durability, OpenConsume, PartitionInfo, Position},
+    message::{CreateTopic, Durability, OpenConsume, PartitionInfo, Position, TopicConfig},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -69,6 +72,116 @@ async fn os_and_interval_are_answered_before_the_flush_and_say_so() {
     disk.syncs.open();
     broker.engine.shutdown().await;
     assert!(sim.count(Operation::Sync) > before + 1, "what is left is flushed at the end");
+}
+
+/// A topic that asks for no flushes, with small segments.
+fn rolling(name: &str) -> CreateTopic {
+    let config = TopicConfig { durability: Durability::Os, segment_bytes: 64 << 10, ..TopicConfig::default() };
+    CreateTopic { name: name.to_owned(), partitions: 1, config }
+}
+
+#[tokio::test]
+async fn with_os_a_closed_segment_is_flushed_and_the_active_one_is_not() {
+    let (broker, sim) = Broker::simulated().await;
+    broker.engine.create_topic(rolling("t")).await.expect("it can be made");
+    let large = "x".repeat(40 << 10);
+    let before = sim.count(Operation::Sync);
+    broker.produce("t", 0, &[&large]).await.expect("it is stored");
+    assert_eq!(sim.count(Operation::Sync), before, "nothing is closed");
+    broker.produce("t", 0, &[&large]).await.expect("it is stored, in a segment of its own");
+    // Waits for the flush.
+    broker.engine.delete_topic("t").await.expect("it is there");
+    let (first_segment, recovery_point, catalogue) = (3, 1, 1);
+    assert_eq!(sim.count(Operation::Sync) - before, first_segment + recovery_point + catalogue);
+}
+
+#[tokio::test]
+async fn with_os_no_append_waits_for_a_flush() {
+    let (broker, sim, disk) = Broker::gated().await;
+    broker.engine.create_topic(rolling("t")).await.expect("it can be made");
+    let large = "x".repeat(40 << 10);
+    disk.syncs.shut();
+    let before = sim.count(Operation::Sync);
+    for _ in 0..2 {
+        broker.produce("t", 0, &[&large]).await.expect("it is stored");
+    }
+    disk.syncs.arrived(1).await;
+    // While the first segment is on its way to the disk, which takes as long as it likes.
+    for _ in 0..5 {
+        broker.produce("t", 0, &[&large]).await.expect("it is stored");
+    }
+    assert_eq!(sim.count(Operation::Sync), before);
+    disk.syncs.open();
+    broker.engine.shutdown().await;
+    assert_eq!(broker.restart().await.values("t", 0).await.len(), 7);
+}
+
+#[tokio::test]
+async fn a_topic_is_gone_only_when_its_last_flush_is() {
+    for durability in [Durability::Os, Durability::Interval(Duration::from_millis(1))] {
+        let (broker, sim, disk) = Broker::gated().await;
+        let config = TopicConfig { durability, ..rolling("t").config };
+        broker.engine.create_topic(CreateTopic { config, ..rolling("t") }).await.expect("it can be made");
+        broker.topic("other", 1, "os").await;
+        disk.syncs.shut();
+        for _ in 0..2 {
+            broker.produce("t", 0, &["x".repeat(40 << 10).as_str()]).await.expect("it is stored");
+        }
+        disk.syncs.arrived(1).await;
+        let deleted = tokio::spawn({
+            let engine = Arc::clone(&broker.engine);
+            async move { engine.delete_topic("t").await }
+        });
+        // Enough for the deletion to come as far as it can.
+        for _ in 0..100 {
+            broker.produce("other", 0, &["x"]).await.expect("it is stored");
+        }
+        assert!(!deleted.is_finished(), "{durability}: a flush is still at work in the folder");
+        assert!(sim.exists(&broker.dir.path().join("topics/t/0")).expect("it can be asked"));
+        disk.syncs.open();
+        deleted.await.expect("no panic").expect("it is there");
+        assert!(!sim.exists(&broker.dir.path().join("topics/t")).expect("it can be asked"));
+    }
+}
+
+#[tokio::test]
+async fn without_a_descriptor_for_the_next_segment_a_batch_is_refused_and_the_next_one_is_taken() {
+    let (broker, sim) = Broker::simulated().await;
+    broker.engine.create_topic(rolling("t")).await.expect("it can be made");
+    let large = "x".repeat(40 << 10);
+    broker.produce("t", 0, &[&large]).await.expect("it is stored");
+    for _ in 0..3 {
+        sim.fail(Operation::Create, 1, Fault::TooManyOpenFiles);
+        let wire = broker.produce("t", 0, &[&large]).await.expect_err("no segment can be made").to_wire();
+        assert_eq!((wire.code, wire.retryable), (ErrorCode::Overloaded, true), "{wire:?}");
+        assert!(wire.message.contains("no file descriptor is left"), "{}", wire.message);
+        assert!(wire.hint.is_some_and(|hint| hint.contains("LimitNOFILE=") && hint.contains("ulimit -n")));
+        assert_eq!(partition(&broker, "t").failure, None, "nothing was lost");
+    }
+    let ack = broker.produce("t", 0, &[&large]).await.expect("there is a descriptor again");
+    assert_eq!(ack.base_offset, 1);
+    assert_eq!(broker.values("t", 0).await.len(), 2);
+}
+
+#[tokio::test]
+async fn without_a_descriptor_for_a_flush_nothing_is_acknowledged_and_the_next_flush_makes_up_for_it() {
+    let (broker, sim) = Broker::simulated().await;
+    let config = TopicConfig { durability: Durability::Sync, ..rolling("t").config };
+    broker.engine.create_topic(CreateTopic { config, ..rolling("t") }).await.expect("it can be made");
+    let large = "x".repeat(40 << 10);
+    broker.produce("t", 0, &[&large]).await.expect("it is stored");
+    // The new segment's name is to be made durable.
+    sim.fail(Operation::SyncDir, 1, Fault::TooManyOpenFiles);
+    let wire = broker.produce("t", 0, &[&large]).await.expect_err("the folder can't be opened").to_wire();
+    assert_eq!((wire.code, wire.retryable), (ErrorCode::Overloaded, true), "{wire:?}");
+    let info = partition(&broker, "t");
+    assert_eq!((info.high_watermark, info.log_end, info.failure), (1, 2, None), "it is not seen, and nothing has failed for good");
+    let ack = broker.produce("t", 0, &["small"]).await.expect("there is a descriptor again");
+    assert_eq!(ack.base_offset, 2);
+    assert_eq!(partition(&broker, "t").high_watermark, 3);
+    sim.crash(3);
+    let broker = broker.restart().await;
+    assert_eq!(broker.values("t", 0).await.len(), 3);
 }
 
 #[tokio::test]

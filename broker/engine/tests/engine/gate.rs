@@ -1,4 +1,4 @@
-//! A disk whose syncs and writes wait for gates, so that a test sees what happens while a flush or an append runs.
+//! A disk whose syncs, writes and removals wait for gates, so that a test sees what happens while one of them is under way.
 
 use millpond_log::{Disk, DiskFile, OpenMode};
 use parking_lot::{Condvar, Mutex};
@@ -13,12 +13,13 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Passes everything on, and holds `sync_data` and writes while their gates are shut.
+/// Passes everything on, and holds the syncs of batches, writes, and removals of files while their gates are shut.
 #[derive(Clone, Debug)]
 pub(crate) struct GatedDisk {
     disk: Arc<dyn Disk>,
     pub(crate) syncs: Arc<Gate>,
     pub(crate) writes: Arc<Gate>,
+    pub(crate) removals: Arc<Gate>,
 }
 
 /// Open until it is shut.
@@ -41,7 +42,7 @@ impl GatedDisk {
                 is_trapped: AtomicBool::new(false),
             })
         };
-        GatedDisk { disk, syncs: gate(), writes: gate() }
+        GatedDisk { disk, syncs: gate(), writes: gate(), removals: gate() }
     }
 }
 
@@ -81,7 +82,8 @@ impl Gate {
 impl Disk for GatedDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.disk.open(path, mode)?;
-        Ok(Arc::new(GatedFile { file, disk: self.clone() }))
+        let holds_batches = path.extension().is_some_and(|extension| extension == "log");
+        Ok(Arc::new(GatedFile { file, holds_batches, disk: self.clone() }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -97,6 +99,7 @@ impl Disk for GatedDisk {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.removals.pass();
         self.disk.remove_file(path)
     }
 
@@ -116,6 +119,8 @@ impl Disk for GatedDisk {
 #[derive(Debug)]
 struct GatedFile {
     file: Arc<dyn DiskFile>,
+    /// The catalogue and the indexes pass the gate for syncs.
+    holds_batches: bool,
     disk: GatedDisk,
 }
 
@@ -138,7 +143,9 @@ impl DiskFile for GatedFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.disk.syncs.pass();
+        if self.holds_batches {
+            self.disk.syncs.pass();
+        }
         self.file.sync_data()
     }
 }

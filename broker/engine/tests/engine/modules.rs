@@ -2,6 +2,7 @@
 
 use crate::{
     broker::{Broker, attachment, batch, keyed_batch},
+    gate::GatedDisk,
     guests,
 };
 use bytes::Bytes;
@@ -10,9 +11,10 @@ use millpond_log::Disk;
 use millpond_protocol::{
     compression::Codec,
     error::ErrorCode,
-    message::{AttachPoint, AttachTransform, AttachmentStatus, DetachTransform, PlacedRecord},
+    message::{AttachPoint, AttachTransform, AttachmentStatus, DetachTransform, PlacedRecord, ReplacedModule},
     partitioner,
 };
+use std::sync::Arc;
 
 fn status(broker: &Broker, topic: &str) -> AttachmentStatus {
     broker.engine.topic(topic).expect("it is there").attachments[0].clone()
@@ -210,8 +212,13 @@ async fn a_partitioner_places_what_the_transforms_have_left() {
     assert_eq!(broker.values("t", 0).await, ["a", "e"]);
     assert_eq!(broker.values("t", 1).await, ["c"]);
 
-    let error = broker.engine.attach(request).await.expect_err("there is one already");
+    let error = broker.engine.attach(request.clone()).await.expect_err("it is there already");
     assert!(matches!(error, EngineError::AttachmentExists { .. }), "{error:?}");
+    broker.engine.deploy_module("deal-again", guests::partitioner()).await.expect("it can be deployed");
+    let another = AttachTransform { module: "deal-again".to_owned(), ..request };
+    let error = broker.engine.attach(another).await.expect_err("there is another one");
+    assert!(matches!(&error, EngineError::PlaceTaken { module, .. } if module == "deal"), "{error:?}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("detach t deal")));
     broker.produce("t", 1, &["chosen by the producer"]).await.expect("an explicit partition goes around the partitioner");
     assert_eq!(broker.values("t", 1).await, ["c", "chosen by the producer"]);
 }
@@ -248,9 +255,13 @@ async fn uploading_a_module_again_replaces_it_where_it_is_attached() {
     let info = broker.engine.deploy_module("m", guests::transform_again()).await.expect("it can be deployed");
     assert_ne!(info.sha256, old_sha256);
     assert_eq!(info.attached_to, ["t"]);
+    assert_eq!(info.replaced, Some(ReplacedModule { sha256: old_sha256, topics: vec!["t".to_owned()] }), "the answer says what was there");
+    assert_eq!(broker.engine.modules()[0].replaced, None);
+    let same = broker.engine.deploy_module("m", guests::transform_again()).await.expect("it can be deployed");
+    assert_eq!((same.replaced, same.sha256), (None, info.sha256.clone()), "the same bytes replace nothing");
     broker.produce("t", 0, &["b"]).await.expect("it is stored");
     let after = broker.engine.topic("t").expect("it is there");
-    assert_eq!(after.epoch, before.epoch + 1);
+    assert_eq!(after.epoch, before.epoch + 2);
     assert_eq!((&after.attachments[0].sha256, after.attachments[0].records_in), (&info.sha256, 2), "it goes on counting");
     assert_eq!(broker.values("t", 0).await, ["A", "B"], "with its parameters");
 
@@ -286,7 +297,9 @@ async fn what_can_not_be_deployed_attached_or_deleted_says_why() {
     assert_eq!(engine.topic("t").expect("it is there").attachments, []);
 
     engine.attach(attachment("t", "mask", 'i')).await.expect("it can be attached");
-    assert_eq!(attach(attachment("t", "mask", 'i')).await.code, ErrorCode::AttachmentExists);
+    let again = attach(attachment("t", "mask", 'i')).await;
+    assert_eq!((again.code, &*again.message), (ErrorCode::AttachmentExists, "the topic `t` has the module `mask` on produce already"));
+    assert!(again.hint.is_some_and(|hint| hint.contains("nothing to do") && hint.contains("detach t mask")));
     let in_use = engine.delete_module("mask").await.expect_err("it is attached");
     assert!(matches!(&in_use, EngineError::ModuleInUse { topics, .. } if topics == &["t"]), "{in_use:?}");
     let unknown = engine.detach(detachment("t", "other")).await.expect_err("it is not attached");
@@ -294,6 +307,39 @@ async fn what_can_not_be_deployed_attached_or_deleted_says_why() {
     engine.detach(detachment("t", "mask")).await.expect("it is attached");
     engine.delete_module("mask").await.expect("it is free");
     assert_eq!(engine.delete_module("mask").await.expect_err("it is gone").code(), ErrorCode::ModuleNotFound);
+}
+
+#[tokio::test]
+async fn a_module_that_is_uploaded_while_its_last_name_goes_keeps_its_file() {
+    let sim = millpond_log::sim::SimDisk::new();
+    let disk = GatedDisk::new(Arc::new(sim.clone()));
+    let broker = Broker::with(Arc::new(disk.clone()), |config| config.io_threads = 2).await;
+    broker.topic("t", 1, "os").await;
+    let old = broker.engine.deploy_module("m", guests::transform()).await.expect("it can be deployed");
+    let deploy = |name: &'static str, wasm: Bytes| {
+        let engine = Arc::clone(&broker.engine);
+        tokio::spawn(async move { engine.deploy_module(name, wasm).await })
+    };
+    // The new module of this name holds the catalogue, and waits for the disk.
+    disk.writes.shut();
+    disk.removals.shut();
+    let replacing = deploy("m", guests::transform_again());
+    disk.writes.arrived(1).await;
+    // The old bytes come again under another name. They are compiled, in the order of the uploads, and wait for the catalogue.
+    let returning = deploy("other", guests::transform());
+    broker.engine.deploy_module("none", Bytes::new()).await.expect_err("it is no module");
+    disk.writes.open();
+    disk.removals.arrived(1).await;
+    // Enough for whoever does not wait to come as far as it can.
+    for _ in 0..100 {
+        broker.produce("t", 0, &["x"]).await.expect("it is stored");
+    }
+    disk.removals.open();
+    replacing.await.expect("no panic").expect("it can be deployed");
+    let info = returning.await.expect("no panic").expect("it can be deployed");
+    assert_eq!(info.sha256, old.sha256);
+    let broker = broker.restart().await;
+    broker.engine.attach(attachment("t", "other", 'i')).await.expect("its file is there");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Each thing that is refused, with the code and the words that the one who asked can act on.
 
 use crate::broker::{Broker, batch, create};
-use millpond_engine::{EngineConfig, EngineError, SimClock};
+use millpond_engine::{Engine, EngineConfig, EngineError, SimClock};
 use millpond_log::{
     Disk, RealDisk,
     sim::{Fault, Operation, SimDisk},
@@ -67,6 +67,7 @@ async fn a_bad_batch_is_refused_with_its_own_code_and_the_next_one_is_taken() {
         let error = submit(bytes).await.expect_err(words);
         assert_eq!(error.code, code);
         assert!(error.message.contains(words), "{}", error.message);
+        assert!(error.hint.is_some(), "{error:?}");
     }
     submit(batch(&["good"]).to_vec()).await.expect("it is stored");
     assert_eq!(broker.read_all("t", 0).await, [(0, "good".to_owned())]);
@@ -93,6 +94,7 @@ async fn names_numbers_and_settings_outside_their_rules_are_refused_with_the_rul
     ];
     for (request, code, words) in cases {
         let error = broker.engine.create_topic(request).await.expect_err(words).to_wire();
+        assert!(error.hint.is_some(), "{error:?}");
         assert_eq!(error.code, code, "{}", error.message);
         assert!(error.message.contains(words), "{}", error.message);
     }
@@ -111,6 +113,46 @@ async fn the_number_of_topics_and_partitions_has_a_limit() {
     broker.topic("c", 1, "os").await;
     let error = broker.engine.create_topic(create("d", 1, "os")).await.expect_err("three topics");
     assert!(matches!(error, EngineError::TooMany { what: "topics", limit: 2 }), "{error:?}");
+}
+
+#[tokio::test]
+async fn partitions_that_would_keep_too_many_files_open_are_refused_with_what_fits() {
+    let broker = Broker::with(Arc::new(SimDisk::new()), |config| config.open_files_max = Some(256)).await;
+    broker.topic("a", 14, "os").await;
+    let refused = async |name: &str, partitions| broker.engine.create_topic(create(name, partitions, "os")).await.expect_err("too many");
+    let wire = refused("b", 51).await.to_wire();
+    assert_eq!(wire.code, ErrorCode::InvalidConfig);
+    assert!(wire.message.contains("51 partitions") && wire.message.contains("256 files"), "{}", wire.message);
+    let hint = wire.hint.expect("a hint");
+    assert!(["LimitNOFILE=", "ulimit -n", "50 partitions at most"].iter().all(|words| hint.contains(words)), "{hint}");
+    assert_eq!(broker.engine.topics().len(), 1);
+    broker.topic("b", 50, "os").await;
+    let hint = refused("c", 1).await.hint().expect("a hint");
+    assert!(hint.contains("delete topics"), "{hint}");
+    broker.engine.delete_topic("a").await.expect("it is there");
+    broker.topic("c", 14, "os").await;
+}
+
+#[tokio::test]
+async fn a_lower_limit_of_the_broker_holds_for_a_topic_that_was_made_before_it() {
+    let (broker, _) = Broker::simulated().await;
+    let config = TopicConfig { max_batch_bytes: 1 << 20, ..TopicConfig::default() };
+    broker.engine.create_topic(CreateTopic { config, ..create("t", 1, "os") }).await.expect("it can be made");
+    broker.engine.shutdown().await;
+
+    let config = EngineConfig { max_batch_bytes: 64 << 10, ..EngineConfig::new(broker.dir.path()) };
+    let engine = Engine::open(config, Arc::clone(&broker.disk), Arc::clone(&broker.clock) as _).await.expect("it opens");
+    let limited = Broker { engine, disk: Arc::clone(&broker.disk), dir: Arc::clone(&broker.dir), clock: Arc::clone(&broker.clock) };
+    let (_, opened) = limited.engine.open_produce(&OpenProduce { topic: "t".to_owned(), partition: Some(0) }).expect("it opens");
+    assert_eq!(opened.max_batch_bytes, 64 << 10, "what a producer is told is what is taken");
+    assert_eq!(limited.engine.topic("t").expect("it is there").config.max_batch_bytes, 64 << 10);
+    let error = limited.produce("t", 0, &["x".repeat(70_000).as_str()]).await.expect_err("it is larger");
+    assert!(matches!(error, EngineError::BatchTooLarge { limit: 65_536, .. }), "{error:?}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("--max-batch-bytes")));
+    limited.produce("t", 0, &["x".repeat(60_000).as_str()]).await.expect("it fits");
+
+    let broker = limited.restart().await;
+    assert_eq!(broker.engine.topic("t").expect("it is there").config.max_batch_bytes, 1 << 20, "the topic's own limit is kept");
 }
 
 async fn open_folder(dir: &Path) -> Result<(), EngineError> {
@@ -135,9 +177,22 @@ async fn a_folder_that_can_not_be_made_is_named() {
     let file = dir.path().join("a-file");
     fs::write(&file, "not a folder").expect("it can be written");
     let error = open_folder(&file.join("data")).await.expect_err("its parent is a file");
-    assert!(matches!(error, EngineError::DataDir { operation: "create", .. }), "{error:?}");
-    assert!(error.to_string().contains("a-file/data"), "{error}");
-    assert!(error.hint().is_some_and(|hint| hint.contains("may write there")));
+    assert!(matches!(error, EngineError::DataDir { .. }), "{error:?}");
+    assert_eq!(error.to_string(), format!("can't create the data folder {}", file.join("data").display()));
+    assert!(error.hint().is_some_and(|hint| hint.contains("is a file where a folder is needed")), "{:?}", error.hint());
+    let error = open_folder(&file).await.expect_err("it is a file");
+    assert_eq!(error.to_string(), format!("can't create the data folder {}", file.display()));
+    assert!(error.hint().is_some_and(|hint| hint.contains("is a file where a folder is needed")), "{:?}", error.hint());
+}
+
+#[tokio::test]
+async fn a_folder_whose_lock_can_not_be_taken_is_named_and_not_the_lock() {
+    let dir = tempfile::tempdir().expect("a folder");
+    // Whoever runs the test, nobody can write to a folder.
+    fs::create_dir(dir.path().join("lock")).expect("it can be made");
+    let error = open_folder(dir.path()).await.expect_err("it can't be locked");
+    assert_eq!(error.to_string(), format!("can't write to the data folder {}", dir.path().display()));
+    assert!(error.hint().is_some_and(|hint| hint.contains(&dir.path().display().to_string())), "{:?}", error.hint());
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ pub use request::{
     OpenProduce, Position, Request,
 };
 pub use response::{
-    AttachmentStatus, BrokerInfo, ConsumeOpened, ModuleInfo, OffsetFound, PartitionInfo, ProduceOpened, Response, TopicInfo,
+    AttachmentStatus, BrokerInfo, ConsumeOpened, ModuleInfo, OffsetFound, PartitionInfo, ProduceOpened, ReplacedModule, Response, TopicInfo,
 };
 pub use topic::{AttachPoint, Durability, ParseDurabilityError, TopicConfig};
 

@@ -161,4 +161,17 @@ pub struct ModuleInfo {
     pub world: String,
     /// The topics that it is attached to.
     pub attached_to: Vec<String>,
+    /// What an upload has taken the place of; none where the name was free, or had the same bytes, and in listings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<ReplacedModule>,
+}
+
+/// The module that had a name before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReplacedModule {
+    /// The SHA-256 of its upload, in hex.
+    pub sha256: String,
+    /// The topics on which the new one runs in its place.
+    pub topics: Vec<String>,
 }

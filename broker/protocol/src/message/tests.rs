@@ -152,17 +152,32 @@ fn short_responses_have_golden_bytes() {
         &Response::Offset(OffsetFound { offset: 7, timestamp: None }),
         &map(&[("offset", map(&[("offset", vec![7]), ("timestamp", vec![NULL])]))]),
     );
-    let module =
-        ModuleInfo { name: "m".into(), sha256: "00ff".into(), size_bytes: 9, world: "transform".into(), attached_to: vec!["t".into()] };
-    let module_bytes = map(&[
+}
+
+#[test]
+fn modules_have_golden_bytes() {
+    let module = ModuleInfo {
+        name: "m".into(),
+        sha256: "00ff".into(),
+        size_bytes: 9,
+        world: "transform".into(),
+        attached_to: vec!["t".into()],
+        replaced: None,
+    };
+    let fields = [
         ("name", text("m")),
         ("sha256", text("00ff")),
         ("size_bytes", vec![9]),
         ("world", text("transform")),
         ("attached_to", array(&[text("t")])),
-    ]);
+    ];
+    let module_bytes = map(&fields);
     is_golden(&Response::Module(module.clone()), &map(&[("module", module_bytes.clone())]));
-    is_golden(&Response::Modules(vec![module]), &map(&[("modules", array(&[module_bytes]))]));
+    is_golden(&Response::Modules(vec![module.clone()]), &map(&[("modules", array(&[module_bytes]))]));
+
+    let replaced = ModuleInfo { replaced: Some(ReplacedModule { sha256: "0a".into(), topics: vec!["t".into(), "u".into()] }), ..module };
+    let replaced_bytes = map(&[("sha256", text("0a")), ("topics", array(&[text("t"), text("u")]))]);
+    is_golden(&replaced, &map(&[&fields[..], &[("replaced", replaced_bytes)]].concat()));
 }
 
 #[test]

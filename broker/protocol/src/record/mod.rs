@@ -153,6 +153,28 @@ impl<'a> Iterator for RecordRefs<'a> {
     }
 }
 
+/// The front of a record: what can be said of it without a look at its key, its value and its headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordFront<'a> {
+    /// The record's offset less the batch's base offset.
+    pub offset_delta: i32,
+    /// The record's timestamp less the batch's base timestamp, in milliseconds.
+    pub timestamp_delta: i64,
+    /// The whole record as it is, with its length in front.
+    pub encoded: &'a [u8],
+}
+
+/// The front of the first record of a section. None where there is none, or not even that much is well formed; what is behind it
+/// may be anything, unless the bytes were checked before.
+#[inline]
+pub fn read_front(section: &[u8]) -> Option<RecordFront<'_>> {
+    let mut rest = section;
+    let mut body = read_bytes(&mut rest).ok()?.split_first()?.1;
+    let timestamp_delta = read_i64(&mut body)?;
+    let offset_delta = read_i32(&mut body)?;
+    Some(RecordFront { offset_delta, timestamp_delta, encoded: &section[..section.len() - rest.len()] })
+}
+
 /// What a section holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SectionSummary {
@@ -166,23 +188,34 @@ pub struct SectionSummary {
     pub offsets_rise: bool,
 }
 
+impl SectionSummary {
+    /// The summary of no records, to which [`SectionSummary::add`] adds.
+    pub const EMPTY: SectionSummary = SectionSummary { record_count: 0, last_offset_delta: -1, max_timestamp_delta: 0, offsets_rise: true };
+
+    /// Takes the next record of the section into account. Of `i32::MAX` records there is no counting on.
+    #[inline]
+    pub fn add(&mut self, offset_delta: i32, timestamp_delta: i64) {
+        self.max_timestamp_delta = if self.record_count == 0 { timestamp_delta } else { self.max_timestamp_delta.max(timestamp_delta) };
+        // While the deltas rise the last one is the highest.
+        self.offsets_rise &= offset_delta > self.last_offset_delta;
+        self.last_offset_delta = self.last_offset_delta.max(offset_delta);
+        self.record_count = self.record_count.saturating_add(1);
+    }
+}
+
+/// More than a batch can hold: its length has 31 bits.
+const SECTION_BYTES_MAX: usize = i32::MAX as usize;
+
 /// Walks every record of a section.
 pub fn check_section(section: &[u8]) -> Result<SectionSummary, BatchError> {
-    let mut summary = SectionSummary { record_count: 0, last_offset_delta: -1, max_timestamp_delta: i64::MIN, offsets_rise: true };
-    let mut count = 0_i64;
-    let mut previous = -1;
+    if section.len() > SECTION_BYTES_MAX {
+        return Err(BatchError::TooLarge { bytes: section.len(), limit: SECTION_BYTES_MAX });
+    }
+    let mut summary = SectionSummary::EMPTY;
     for record in iterate(section) {
         let record = record?;
-        count += 1;
-        summary.offsets_rise &= record.offset_delta > previous;
-        previous = record.offset_delta;
-        summary.last_offset_delta = summary.last_offset_delta.max(previous);
-        summary.max_timestamp_delta = summary.max_timestamp_delta.max(record.timestamp_delta);
+        summary.add(record.offset_delta, record.timestamp_delta);
     }
-    if count == 0 {
-        summary.max_timestamp_delta = 0;
-    }
-    summary.record_count = i32::try_from(count).map_err(|_| BatchError::TooLarge { bytes: section.len(), limit: i32::MAX as usize })?;
     Ok(summary)
 }
 

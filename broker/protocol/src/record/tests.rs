@@ -41,6 +41,23 @@ fn a_summary_says_how_far_the_records_reach() {
 }
 
 #[test]
+fn the_front_of_a_record_is_read_without_the_rest() {
+    let first = record(&[&[0, 5, 4], &[1, 1, 0]]);
+    let section = [&first[..], &record(&[FRONT, &[0]])].concat();
+    let front = RecordFront { offset_delta: 2, timestamp_delta: -3, encoded: &first };
+    assert_eq!(read_front(&section), Some(front));
+    // What is behind the front may be anything, but has to be there.
+    let odd = record(&[&[0, 5, 4], &[0xff; 3]]);
+    assert_eq!(read_front(&odd), Some(RecordFront { encoded: &odd, ..front }));
+    for cut in 0..first.len() {
+        assert_eq!(read_front(&first[..cut]), None, "{cut} bytes");
+    }
+    for broken in [&[0][..], &[1], &[2, 0], &[4, 0, 0], &[6, 0, 0x80, 0x80], &[0xfe, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0]] {
+        assert_eq!(read_front(broken), None, "{broken:?}");
+    }
+}
+
+#[test]
 fn each_way_to_break_a_record_has_its_fault() {
     let cases: Vec<(&str, Vec<u8>, RecordFault)> = vec![
         ("no body", vec![0], RecordFault::Empty),

@@ -1,10 +1,12 @@
 //! What can go wrong in the broker, one variant for each cause.
 //!
-//! [`EngineError::to_wire`] is what a client sees: the code, one sentence with the values that matter, and a hint. An error is
-//! cheap to clone, because one failed write answers every batch of its run.
+//! [`EngineError::to_wire`] is what a client sees: the code, one sentence with the values that matter, and a hint, which every variant
+//! has. An error is cheap to clone, because one failed write answers every batch of its run.
+
+mod hint;
 
 use crate::name::NameOf;
-use millpond_log::LogError;
+use millpond_log::{LogError, is_out_of_files};
 use millpond_plugin::{PluginError, World};
 use millpond_protocol::{
     batch::BatchError,
@@ -23,12 +25,12 @@ pub enum EngineError {
         /// The data folder.
         data_dir: PathBuf,
     },
-    /// The data folder can't be made, read or written.
-    #[error("the data folder can't be used: {operation} {}", .path.display())]
+    /// The data folder, or something in it beside the logs, can't be made, read or written.
+    #[error("can't {operation} {}", .path.display())]
     DataDir {
-        /// What was tried, as a verb.
+        /// What was tried: "write", "create the data folder".
         operation: &'static str,
-        /// On what.
+        /// On what. The data folder where all of it is unusable.
         path: PathBuf,
         /// Why it failed.
         source: Arc<io::Error>,
@@ -83,6 +85,18 @@ pub enum EngineError {
         what: &'static str,
         /// The limit.
         limit: usize,
+    },
+    /// The partitions of a topic would keep more files open than the process may have.
+    #[error(
+        "a topic of {requested} partitions does not fit: the process may have {limit} files open, which is room for {room} more partitions"
+    )]
+    TooManyOpenFiles {
+        /// Partitions asked for.
+        requested: u32,
+        /// Partitions for which there is room.
+        room: u64,
+        /// The limit of the process on open files.
+        limit: u64,
     },
     /// A setting has a value that it can't take.
     #[error("`{setting}` is {value}: {rule}")]
@@ -148,6 +162,14 @@ pub enum EngineError {
         bytes: usize,
         /// Bytes allowed.
         limit: u32,
+    },
+    /// The batch says that it has more records than its bytes can hold, or than the broker unpacks.
+    #[error("the batch announces {announced} records, over the limit of {limit} for its bytes")]
+    TooManyRecords {
+        /// Records that the header announces.
+        announced: i32,
+        /// Records that are possible.
+        limit: usize,
     },
     /// The bytes are not one intact record batch.
     #[error(transparent)]
@@ -229,9 +251,19 @@ pub enum EngineError {
         /// The topics.
         topics: Vec<String>,
     },
-    /// The module is there already, or another one where only one can be.
+    /// The module is there already.
     #[error("the topic `{topic}` has the module `{module}` on {on} already")]
     AttachmentExists {
+        /// The topic.
+        topic: String,
+        /// The module.
+        module: String,
+        /// Where.
+        on: AttachPoint,
+    },
+    /// Another module is where only one can be.
+    #[error("the topic `{topic}` has the module `{module}` on {on}, where one can be")]
+    PlaceTaken {
         /// The topic.
         topic: String,
         /// The module that is there.
@@ -285,6 +317,7 @@ impl EngineError {
     /// The code that crosses the wire.
     pub fn code(&self) -> ErrorCode {
         match self {
+            EngineError::DataDir { source, .. } if is_out_of_files(source) => ErrorCode::Overloaded,
             EngineError::Locked { .. } | EngineError::DataDir { .. } | EngineError::FolderInTheWay { .. } => ErrorCode::StorageFailed,
             EngineError::CatalogueDamaged { .. } | EngineError::CatalogueTooNew { .. } | EngineError::PartitionStopped { .. } => {
                 ErrorCode::StorageFailed
@@ -292,14 +325,16 @@ impl EngineError {
             EngineError::Threads(_) | EngineError::Plugins(_) | EngineError::JobLost { .. } => ErrorCode::Internal,
             EngineError::InvalidName { of: NameOf::Topic, .. } | EngineError::InvalidPartitionCount { .. } => ErrorCode::InvalidTopic,
             EngineError::InvalidName { of: NameOf::Module, .. } => ErrorCode::InvalidRequest,
-            EngineError::TooMany { .. } | EngineError::InvalidConfig { .. } => ErrorCode::InvalidConfig,
+            EngineError::TooMany { .. } | EngineError::TooManyOpenFiles { .. } | EngineError::InvalidConfig { .. } => {
+                ErrorCode::InvalidConfig
+            }
             EngineError::TopicExists { .. } => ErrorCode::TopicExists,
             EngineError::TopicNotFound { .. } => ErrorCode::TopicNotFound,
             EngineError::PartitionOutOfRange { .. } => ErrorCode::PartitionOutOfRange,
             EngineError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
             EngineError::BatchTooLarge { .. } => ErrorCode::BatchTooLarge,
             EngineError::Batch(source) => source.code(),
-            EngineError::BatchRefused { .. } => ErrorCode::InvalidBatch,
+            EngineError::BatchRefused { .. } | EngineError::TooManyRecords { .. } => ErrorCode::InvalidBatch,
             EngineError::Log { source, .. } => source.code(),
             EngineError::ModuleNotFound { .. } => ErrorCode::ModuleNotFound,
             EngineError::ModuleTooLarge { .. } => ErrorCode::ModuleTooLarge,
@@ -307,67 +342,11 @@ impl EngineError {
             EngineError::ModuleLost { .. } => ErrorCode::ModuleInvalid,
             EngineError::ModuleWrongWorld { .. } => ErrorCode::ModuleWrongWorld,
             EngineError::ModuleInUse { .. } => ErrorCode::ModuleInUse,
-            EngineError::AttachmentExists { .. } => ErrorCode::AttachmentExists,
+            EngineError::AttachmentExists { .. } | EngineError::PlaceTaken { .. } => ErrorCode::AttachmentExists,
             EngineError::AttachmentNotFound { .. } => ErrorCode::AttachmentNotFound,
             EngineError::GuestOutput { .. } => ErrorCode::GuestOutputInvalid,
             EngineError::ShuttingDown => ErrorCode::ShuttingDown,
         }
-    }
-
-    /// What a person can do about it.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            EngineError::Locked { .. } => "stop the other broker, or give this one a data folder of its own".to_owned(),
-            EngineError::DataDir { path, .. } => {
-                format!("check that {} exists and that the user who runs the broker may write there", path.display())
-            }
-            EngineError::CatalogueDamaged { path, .. } => format!(
-                "put back a copy of {} from a backup; the records under topics/ are untouched, and the broker changes nothing until then",
-                path.display()
-            ),
-            EngineError::CatalogueTooNew { .. } => "start the newer broker again".to_owned(),
-            EngineError::InvalidName { .. } => "take 1 to 249 characters from a-z A-Z 0-9 . _ -, not beginning with a dot".to_owned(),
-            EngineError::TooMany { what, .. } => format!("delete {what} that are not needed, or raise the limit"),
-            EngineError::FolderInTheWay { path } => format!("move {} somewhere else, or delete it", path.display()),
-            EngineError::TopicNotFound { nearest: Some(nearest), .. } | EngineError::ModuleNotFound { nearest: Some(nearest), .. } => {
-                format!("did you mean `{nearest}`?")
-            }
-            EngineError::TopicNotFound { name, nearest: None } => format!("`millpond topic create {name}` makes it"),
-            EngineError::ModuleNotFound { name, nearest: None } => {
-                format!("`millpond transform deploy FILE.wasm --name {name}` uploads it")
-            }
-            EngineError::PartitionOutOfRange { partitions, .. } => {
-                format!("name a partition from 0 to {}, or none to leave the choice to the partitioner", partitions.saturating_sub(1))
-            }
-            EngineError::OffsetOutOfRange { start, end, .. } => {
-                format!("read from the beginning, from the end, or from an offset between {start} and {end}")
-            }
-            EngineError::Batch(source) if source.code() == ErrorCode::CorruptBatch => {
-                "the bytes changed on their way or in the sender's memory; sending the records again is safe, nothing was stored".to_owned()
-            }
-            EngineError::TopicExists { .. } => "choose another name, or delete the topic first".to_owned(),
-            EngineError::BatchTooLarge { .. } => "send smaller batches, or give the topic a larger max_batch_bytes".to_owned(),
-            EngineError::Log { source, .. } if is_full(source) => {
-                "free some space on the broker's disk; nothing was stored, and sending it again is safe".to_owned()
-            }
-            EngineError::Log { .. } => {
-                "records are still served; see the broker's log for the cause, check the disk, then start the broker again".to_owned()
-            }
-            EngineError::PartitionStopped { .. } | EngineError::JobLost { .. } => {
-                "see the broker's log for the cause, and start the broker again".to_owned()
-            }
-            EngineError::Module { source, .. } | EngineError::Guest { source, .. } => return source.hint(),
-            EngineError::ModuleLost { module, .. } => format!("`millpond transform deploy FILE.wasm --name {module}` uploads it again"),
-            EngineError::ModuleWrongWorld { found, .. } => format!("a {found} is attached with `--on {}`", place_of(*found)),
-            EngineError::ModuleInUse { topics, module } => {
-                let topic = topics.first().map_or("TOPIC", String::as_str);
-                format!("`millpond transform detach {topic} {module}` frees it")
-            }
-            EngineError::AttachmentExists { topic, module, .. } => format!("`millpond transform detach {topic} {module}` makes room"),
-            EngineError::AttachmentNotFound { topic, .. } => format!("`millpond topic describe {topic}` shows what is attached"),
-            EngineError::ShuttingDown => "try again when it is back".to_owned(),
-            _ => return None,
-        })
     }
 
     /// The error as a client gets it. The causes are part of the message, because a source does not cross the wire.
@@ -412,8 +391,4 @@ pub(crate) const fn world_on(on: AttachPoint) -> World {
         AttachPoint::Produce => World::Transform,
         AttachPoint::Partition => World::Partitioner,
     }
-}
-
-fn is_full(error: &LogError) -> bool {
-    matches!(error, LogError::Full { .. })
 }

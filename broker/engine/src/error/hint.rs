@@ -1,0 +1,157 @@
+//! What a person can do about an error. Each variant has an answer, and the compiler sees to it that a new one gets one.
+
+use super::{EngineError, place_of};
+use millpond_log::{LogError, is_out_of_files};
+use millpond_plugin::PluginError;
+use millpond_protocol::{batch::BatchError, error::ErrorCode};
+use std::{io, path::Path};
+
+impl EngineError {
+    /// What a person can do about it. Always there; an option as in the other errors.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            EngineError::Locked { .. } => "stop the other broker, or give this one a data folder of its own".to_owned(),
+            EngineError::DataDir { path, source, .. } => of_data_dir(path, source),
+            EngineError::Threads(_) => MORE_THREADS.to_owned(),
+            EngineError::Plugins(source) => source.hint().unwrap_or_else(|| MORE_ADDRESSES.to_owned()),
+            EngineError::CatalogueDamaged { path, .. } => format!("put back a copy of {} from a backup; {UNTOUCHED}", path.display()),
+            EngineError::CatalogueTooNew { .. } => "start the newer broker again".to_owned(),
+            EngineError::ShuttingDown => "try again when it is back".to_owned(),
+            EngineError::PartitionStopped { .. } | EngineError::JobLost { .. } => SEE_LOG.to_owned(),
+
+            EngineError::InvalidName { .. } => "take 1 to 249 characters from a-z A-Z 0-9 . _ -, not beginning with a dot".to_owned(),
+            EngineError::InvalidPartitionCount { max, .. } => format!("ask for 1 to {max} partitions"),
+            EngineError::TooMany { what, .. } => format!("delete {what} that are not needed, or raise the limit"),
+            EngineError::TooManyOpenFiles { room, .. } => of_room(*room),
+            EngineError::InvalidConfig { setting, rule, .. } => of_setting(setting, rule),
+            EngineError::TopicExists { .. } => "choose another name, or delete the topic first".to_owned(),
+            EngineError::FolderInTheWay { path } => format!("move {} somewhere else, or delete it", path.display()),
+            EngineError::TopicNotFound { nearest: Some(nearest), .. } | EngineError::ModuleNotFound { nearest: Some(nearest), .. } => {
+                format!("did you mean `{nearest}`?")
+            }
+            EngineError::TopicNotFound { name, nearest: None } => format!("`millpond topic create {name}` makes it"),
+            EngineError::PartitionOutOfRange { partitions, .. } => of_partitions(*partitions),
+            EngineError::OffsetOutOfRange { start, end, .. } => {
+                format!("read from the beginning, from the end, or from an offset between {start} and {end}")
+            }
+
+            EngineError::BatchTooLarge { .. } => SMALLER_BATCHES.to_owned(),
+            EngineError::TooManyRecords { limit, .. } => format!("send {limit} records in one batch at most"),
+            EngineError::Batch(source) => of_batch(source).to_owned(),
+            EngineError::BatchRefused { .. } => OTHER_CLIENT.to_owned(),
+            EngineError::Log { source, .. } => of_log(source),
+
+            EngineError::ModuleNotFound { name, nearest: None } => format!("`{}` uploads it", deploy(name)),
+            EngineError::ModuleTooLarge { .. } => SMALLER_MODULE.to_owned(),
+            EngineError::Module { module, source } => of_module(source, module),
+            EngineError::Guest { module, source, .. } => of_module(source, module),
+            EngineError::GuestOutput { topic, module, .. } => of_output(topic, module),
+            EngineError::ModuleLost { module, .. } => format!("`{}` uploads it again", deploy(module)),
+            EngineError::ModuleWrongWorld { found, .. } => format!("a {found} is attached with `--on {}`", place_of(*found)),
+            EngineError::ModuleInUse { topics, module } => {
+                format!("`{}` frees it", detach(topics.first().map_or("TOPIC", String::as_str), module))
+            }
+            EngineError::AttachmentExists { topic, module, .. } => {
+                format!("it runs, so there is nothing to do; to give it other parameters, `{}` first", detach(topic, module))
+            }
+            EngineError::PlaceTaken { topic, module, .. } => format!("`{}` makes room", detach(topic, module)),
+            EngineError::AttachmentNotFound { topic, .. } => format!("`millpond topic describe {topic}` shows what is attached"),
+        })
+    }
+}
+
+/// Where the limit on open files is set.
+const LIMIT: &str = "`LimitNOFILE=` of the broker's service, `ulimit -n` in the shell that starts it";
+
+fn of_data_dir(path: &Path, source: &io::Error) -> String {
+    let path = path.display();
+    match source.kind() {
+        _ if is_out_of_files(source) => format!("raise the limit on open files ({LIMIT}), or have fewer partitions"),
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+            format!("{path}, or what it lies in, is a file where a folder is needed: move it away, or name another data folder")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            format!("{path} lies on a file system that is mounted read-only: mount it for writing, or name another data folder")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("let the user that runs the broker write to {path} (`chown`), or name another data folder")
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("free some space on the file system of {path}; nothing was changed")
+        }
+        _ => format!("check that {path} exists, that the user that runs the broker may write there, and that the disk works"),
+    }
+}
+
+fn of_log(source: &LogError) -> String {
+    match source {
+        LogError::Full { .. } => "free some space on the broker's disk; nothing was stored, and sending it again is safe".to_owned(),
+        LogError::TooManyOpenFiles { .. } => format!(
+            "raise the limit on open files ({LIMIT}), or have fewer partitions; nothing is lost, and it works again once a file can be opened"
+        ),
+        LogError::Corrupt { .. } => {
+            "records before and behind the damage can be read: go on from a later offset, or put the file back from a backup".to_owned()
+        }
+        _ => "records are still served; see the broker's log for the cause, check the disk, then start the broker again".to_owned(),
+    }
+}
+
+fn of_batch(source: &BatchError) -> &'static str {
+    match source.code() {
+        ErrorCode::CorruptBatch => {
+            "the bytes changed on their way or in the sender's memory; sending the records again is safe, nothing was stored"
+        }
+        ErrorCode::BatchTooLarge => "send fewer records in a batch: unpacked they take more memory than the broker gives to one",
+        _ => OTHER_CLIENT,
+    }
+}
+
+fn of_module(source: &PluginError, module: &str) -> String {
+    source.hint().unwrap_or_else(|| format!("mend it, then `{}` puts it in place", deploy(module)))
+}
+
+fn of_output(topic: &str, module: &str) -> String {
+    let (deploy, detach) = (deploy(module), detach(topic, module));
+    format!("build it with the guest SDK, which keeps to the format, then `{deploy}`; `{detach}` lets batches pass without it")
+}
+
+fn of_room(partitions: u64) -> String {
+    match partitions {
+        0 => format!("raise the limit on open files ({LIMIT}), or delete topics that are not needed"),
+        room => format!("raise the limit on open files ({LIMIT}), or ask for {room} partitions at most"),
+    }
+}
+
+fn of_setting(setting: &str, rule: &str) -> String {
+    match setting {
+        "max_batch_bytes" => format!("choose another value for it: {rule}, which ends at the broker's own `max_batch_bytes`"),
+        _ => format!("choose another value for it: {rule}"),
+    }
+}
+
+fn of_partitions(count: u32) -> String {
+    format!("name a partition from 0 to {}, or none to leave the choice to the partitioner", count.saturating_sub(1))
+}
+
+fn deploy(module: &str) -> String {
+    format!("millpond transform deploy FILE.wasm --name {module}")
+}
+
+fn detach(topic: &str, module: &str) -> String {
+    format!("millpond transform detach {topic} {module}")
+}
+
+const MORE_THREADS: &str = "let the broker have more threads (`TasksMax=` of its service, `ulimit -u` in the shell that starts it)";
+
+const MORE_ADDRESSES: &str = "let the broker have more address space (`ulimit -v` in the shell that starts it)";
+
+const UNTOUCHED: &str = "the records under topics/ are untouched, and the broker changes nothing until then";
+
+const SEE_LOG: &str = "see the broker's log for the cause, and start the broker again";
+
+const SMALLER_BATCHES: &str = "send smaller batches, or make the topic anew with a larger --max-batch-bytes";
+
+const SMALLER_MODULE: &str =
+    "strip debug information from the module and optimise it for size, or raise the broker's `plugin.max_module_bytes`";
+
+const OTHER_CLIENT: &str = "the client that sent it does not keep to Kafka's record batch format, version 2: take another, or a newer one";
