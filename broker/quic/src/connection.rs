@@ -41,7 +41,7 @@ impl Drop for PendingHandshake {
 pub(crate) async fn serve(broker: Arc<Broker>, connecting: Connecting, pending: PendingHandshake) {
     // On the side of a server this always succeeds; it lets streams in that the client opened in early data.
     let Ok((connection, handshake)) = connecting.into_0rtt() else { return };
-    let context = Arc::new(ConnectionContext::new(connection.clone()));
+    let context = Arc::new(ConnectionContext::new(&broker, connection.clone()));
     let mut streams = JoinSet::new();
     let mut handshake = pin!(timeout(broker.limits.handshake_timeout, handshake));
     let mut pending = Some(pending);

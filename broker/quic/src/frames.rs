@@ -7,7 +7,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use millpond_protocol::{
     error::{ErrorCode, WireError},
-    frame::{CONTROL_PAYLOAD_BYTES_MAX, FrameError, FrameHeader, HEADER_BYTES, Kind},
+    frame::{FrameError, FrameHeader, HEADER_BYTES, Kind, RESPONSE_PAYLOAD_BYTES_MAX},
     message::{self, Response},
 };
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
@@ -221,18 +221,22 @@ pub(crate) async fn send_answer(stream: &mut SendStream, answer: &Result<Respons
 
 /// Sends the answer to a request; more may follow.
 pub(crate) async fn send_response(stream: &mut SendStream, answer: &Result<Response, WireError>) -> Result<(), WriteError> {
-    let bytes = match answer {
+    stream.write_chunk(answer_frame(answer).into()).await
+}
+
+/// The answer to a request as a frame.
+pub(crate) fn answer_frame(answer: &Result<Response, WireError>) -> Vec<u8> {
+    match answer {
         Ok(response) => {
             let payload = message::encode(response);
-            if payload.len() <= CONTROL_PAYLOAD_BYTES_MAX {
+            if payload.len() <= RESPONSE_PAYLOAD_BYTES_MAX {
                 frame(Kind::Response, &payload)
             } else {
                 error_frame(&answer_too_large(payload.len()))
             }
         }
         Err(error) => error_frame(error),
-    };
-    stream.write_chunk(bytes.into()).await
+    }
 }
 
 /// An error as a frame.
@@ -249,7 +253,7 @@ pub(crate) fn finish(stream: &mut SendStream) {
 fn answer_too_large(bytes: usize) -> WireError {
     WireError::new(
         ErrorCode::FrameTooLarge,
-        format!("the answer takes {bytes} bytes, more than the {CONTROL_PAYLOAD_BYTES_MAX} that a message may have"),
+        format!("the answer takes {bytes} bytes, more than the {RESPONSE_PAYLOAD_BYTES_MAX} that an answer may have"),
     )
     .with_hint("ask for one topic at a time")
 }

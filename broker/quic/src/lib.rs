@@ -8,9 +8,10 @@
 //! |---|---|
 //! | `config` | [`QuicConfig`] and [`QuicLimits`]: every bound that an operator can move |
 //! | `tls` | [`TlsMaterial`]: the certificate that is presented, made at the first start |
-//! | `socket` | the UDP socket, its buffers, and words about what the kernel did not grant |
+//! | `socket` | [`QuicSocket`]: the UDP socket, its buffers, and words about what the kernel did not grant |
 //! | `transport` | QUIC's windows and timeouts, with the reason for each |
 //! | `budget` | how connections share the memory for bytes in transit |
+//! | `window` | a connection's receive window, which is wider while streams wait for memory |
 //! | `server` | [`QuicServer`]: binding, accepting, draining |
 //! | `connection` | one connection: handshake, streams, farewell |
 //! | `frames` | frames from and to a stream, with a limit on length and on patience |
@@ -22,7 +23,10 @@
 //! - A batch is read from the network only after the engine has granted memory for it. Nothing is allocated by a length from the
 //!   network that has not been held against a limit.
 //! - A slow client blocks its own streams and nothing else: QUIC's flow control is the backpressure in both directions.
-//! - When it is told to stop, every batch that had arrived whole is answered before the connection closes.
+//! - Streams that wait for memory don't keep the others of their connection from being read. Where there is no room for what they
+//!   send meanwhile, they are refused as overloaded and the client sends again.
+//! - When it is told to stop, every batch that it has taken off the network is answered before the connection closes. What lies
+//!   unread behind it is not, and is the client's to send again.
 //!
 //! # What it refuses
 //!
@@ -42,14 +46,16 @@ mod socket;
 mod stream;
 mod tls;
 mod transport;
+mod window;
 
 pub use config::{QuicConfig, QuicLimits};
 pub use error::QuicError;
 pub use server::QuicServer;
+pub use socket::QuicSocket;
 pub use tls::{TlsMaterial, load_or_create_tls};
 
-/// Why this side closed a connection, or ended a stream before its time, as a QUIC application error code. Code 3, overloaded, is
-/// kept for later: a connection over the limit is refused by QUIC itself, before there is an application to name a reason.
+/// Why this side closed a connection, or ended a stream before its time, as a QUIC application error code. A connection over the limit
+/// has none: it is refused by QUIC itself, before there is an application to name a reason.
 mod close_code {
     use quinn::VarInt;
 
@@ -58,6 +64,10 @@ mod close_code {
 
     /// The peer broke the protocol.
     pub(crate) const PROTOCOL_ERROR: VarInt = VarInt::from_u32(1);
+
     /// The broker stops.
     pub(crate) const SHUTTING_DOWN: VarInt = VarInt::from_u32(2);
+
+    /// The broker has no memory for the stream at this moment.
+    pub(crate) const OVERLOADED: VarInt = VarInt::from_u32(3);
 }

@@ -1,9 +1,8 @@
 //! The door itself: it binds, accepts, and drains.
 
 use crate::{
-    QuicConfig, QuicError, QuicLimits, TlsMaterial, close_code,
+    QuicConfig, QuicError, QuicLimits, QuicSocket, TlsMaterial, close_code,
     connection::{self, PendingHandshake},
-    socket,
     stream::Broker,
     transport,
 };
@@ -32,11 +31,10 @@ pub struct QuicServer {
     engine: Arc<Engine>,
     limits: QuicLimits,
     local_address: SocketAddr,
-    advice: Vec<String>,
 }
 
 impl QuicServer {
-    /// Binds the socket. Clients can connect from now on, and are answered once [`QuicServer::run`] is called.
+    /// Binds the socket and opens the door on it.
     ///
     /// # Errors
     ///
@@ -46,11 +44,25 @@ impl QuicServer {
     ///
     /// When called outside of a tokio runtime.
     pub fn bind(config: QuicConfig, tls: &TlsMaterial, engine: Arc<Engine>) -> Result<QuicServer, QuicError> {
-        let transport = transport::server_config(tls, &config.limits)?;
-        let bound = socket::bind(config.listen, config.socket_buffer_bytes)?;
-        let endpoint = Endpoint::new(tls.endpoint_config(), Some(transport), bound.socket, Arc::new(TokioRuntime))
+        let socket = QuicSocket::bind(config.listen, config.socket_buffer_bytes)?;
+        QuicServer::open(socket, config.limits, tls, engine)
+    }
+
+    /// Opens the door on a socket. Clients can connect from now on, and are answered once [`QuicServer::run`] is called.
+    ///
+    /// # Errors
+    ///
+    /// The socket can't be used, or the certificate can't be served.
+    ///
+    /// # Panics
+    ///
+    /// When called outside of a tokio runtime.
+    pub fn open(socket: QuicSocket, limits: QuicLimits, tls: &TlsMaterial, engine: Arc<Engine>) -> Result<QuicServer, QuicError> {
+        let transport = transport::server_config(tls, &limits)?;
+        let local_address = socket.local_addr();
+        let endpoint = Endpoint::new(tls.endpoint_config(), Some(transport), socket.socket, Arc::new(TokioRuntime))
             .map_err(|source| QuicError::Socket { operation: "listen on", source })?;
-        Ok(QuicServer { endpoint, engine, limits: config.limits, local_address: bound.local_address, advice: bound.advice })
+        Ok(QuicServer { endpoint, engine, limits, local_address })
     }
 
     /// The address that is listened on, with the port that the kernel chose if it was left to choose.
@@ -58,14 +70,9 @@ impl QuicServer {
         self.local_address
     }
 
-    /// What the kernel did not grant and what to do about it, in sentences for a person. Empty when all is well.
-    pub fn advice(&self) -> &[String] {
-        &self.advice
-    }
-
     /// Serves until `shutdown` is cancelled, then drains and returns.
     ///
-    /// Draining takes no new connections, streams or batches, answers every batch that has come whole, ends the consume streams, and
+    /// Draining takes no new connections, streams or batches, answers every batch that was read whole, ends the consume streams, and
     /// closes each connection with code 2. It takes some 20 seconds at the very most, and usually a round trip.
     ///
     /// It also returns, with an error in the log, if the socket fails for good.

@@ -8,13 +8,39 @@ use std::{
     net::{SocketAddr, UdpSocket},
 };
 
-/// A bound socket.
+/// The UDP socket of the door, bound: the port is taken, and nobody is answered yet.
 #[derive(Debug)]
-pub(crate) struct BoundSocket {
+pub struct QuicSocket {
     pub(crate) socket: UdpSocket,
-    pub(crate) local_address: SocketAddr,
-    /// Sentences for a person.
-    pub(crate) advice: Vec<String>,
+    local_address: SocketAddr,
+    advice: Vec<String>,
+}
+
+impl QuicSocket {
+    /// Binds `address` and asks the kernel for two buffers of `buffer_bytes` each, see [`crate::QuicConfig`].
+    ///
+    /// # Errors
+    ///
+    /// The address can't be listened on.
+    pub fn bind(address: SocketAddr, buffer_bytes: usize) -> Result<QuicSocket, QuicError> {
+        let socket = bind_socket(address).map_err(|source| QuicError::Bind { address, source })?;
+        ask_for_buffers(&socket, buffer_bytes);
+        let socket = UdpSocket::from(socket);
+        let local_address = socket.local_addr().map_err(failed("name the address of"))?;
+        let granted = read_back(&socket).map_err(failed("inspect"))?;
+        tracing::debug!(%local_address, asked_bytes = buffer_bytes, ?granted, "UDP socket");
+        Ok(QuicSocket { socket, local_address, advice: advice(buffer_bytes, granted) })
+    }
+
+    /// The address that is listened on, with the port that the kernel chose if it was left to choose.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// What the kernel did not grant and what to do about it, in sentences for a person. Empty when all is well.
+    pub fn advice(&self) -> &[String] {
+        &self.advice
+    }
 }
 
 /// What the kernel granted.
@@ -23,17 +49,6 @@ struct Granted {
     receive_bytes: usize,
     send_bytes: usize,
     has_segmentation_offload: bool,
-}
-
-/// Binds `address` and asks for buffers of `buffer_bytes` each.
-pub(crate) fn bind(address: SocketAddr, buffer_bytes: usize) -> Result<BoundSocket, QuicError> {
-    let socket = bind_socket(address).map_err(|source| QuicError::Bind { address, source })?;
-    ask_for_buffers(&socket, buffer_bytes);
-    let socket = UdpSocket::from(socket);
-    let local_address = socket.local_addr().map_err(failed("name the address of"))?;
-    let granted = read_back(&socket).map_err(failed("inspect"))?;
-    tracing::debug!(%local_address, asked_bytes = buffer_bytes, ?granted, "UDP socket");
-    Ok(BoundSocket { socket, local_address, advice: advice(buffer_bytes, granted) })
 }
 
 fn bind_socket(address: SocketAddr) -> io::Result<Socket> {
@@ -138,8 +153,8 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_an_error_that_says_so() {
-        let first = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1 << 16).expect("any port");
-        let error = bind(first.local_address, 1 << 16).expect_err("the same port");
+        let first = QuicSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1 << 16).expect("any port");
+        let error = QuicSocket::bind(first.local_address, 1 << 16).expect_err("the same port");
         assert!(matches!(error, QuicError::Bind { .. }), "{error:?}");
         assert!(error.hint().is_some_and(|hint| hint.starts_with("the port is taken")), "{error:?}");
     }
@@ -147,13 +162,13 @@ mod tests {
     #[test]
     fn an_address_of_another_machine_is_an_error_that_says_so() {
         // 192.0.2.0/24 is for documentation (RFC 5737).
-        let error = bind(SocketAddr::from(([192, 0, 2, 1], 0)), 1 << 16).expect_err("not ours");
+        let error = QuicSocket::bind(SocketAddr::from(([192, 0, 2, 1], 0)), 1 << 16).expect_err("not ours");
         assert!(error.hint().is_some_and(|hint| hint.contains("not an address of this machine")), "{error:?}");
     }
 
     #[test]
     fn asked_bytes_that_are_in_the_limits_are_granted() {
-        let bound = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1 << 16).expect("any port");
+        let bound = QuicSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1 << 16).expect("any port");
         assert!(!bound.advice.iter().any(|sentence| sentence.contains("buffer")), "{:?}", bound.advice);
     }
 }

@@ -1,11 +1,7 @@
 //! QUIC's own settings, each with its reason.
 
-use crate::{
-    QuicError, QuicLimits,
-    budget::{INITIAL_WINDOW_BYTES, TransitShare},
-    tls::TlsMaterial,
-};
-use quinn::{Connection, IdleTimeout, ServerConfig, TransportConfig, VarInt, crypto::rustls::QuicServerConfig};
+use crate::{QuicError, QuicLimits, budget::INITIAL_WINDOW_BYTES, tls::TlsMaterial};
+use quinn::{IdleTimeout, ServerConfig, TransportConfig, VarInt, crypto::rustls::QuicServerConfig};
 use std::sync::Arc;
 
 /// Connection attempts that wait for the accept loop. It only ever lags by a burst; further attempts are refused.
@@ -17,12 +13,12 @@ const INCOMING_BYTES_MAX: u64 = 64 << 10;
 /// Bytes that all waiting attempts together may hold.
 const INCOMING_TOTAL_BYTES_MAX: u64 = 4 << 20;
 
-/// What a client may send on one stream ahead of the broker's reading: 40 MB/s at 100 ms of round trip. It is less than the window
+/// What a client may send on one stream ahead of the broker's reading: 20 MB/s at 100 ms of round trip. It is less than the window
 /// of an uncrowded connection, so that one produce stream that is not read at the moment, because its partition is busy, leaves room
-/// for the others.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// for the others. Where several wait, [`crate::window`] sees to it.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 
-/// What every connection starts with. [`widen`] follows.
+/// What every connection starts with. Its share of the memory follows, when its handshake is complete.
 pub(crate) fn server_config(tls: &TlsMaterial, limits: &QuicLimits) -> Result<ServerConfig, QuicError> {
     let crypto = QuicServerConfig::try_from(tls.server_config()?)
         .map_err(|error| QuicError::Tls { source: rustls::Error::General(error.to_string()) })?;
@@ -35,12 +31,6 @@ pub(crate) fn server_config(tls: &TlsMaterial, limits: &QuicLimits) -> Result<Se
         .incoming_buffer_size(INCOMING_BYTES_MAX)
         .incoming_buffer_size_total(INCOMING_TOTAL_BYTES_MAX);
     Ok(config)
-}
-
-/// Gives a connection the windows of its share.
-pub(crate) fn widen(connection: &Connection, share: &TransitShare) {
-    connection.set_receive_window(bytes(share.receive_bytes()));
-    connection.set_send_window(share.send_bytes());
 }
 
 fn transport(limits: &QuicLimits) -> TransportConfig {
@@ -59,7 +49,8 @@ fn transport(limits: &QuicLimits) -> TransportConfig {
     transport
 }
 
-fn bytes(number: u64) -> VarInt {
+/// A number of bytes as QUIC writes it.
+pub(crate) fn bytes(number: u64) -> VarInt {
     VarInt::from_u64(number).unwrap_or(VarInt::MAX)
 }
 

@@ -1,8 +1,8 @@
 //! The upload of a module: `Body` frames until the announced bytes have come, then one answer.
 
-use super::Broker;
+use super::{Broker, ConnectionContext};
 use crate::{
-    close_code, frames,
+    frames,
     frames::{FrameReader, ReadFrameError},
 };
 use bytes::{Bytes, BytesMut};
@@ -19,15 +19,21 @@ use tokio::sync::SemaphorePermit;
 const UPLOAD_DURATION_MAX: Duration = Duration::from_mins(5);
 
 /// Takes the upload and answers.
-pub(super) async fn serve(broker: &Broker, send: &mut SendStream, mut reader: FrameReader, deploy: DeployModule) {
+pub(super) async fn serve(
+    broker: &Broker,
+    context: &ConnectionContext,
+    send: &mut SendStream,
+    mut reader: FrameReader,
+    deploy: DeployModule,
+) {
     let uploaded = tokio::select! {
-        uploaded = upload(broker, &mut reader, &deploy) => uploaded,
+        uploaded = upload(broker, context, &mut reader, &deploy) => uploaded,
         () = broker.shutdown.cancelled() => Err(Some(super::shutting_down())),
     };
     let answer = match uploaded {
         Ok((wasm, _turn)) => broker.engine.deploy_module(&deploy.name, wasm).await.map(Response::Module).map_err(|error| error.to_wire()),
         Err(Some(error)) => {
-            reader.stop(close_code::PROTOCOL_ERROR);
+            reader.stop(super::stop_code(&error));
             Err(error)
         }
         Err(None) => return tracing::debug!(module = deploy.name, "the client gave up an upload"),
@@ -43,6 +49,7 @@ pub(super) async fn serve(broker: &Broker, send: &mut SendStream, mut reader: Fr
 /// The bytes of the module, and the right to have them in memory; or what to tell the client if it is still there.
 async fn upload<'a>(
     broker: &'a Broker,
+    context: &'a ConnectionContext,
     reader: &mut FrameReader,
     deploy: &DeployModule,
 ) -> Result<(Bytes, SemaphorePermit<'a>), Option<WireError>> {
@@ -51,12 +58,15 @@ async fn upload<'a>(
         let message = format!("a module of {} bytes is over the limit of {limit_bytes} bytes", deploy.size_bytes);
         WireError::new(ErrorCode::ModuleTooLarge, message)
     })?;
-    let turn = broker.uploads.acquire().await.unwrap_or_else(|_| unreachable!("the semaphore is never closed"));
+    let (turn, busy) = context.window.obtain(size_bytes, broker.uploads.acquire()).await.map_err(Some)?;
+    let turn = turn.unwrap_or_else(|_| unreachable!("the semaphore is never closed"));
     let body = tokio::time::timeout(UPLOAD_DURATION_MAX, read_body(reader, size_bytes)).await.map_err(|_| {
         let message = format!("the module did not come in {} seconds", UPLOAD_DURATION_MAX.as_secs());
         WireError::new(ErrorCode::TimedOut, message)
     })?;
-    Ok((body?, turn))
+    let body = body?;
+    busy.done();
+    Ok((body, turn))
 }
 
 async fn read_body(reader: &mut FrameReader, size_bytes: usize) -> Result<Bytes, Option<WireError>> {

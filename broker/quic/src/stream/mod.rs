@@ -15,14 +15,14 @@ use crate::{
     close_code, frames,
     frames::FrameReader,
     noise::NoiseLimit,
-    transport,
+    window::ReceiveWindow,
 };
 use millpond_engine::Engine;
 use millpond_protocol::{
     error::{ErrorCode, WireError},
     message::Request,
 };
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, RecvStream, SendStream, VarInt};
 use request::RequestError;
 use std::sync::{
     Arc, OnceLock,
@@ -43,7 +43,7 @@ pub(crate) struct Broker {
     /// Lines about what strangers do.
     pub(crate) noise: NoiseLimit,
     /// Memory that connections share.
-    budget: Arc<TransitBudget>,
+    pub(crate) budget: Arc<TransitBudget>,
     uploads: Semaphore,
 }
 
@@ -61,20 +61,29 @@ pub(crate) struct ConnectionContext {
     established: CancellationToken,
     /// What the connection may hold, once its handshake is complete.
     share: OnceLock<TransitShare>,
+    /// What the client may have sent that is not read yet.
+    window: ReceiveWindow,
     /// Consume streams that are open.
     consumers: AtomicUsize,
 }
 
 impl ConnectionContext {
-    pub(crate) fn new(connection: Connection) -> ConnectionContext {
-        let established = CancellationToken::new();
-        ConnectionContext { connection, established, share: OnceLock::new(), consumers: AtomicUsize::new(0) }
+    pub(crate) fn new(broker: &Broker, connection: Connection) -> ConnectionContext {
+        let window = ReceiveWindow::new(connection.clone(), broker.budget.room());
+        ConnectionContext {
+            connection,
+            established: CancellationToken::new(),
+            share: OnceLock::new(),
+            window,
+            consumers: AtomicUsize::new(0),
+        }
     }
 
     /// The client has shown that it is there: it is given its share of the memory, and what waited for it goes on.
     pub(crate) fn establish(&self, broker: &Broker) {
         let share = self.share.get_or_init(|| broker.budget.take());
-        transport::widen(&self.connection, share);
+        self.window.set_share(share.receive_bytes());
+        self.connection.set_send_window(share.send_bytes());
         self.established.cancel();
     }
 
@@ -126,7 +135,7 @@ pub(crate) async fn serve(broker: Arc<Broker>, context: Arc<ConnectionContext>, 
 /// The request, once it may be acted on.
 async fn read_request(broker: &Broker, context: &ConnectionContext, reader: &mut FrameReader) -> Result<Request, RequestError> {
     let request = async {
-        let request = request::read(reader, &broker.engine).await?;
+        let request = request::read(reader, &broker.engine, &context.window).await?;
         if reader.is_early() && !request.is_idempotent() {
             // What may be a recording is done only once the client has shown that it is there. If it does not, the connection ends.
             context.established.cancelled().await;
@@ -147,21 +156,14 @@ async fn dispatch(
     broker: &Broker,
     context: &ConnectionContext,
     mut send: SendStream,
-    mut reader: FrameReader,
+    reader: FrameReader,
     request: Request,
 ) -> Option<SendStream> {
     match request {
-        Request::OpenProduce(open) => return Some(produce::serve(broker, send, reader, &open).await),
+        Request::OpenProduce(open) => return Some(produce::serve(broker, context, send, reader, &open).await),
         Request::OpenConsume(open) => return consume::serve(broker, context, send, reader, &open).await,
-        Request::DeployModule(deploy) => deploy::serve(broker, &mut send, reader, deploy).await,
-        simple => {
-            let answer = control::answer(&broker.engine, simple).await;
-            // Whatever the client sends behind a simple request is of no interest.
-            reader.stop(close_code::DONE);
-            if let Err(error) = frames::send_answer(&mut send, &answer).await {
-                tracing::debug!(%error, "the client did not wait for its answer");
-            }
-        }
+        Request::DeployModule(deploy) => deploy::serve(broker, context, &mut send, reader, deploy).await,
+        simple => return control::serve(broker, send, reader, simple).await,
     }
     Some(send)
 }
@@ -175,6 +177,15 @@ async fn refuse(broker: &Broker, send: &mut SendStream, reader: &mut FrameReader
     if let Some(suppressed) = broker.noise.permit() {
         tracing::warn!(code = %error.code, %error, suppressed, "not a request");
     }
-    reader.stop(close_code::PROTOCOL_ERROR);
+    reader.stop(stop_code(&error));
     let _ = frames::send_answer(send, &Err(error)).await;
+}
+
+/// The code with which a stream is stopped whose client is told this error.
+fn stop_code(error: &WireError) -> VarInt {
+    match error.code {
+        ErrorCode::Overloaded => close_code::OVERLOADED,
+        ErrorCode::ShuttingDown => close_code::SHUTTING_DOWN,
+        _ => close_code::PROTOCOL_ERROR,
+    }
 }

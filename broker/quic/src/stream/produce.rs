@@ -10,8 +10,9 @@
 //!
 //! The reader takes a place in the bounded queue before it reads a batch, and memory from the engine before it reads the batch's
 //! bytes. So a client that does not read its answers, or that sends faster than the disk writes, is held back by QUIC's flow control.
+//! A stream that would have to wait for memory where there is no room for what comes meanwhile is ended as overloaded.
 
-use super::Broker;
+use super::{Broker, ConnectionContext};
 use crate::{
     close_code,
     frames::{self, FrameReader, ReadFrameError},
@@ -51,7 +52,13 @@ enum Refusal {
 }
 
 /// Serves the stream until the client finishes it, breaks it, or the broker stops.
-pub(super) async fn serve(broker: &Broker, mut send: SendStream, mut reader: FrameReader, open: &OpenProduce) -> SendStream {
+pub(super) async fn serve(
+    broker: &Broker,
+    context: &ConnectionContext,
+    mut send: SendStream,
+    mut reader: FrameReader,
+    open: &OpenProduce,
+) -> SendStream {
     let (mut stream, opened) = match broker.engine.open_produce(open) {
         Ok(opened) => opened,
         Err(error) => {
@@ -66,7 +73,7 @@ pub(super) async fn serve(broker: &Broker, mut send: SendStream, mut reader: Fra
     }
     let (answers, queue) = mpsc::channel(queue_places(broker.limits.produce_inflight_batches_max));
     let writer = tokio::spawn(write_answers(send, queue).in_current_span());
-    let code = read_batches(broker, &mut reader, &mut stream, &answers).await;
+    let code = read_batches(broker, context, &mut reader, &mut stream, &answers).await;
     reader.stop(code);
     drop(answers);
     // Only a panic ends the writer without giving the stream back: it goes on here.
@@ -79,7 +86,13 @@ fn queue_places(inflight_batches_max: usize) -> usize {
 }
 
 /// Reads batches and submits them, one after another. Gives the code with which to stop the client's side.
-async fn read_batches(broker: &Broker, reader: &mut FrameReader, stream: &mut ProduceStream, answers: &mpsc::Sender<Queued>) -> VarInt {
+async fn read_batches(
+    broker: &Broker,
+    context: &ConnectionContext,
+    reader: &mut FrameReader,
+    stream: &mut ProduceStream,
+    answers: &mpsc::Sender<Queued>,
+) -> VarInt {
     let limit_bytes = broker.engine.info().max_batch_bytes as usize;
     // Made once and polled for each frame, which is cheaper than two registrations for each frame.
     let mut over = pin!(async {
@@ -92,7 +105,7 @@ async fn read_batches(broker: &Broker, reader: &mut FrameReader, stream: &mut Pr
     loop {
         let read = async {
             let place = answers.reserve().await.ok()?;
-            Some((place, next_batch(broker, reader, limit_bytes).await))
+            Some((place, next_batch(broker, context, reader, limit_bytes).await))
         };
         let (place, read) = tokio::select! {
             biased;
@@ -110,8 +123,9 @@ async fn read_batches(broker: &Broker, reader: &mut FrameReader, stream: &mut Pr
                 if let Some(suppressed) = broker.noise.permit() {
                     tracing::warn!(code = %error.code, %error, suppressed, "a produce stream was broken off");
                 }
+                let code = super::stop_code(&error);
                 place.send(Queued::Refused(error));
-                return close_code::PROTOCOL_ERROR;
+                return code;
             }
             Err(Refusal::Gone(error)) => {
                 tracing::debug!(%error, "the client left a produce stream");
@@ -122,15 +136,21 @@ async fn read_batches(broker: &Broker, reader: &mut FrameReader, stream: &mut Pr
 }
 
 /// The next batch and the memory that it takes; `None` if the client has finished.
-async fn next_batch(broker: &Broker, reader: &mut FrameReader, limit_bytes: usize) -> Result<Option<(Bytes, InflightPermit)>, Refusal> {
+async fn next_batch(
+    broker: &Broker,
+    context: &ConnectionContext,
+    reader: &mut FrameReader,
+    limit_bytes: usize,
+) -> Result<Option<(Bytes, InflightPermit)>, Refusal> {
     let Some(header) = reader.header(limit_bytes).await.map_err(refusal)? else { return Ok(None) };
     if header.kind != Kind::Produce {
         let message = format!("a produce stream takes Produce frames, not {:?}", header.kind);
         return Err(Refusal::Told(WireError::new(ErrorCode::InvalidRequest, message)));
     }
     let length = header.length as usize;
-    let permit = broker.engine.reserve_inflight(length).await;
+    let (permit, busy) = context.window.obtain(length, broker.engine.reserve_inflight(length)).await.map_err(Refusal::Told)?;
     let batch = reader.payload(length).await.map_err(refusal)?;
+    busy.done();
     Ok(Some((batch, permit)))
 }
 

@@ -1,6 +1,9 @@
 //! The first frame of a stream.
 
-use crate::frames::{FrameReader, ReadFrameError};
+use crate::{
+    frames::{FrameReader, ReadFrameError},
+    window::ReceiveWindow,
+};
 use millpond_engine::Engine;
 use millpond_protocol::{
     error::{ErrorCode, WireError},
@@ -29,15 +32,23 @@ pub(super) enum RequestError {
 const SMALL_REQUEST_BYTES: usize = 4 << 10;
 
 /// Reads the first frame. The client has opened the stream, so it should be under way.
-pub(super) async fn read(reader: &mut FrameReader, engine: &Engine) -> Result<Request, RequestError> {
+pub(super) async fn read(reader: &mut FrameReader, engine: &Engine, window: &ReceiveWindow) -> Result<Request, RequestError> {
     let header = reader.expected_header(CONTROL_PAYLOAD_BYTES_MAX).await.map_err(told)?;
     if header.kind != Kind::Request {
         let message = format!("a stream starts with a Request frame, not with {:?}", header.kind);
         return Err(RequestError::Refused(WireError::new(ErrorCode::InvalidRequest, message)));
     }
     let length = header.length as usize;
-    let _room = if length > SMALL_REQUEST_BYTES { Some(engine.reserve_inflight(length).await) } else { None };
+    let room = if length > SMALL_REQUEST_BYTES {
+        Some(window.obtain(length, engine.reserve_inflight(length)).await.map_err(RequestError::Refused)?)
+    } else {
+        None
+    };
     let payload = reader.payload(length).await.map_err(told)?;
+    let _memory = room.map(|(memory, busy)| {
+        busy.done();
+        memory
+    });
     message::decode(&payload).map_err(|error| RequestError::Refused(undecodable(&payload, &error)))
 }
 

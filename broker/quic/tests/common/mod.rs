@@ -47,9 +47,14 @@ impl Broker {
     }
 
     pub(crate) async fn start_on(disk: Arc<dyn Disk>, limits: QuicLimits) -> Broker {
+        Broker::start_as(disk, limits, |config| config).await
+    }
+
+    /// A broker whose engine is not the usual one.
+    pub(crate) async fn start_as(disk: Arc<dyn Disk>, limits: QuicLimits, engine: impl FnOnce(EngineConfig) -> EngineConfig) -> Broker {
         let data_dir = tempfile::tempdir().expect("a temporary folder");
         let tls = load_or_create_tls(&data_dir.path().join("tls"), &[]).expect("a certificate");
-        let config = EngineConfig::new(data_dir.path());
+        let config = engine(EngineConfig::new(data_dir.path()));
         let engine = Engine::open(config, disk, Arc::new(SystemClock)).await.expect("an engine");
         let server = bind(&tls, limits, &engine);
         let (address, shutdown) = (server.local_addr(), CancellationToken::new());
@@ -174,16 +179,7 @@ impl Frames {
 
     /// The next frame, or `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<(Kind, Bytes)> {
-        let mut header = [0; HEADER_BYTES];
-        match patiently(self.receive.read_exact(&mut header)).await {
-            Ok(()) => {}
-            Err(quinn::ReadExactError::FinishedEarly(0)) => return None,
-            Err(error) => panic!("a frame or the end, not {error:?}"),
-        }
-        let header = FrameHeader::decode(header, u32::MAX).expect("a frame");
-        let mut payload = vec![0; header.length as usize];
-        patiently(self.receive.read_exact(&mut payload)).await.expect("a whole frame");
-        Some((header.kind, payload.into()))
+        next_frame(&mut self.receive).await
     }
 
     pub(crate) async fn response(&mut self) -> Result<Response, WireError> {
@@ -195,11 +191,7 @@ impl Frames {
     }
 
     pub(crate) async fn ack(&mut self) -> Result<Ack, WireError> {
-        match self.next().await.expect("an acknowledgement") {
-            (Kind::Ack, payload) => Ok(Ack::decode(&payload).expect("an acknowledgement")),
-            (Kind::Error, payload) => Err(message::decode(&payload).expect("an error")),
-            (kind, _) => panic!("an acknowledgement, not {kind:?}"),
-        }
+        next_ack(&mut self.receive).await
     }
 
     /// What is pushed next.
@@ -237,6 +229,29 @@ impl Frames {
     /// Waits until the broker tells that it does not read on, and gives the code.
     pub(crate) async fn stopped(&mut self) -> Option<VarInt> {
         patiently(self.send.stopped()).await.expect("the connection lives")
+    }
+}
+
+/// The next frame, or `None` at the end of the stream.
+pub(crate) async fn next_frame(receive: &mut RecvStream) -> Option<(Kind, Bytes)> {
+    let mut header = [0; HEADER_BYTES];
+    match patiently(receive.read_exact(&mut header)).await {
+        Ok(()) => {}
+        Err(quinn::ReadExactError::FinishedEarly(0)) => return None,
+        Err(error) => panic!("a frame or the end, not {error:?}"),
+    }
+    let header = FrameHeader::decode(header, u32::MAX).expect("a frame");
+    let mut payload = vec![0; header.length as usize];
+    patiently(receive.read_exact(&mut payload)).await.expect("a whole frame");
+    Some((header.kind, payload.into()))
+}
+
+/// The answer to a batch.
+pub(crate) async fn next_ack(receive: &mut RecvStream) -> Result<Ack, WireError> {
+    match next_frame(receive).await.expect("an acknowledgement") {
+        (Kind::Ack, payload) => Ok(Ack::decode(&payload).expect("an acknowledgement")),
+        (Kind::Error, payload) => Err(message::decode(&payload).expect("an error")),
+        (kind, _) => panic!("an acknowledgement, not {kind:?}"),
     }
 }
 

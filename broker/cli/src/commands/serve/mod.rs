@@ -4,23 +4,25 @@
 //! SIGTERM or Ctrl-C every batch that has arrived is answered and on disk before the process ends with 0.
 
 mod address;
+mod open_files;
+mod refusal;
 mod settings;
 
 use crate::{
-    config::{Config, ConfigArgs},
+    config::{Config, ConfigArgs, LogFormat},
     failure::{Failure, Outcome},
     folders, logging,
 };
 use address::Announcement;
 use clap::Args;
-use millpond_engine::{Engine, EngineError, SystemClock};
+use millpond_engine::{Engine, EngineConfig, SystemClock};
 use millpond_log::RealDisk;
-use millpond_quic::{QuicError, QuicServer, TlsMaterial, load_or_create_tls};
+use millpond_quic::{QuicServer, QuicSocket, TlsMaterial, load_or_create_tls};
 use std::{
     io::{self, Write},
+    net::SocketAddr,
     process,
     sync::Arc,
-    thread,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -38,8 +40,7 @@ pub(crate) struct ServeArgs {
 pub(crate) fn run(arguments: &ServeArgs) -> Outcome {
     let config = arguments.config.load()?.config;
     logging::start_broker(config.log.format, config.log.level)?;
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let runtime = super::runtime(cores.max(WORKERS_MIN))?;
+    let runtime = super::runtime(super::broker_workers())?;
     let outcome = runtime.block_on(serve(&config));
     runtime.shutdown_timeout(super::RUNTIME_END_TIMEOUT);
     outcome
@@ -48,12 +49,14 @@ pub(crate) fn run(arguments: &ServeArgs) -> Outcome {
 async fn serve(config: &Config) -> Outcome {
     // From here on a signal waits until there is something to stop.
     let mut stop = StopSignals::listen()?;
-    let engine = Engine::open(settings::engine(config), Arc::new(RealDisk), Arc::new(SystemClock)).await.map_err(|error| failed(&error))?;
+    let engine_config = EngineConfig { open_files_max: open_files::raise(), ..settings::engine(config) };
+    let engine = Engine::open(engine_config, Arc::new(RealDisk), Arc::new(SystemClock)).await;
+    let engine = engine.map_err(|error| refusal::of_engine(&error, &config.data_dir))?;
     // What a killed broker left there would send clients astray until the new one is written.
     address::clear(&config.data_dir);
     let outcome = match open_door(config, &engine) {
         Ok((server, announcement)) => {
-            let outcome = serve_until_stopped(server, announcement, &mut stop).await;
+            let outcome = serve_until_stopped(server, announcement, config.log.format, &mut stop).await;
             info!("writing what is left to disk");
             tokio::select! {
                 () = engine.shutdown() => {}
@@ -72,31 +75,47 @@ async fn serve(config: &Config) -> Outcome {
     outcome
 }
 
-/// Everything up to the moment in which clients can be told where to go.
+/// Everything up to the moment in which clients can be told where to go. The data folder is locked by now, and the port is taken before
+/// certificates are made: a start that comes to nothing leaves no new identity behind.
 fn open_door(config: &Config, engine: &Arc<Engine>) -> Outcome<(QuicServer, Announcement)> {
+    let quic = settings::quic(config);
+    let socket = QuicSocket::bind(quic.listen, quic.socket_buffer_bytes).map_err(|error| refusal::of_door(&error))?;
+    for advice in socket.advice() {
+        warn!("{advice}");
+    }
     let tls = match (&config.tls.cert, &config.tls.key) {
         (Some(cert), Some(key)) => TlsMaterial::from_pem_files(cert, key),
         _ => load_or_create_tls(&config.data_dir.join("tls"), &config.tls.names),
     };
-    let tls = tls.map_err(|error| closed(&error).hint_if_none("`tls.cert` and `tls.key` name PEM files that the broker can read"))?;
-    let server = QuicServer::bind(settings::quic(config), &tls, Arc::clone(engine)).map_err(|error| closed(&error))?;
-    for advice in server.advice() {
-        warn!("{advice}");
-    }
+    let unreadable = "`tls.cert` and `tls.key` name PEM files that the broker can read";
+    let tls = tls.map_err(|error| refusal::of_door(&error).hint_if_none(unreadable))?;
+    let server = QuicServer::open(socket, quic.limits, &tls, Arc::clone(engine)).map_err(|error| refusal::of_door(&error))?;
+    warn_if_others_can_connect(server.local_addr());
     info!("nothing answers on the Kafka address {} yet: this version has no Kafka door", config.kafka.listen);
     info!("nothing answers on the admin address {} yet: this version has no admin door", config.admin.listen);
     let announcement = Announcement::new(server.local_addr(), &tls.fingerprint(), &config.data_dir, folders::state());
     Ok((server, announcement))
 }
 
-async fn serve_until_stopped(server: QuicServer, announcement: Announcement, stop: &mut StopSignals) -> Outcome {
+fn warn_if_others_can_connect(address: SocketAddr) {
+    if !address.ip().to_canonical().is_loopback() {
+        warn!(
+            "there is no authentication yet: whoever reaches UDP {address} can read and write every topic and upload modules; let a \
+             firewall choose who does, or listen on 127.0.0.1"
+        );
+    }
+}
+
+async fn serve_until_stopped(server: QuicServer, announcement: Announcement, log: LogFormat, stop: &mut StopSignals) -> Outcome {
     let address = server.local_addr();
     let shutdown = CancellationToken::new();
     let mut serving = tokio::spawn(server.run(shutdown.clone()));
     let ready = announcement.publish().and_then(|()| print_url(announcement.url()));
     let outcome = match ready {
         Ok(()) => {
-            info!(version = env!("CARGO_PKG_VERSION"), %address, url = announcement.url(), "the broker is ready");
+            // A person reads it on stdout. Whatever collects a log of JSON may not see that.
+            let url = (log == LogFormat::Json).then(|| announcement.url());
+            info!(version = env!("CARGO_PKG_VERSION"), %address, url, "the broker is ready");
             tokio::select! {
                 name = stop.next() => {
                     info!("{name}: answering what has arrived, then stopping; once more stops at once");
@@ -159,19 +178,6 @@ fn end_at_once(name: &str) -> ! {
     error!("{name} again: stopping at once, without waiting for what is under way");
     process::exit(1)
 }
-
-fn failed(error: &EngineError) -> Failure {
-    let failure = Failure::new("the broker did not start").because(error);
-    error.hint().into_iter().fold(failure, Failure::hint)
-}
-
-fn closed(error: &QuicError) -> Failure {
-    let failure = Failure::new("the QUIC door did not open").because(error);
-    error.hint().into_iter().fold(failure, Failure::hint)
-}
-
-/// With a single worker, one long computation in a task would hold up everything.
-const WORKERS_MIN: usize = 2;
 
 const EXAMPLES: &str = "\
 Once clients can connect, the broker prints its URL on stdout and writes it to the file `url` in the data folder. Commands of \

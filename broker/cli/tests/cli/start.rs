@@ -1,0 +1,96 @@
+//! What a broker does before it answers anybody, and how it refuses to start.
+
+use crate::place::{Place, send, text};
+use rustix::process::Signal;
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::UdpSocket,
+    process::{Command, Stdio},
+};
+
+#[test]
+fn a_taken_port_leaves_no_certificates_behind() {
+    let place = Place::new();
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let output = place.serve_fails(&["--quic-listen", &address]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("can't listen on UDP {address}")) && stderr.contains("hint: the port is taken"), "{stderr}");
+    assert!(!place.path("data/tls").exists(), "an identity for a broker that never was");
+}
+
+#[test]
+fn a_folder_in_use_is_left_alone() {
+    let place = Place::new();
+    let broker = place.serve();
+    fs::remove_dir_all(place.path("data/tls")).expect("the broker has read them");
+    let output = place.serve_fails(&[]);
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("in use by another broker") && stderr.contains("hint: stop the other broker"), "{stderr}");
+    assert!(!place.path("data/tls").exists());
+    assert_eq!(fs::read_to_string(place.path("data/url")).expect("the file is there").trim_end(), broker.url());
+}
+
+#[test]
+fn a_data_folder_that_can_not_be_is_refused_with_a_hint_that_fits() {
+    let place = Place::new();
+    let file = place.file("file", b"");
+    for (data_dir, hint) in [
+        (file.clone(), format!("hint: {} is not a folder", file.display())),
+        (file.join("data"), format!("hint: {} is not a folder", file.display())),
+        ("/proc/no-such-folder".into(), "hint: no folder can be made in /proc".to_owned()),
+    ] {
+        let output =
+            place.millpond().args(["serve", "--quic-listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir).output().expect("it runs");
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(&hint) && !stderr.contains("lock"), "{stderr}");
+    }
+}
+
+#[test]
+fn whoever_lets_others_connect_is_warned_once() {
+    let warnings = |listen: &str| {
+        let (_, _, log) = Place::new().serve_with(&["--quic-listen", listen]).stop();
+        log.lines().filter(|line| line.contains("WARN") && line.contains("no authentication")).count()
+    };
+    assert_eq!(warnings("0.0.0.0:0"), 1);
+    assert_eq!(warnings("127.0.0.1:0"), 0);
+    assert_eq!(warnings("[::1]:0"), 0);
+}
+
+#[test]
+fn the_url_is_shown_once() {
+    let place = Place::new();
+    let broker = place.serve();
+    let url = broker.url().to_owned();
+    let (_, _, log) = broker.stop();
+    assert!(log.contains("the broker is ready") && !log.contains(&url), "{log}");
+}
+
+#[test]
+fn the_limit_on_open_files_is_raised_and_no_topic_goes_over_it() {
+    let place = Place::new();
+    // The shell's own limits, which the broker takes over with the process.
+    let serve = format!(
+        "ulimit -S -n 256 && ulimit -H -n 512 && exec {} serve --data-dir data --quic-listen 127.0.0.1:0 --log-format json",
+        env!("CARGO_BIN_EXE_millpond")
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &serve]).env_clear().env("XDG_STATE_HOME", place.path("state")).current_dir(place.path(""));
+    let mut broker = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a shell");
+    let mut url = String::new();
+    BufReader::new(broker.stdout.as_mut().expect("piped")).read_line(&mut url).expect("stdout can be read");
+    let created = place.run(&["topic", "create", "large", "--partitions", "1000", "--url", url.trim_end()]);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", broker.id())).expect("it runs");
+    send(&broker, Signal::TERM);
+    let log = text(&broker.wait_with_output().expect("it ends").stderr);
+
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("it is there");
+    assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), ["512", "512"], "the soft limit is the hard one");
+    assert!(log.contains("the limit on open files was raised"), "{log}");
+    let refused = text(&created.stderr);
+    assert!(created.status.code() == Some(1) && refused.contains("512"), "{refused}");
+}
