@@ -187,7 +187,7 @@ pub(crate) async fn call(core: &Core, request: &Request, body: &Bytes, within: D
                 Err(error) => return Err(error),
             };
             maybe_done = !request.is_idempotent();
-            let failure = match once(&connection, request, body).await {
+            let failure = match once(core, &connection, request, body).await {
                 Ok(response) => {
                     core.link.was_useful();
                     return Ok(response);
@@ -201,7 +201,7 @@ pub(crate) async fn call(core: &Core, request: &Request, body: &Bytes, within: D
             if maybe_done {
                 return Err(match failure.error {
                     said @ Error::Broker(_) => said,
-                    error => Error::Unanswered { what: describe(request), reason: error.how_lost() },
+                    error => Error::Unanswered { what: describe(request), reason: error.how_lost(), refused: None },
                 });
             }
             last = Some(Box::new(failure.error));
@@ -219,8 +219,8 @@ pub(crate) async fn call(core: &Core, request: &Request, body: &Bytes, within: D
     }
 }
 
-async fn once(connection: &quinn::Connection, request: &Request, body: &Bytes) -> Result<Response, Failure> {
-    let (mut send, mut reader) = stream::request(connection, request).await.map_err(Failure::certain)?;
+async fn once(core: &Core, connection: &quinn::Connection, request: &Request, body: &Bytes) -> Result<Response, Failure> {
+    let (mut send, mut reader) = stream::request(&core.link, connection, request).await.map_err(Failure::certain)?;
     let mut rest = body.clone();
     while !rest.is_empty() {
         let part = rest.split_to(rest.len().min(BODY_PAYLOAD_BYTES_MAX));

@@ -6,6 +6,7 @@
 use crate::{
     backoff::Backoff,
     error::{Cause, Error},
+    stream::StreamDemand,
     transport,
     trust::{self, FingerprintVerifier},
     url::BrokerUrl,
@@ -58,6 +59,8 @@ pub(crate) struct Link {
     useful: AtomicBool,
     /// Why the last attempt failed; none if it did not.
     last_error: Mutex<Option<Error>>,
+    /// Who waits for a stream.
+    pub(crate) streams: StreamDemand,
     closed: CancellationToken,
 }
 
@@ -96,6 +99,7 @@ impl Link {
             finished: AtomicU64::new(0),
             useful: AtomicBool::new(false),
             last_error: Mutex::new(None),
+            streams: StreamDemand::default(),
             closed: CancellationToken::new(),
         })
     }

@@ -101,13 +101,16 @@ pub enum Error {
         /// How long that was.
         after: Duration,
     },
-    /// The connection was lost between a request, or a batch, and its answer.
+    /// The connection was lost between a request, or a batch, and its answer. Where it was sent again, that failed for good.
     #[error("the connection was lost before the broker answered: {what} may or may not have been done ({reason})")]
     Unanswered {
         /// What was asked for.
         what: String,
-        /// How the connection was lost.
+        /// How the connection was lost, or what came of sending it again.
         reason: String,
+        /// Why sending it again failed for good; none where that was not tried.
+        #[source]
+        refused: Option<Box<Error>>,
     },
     /// It was not done in the time that was given.
     #[error("{what} took longer than {after:?}{}{}", if *maybe_done { " and may or may not have been done" } else { "; it was not done" },
@@ -164,6 +167,8 @@ pub enum Error {
         partition: u32,
         /// How many there are.
         partitions: u32,
+        /// Whether it was to be read; else to be written.
+        reading: bool,
     },
     /// The client or the producer was closed.
     #[error("the {0} is closed")]
@@ -203,7 +208,7 @@ impl Error {
             Error::Connect { .. }
             | Error::ConnectionLost { .. }
             | Error::TooManyStreams { .. }
-            | Error::Unanswered { .. }
+            | Error::Unanswered { refused: None, .. }
             | Error::TimedOut { .. } => true,
             Error::Broker(error) => error.retryable,
             _ => false,
@@ -241,6 +246,10 @@ impl Error {
         let hint = match self {
             Error::Broker(error) => return error.hint.clone(),
             Error::TimedOut { last: Some(last), .. } => return last.hint(),
+            Error::Unanswered { refused: Some(refused), .. } => {
+                let look = "look whether it was done; an earlier try may have done it";
+                return Some(refused.hint().map_or_else(|| look.to_owned(), |hint| format!("{look}. As for the last try: {hint}")));
+            }
             Error::UnreadableBatch { next_offset: Some(next), .. } => return Some(format!("seek to offset {next} to read on behind it")),
             Error::InvalidUrl { .. } => {
                 "an address looks like millpond://localhost:9440?fp=sha256:<64 hex digits>; `millpond serve` prints its own when it starts and \
@@ -248,7 +257,8 @@ impl Error {
             }
             Error::CaFile { .. } => "give the PEM file of the authority that signed the broker's certificate",
             Error::NoSystemRoots { .. } => {
-                "put the broker's fingerprint into the address (?fp=sha256:...) or name an authority's PEM file (?ca=PATH)"
+                "put the broker's fingerprint into the address (?fp=sha256:...) or name the PEM file of the authority that signed its \
+                 certificate (`--ca-file PATH`, `ClientBuilder::ca_file`, or ?ca=PATH in the address)"
             }
             Error::Connect { .. } => {
                 "is `millpond serve` running there? Check host and port, and that UDP is let through: the broker listens on UDP port 9440 of \
@@ -260,17 +270,21 @@ impl Error {
             }
             Error::Certificate { .. } => {
                 "a broker makes its own certificate when it starts for the first time: use the address that it printed (with ?fp=sha256:...), \
-                 or name its authority's PEM file (?ca=PATH)"
+                 or name the PEM file of its authority, <data-dir>/tls/ca.pem (`--ca-file PATH`, `ClientBuilder::ca_file`, or ?ca=PATH in the \
+                 address)"
             }
             Error::WrongProtocol { .. } => "check host and port, and that client and broker are of versions that go together",
             Error::Unanswered { .. } | Error::TimedOut { maybe_done: true, .. } => "look whether it was done before you do it again",
             Error::TooManyStreams { .. } => {
-                "each partition that is written or read takes a stream: use several clients, or raise the broker's limit"
+                "each partition takes a stream while it is read or written to: use several clients, or raise the broker's limit"
             }
-            Error::RecordTooLarge { .. } => "raise the topic's max_batch_bytes, or send less in one record",
-            Error::PartitionOutOfRange { partitions, .. } => {
+            Error::RecordTooLarge { .. } => {
+                "make the topic anew with a larger max_batch_bytes (`millpond topic create --max-batch-bytes`), or send smaller records"
+            }
+            Error::PartitionOutOfRange { partitions, reading, .. } => {
                 let last = partitions.saturating_sub(1);
-                return Some(format!("name a partition from 0 to {last}, or none to leave the choice to the partitioner"));
+                let none = if *reading { "to read them all" } else { "to leave the choice to the partitioner" };
+                return Some(format!("name partitions from 0 to {last}, or none {none}"));
             }
             _ => return None,
         };
@@ -319,5 +333,24 @@ mod tests {
             "create topic `a` took longer than 30s and may or may not have been done (the connection to the broker was lost: timed out)"
         );
         assert!(error.maybe_done() && error.retryable());
+    }
+
+    #[test]
+    fn a_partition_out_of_range_has_a_hint_for_whoever_reads_or_writes() {
+        let hint = |reading| {
+            let error = Error::PartitionOutOfRange { topic: "readings".into(), partition: 9, partitions: 3, reading };
+            assert_eq!(error.to_string(), "the topic `readings` has no partition 9: it has 3, from 0 to 2");
+            error.hint().unwrap()
+        };
+        assert_eq!(hint(true), "name partitions from 0 to 2, or none to read them all");
+        assert_eq!(hint(false), "name partitions from 0 to 2, or none to leave the choice to the partitioner");
+    }
+
+    #[test]
+    fn hints_name_what_there_is() {
+        let hint = |error: Error| error.hint().unwrap();
+        assert!(hint(Error::RecordTooLarge { bytes: 2, limit: 1 }).contains("`millpond topic create --max-batch-bytes`"));
+        let certificate = hint(Error::Certificate { address: "localhost:9440".into(), reason: "unknown issuer".into() });
+        assert!(["fp=sha256:", "--ca-file", "ca_file", "ca.pem"].iter().all(|way| certificate.contains(way)), "{certificate}");
     }
 }

@@ -21,7 +21,8 @@ pub struct Record {
     pub value: Option<Bytes>,
     /// Names and values, in order; a name may occur more than once.
     pub headers: Vec<(String, Option<Bytes>)>,
-    /// Milliseconds since 1970-01-01 UTC; the time of the call when it is not set.
+    /// Milliseconds since 1970-01-01 UTC. When it is not set, the time at which `enqueue` or `send` is first polled, by this machine's
+    /// clock and to the millisecond, also where the record then has to wait for room.
     pub timestamp: Option<i64>,
     /// The partition, if it is decided already.
     pub partition: Option<u32>,

@@ -1,22 +1,27 @@
 //! Frames on QUIC streams.
 
 use crate::{
-    connection::{close_reason, lost},
+    connection::{Link, close_reason, lost},
     error::Error,
 };
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::FutureExt;
 use millpond_protocol::{
     error::WireError,
-    frame::{CONTROL_PAYLOAD_BYTES_MAX, FrameHeader, HEADER_BYTES, Kind},
+    frame::{FrameHeader, HEADER_BYTES, Kind, RESPONSE_PAYLOAD_BYTES_MAX},
     message::{self, Request, Response},
 };
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
-use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use std::{
+    pin::pin,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+use tokio::{io::AsyncReadExt, sync::Notify, time::timeout};
 
-/// The limit for a control message as frames count it.
-#[expect(clippy::cast_possible_truncation, reason = "a megabyte fits")]
-pub(crate) const CONTROL_BYTES_MAX: u32 = CONTROL_PAYLOAD_BYTES_MAX as u32;
+/// The limit for an answer to a request as frames count it.
+#[expect(clippy::cast_possible_truncation, reason = "16 MiB fit")]
+const RESPONSE_BYTES_MAX: u32 = RESPONSE_PAYLOAD_BYTES_MAX as u32;
 
 /// One whole frame.
 #[derive(Debug)]
@@ -79,7 +84,7 @@ impl FrameReader {
 
     /// The answer to a request.
     pub(crate) async fn response(&mut self) -> Result<Response, Error> {
-        match self.next(CONTROL_BYTES_MAX).await? {
+        match self.next(RESPONSE_BYTES_MAX).await? {
             Some(Frame { kind: Kind::Response, payload }) => {
                 message::decode(&payload).map_err(|error| Error::Protocol(format!("a response is {error}")))
             }
@@ -151,10 +156,72 @@ pub(crate) async fn write_frame(stream: &mut SendStream, kind: Kind, payload: By
 const STREAM_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Opens a stream and sends the request on it. After an error nothing has reached the broker.
-pub(crate) async fn request(connection: &quinn::Connection, request: &Request) -> Result<(SendStream, FrameReader), Error> {
-    let opening = tokio::time::timeout(STREAM_WAIT_MAX, connection.open_bi());
-    let (mut send, receive) = opening.await.map_err(|_| Error::TooManyStreams { after: STREAM_WAIT_MAX })?.map_err(lost)?;
+pub(crate) async fn request(link: &Link, connection: &quinn::Connection, request: &Request) -> Result<(SendStream, FrameReader), Error> {
+    let (mut send, receive) = open(&link.streams, connection).await?;
     let payload = Bytes::from(message::encode(request));
     write_frame(&mut send, Kind::Request, payload).await.map_err(write_failed)?;
     Ok((send, FrameReader::new(receive)))
+}
+
+/// Opens a stream as soon as the broker allows one more.
+async fn open(demand: &StreamDemand, connection: &quinn::Connection) -> Result<(SendStream, RecvStream), Error> {
+    let mut opening = pin!(connection.open_bi());
+    let opened = if let Some(opened) = opening.as_mut().now_or_never() {
+        opened
+    } else {
+        let _waiting = demand.wait();
+        timeout(STREAM_WAIT_MAX, opening).await.map_err(|_| Error::TooManyStreams { after: STREAM_WAIT_MAX })?
+    };
+    opened.map_err(lost)
+}
+
+/// Who waits for a stream because the broker allows no more of them at a time. Lanes with nothing to do give theirs up for them: all
+/// at once, because QUIC allows more only after a good part of the streams has ended (in quinn an eighth).
+#[derive(Debug, Default)]
+pub(crate) struct StreamDemand {
+    waiting: AtomicUsize,
+    begun: Notify,
+}
+
+impl StreamDemand {
+    /// Counts one that waits until what this returns is dropped.
+    pub(crate) fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.begun.notify_waiters();
+        Waiting(self)
+    }
+
+    /// Ends at once if anybody waits, else as soon as somebody does.
+    pub(crate) async fn wanted(&self) {
+        // Made before the look at the counter, so that nobody who begins in between is missed.
+        let begun = self.begun.notified();
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            begun.await;
+        }
+    }
+}
+
+/// One that waits.
+pub(crate) struct Waiting<'a>(&'a StreamDemand);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_wanted_from_when_somebody_waits_until_nobody_does() {
+        let demand = StreamDemand::default();
+        let mut early = pin!(demand.wanted());
+        assert!(early.as_mut().now_or_never().is_none());
+        let waiting = demand.wait();
+        assert!(early.now_or_never().is_some() && demand.wanted().now_or_never().is_some());
+        drop(waiting);
+        assert!(demand.wanted().now_or_never().is_none());
+    }
 }

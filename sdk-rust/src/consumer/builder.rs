@@ -56,7 +56,7 @@ impl ConsumerBuilder {
         let count = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
         let partitions = self.partitions.unwrap_or_else(|| (0..count).collect());
         if let Some(&partition) = partitions.iter().find(|partition| **partition >= count) {
-            return Err(Error::PartitionOutOfRange { topic: self.topic, partition, partitions: count });
+            return Err(Error::PartitionOutOfRange { topic: self.topic, partition, partitions: count, reading: true });
         }
         Consumer::open(self.core, self.topic, partitions, self.start, self.until_end).await
     }

@@ -85,7 +85,7 @@ pub(crate) async fn open(core: &Core, topic: &str, partition: u32, from: Positio
 async fn open_once(core: &Core, topic: &str, partition: u32, from: Position) -> Result<(FrameReader, ConsumeOpened), Error> {
     let connection = core.link.get().await?;
     let request = Request::OpenConsume(OpenConsume { topic: topic.to_owned(), partition, from });
-    let (mut send, mut reader) = stream::request(&connection, &request).await?;
+    let (mut send, mut reader) = stream::request(&core.link, &connection, &request).await?;
     // There is nothing more to say; this fails only on a stream that the broker has stopped.
     let _ = send.finish();
     match reader.response().await? {

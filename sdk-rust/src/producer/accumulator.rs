@@ -10,7 +10,7 @@ use millpond_protocol::{
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// The most records in a batch. Keeps the answer that places each of them (12 bytes a record) below [`super::lane::ANSWER_BYTES_MAX`].
+/// The most records in a batch. Keeps the answer that places each of them (12 bytes a record) below [`super::answers::ANSWER_BYTES_MAX`].
 const BATCH_RECORDS_MAX: u32 = 1_000_000;
 
 /// Builders that are kept for the next batches.

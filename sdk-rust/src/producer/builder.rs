@@ -106,7 +106,8 @@ impl ProducerBuilder {
     }
 
     /// Whether a batch is sent again after its stream was lost or the broker asked for patience; yes when not set. Without it no record
-    /// is stored twice, and [`Error::Unanswered`] says which ones may or may not be stored.
+    /// is stored twice, and [`Error::Unanswered`] says which ones may or may not be stored. A batch that had not left whole when its
+    /// stream was lost cannot be stored, and is sent again in any case.
     #[must_use]
     pub fn retry(mut self, retry: bool) -> Self {
         self.settings.retry = retry;

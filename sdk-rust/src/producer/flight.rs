@@ -22,7 +22,7 @@ pub(crate) struct Outgoing {
     pub(crate) opened_at: Instant,
     /// When it was sent last.
     pub(crate) sent_at: Option<Instant>,
-    /// It was sent, and the answer got lost with the stream.
+    /// It was sent whole, and the answer got lost with the stream.
     pub(crate) maybe_stored: bool,
 }
 
@@ -31,6 +31,8 @@ pub(crate) struct Outgoing {
 pub(crate) struct Flight {
     sent: VecDeque<Slot>,
     waiting: VecDeque<Outgoing>,
+    /// The newest of `sent` has not left whole: the broker cannot store it.
+    writing: bool,
     /// A batch is being compressed.
     pub(crate) encoding: bool,
     /// The broker asked for patience: nothing is sent before.
@@ -68,7 +70,12 @@ impl Flight {
 
     /// Whether there is nothing to send, to encode or to wait for.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && !self.encoding && !self.sent.iter().any(|slot| matches!(slot, Slot::Sent(_)))
+        self.waiting.is_empty() && !self.encoding && !self.is_waited_for()
+    }
+
+    /// Whether somebody waits for an answer on this stream.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.sent.iter().any(|slot| matches!(slot, Slot::Sent(_)))
     }
 
     /// Puts a batch among those to be sent, where its number belongs.
@@ -82,10 +89,16 @@ impl Flight {
         self.waiting.pop_front()
     }
 
-    /// A batch is sent now.
+    /// A batch is sent now. It counts as in flight from here on: a broker that finds it too large answers before it has all of it.
     pub(crate) fn send(&mut self, mut batch: Outgoing, now: Instant) {
         batch.sent_at = Some(now);
         self.sent.push_back(Slot::Sent(batch));
+        self.writing = true;
+    }
+
+    /// The batch that was sent last has left whole.
+    pub(crate) fn written(&mut self) {
+        self.writing = false;
     }
 
     /// An answer came: it belongs to the oldest batch in flight.
@@ -97,13 +110,18 @@ impl Flight {
         }
     }
 
-    /// The stream is gone, and with it all answers: what was in flight.
+    /// The stream is gone, and with it all answers: what was in flight, and whether it may be stored.
     pub(crate) fn lost(&mut self) -> Vec<Outgoing> {
-        let sent = |slot| match slot {
-            Slot::Sent(batch) => Some(Outgoing { maybe_stored: true, ..batch }),
+        let torn = if std::mem::take(&mut self.writing) { self.sent.pop_back() } else { None };
+        let whole = self.sent.drain(..).map(|slot| match slot {
+            Slot::Sent(batch) => Slot::Sent(Outgoing { maybe_stored: true, ..batch }),
+            Slot::GivenUp => Slot::GivenUp,
+        });
+        let batch = |slot| match slot {
+            Slot::Sent(batch) => Some(batch),
             Slot::GivenUp => None,
         };
-        self.sent.drain(..).filter_map(sent).collect()
+        whole.chain(torn).filter_map(batch).collect()
     }
 
     /// When the first record of the oldest batch came.
@@ -165,6 +183,7 @@ mod tests {
         for _ in 0..count {
             let batch = outgoing(&mut flight, now);
             flight.send(batch, now);
+            flight.written();
         }
         (flight, now)
     }
@@ -196,6 +215,30 @@ mod tests {
         let order: Vec<u64> = std::iter::from_fn(|| flight.take()).map(|batch| batch.sequence).collect();
         assert_eq!(order, [1, 2, 3, 4]);
         assert!(flight.is_empty());
+    }
+
+    #[test]
+    fn a_batch_that_was_torn_is_certainly_not_stored_unless_it_was_sent_whole_before() {
+        let (mut flight, now) = with_sent(1);
+        let torn = outgoing(&mut flight, now);
+        flight.send(torn, now);
+        let lost: Vec<(u64, bool)> = flight.lost().iter().map(|batch| (batch.sequence, batch.maybe_stored)).collect();
+        assert_eq!(lost, [(1, true), (2, false)]);
+        let again = Outgoing { maybe_stored: true, ..outgoing(&mut flight, now) };
+        flight.send(again, now);
+        assert!(flight.lost()[0].maybe_stored);
+    }
+
+    #[test]
+    fn a_batch_that_was_refused_while_it_was_being_written_leaves_the_others_as_they_are() {
+        let (mut flight, now) = with_sent(1);
+        let large = outgoing(&mut flight, now);
+        flight.send(large, now);
+        for expected in [1, 2] {
+            assert!(matches!(flight.answered(), Answered::Batch(batch) if batch.sequence == expected));
+        }
+        flight.written();
+        assert!(!flight.is_waited_for() && flight.lost().is_empty());
     }
 
     #[test]

@@ -7,39 +7,44 @@
 //! ```
 //!
 //! A batch goes at once when nothing is in flight; else when it is full or old enough and one of the places in flight is free. When the
-//! stream or the connection is lost, the lane opens another one and sends what was not answered again, in its order. A batch
-//! whose time is over is given up, and its records are told whether they may be stored.
+//! stream or the connection is lost, the lane opens another one and sends what was not answered again, in its order. A broker that
+//! stops takes nothing more and answers what it has: the answers are read to the end before anything counts as lost. A batch
+//! whose time is over is given up, and its records are told whether they may be stored. A lane that has had nothing to do for a while
+//! gives its stream up, and at once where another one waits for a stream.
 
 use super::{
-    Shared,
-    accumulator::{Accumulator, Next, Sealed},
-    flight::{Answered, Flight, Outgoing},
-    pending::{Answer, Pending},
+    accumulator::{Accumulator, Next},
+    flight::{Flight, Outgoing},
+    pending::Pending,
+    shared::Shared,
 };
 use crate::{
     backoff::Backoff,
     connection::{CODE_DONE, CODE_PROTOCOL},
     error::Error,
-    stream::{self, Frame, FrameReader, ended, frame, wire_error, write_failed},
+    stream::{self, FrameReader, frame, write_failed},
 };
 use millpond_protocol::{
-    compression::Codec,
     frame::Kind,
-    message::{Ack, OpenProduce, Placements, Request, Response},
+    message::{OpenProduce, Request, Response},
 };
 use parking_lot::Mutex;
 use quinn::SendStream;
-use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
-/// The largest answer to a batch, in bytes of payload.
-pub(crate) const ANSWER_BYTES_MAX: u32 = 16 << 20;
-
-/// From this size on, in bytes, a batch is compressed on a thread of its own, so that it does not hold up other tasks.
-const COMPRESS_ASIDE_BYTES: usize = 16 << 10;
+/// How long a stream is kept while its lane has nothing to send and nothing to wait for. Opening another one costs the next batch a round
+/// trip; keeping it takes one of the streams that a connection may have (1,024 by a broker's default) from another partition.
+const STREAM_IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// One partition of a producer, or all those that the broker chooses from.
 #[derive(Debug)]
@@ -80,19 +85,21 @@ impl Lane {
 }
 
 /// The task of a lane. Within it one future writes batches and one reads answers, so the locks are never waited for long.
-struct Task {
-    lane: Arc<Lane>,
-    shared: Arc<Shared>,
+pub(super) struct Task {
+    pub(super) lane: Arc<Lane>,
+    pub(super) shared: Arc<Shared>,
     /// Shared with the thread that compresses.
-    flight: Arc<Mutex<Flight>>,
+    pub(super) flight: Arc<Mutex<Flight>>,
     /// Since the last batch that was stored.
-    backoff: Mutex<Backoff>,
+    pub(super) backoff: Mutex<Backoff>,
 }
 
 /// What the writer does next.
 enum Step {
     Send(Outgoing),
     Wait(Option<Instant>),
+    /// There is nothing to send and nothing to wait for.
+    Rest,
     /// The lane is closed and has nothing left.
     Finish,
 }
@@ -148,7 +155,7 @@ impl Task {
     async fn try_open(&self) -> Result<(SendStream, FrameReader), Error> {
         let connection = self.shared.core.link.get().await?;
         let open = OpenProduce { topic: self.shared.topic.to_string(), partition: self.lane.partition };
-        let (send, mut reader) = stream::request(&connection, &Request::OpenProduce(open)).await?;
+        let (send, mut reader) = stream::request(&self.shared.core.link, &connection, &Request::OpenProduce(open)).await?;
         match reader.response().await? {
             Response::ProduceOpened(opened) => {
                 self.shared.opened(&opened);
@@ -171,34 +178,58 @@ impl Task {
         }
     }
 
-    /// Sends and is answered until the lane is finished or the stream ends.
+    /// Sends and is answered until there is nothing more to send or the stream ends.
     async fn serve(&self, mut send: SendStream, mut reader: FrameReader) {
-        let ended = tokio::select! {
+        let error = tokio::select! {
             biased;
-            error = self.read_answers(&mut reader) => Err(error),
-            ended = self.write_batches(&mut send) => ended,
+            error = self.read_answers(&mut reader) => error,
+            ended = self.write_batches(&mut send) => match ended {
+                Ok(()) => {
+                    // Fails only on a stream that the broker has stopped.
+                    let _ = send.finish();
+                    // What was given up and may still be answered is of no interest any more.
+                    self.flight.lock().lost();
+                    return;
+                }
+                Err(unwritable) => self.read_last_answers(&mut reader, unwritable).await,
+            },
         };
-        match ended {
-            // Fails only on a stream that the broker has stopped.
-            Ok(()) => drop(send.finish()),
-            Err(error) => {
-                let code = if matches!(error, Error::Protocol(_)) { CODE_PROTOCOL } else { CODE_DONE };
-                // A half-written batch must not look like the end of the stream. Fails only if the stream is gone already.
-                let _ = send.reset(code);
-                self.stream_lost(&error);
-            }
-        }
+        let code = if matches!(error, Error::Protocol(_)) { CODE_PROTOCOL } else { CODE_DONE };
+        // A half-written batch must not look like the end of the stream. Fails only if the stream is gone already.
+        let _ = send.reset(code);
+        self.stream_lost(&error);
     }
 
+    /// Sends until the lane is closed and everything is answered, or until the stream is of no use for the moment.
     async fn write_batches(&self, send: &mut SendStream) -> Result<(), Error> {
+        let mut idle_since = None;
         loop {
-            match self.next_step(Instant::now()) {
+            let now = Instant::now();
+            match self.next_step(now) {
+                Step::Rest => {
+                    let since = *idle_since.get_or_insert(now);
+                    if self.rest(since + STREAM_IDLE_MAX).await {
+                        continue;
+                    }
+                    return Ok(());
+                }
                 Step::Send(batch) => self.write(send, batch).await?,
                 Step::Wait(None) => self.lane.wake.notified().await,
                 // Whether it was the time or a change is seen by looking again.
                 Step::Wait(Some(until)) => drop(timeout_at(until, self.lane.wake.notified()).await),
                 Step::Finish => return Ok(()),
             }
+            idle_since = None;
+        }
+    }
+
+    /// Waits for a change; false if none comes in time, or if the stream is wanted elsewhere.
+    async fn rest(&self, until: Instant) -> bool {
+        tokio::select! {
+            biased;
+            () = self.lane.wake.notified() => true,
+            () = self.shared.core.link.streams.wanted() => false,
+            () = sleep_until(until) => false,
         }
     }
 
@@ -235,30 +266,9 @@ impl Task {
                     self.encode(sealed, sequence);
                 }
                 Next::At(at) => return earlier(at),
-                Next::Nothing if flight.is_empty() && accumulator.is_finished() => return Step::Finish,
+                Next::Nothing if flight.is_empty() => return if accumulator.is_finished() { Step::Finish } else { Step::Rest },
                 Next::Later | Next::Nothing => return Step::Wait(deadline),
             }
-        }
-    }
-
-    /// Turns records into bytes and puts them among those that wait to be sent: here and now, or aside if they are to be compressed.
-    fn encode(&self, sealed: Sealed, sequence: u64) {
-        let encoding = Encoding {
-            lane: Arc::clone(&self.lane),
-            shared: Arc::clone(&self.shared),
-            flight: Arc::clone(&self.flight),
-            sequence,
-            codec: self.shared.settings.compression,
-        };
-        if encoding.codec == Codec::None || sealed.builder.size_bytes() < COMPRESS_ASIDE_BYTES {
-            encoding.run(sealed);
-        } else {
-            self.flight.lock().encoding = true;
-            self.shared.runtime.spawn_blocking(move || {
-                let lane = Arc::clone(&encoding.lane);
-                encoding.run(sealed);
-                lane.wake.notify_one();
-            });
         }
     }
 
@@ -267,7 +277,9 @@ impl Task {
         let now = Instant::now();
         if batch.sent_at.is_some() {
             counters.retries.fetch_add(1, Ordering::Relaxed);
-            counters.records_resent.fetch_add(u64::from(batch.records), Ordering::Relaxed);
+            if batch.maybe_stored {
+                counters.records_resent.fetch_add(u64::from(batch.records), Ordering::Relaxed);
+            }
         } else {
             counters.queue_time.record(now - batch.opened_at);
         }
@@ -275,103 +287,17 @@ impl Task {
         let mut chunks = frame(Kind::Produce, batch.bytes.clone());
         self.flight.lock().send(batch, now);
         match timeout_at(deadline, send.write_all_chunks(&mut chunks)).await {
-            Ok(written) => written.map_err(write_failed),
+            Ok(Ok(())) => {
+                self.flight.lock().written();
+                Ok(())
+            }
+            Ok(Err(error)) => Err(write_failed(error)),
             Err(_) => Err(Error::ConnectionLost { reason: "the broker took nothing for too long".to_owned(), cause: None }),
         }
     }
 
-    /// Matches answers with batches until the stream ends.
-    async fn read_answers(&self, reader: &mut FrameReader) -> Error {
-        loop {
-            let frame = match reader.next(ANSWER_BYTES_MAX).await {
-                Ok(Some(frame)) => frame,
-                Ok(None) => return ended(),
-                Err(error) => return error,
-            };
-            let answered = self.flight.lock().answered();
-            match answered {
-                Answered::Batch(batch) => {
-                    if let Err(error) = self.answer(batch, &frame) {
-                        return error;
-                    }
-                }
-                Answered::GivenUp => {}
-                Answered::Nothing => return Error::Protocol("an answer came for which there is no batch".to_owned()),
-            }
-            self.lane.wake.notify_one();
-        }
-    }
-
-    /// Acts on the answer to a batch. An error says that the stream cannot be trusted any more.
-    fn answer(&self, batch: Outgoing, frame: &Frame) -> Result<(), Error> {
-        let malformed = |error| Error::Protocol(format!("the answer to a batch is {error}"));
-        let answer = match frame.kind {
-            Kind::Ack => Ack::decode(&frame.payload).map_err(malformed).and_then(|ack| match self.lane.partition {
-                Some(partition) => Ok(Answer::Ack { ack, partition, records: batch.records }),
-                None => Err(Error::Protocol("a batch that the broker places was acknowledged without places".to_owned())),
-            }),
-            Kind::Placements => Placements::decode(&frame.payload).map_err(malformed).and_then(|placements| {
-                let places = placements.records.len();
-                if places == batch.records as usize {
-                    Ok(Answer::Placements(placements))
-                } else {
-                    Err(Error::Protocol(format!("{places} places came for {} records", batch.records)))
-                }
-            }),
-            Kind::Error => match wire_error(&frame.payload) {
-                error @ Error::Broker(_) => {
-                    self.refused(batch, error);
-                    return Ok(());
-                }
-                broken => Err(broken),
-            },
-            other => Err(Error::Protocol(format!("a frame of kind {other:?} in place of an answer to a batch"))),
-        };
-        let broken = answer.as_ref().err().cloned();
-        if let Ok(answer) = &answer {
-            self.backoff.lock().reset();
-            self.shared.acknowledged(&batch, answer);
-        }
-        self.shared.settle(&batch, answer);
-        broken.map_or(Ok(()), Err)
-    }
-
-    /// The broker did not take a batch.
-    fn refused(&self, batch: Outgoing, error: Error) {
-        if error.retryable() && self.shared.settings.retry {
-            let delay = self.backoff.lock().next();
-            tracing::debug!(topic = %self.shared.topic, partition = self.lane.partition, %error, ?delay, "a batch will be sent again");
-            let mut flight = self.flight.lock();
-            flight.pause(Instant::now(), delay);
-            flight.wait(batch);
-        } else {
-            self.shared.settle(&batch, Err(error));
-        }
-    }
-
-    /// The stream ended with batches in flight.
-    fn stream_lost(&self, error: &Error) {
-        let mut flight = self.flight.lock();
-        let lost = flight.lost();
-        tracing::debug!(topic = %self.shared.topic, partition = self.lane.partition, %error, batches = lost.len(), "a stream was lost");
-        let again = self.shared.settings.retry && error.retryable();
-        if !lost.is_empty()
-            && let Some(delay) = self.backoff.lock().next_but_first()
-        {
-            flight.pause(Instant::now(), delay);
-        }
-        for batch in lost {
-            if again {
-                flight.wait(batch);
-            } else {
-                let what = self.describe(batch.records);
-                self.shared.settle(&batch, Err(Error::Unanswered { what, reason: error.how_lost() }));
-            }
-        }
-    }
-
     /// Gives up the batches that are too old, and says when the next one will be; none if there are no batches.
-    fn give_up_old(&self, now: Instant, last: Option<&Error>) -> Option<Instant> {
+    pub(super) fn give_up_old(&self, now: Instant, last: Option<&Error>) -> Option<Instant> {
         let mut flight = self.flight.lock();
         let mut accumulator = self.lane.accumulator.lock();
         let oldest = || [flight.oldest(), accumulator.oldest()].into_iter().flatten().min();
@@ -399,18 +325,29 @@ impl Task {
     fn fail_everything(&self, error: &Error) {
         let mut flight = self.flight.lock();
         for batch in flight.take_waiting() {
-            self.shared.settle(&batch, Err(error.clone()));
+            self.fail(&batch, error.clone());
         }
         for sealed in self.lane.accumulator.lock().take_all() {
             self.shared.fail(&sealed, error.clone());
         }
     }
 
+    /// Fails a batch for good. Where an earlier try may have stored it, its records are told that too.
+    pub(super) fn fail(&self, batch: &Outgoing, error: Error) {
+        let error = if batch.maybe_stored {
+            let (what, reason) = (self.describe(batch.records), format!("and sending it again failed: {error}"));
+            Error::Unanswered { what, reason, refused: Some(Box::new(error)) }
+        } else {
+            error
+        };
+        self.shared.settle(batch, Err(error));
+    }
+
     fn deadline(&self, opened_at: Instant) -> Instant {
         opened_at.checked_add(self.shared.settings.delivery_timeout).unwrap_or_else(|| opened_at + FAR)
     }
 
-    fn describe(&self, records: u32) -> String {
+    pub(super) fn describe(&self, records: u32) -> String {
         let topic = &self.shared.topic;
         match self.lane.partition {
             Some(partition) => format!("storing {records} records in {topic}[{partition}]"),
@@ -420,33 +357,74 @@ impl Task {
 }
 
 /// A time that no batch lives to see: what is meant by a delivery timeout that no clock can count to.
-const FAR: std::time::Duration = std::time::Duration::from_hours(365 * 24);
+const FAR: Duration = Duration::from_hours(365 * 24);
 
-/// The work of turning a sealed batch into bytes, wherever it runs.
-struct Encoding {
-    lane: Arc<Lane>,
-    shared: Arc<Shared>,
-    flight: Arc<Mutex<Flight>>,
-    sequence: u64,
-    codec: Codec,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        client::Core,
+        connection::{Link, Timing},
+        producer::builder::Settings,
+    };
+    use futures_util::FutureExt;
+    use millpond_protocol::{
+        compression::Codec,
+        message::{TopicConfig, TopicInfo},
+        record::NewRecord,
+    };
 
-impl Encoding {
-    fn run(self, mut sealed: Sealed) {
-        let records = sealed.builder.len();
-        let outcome = sealed.builder.finish(self.codec);
-        let mut flight = self.flight.lock();
-        flight.encoding = false;
-        match outcome {
-            Ok(bytes) => {
-                let Sealed { builder, pending, charged, opened_at } = sealed;
-                self.lane.accumulator.lock().give_back(builder);
-                let sequence = self.sequence;
-                flight.wait(Outgoing { bytes, pending, records, charged, sequence, opened_at, sent_at: None, maybe_stored: false });
-            }
-            Err(error) => {
-                self.shared.fail(&sealed, Error::InvalidRecord(error));
-            }
-        }
+    const SOON: Duration = Duration::from_millis(20);
+    const HOUR: Duration = Duration::from_hours(1);
+
+    /// The task of a lane whose client is not connected.
+    fn task() -> Task {
+        let url = format!("millpond://localhost?fp=sha256:{}", "0".repeat(64)).parse().unwrap();
+        let link = Link::new(url, Timing { connect_timeout: HOUR, idle_timeout: HOUR, keep_alive: HOUR }).unwrap();
+        let settings = Settings {
+            batch_bytes: 1 << 20,
+            linger: HOUR,
+            compression: Codec::None,
+            buffer_bytes: 1 << 20,
+            in_flight: 1,
+            delivery_timeout: HOUR,
+            retry: true,
+        };
+        let (name, config) = ("readings".to_owned(), TopicConfig::default());
+        let topic = TopicInfo { name, config, epoch: 1, partitions: Vec::new(), attachments: Vec::new() };
+        let core = Arc::new(Core { link, request_timeout: HOUR });
+        let shared = Arc::new(Shared::new(core, "readings".into(), settings, &topic));
+        Task { lane: Arc::new(Lane::new(Some(0))), shared, flight: Arc::default(), backoff: Mutex::default() }
+    }
+
+    #[tokio::test]
+    async fn a_lane_rests_when_there_is_nothing_to_send_and_nothing_to_wait_for() {
+        let (task, now) = (task(), Instant::now());
+        assert!(matches!(task.next_step(now), Step::Rest));
+        let record = NewRecord { value: Some(b"x"), ..NewRecord::default() };
+        task.lane.accumulator.lock().push(&record, 100, 1 << 20, || now).unwrap().unwrap();
+        let Step::Send(batch) = task.next_step(now) else { panic!("no batch") };
+        task.flight.lock().send(batch, now);
+        assert!(matches!(task.next_step(now), Step::Wait(Some(_))), "for the answer");
+        task.flight.lock().answered();
+        assert!(matches!(task.next_step(now), Step::Rest));
+        task.lane.close();
+        assert!(matches!(task.next_step(now), Step::Finish));
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_rests_gives_its_stream_up_in_time_and_at_once_where_one_is_wanted() {
+        let task = task();
+        assert!(!task.rest(Instant::now() + SOON).await, "its time is over");
+        task.lane.wake.notify_one();
+        assert!(task.rest(Instant::now() + HOUR).await, "there may be something to send");
+        assert!(task.rest(Instant::now() + HOUR).now_or_never().is_none());
+        let streams = &task.shared.core.link.streams;
+        let waiting = streams.wait();
+        assert!(!task.rest(Instant::now() + HOUR).await);
+        task.lane.wake.notify_one();
+        assert!(task.rest(Instant::now() + HOUR).await, "work comes first");
+        drop(waiting);
+        assert!(task.rest(Instant::now() + HOUR).now_or_never().is_none());
     }
 }

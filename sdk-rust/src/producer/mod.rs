@@ -4,19 +4,24 @@
 //! |---|---|
 //! | `placement` | which partition a record goes to |
 //! | `accumulator` | the open batch of a partition and the full ones behind it |
-//! | `lane` | the task that sends a partition's batches and matches the answers |
+//! | `lane` | the task that sends a partition's batches |
+//! | `encoding` | sealed batches become bytes |
+//! | `answers` | what comes back: answers, refusals, the end of a stream |
 //! | `flight` | batches that were sent and are not answered, and those to be sent again |
 //! | `pending` | the answer that the records of a batch share |
 //!
 //! # What it promises
 //!
 //! A record is acknowledged once the broker says that its topic's durability is met. Until then it is sent again whenever the connection
-//! is lost, up to the delivery timeout, so a record may be stored twice (at least once). Records of one partition are
+//! is lost, up to the delivery timeout, so a record may be stored twice (at least once). A broker that is stopped as planned answers what
+//! it has taken, and the answers are read before anything is sent again: nothing is stored twice for that. Records of one partition are
 //! stored in the order in which they were enqueued, except that a batch which the broker asked to send later can end up behind ones that were
 //! in flight with it; `in_flight(1)` rules that out. When the buffer is full, `enqueue` waits; it never fails for that.
 
 mod accumulator;
+mod answers;
 mod builder;
+mod encoding;
 mod flight;
 mod lane;
 mod pending;
@@ -65,7 +70,7 @@ impl Producer {
     pub async fn enqueue(&self, record: Record) -> Result<Delivery, Error> {
         match self.shared.try_enqueue(&record)? {
             Some(delivery) => Ok(delivery),
-            None => self.shared.enqueue(&record).await,
+            None => self.shared.enqueue(record).await,
         }
     }
 

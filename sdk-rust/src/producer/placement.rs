@@ -51,7 +51,7 @@ impl Placement {
                 None => self.sticky.current(partitions),
             },
         };
-        let missing = || Error::PartitionOutOfRange { topic: Arc::clone(topic), partition, partitions };
+        let missing = || Error::PartitionOutOfRange { topic: Arc::clone(topic), partition, partitions, reading: false };
         self.lanes.get(partition as usize).ok_or_else(missing)
     }
 

@@ -92,19 +92,21 @@ impl Shared {
     }
 
     /// Takes the record as soon as there is room for it.
-    pub(crate) async fn enqueue(self: &Arc<Shared>, record: &Record) -> Result<Delivery, Error> {
-        let charge = with_borrowed(record, |borrowed| self.charge(borrowed))?;
+    pub(crate) async fn enqueue(self: &Arc<Shared>, mut record: Record) -> Result<Delivery, Error> {
+        // The time of the call, however long the wait.
+        record.timestamp.get_or_insert_with(now_ms);
+        let charge = with_borrowed(&record, |borrowed| self.charge(borrowed))?;
         // Half-full batches must not wait for company while others wait for their room.
         let short = ShortOfRoom::new(self);
         let room = self.room.acquire_many(charge).await.map_err(|_| Error::Closed("producer"))?;
         drop(short);
-        with_borrowed(record, |borrowed| self.push(record, borrowed, room))
+        with_borrowed(&record, |borrowed| self.push(&record, borrowed, room))
     }
 
     /// The most bytes that the record takes in a batch.
     #[inline]
     fn charge(&self, record: &NewRecord<'_>) -> Result<u32, Error> {
-        const ALONE: BatchBuilder = BatchBuilder::new();
+        static ALONE: BatchBuilder = BatchBuilder::new();
         let alone = ALONE.size_with(record);
         let limit = self.max_batch_bytes.load(Ordering::Relaxed).min(self.room_bytes - RECORD_GROWTH_BYTES_MAX);
         if alone > limit {
@@ -119,10 +121,12 @@ impl Shared {
         let placement = self.placement.load();
         let lane = placement.lane_for(record, &self.topic)?;
         let batch_bytes = self.settings.batch_bytes.min(self.max_batch_bytes.load(Ordering::Relaxed));
+        // The one look at the clock for each record; one for each batch would be off by as long as a batch stays open.
+        let timestamped = NewRecord { timestamp: record.timestamp.unwrap_or_else(now_ms), ..*borrowed };
         let pushed = lane
             .accumulator
             .lock()
-            .push(borrowed, room.num_permits(), batch_bytes, Instant::now)
+            .push(&timestamped, room.num_permits(), batch_bytes, Instant::now)
             .map_err(Error::InvalidRecord)?
             .ok_or(Error::Closed("producer"))?;
         // Given back when the batch is answered.
@@ -257,19 +261,29 @@ fn partition_count(info: &TopicInfo) -> u32 {
     u32::try_from(info.partitions.len()).unwrap_or(u32::MAX)
 }
 
-/// Lends a record to the batch builder. Only records with headers need memory for that.
+/// Headers of a record that are lent without taking memory for that.
+const HEADERS_ON_STACK_MAX: usize = 8;
+
+/// Lends a record to the batch builder. Where it has no timestamp yet, 0 stands for it: the size in a batch of its own is the same.
 #[inline]
 fn with_borrowed<T>(record: &Record, then: impl FnOnce(&NewRecord<'_>) -> T) -> T {
-    let timestamp = record.timestamp.unwrap_or_else(now_ms);
+    let timestamp = record.timestamp.unwrap_or_default();
     let borrowed = NewRecord { timestamp, key: record.key.as_deref(), value: record.value.as_deref(), headers: &[] };
     if record.headers.is_empty() {
         return then(&borrowed);
     }
-    let headers: Vec<_> = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
-    then(&NewRecord { headers: &headers, ..borrowed })
+    let lent = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
+    if record.headers.len() > HEADERS_ON_STACK_MAX {
+        return then(&NewRecord { headers: &lent.collect::<Vec<_>>(), ..borrowed });
+    }
+    let mut headers = [("", None); HEADERS_ON_STACK_MAX];
+    headers.iter_mut().zip(lent).for_each(|(place, header)| *place = header);
+    then(&NewRecord { headers: &headers[..record.headers.len()], ..borrowed })
 }
 
 /// Milliseconds since 1970-01-01 UTC by this machine's clock; 0 if it stands before that.
+#[inline]
 fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|time| i64::try_from(time.as_millis()).ok()).unwrap_or(0)
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    time.as_secs().saturating_mul(1_000).saturating_add(u64::from(time.subsec_millis())).cast_signed()
 }

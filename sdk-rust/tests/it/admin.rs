@@ -109,3 +109,12 @@ async fn an_upload_that_the_broker_stops_early_gets_the_broker_s_reason() {
     let error = soon(admin.deploy_module("filter", Bytes::from(vec![0; 50 << 20]))).await.unwrap_err();
     assert_eq!(error.code(), "module_too_large");
 }
+
+/// Some megabytes, where a request may have one.
+#[tokio::test]
+async fn an_answer_may_be_far_longer_than_a_request() {
+    let broker = FakeBroker::start(1);
+    let admin = broker.client().await.admin();
+    let large = CreateTopic { name: "large".to_owned(), partitions: 50_000, ..CreateTopic::default() };
+    assert_eq!(soon(admin.create_topic(large)).await.unwrap().partitions.len(), 50_000);
+}

@@ -7,4 +7,6 @@ mod connect;
 mod consume;
 mod produce;
 mod produce_faults;
+mod produce_stop;
+mod send;
 mod support;

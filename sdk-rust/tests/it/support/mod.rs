@@ -73,7 +73,7 @@ impl FakeBroker {
     }
 
     fn listen(state: Arc<State>, identity: Arc<Identity>, address: SocketAddr) -> FakeBroker {
-        let endpoint = endpoint(identity.tls(), address);
+        let endpoint = endpoint_with(identity.tls(), address, state.streams_max);
         let address = endpoint.local_addr().unwrap();
         let serving = tokio::spawn(serve::run(endpoint.clone(), Arc::clone(&state)));
         FakeBroker { state, identity, address, endpoint, serving }
@@ -128,8 +128,16 @@ impl Stopped {
 }
 
 pub(crate) fn endpoint(tls: rustls::ServerConfig, address: SocketAddr) -> Endpoint {
+    endpoint_with(tls, address, 1024)
+}
+
+fn endpoint_with(tls: rustls::ServerConfig, address: SocketAddr, streams_max: u32) -> Endpoint {
     let crypto = QuicServerConfig::try_from(tls).unwrap();
-    Endpoint::server(quinn::ServerConfig::with_crypto(Arc::new(crypto)), address).unwrap()
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    let mut transport = quinn::TransportConfig::default();
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(streams_max));
+    config.transport_config(Arc::new(transport));
+    Endpoint::server(config, address).unwrap()
 }
 
 /// Waits for something that must happen.

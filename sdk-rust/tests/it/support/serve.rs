@@ -16,6 +16,8 @@ use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use std::sync::{Arc, atomic::Ordering};
 use tokio::task::JoinSet;
 
+const SHUTTING_DOWN: VarInt = VarInt::from_u32(2);
+
 pub(super) async fn run(endpoint: Endpoint, state: Arc<State>) {
     // Sets, so that everything ends with the broker.
     let mut connections = JoinSet::new();
@@ -66,7 +68,7 @@ async fn respond(send: &mut SendStream, outcome: Result<Response, WireError>) ->
 }
 
 fn lose(connection: &Connection) {
-    connection.close(VarInt::from_u32(2), b"");
+    connection.close(SHUTTING_DOWN, b"");
 }
 
 async fn answer(connection: &Connection, mut send: SendStream, mut receive: RecvStream, state: &State, request: Request) -> Option<()> {
@@ -154,10 +156,23 @@ async fn produce(connection: &Connection, mut send: SendStream, mut receive: Rec
         assert_eq!(kind, Kind::Produce);
         let batch = Batch::parse(payload).unwrap();
         batch.verify_crc().unwrap();
-        state.arrived.send_modify(|arrived| *arrived += 1);
         let script = state.on_batch.lock().pop_front().unwrap_or(OnBatch::Store);
+        if matches!(script, OnBatch::StopFirst { .. }) {
+            receive.stop(SHUTTING_DOWN).ok()?;
+        }
+        state.arrived.send_modify(|arrived| *arrived += 1);
         match script {
             OnBatch::Store => {}
+            OnBatch::StopFirst { refuse, then_lose } => {
+                soon(state.gate.acquire()).await.unwrap().forget();
+                let (kind, answer) = refuse.map_or_else(|| store(state, open, &batch), |error| (Kind::Error, message::encode(&error)));
+                write(&mut send, kind, &answer).await?;
+                send.finish().ok()?;
+                if then_lose && send.stopped().await.is_ok() {
+                    lose(connection);
+                }
+                return None;
+            }
             OnBatch::StoreWhenLetThrough => soon(state.gate.acquire()).await.unwrap().forget(),
             OnBatch::Refuse(error) => {
                 write(&mut send, Kind::Error, &message::encode(&error)).await?;

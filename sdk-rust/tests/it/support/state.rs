@@ -25,6 +25,12 @@ pub(crate) enum OnBatch {
     ResetStream,
     /// It is answered with bytes that are no answer.
     AnswerNonsense,
+    /// Nothing more is taken on its stream. It is stored, or refused with this, and answered once a permit of [`State::gate`] is there. Then
+    /// the stream ends and, if so told, the connection as soon as the client's side has got the answer.
+    StopFirst {
+        refuse: Option<WireError>,
+        then_lose: bool,
+    },
 }
 
 /// What happens to the next request; `Answer` when nothing is scripted.
@@ -151,6 +157,8 @@ pub(crate) struct State {
     pub(crate) done: Mutex<Vec<String>>,
     /// Partitions of the produce streams that were opened, in order; none where the broker places.
     pub(crate) opened: Mutex<Vec<Option<u32>>>,
+    /// Streams that a connection may have at a time.
+    pub(crate) streams_max: u32,
     /// Batches that arrived, stored or not.
     pub(crate) arrived: watch::Sender<usize>,
     /// Bytes of batches that were pushed.
@@ -172,6 +180,7 @@ impl State {
             connections: AtomicUsize::new(0),
             done: Mutex::default(),
             opened: Mutex::default(),
+            streams_max: 1024,
             arrived: watch::Sender::new(0),
             pushed_bytes: AtomicUsize::new(0),
             modules: Mutex::default(),
