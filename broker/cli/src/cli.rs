@@ -45,7 +45,15 @@ Examples:
   seq 1 100000 | millpond produce readings
   millpond consume readings --from-beginning --until-end
 
-Exit codes: 0 done, 1 failed, 2 bad usage.";
+Results go to stdout, words and logs to stderr. In what is for a person, sizes are in KiB, MiB and GiB (powers of 1024), rates in MB/s \
+(10^6 bytes a second), and values of the configuration are written as they would be typed. With `-o json` or `-o jsonl`, sizes are \
+numbers of bytes.
+
+Exit codes:
+  0  done
+  1  failed: the broker refused, could not be reached, or something broke on the way
+  2  bad usage: an argument, a variable, the configuration or a file that they name can't be
+     meant that way, which shows without asking a broker";
 
 #[cfg(test)]
 mod tests {

@@ -78,13 +78,19 @@ impl Choice {
     /// The SDK has a hint for every error; where the broker was not named, only we know how it was chosen.
     fn explain(&self, error: Error) -> Failure {
         let unreachable = matches!(error, Error::Connect { .. });
+        let untrusted = matches!(error, Error::Certificate { .. } | Error::NoSystemRoots { .. });
+        let unusable_file = matches!(error, Error::CaFile { .. });
         let failure = Failure::from(error);
         match self {
+            _ if untrusted => failure.hint(UNTRUSTED),
+            _ if unusable_file => {
+                failure.hint("--ca-file, MILLPOND_CA_FILE or the URL's ca= names it: it is DATA_DIR/tls/ca.pem of the broker")
+            }
             Choice::Left { file, .. } if unreachable => failure.hint(format!(
                 "the broker that left its URL in {} may be gone: start it again with `millpond serve`, or name another with --url",
                 file.display()
             )),
-            Choice::Default { others } => failure.hint(match others.first() {
+            Choice::Default { others } if unreachable => failure.hint(match others.first() {
                 Some(other) => format!(
                     "no broker of yours runs here on port {DEFAULT_PORT}, but one on another port left its URL: try --url \"$(cat '{}')\"",
                     other.display()
@@ -94,7 +100,7 @@ impl Choice {
                      MILLPOND_URL (the URL is what `serve` prints, and is in the file DATA_DIR/url)"
                 ),
             }),
-            Choice::Given(_) | Choice::Left { .. } => failure,
+            _ => failure,
         }
     }
 }
@@ -147,6 +153,10 @@ fn read_url(file: &Path) -> Option<String> {
     url.starts_with("millpond://").then(|| url.to_owned())
 }
 
+/// What to do about a broker whose certificate nobody here vouches for.
+const UNTRUSTED: &str = "a broker makes its own certificate when it starts for the first time: use the URL that it printed, with ?fp=sha256:…, \
+                         or name its authority with --ca-file FILE (a copy of DATA_DIR/tls/ca.pem from the broker's machine)";
+
 /// How often to look whether the connection is up.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -185,6 +195,15 @@ mod tests {
         let choice = choose(None, Some(state.path()));
         assert_eq!(choice, Choice::Default { others: vec![other] });
         assert_eq!(choice.url(), DEFAULT_URL);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_told_with_the_flag_that_helps() {
+        let untrusted = || Error::Certificate { address: "there:1".to_owned(), reason: "UnknownIssuer".to_owned() };
+        for choice in [Choice::Given("millpond://there:1".to_owned()), Choice::Default { others: Vec::new() }] {
+            let words = format!("{:?}", choice.explain(untrusted()));
+            assert!(words.contains("--ca-file FILE") && !words.contains("no broker of yours"), "{words}");
+        }
     }
 
     #[test]

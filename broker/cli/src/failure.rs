@@ -6,7 +6,8 @@
 //! hint: what to do about it
 //! ```
 //!
-//! Exit codes are decided here and nowhere else: 0 done, 1 failed, 2 bad usage.
+//! Exit codes are decided here and nowhere else: 0 done, 1 failed, 2 bad usage. Bad usage is what shows to be wrong without asking
+//! a broker: an argument, a variable, the configuration, or a file that one of them names.
 
 use std::{
     error::Error,
@@ -44,7 +45,7 @@ impl Failure {
         Failure::with_ending(Ending::Failed, what)
     }
 
-    /// The command line, the environment or the configuration file can't be meant that way.
+    /// The command line, the environment, the configuration or a file that they name can't be meant that way. No broker was asked.
     pub(crate) fn usage(what: impl Into<String>) -> Failure {
         Failure::with_ending(Ending::Usage, what)
     }
@@ -73,6 +74,13 @@ impl Failure {
         self
     }
 
+    /// Adds a cause in its own words.
+    #[must_use]
+    pub(crate) fn cause(mut self, cause: String) -> Failure {
+        self.push_cause(cause);
+        self
+    }
+
     /// Says what a person can do about it.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
@@ -91,6 +99,13 @@ impl Failure {
     pub(crate) fn within(mut self, what: impl Into<String>) -> Failure {
         let inner = std::mem::replace(&mut self.0.what, what.into());
         self.0.causes.insert(0, inner);
+        self
+    }
+
+    /// Adds a few words to what happened.
+    #[must_use]
+    pub(crate) fn and(mut self, words: &str) -> Failure {
+        self.0.what.push_str(words);
         self
     }
 
@@ -149,7 +164,12 @@ impl fmt::Display for Failure {
 
 impl From<millpond::Error> for Failure {
     fn from(error: millpond::Error) -> Failure {
-        let mut failure = Failure::new(error.to_string());
+        let ending = match &error {
+            // What the client can judge by itself.
+            millpond::Error::InvalidUrl { .. } | millpond::Error::InvalidSetting { .. } | millpond::Error::CaFile { .. } => Ending::Usage,
+            _ => Ending::Failed,
+        };
+        let mut failure = Failure::with_ending(ending, error.to_string());
         if let Some(source) = error.source() {
             failure = failure.because(source);
         }

@@ -4,7 +4,12 @@ use crate::{
     config::{LogFormat, LogLevel},
     failure::{Failure, Outcome, colours_on_stderr},
 };
-use std::{env, io};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    env, io, panic,
+    panic::PanicHookInfo,
+    thread,
+};
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// Starts logging for the broker. `MILLPOND_LOG` (such as `debug` or `millpond_engine=trace,warn`) takes the place of the level.
@@ -30,7 +35,28 @@ fn start(format: LogFormat, default: &str) -> Outcome {
         LogFormat::Pretty => log.compact().with_ansi(colours_on_stderr()).with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).with_current_span(false).init(),
     }
+    log_panics();
     Ok(())
+}
+
+/// From now on a panic is a line of the log like any other: a text of several lines from the standard library has no place in a log
+/// of JSON. That a panic is caught (by a library that looks at an upload, by a task of its own) does not make it less of a mistake, so
+/// it is always told. Where the filter leaves errors out, the standard library's own words are better than none.
+fn log_panics() {
+    let default = panic::take_hook();
+    panic::set_hook(Box::new(move |info| if tracing::enabled!(tracing::Level::ERROR) { log_panic(info) } else { default(info) }));
+}
+
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let message = info.payload_as_str().unwrap_or("it has no message").replace('\n', " ");
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    let (current, backtrace) = (thread::current(), Backtrace::capture());
+    let thread = current.name().unwrap_or("-");
+    if backtrace.status() == BacktraceStatus::Captured {
+        tracing::error!(place, thread, %backtrace, "panicked: {message}");
+    } else {
+        tracing::error!(place, thread, "panicked: {message}");
+    }
 }
 
 /// The variable that says what is logged, in the syntax of `tracing-subscriber`'s `EnvFilter`.

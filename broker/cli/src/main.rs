@@ -5,6 +5,7 @@
 //! | [`cli`] | which commands there are |
 //! | [`commands`] | one file for each: its arguments and what it does |
 //! | [`config`] | the broker's configuration: keys, layers, where each value came from |
+//! | [`names`] | what can be the name of a topic or of a module |
 //! | [`connection`] | which broker a client command talks to |
 //! | [`json_line`] | a record as a line of JSON |
 //! | [`output`], [`stdout`] | results: tables and JSON, and the stream of records |
@@ -23,6 +24,7 @@ mod failure;
 mod folders;
 mod json_line;
 mod logging;
+mod names;
 mod output;
 mod progress;
 mod stdout;

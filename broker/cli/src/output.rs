@@ -1,4 +1,8 @@
 //! Results on stdout: as a table for a person, as JSON for a program.
+//!
+//! A person reads sizes in KiB, MiB, GiB (powers of 1024), as they are written in the configuration; rates in MB/s (10^6 bytes a
+//! second); counts and offsets with a comma before every third digit; and values of the configuration as they would be typed. A program
+//! reads whole numbers of bytes.
 
 use crate::failure::{Failure, Outcome};
 use clap::{Args, ValueEnum};
@@ -6,7 +10,7 @@ use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// The `-o` of every listing.
+/// The `-o` of every listing, and of every other command that has a result.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct OutputArgs {
     /// How the result is written: table, json (one document) or jsonl (one object a line)
@@ -105,19 +109,26 @@ pub(crate) fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
-/// A number of bytes in decimal units, to about three digits.
+/// A number of bytes in powers of 1024, to about three digits.
 pub(crate) fn human_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
     // Rounding to what a person reads is what is wanted.
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let mut value = bytes as f64;
-    while value >= 999.95 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
         unit += 1;
     }
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
+
+/// The beginning of a SHA-256 in hex: enough to tell two uploads apart.
+pub(crate) fn short_sha256(sha256: &str) -> String {
+    sha256.chars().take(SHA256_DIGITS_SHOWN).collect()
+}
+
+const SHA256_DIGITS_SHOWN: usize = 12;
 
 fn pretty<T: Serialize>(value: &T) -> Outcome<String> {
     serde_json::to_string_pretty(value)
@@ -166,6 +177,9 @@ mod tests {
     #[test]
     fn numbers_are_grouped_and_bytes_rounded() {
         assert_eq!((thousands(0), thousands(999), thousands(-1_234_567)), ("0".into(), "999".into(), "-1,234,567".into()));
-        assert_eq!((human_bytes(999), human_bytes(588_895), human_bytes(999_999)), ("999 B".into(), "588.9 kB".into(), "1.0 MB".into()));
+        assert_eq!(
+            (human_bytes(1023), human_bytes(588_895), human_bytes((1 << 20) - 1)),
+            ("1023 B".into(), "575.1 KiB".into(), "1.0 MiB".into())
+        );
     }
 }

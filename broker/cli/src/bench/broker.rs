@@ -1,9 +1,9 @@
 //! The broker that is measured: a process of its own with the settings that everybody gets, on a folder that goes away.
 
-use super::{BenchError, child::Child, error::READ_MODULE, plan::Case};
+use super::{BenchError, child::Child, plan::Case};
 use bytes::Bytes;
 use millpond::{AttachPoint, AttachTransform, Client, CreateTopic, Durability, TopicConfig};
-use std::{collections::BTreeMap, ffi::OsString, fs, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
 /// What the transform is called on the broker.
 const MODULE: &str = "bench-filter";
@@ -12,7 +12,7 @@ const MODULE: &str = "bench-filter";
 #[derive(Debug)]
 pub(super) struct Broker {
     pub(super) client: Client,
-    _process: Child,
+    process: Child,
 }
 
 impl Broker {
@@ -23,14 +23,18 @@ impl Broker {
         let arguments = ["serve", "--data-dir"].map(OsString::from).into_iter().chain([data]).chain(listen).collect();
         let (process, url) = Child::start("broker", arguments, folder, find_url).await?;
         let client = Client::connect(&url).await?;
-        Ok(Broker { client, _process: process })
+        Ok(Broker { client, process })
     }
 
     /// Uploads the transform for `produce_100b_filter`.
-    pub(super) async fn deploy(&self, module: PathBuf) -> Result<(), BenchError> {
-        let wasm = fs::read(&module).map_err(|source| BenchError::File { action: READ_MODULE, path: module, source })?;
-        self.client.admin().deploy_module(MODULE, Bytes::from(wasm)).await?;
+    pub(super) async fn deploy(&self, wasm: Bytes) -> Result<(), BenchError> {
+        self.client.admin().deploy_module(MODULE, wasm).await?;
         Ok(())
+    }
+
+    /// What it said last, and whether it still runs.
+    pub(super) fn last_words(&mut self) -> String {
+        self.process.last_words()
     }
 
     /// A new topic for one round of a case, called as the case.

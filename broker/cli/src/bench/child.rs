@@ -24,7 +24,11 @@ const LOG_LINES_SHOWN: usize = 5;
 
 /// A process that ends with this value.
 #[derive(Debug)]
-pub(super) struct Child(std::process::Child);
+pub(super) struct Child {
+    process: std::process::Child,
+    /// What it writes to stderr.
+    log: PathBuf,
+}
 
 impl Child {
     /// Runs this binary with `arguments` and waits for the first line of its output in which `find` finds something.
@@ -47,13 +51,22 @@ impl Child {
         };
         Err(BenchError::Start { name, reason, log: last_lines(&log) })
     }
+
+    /// The last lines of its log, each on a line of its own, and how it ended if it has.
+    pub(super) fn last_words(&mut self) -> String {
+        let ended = match self.process.try_wait() {
+            Ok(Some(status)) => format!("\n  (it has ended: {status})"),
+            _ => String::new(),
+        };
+        last_lines(&self.log) + &ended
+    }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
         // It fails only if the process has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -72,8 +85,8 @@ fn spawn(
     for variable in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"] {
         command.env(variable, folder);
     }
-    let mut child = Child(command.spawn()?);
-    let output = child.0.stdout.take().ok_or_else(|| io::Error::other("it has no standard output"))?;
+    let mut child = Child { process: command.spawn()?, log: log.to_owned() };
+    let output = child.process.stdout.take().ok_or_else(|| io::Error::other("it has no standard output"))?;
     let (sender, receiver) = oneshot::channel();
     // A thread, not a task: reading a pipe blocks. It ends with the child, and reads on so that the child never waits for it.
     thread::spawn(move || {

@@ -51,6 +51,16 @@ pub(crate) enum BenchError {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// What went wrong during the measurements, with what the broker said last: its log goes with the folder.
+    #[error("{what} could not be measured: {error}")]
+    Broken {
+        /// What was measured, or was to be.
+        what: String,
+        /// Why it could not be.
+        error: Box<BenchError>,
+        /// The last lines of the broker's log, each on a line of its own; empty if it wrote nothing.
+        log: String,
+    },
     /// Ctrl-C or SIGTERM.
     #[error("interrupted; the temporary folder is removed")]
     Interrupted,
@@ -66,6 +76,10 @@ impl From<BenchError> for Failure {
     fn from(error: BenchError) -> Failure {
         let error = match error {
             BenchError::Client(error) => return error.into(),
+            BenchError::Broken { what, error, log } => {
+                let failure = Failure::from(*error).within(format!("{what} could not be measured"));
+                return if log.is_empty() { failure } else { failure.cause(format!("the broker's last words:{log}")) };
+            }
             error => error,
         };
         let hint = match &error {
@@ -74,7 +88,10 @@ impl From<BenchError> for Failure {
             BenchError::Stuck { .. } => "the machine may be busy with something else; try again",
             _ => "",
         };
-        let mut failure = Failure::new(error.to_string());
+        let mut failure = match &error {
+            BenchError::File { action: READ_MODULE, .. } => Failure::usage(error.to_string()),
+            _ => Failure::new(error.to_string()),
+        };
         if let Some(source) = error.source() {
             failure = failure.because(source);
         }

@@ -29,12 +29,14 @@
 //! | `produce`, `consume`, `latency` | the cases |
 //! | `payload` | what is sent |
 //! | `samples`, `report` | numbers, medians, table and JSON |
+//! | `help` | all of this for whoever types `millpond bench --help` |
 
 mod broker;
 mod child;
 mod consume;
 mod disk;
 mod error;
+mod help;
 mod latency;
 mod payload;
 mod plan;
@@ -46,8 +48,9 @@ mod samples;
 
 pub(crate) use error::BenchError;
 
-use crate::{failure::Outcome, output};
-use clap::{Args, ValueEnum};
+use crate::{failure::Outcome, output::OutputArgs};
+use bytes::Bytes;
+use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plan::{Case, Plan};
 use report::Report;
@@ -66,20 +69,20 @@ use tokio::{
 
 /// What `millpond bench` can be told.
 #[derive(Args, Debug)]
+#[command(after_help = help::SHORT, after_long_help = help::LONG)]
 pub(crate) struct BenchArgs {
     /// Take less than 40 seconds, in short rounds
     #[arg(long)]
     quick: bool,
-    /// How the results are written
-    #[arg(short = 'o', long, value_name = "FORMAT", value_enum, default_value_t = OutputFormat::Table)]
-    output: OutputFormat,
+    #[command(flatten)]
+    output: OutputArgs,
     /// Measure in a temporary folder in this one: on the disk that matters to you [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Measure these cases alone, and the limits
     #[arg(long, value_name = "CASE", num_args = 1.., value_enum)]
     only: Vec<Case>,
-    /// The transform for the case that has one [default: plugins/dist/drop-idle.wasm]
+    /// The transform for `produce_100b_filter` [default: `drop-idle.wasm` from plugins/dist, or from beside the binary]
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
     /// Seconds that each throughput measurement takes in each round [default: 3, or 0.7 with --quick]
@@ -90,13 +93,12 @@ pub(crate) struct BenchArgs {
     raw_peer: bool,
 }
 
-/// How the results are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum OutputFormat {
-    /// Columns, for a person
-    Table,
-    /// One JSON document: {"limits":{…},"results":[…]}
-    Json,
+impl BenchArgs {
+    /// Whether this process is the peer of the raw measurements: then it stands where the broker stands in the others, and gets as
+    /// many threads.
+    pub(crate) fn is_in_place_of_a_broker(&self) -> bool {
+        self.raw_peer
+    }
 }
 
 /// Measures, and prints what it found.
@@ -106,9 +108,10 @@ pub(crate) async fn run(args: BenchArgs) -> Outcome {
     }
     // On a worker, where the tasks of quinn and of the SDK run: otherwise each packet would wake another thread, and a latency would be
     // mostly that.
+    let output = args.output;
     let mut task = JoinSet::new();
     task.spawn(measure(args));
-    let report = tokio::select! {
+    let (report, heading) = tokio::select! {
         Some(outcome) = task.join_next() => match outcome {
             Ok(report) => report?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -119,10 +122,11 @@ pub(crate) async fn run(args: BenchArgs) -> Outcome {
             return Err(interrupted.into());
         }
     };
-    output::print(&report)
+    output.one(&report, |report| report.words(&heading))
 }
 
-async fn measure(args: BenchArgs) -> Result<String, BenchError> {
+/// The results, and a line for a person that says how they were measured.
+async fn measure(args: BenchArgs) -> Result<(Report, String), BenchError> {
     let mut cases = if args.only.is_empty() { Case::ALL.to_vec() } else { args.only.clone() };
     let module = find_module(&args, &cases)?;
     if module.is_none() {
@@ -139,14 +143,12 @@ async fn measure(args: BenchArgs) -> Result<String, BenchError> {
     let plan = args.seconds.map_or(plan, |seconds| plan.with_seconds(seconds));
     let samples = Rounds::prepare(folder.path().to_owned(), plan, cases, module).await?.run().await?;
     let report = Report::new(&samples, if args.only.is_empty() { &Case::ALL } else { &args.only });
-    Ok(match args.output {
-        OutputFormat::Json => report.json(),
-        OutputFormat::Table => report.words(&heading(plan, folder.path())),
-    })
+    Ok((report, heading(plan, folder.path())))
 }
 
-/// The transform that was named, or the demo's. Without the demo's the case is left out, unless it was asked for.
-fn find_module(args: &BenchArgs, cases: &[Case]) -> Result<Option<PathBuf>, BenchError> {
+/// The transform that was named, or the demo's, read before anything is measured. Without the demo's the case is left out, unless it was
+/// asked for.
+fn find_module(args: &BenchArgs, cases: &[Case]) -> Result<Option<Bytes>, BenchError> {
     if !cases.contains(&Case::Produce100bFilter) {
         return Ok(None);
     }
@@ -160,20 +162,31 @@ fn find_module(args: &BenchArgs, cases: &[Case]) -> Result<Option<PathBuf>, Benc
             Err(BenchError::File { action: error::READ_MODULE, path: DEFAULT_MODULE.into(), source })
         }
         None => {
-            note(&format!("produce_100b_filter is left out: there is no {DEFAULT_MODULE}; build it with `make plugins`"));
+            note(&format!(
+                "produce_100b_filter is left out: there is no {DEFAULT_MODULE}; build it with `make plugins`, or name a transform with --plugin"
+            ));
             Ok(None)
         }
-        found => Ok(found),
+        Some(path) => match fs::read(&path) {
+            Ok(wasm) => Ok(Some(wasm.into())),
+            Err(source) => Err(BenchError::File { action: error::READ_MODULE, path, source }),
+        },
     }
 }
 
-/// Under the current folder, or under the repository that the binary was built in.
+/// Under the current folder, beside the binary, under the folder of the binary, or in the repository that the binary was built in.
 fn default_modules() -> Vec<PathBuf> {
-    let built_in = env::current_exe().ok().and_then(|binary| Some(binary.parent()?.parent()?.parent()?.join(DEFAULT_MODULE)));
-    [Some(PathBuf::from(DEFAULT_MODULE)), built_in].into_iter().flatten().collect()
+    let binary = env::current_exe().unwrap_or_default();
+    let folder = binary.parent().unwrap_or(Path::new("."));
+    let beside = [folder.join(MODULE_FILE), folder.join(DEFAULT_MODULE)];
+    let repository = folder.ancestors().nth(2).map(|root| root.join(DEFAULT_MODULE));
+    [PathBuf::from(DEFAULT_MODULE)].into_iter().chain(beside).chain(repository).collect()
 }
 
 const DEFAULT_MODULE: &str = "plugins/dist/drop-idle.wasm";
+
+/// The same, where somebody put it beside the binary.
+const MODULE_FILE: &str = "drop-idle.wasm";
 
 fn temporary_folder(parent: Option<&Path>) -> Result<TempDir, BenchError> {
     let parent = parent.map_or_else(env::temp_dir, Path::to_owned);

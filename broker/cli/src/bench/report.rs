@@ -7,7 +7,7 @@ use super::{
 use crate::output::{Row, table, thousands};
 use serde::Serialize;
 
-/// All results of a run.
+/// All results of a run: `{"limits":{…},"results":[…]}`, with null for what does not apply.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     limits: Limits,
@@ -34,12 +34,6 @@ impl Report {
         let unfiltered = samples.case(Case::Produce100bOs);
         let results = cases.iter().map(|case| CaseResult::new(*case, &samples.case(*case), &limits, &unfiltered)).collect();
         Report { limits: limits.rounded(), results }
-    }
-
-    /// `{"limits":{…},"results":[…]}`, with null for what does not apply.
-    pub(super) fn json(&self) -> String {
-        let text = serde_json::to_string_pretty(self);
-        text.unwrap_or_else(|error| unreachable!("numbers and names always serialise: {error}")) + "\n"
     }
 
     /// For reading: the limits, the results, and what the ratios mean. `heading` says how it was measured.

@@ -13,6 +13,7 @@ use super::{
     raw::{self, RawClient},
     samples::{Samples, Throughput},
 };
+use bytes::Bytes;
 use indicatif::ProgressBar;
 use millpond::Durability;
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -49,7 +50,7 @@ pub(super) struct Rounds {
 
 impl Rounds {
     /// Starts the broker and the raw peer in `folder`. Without a `module` the filter can't be measured.
-    pub(super) async fn prepare(folder: PathBuf, plan: Plan, cases: Vec<Case>, module: Option<PathBuf>) -> Result<Rounds, BenchError> {
+    pub(super) async fn prepare(folder: PathBuf, plan: Plan, cases: Vec<Case>, module: Option<Bytes>) -> Result<Rounds, BenchError> {
         let arguments = ["bench", "--raw-peer"].map(OsString::from).to_vec();
         let (raw_peer, address) = Child::start("raw-peer", arguments, folder.clone(), raw::find_address).await?;
         let raw = RawClient::connect(&address).await?;
@@ -75,6 +76,16 @@ impl Rounds {
 
     /// Measures everything.
     pub(super) async fn run(mut self) -> Result<Samples, BenchError> {
+        let outcome = self.all_rounds().await;
+        let what = self.progress.message();
+        self.progress.finish_and_clear();
+        match outcome {
+            Ok(()) => Ok(self.samples),
+            Err(error) => Err(BenchError::Broken { what, error: Box::new(error), log: self.broker.last_words() }),
+        }
+    }
+
+    async fn all_rounds(&mut self) -> Result<(), BenchError> {
         let calibration = self.write_sequentially().await?;
         self.sequential_bytes = bytes_in(&calibration, self.plan.throughput);
         // Windows and caches open on the way; what it says is not kept.
@@ -82,8 +93,7 @@ impl Rounds {
         for _ in 0..self.plan.rounds {
             self.round().await?;
         }
-        self.progress.finish_and_clear();
-        Ok(self.samples)
+        Ok(())
     }
 
     async fn round(&mut self) -> Result<(), BenchError> {
@@ -100,6 +110,7 @@ impl Rounds {
         let mut bytes = up.bytes;
         if self.wants(Case::Produce1kOs) || self.wants(Case::Consume1k) {
             let case = Case::Produce1kOs;
+            self.progress.set_message(case.name());
             self.broker.create_topic(case, Durability::Os, PARTITIONS).await?;
             let produced = self.step(case.name(), produce(&self.broker, case, &self.large, self.plan.throughput)).await?;
             self.samples.add(case, produced.sample);
@@ -121,6 +132,7 @@ impl Rounds {
         self.samples.seq_write_mb_s.push(written.mb_s());
         let case = Case::Produce1kSync;
         if self.wants(case) {
+            self.progress.set_message(case.name());
             self.broker.create_topic(case, Durability::Sync, PARTITIONS).await?;
             let produced = self.step(case.name(), produce(&self.broker, case, &self.large, self.plan.throughput)).await?;
             self.samples.add(case, produced.sample);
@@ -134,6 +146,7 @@ impl Rounds {
         let filtered = self.wants(Case::Produce100bFilter);
         for (case, wanted) in [(Case::Produce100bOs, filtered || self.wants(Case::Produce100bOs)), (Case::Produce100bFilter, filtered)] {
             if wanted {
+                self.progress.set_message(case.name());
                 self.broker.create_topic(case, Durability::Os, PARTITIONS).await?;
                 let produced = self.step(case.name(), produce(&self.broker, case, &self.small, self.plan.throughput)).await?;
                 self.samples.add(case, produced.sample);
@@ -161,6 +174,7 @@ impl Rounds {
         if !self.wants(case) {
             return Ok(());
         }
+        self.progress.set_message(case.name());
         // One partition: there is one record under way.
         self.broker.create_topic(case, durability, 1).await?;
         let (broker, values, duration) = (&self.broker, &self.large, self.plan.latency);

@@ -1,10 +1,12 @@
 use super::{
+    BenchError, default_modules,
     payload::{LARGE_VALUE_BYTES, SMALL_VALUE_BYTES, Values},
     plan::Case,
     report::Report,
     samples::{Latencies, Sample, Samples, Throughput, median},
 };
-use std::{collections::HashSet, time::Duration};
+use crate::failure::Failure;
+use std::{collections::HashSet, env, time::Duration};
 
 fn samples() -> Samples {
     let mut samples = Samples {
@@ -25,7 +27,7 @@ fn samples() -> Samples {
 #[test]
 fn the_json_has_the_promised_form_with_null_where_nothing_applies() {
     let cases = [Case::Produce1kOs, Case::Produce100bFilter, Case::AckLatencySync, Case::EndToEndOs];
-    let json: serde_json::Value = serde_json::from_str(&Report::new(&samples(), &cases).json()).expect("it is JSON");
+    let json = serde_json::to_value(Report::new(&samples(), &cases)).expect("it is JSON");
     let expected = serde_json::json!({
         "limits": {
             "quinn_mb_s": 400.0, "seq_write_mb_s": 500.0, "fdatasync_p50_us": 1000.0, "fdatasync_p99_us": 4000.0,
@@ -100,4 +102,21 @@ fn small_values_are_readings_in_json_a_quarter_of_them_idle() {
         idle += usize::from(reading["state"] == "idle");
     }
     assert_eq!(idle, 250);
+}
+
+#[test]
+fn a_measurement_that_fails_is_named_with_the_last_words_of_the_broker() {
+    let stuck = BenchError::Stuck { what: "consume_1k", limit: Duration::from_secs(9) };
+    let broken = BenchError::Broken { what: "consume_1k".to_owned(), error: Box::new(stuck), log: "\n  no room".to_owned() };
+    let words = Failure::from(broken).to_string();
+    assert_eq!(words, "consume_1k could not be measured: consume_1k did not end within 9 s: the broker's last words:\n  no room");
+}
+
+#[test]
+fn the_sample_transform_is_looked_for_beside_the_binary_too() {
+    let binary = env::current_exe().expect("this test is a binary");
+    let folder = binary.parent().expect("it is in a folder");
+    let places = default_modules();
+    assert_eq!(places[0], std::path::Path::new("plugins/dist/drop-idle.wasm"));
+    assert!(places.contains(&folder.join("drop-idle.wasm")) && places.contains(&folder.join("plugins/dist/drop-idle.wasm")), "{places:?}");
 }

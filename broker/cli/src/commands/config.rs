@@ -69,6 +69,10 @@ Later ones win: defaults, the file, the environment, flags. The key quic.listen,
   in the environment  MILLPOND_QUIC__LISTEN=0.0.0.0:9440
   by a flag           --quic-listen 0.0.0.0:9440, or for any key --set quic.listen=0.0.0.0:9440
 
+With `-o jsonl` each key is a line {\"key\",\"value\",\"from\":{\"kind\",\"name\"},\"about\"}; with `-o json` all of them are one \
+array. A value is what it would be in the file (null where nothing is set); `kind` is default, file, environment or flag, and `name` \
+says which file and line, which variable or which flag; a default has no name.
+
 Examples:
   millpond config show --config /etc/millpond.toml
   MILLPOND_QUIC__LISTEN=0.0.0.0:9440 millpond config show -o jsonl";

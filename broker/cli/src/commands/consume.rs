@@ -7,6 +7,7 @@ use crate::{
     connection::ClientArgs,
     failure::{Failure, Outcome},
     json_line::{self, Place},
+    names,
     output::counted,
     progress::RecordProgress,
     stdout::{self, BLOCK_BYTES, StdoutWriter},
@@ -30,6 +31,7 @@ use tokio::signal::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ConsumeArgs {
     /// The topic
+    #[arg(value_parser = names::parse)]
     topic: String,
     /// Begin with the first record that is still there
     #[arg(long, conflicts_with = "from")]
@@ -44,7 +46,7 @@ pub(crate) struct ConsumeArgs {
     #[arg(long)]
     until_end: bool,
     /// Stop after this many records
-    #[arg(long, short = 'n', value_name = "N")]
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max: Option<u64>,
     /// How records are printed: text (the value, as it is, and a line break) or jsonl (see below)
     #[arg(long, short = 'o', value_name = "FORMAT", value_enum, default_value_t = Format::Text, hide_possible_values = true)]

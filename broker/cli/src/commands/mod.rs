@@ -5,6 +5,7 @@ pub(crate) mod config;
 pub(crate) mod consume;
 pub(crate) mod produce;
 pub(crate) mod serve;
+mod shared;
 pub(crate) mod topic;
 pub(crate) mod transform;
 
@@ -14,7 +15,7 @@ use crate::{
     failure::{Failure, Outcome},
     logging,
 };
-use std::{future::Future, time::Duration};
+use std::{future::Future, thread, time::Duration};
 use tokio::runtime::{Builder, Runtime};
 
 /// Does what the command line says.
@@ -25,6 +26,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Produce(arguments) => client(produce::run(arguments)),
         Command::Consume(arguments) => client(consume::run(arguments)),
         Command::Transform(command) => client(transform::run(command)),
+        Command::Bench(arguments) if arguments.is_in_place_of_a_broker() => on_workers(broker_workers(), bench::run(arguments)),
         Command::Bench(arguments) => client(bench::run(arguments)),
         Command::Config(command) => config::run(&command),
         Command::Completions(arguments) => completions::run(&arguments),
@@ -33,12 +35,21 @@ pub(crate) fn run(command: Command) -> Outcome {
 
 /// Runs a command that talks to a broker.
 fn client(work: impl Future<Output = Outcome>) -> Outcome {
+    on_workers(CLIENT_WORKERS, work)
+}
+
+fn on_workers(workers: usize, work: impl Future<Output = Outcome>) -> Outcome {
     logging::start_client()?;
-    let runtime = runtime(CLIENT_WORKERS)?;
+    let runtime = runtime(workers)?;
     let outcome = runtime.block_on(work);
     // A read from stdin that nobody waits for any more must not hold up the end.
     runtime.shutdown_timeout(RUNTIME_END_TIMEOUT);
     outcome
+}
+
+/// How many async workers a broker has on this machine.
+fn broker_workers() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).max(BROKER_WORKERS_MIN)
 }
 
 fn runtime(workers: usize) -> Outcome<Runtime> {
@@ -51,5 +62,8 @@ fn runtime(workers: usize) -> Outcome<Runtime> {
 
 /// One for the connection, one for the command's own work.
 const CLIENT_WORKERS: usize = 2;
+
+/// With a single worker, one long computation in a task would hold up everything.
+const BROKER_WORKERS_MIN: usize = 2;
 
 const RUNTIME_END_TIMEOUT: Duration = Duration::from_millis(100);

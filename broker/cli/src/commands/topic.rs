@@ -1,10 +1,12 @@
 //! `millpond topic`: create, list, describe and delete.
 
+use super::shared::{self, ListArgs};
 use crate::{
-    config::{ByteSize, ConfigFileArgs},
+    config::{self, ByteSize, ConfigFileArgs},
     connection::ClientArgs,
     failure::{Failure, Outcome},
-    output::{self, OutputArgs, Row, counted, human_bytes, pairs, table, thousands},
+    names,
+    output::{OutputArgs, Row, counted, human_bytes, pairs, short_sha256, table, thousands},
 };
 use clap::{Args, Subcommand};
 use millpond::Client;
@@ -13,7 +15,10 @@ use millpond_protocol::{
     message::{AttachmentStatus, CreateTopic, Durability, PartitionInfo, TopicConfig, TopicInfo},
 };
 use serde::Serialize;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    ops::RangeInclusive,
+};
 
 /// Create, list, describe and delete topics
 #[derive(Debug, Subcommand)]
@@ -33,18 +38,19 @@ pub(crate) enum TopicCommand {
 #[command(after_help = CREATE_EXAMPLES)]
 pub(crate) struct CreateArgs {
     /// Name: 1 to 249 characters from a-z A-Z 0-9 . _ -
+    #[arg(value_parser = names::parse)]
     name: String,
-    /// How many partitions
-    #[arg(long, short = 'p', value_name = "N", default_value_t = 1)]
+    /// How many partitions, up to 10,000
+    #[arg(long, short = 'p', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(PARTITIONS))]
     partitions: u32,
     /// When a batch is acknowledged: sync, interval:200ms or os
     #[arg(long, value_name = "DURABILITY")]
     durability: Option<Durability>,
-    /// A segment file is closed before it grows over this size, such as 256MiB
-    #[arg(long, value_name = "SIZE")]
+    /// A segment file is closed before it grows over this size, such as 256MiB; 64KiB or more
+    #[arg(long, value_name = "SIZE", value_parser = parse_segment_bytes)]
     segment_bytes: Option<ByteSize>,
-    /// The largest batch that the topic takes, such as 4MiB
-    #[arg(long, value_name = "SIZE")]
+    /// The largest batch that the topic takes, such as 4MiB; 1KiB or more, and what the broker allows
+    #[arg(long, value_name = "SIZE", value_parser = parse_batch_bytes)]
     max_batch_bytes: Option<ByteSize>,
     /// Succeed if a topic with this name is there already, and leave it as it is
     #[arg(long)]
@@ -57,19 +63,11 @@ pub(crate) struct CreateArgs {
     config: ConfigFileArgs,
 }
 
-/// Arguments of `millpond topic list`.
-#[derive(Args, Debug)]
-pub(crate) struct ListArgs {
-    #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    client: ClientArgs,
-}
-
 /// Arguments of `millpond topic describe`.
 #[derive(Args, Debug)]
 pub(crate) struct DescribeArgs {
     /// The topic
+    #[arg(value_parser = names::parse)]
     name: String,
     #[command(flatten)]
     output: OutputArgs,
@@ -81,10 +79,13 @@ pub(crate) struct DescribeArgs {
 #[derive(Args, Debug)]
 pub(crate) struct DeleteArgs {
     /// The topic
+    #[arg(value_parser = names::parse)]
     name: String,
     /// Do not ask; without a terminal nobody is asked anyway
     #[arg(long, short = 'y')]
     yes: bool,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -93,7 +94,7 @@ pub(crate) struct DeleteArgs {
 pub(crate) async fn run(command: TopicCommand) -> Outcome {
     match command {
         TopicCommand::Create(arguments) => create(arguments).await,
-        TopicCommand::List(arguments) => list(arguments).await,
+        TopicCommand::List(arguments) => shared::list(&arguments, async |client| Ok(client.admin().topics().await?), NONE_YET).await,
         TopicCommand::Describe(arguments) => describe(arguments).await,
         TopicCommand::Delete(arguments) => delete(arguments).await,
     }
@@ -124,18 +125,9 @@ impl CreateArgs {
             durability: self.durability.unwrap_or(defaults.durability),
             segment_bytes: self.segment_bytes.unwrap_or(defaults.segment_bytes).0,
             max_batch_bytes: u32::try_from(max_batch_bytes.0)
-                .map_err(|_| Failure::usage(format!("--max-batch-bytes {max_batch_bytes} is over 4GiB")))?,
+                .unwrap_or_else(|_| unreachable!("{max_batch_bytes} was held against its range")),
         })
     }
-}
-
-async fn list(arguments: ListArgs) -> Outcome {
-    let topics = arguments.client.with(async |client| Ok(client.admin().topics().await?)).await?;
-    arguments.output.list(&topics)?;
-    if topics.is_empty() && io::stdout().is_terminal() {
-        eprintln!("There are no topics yet: `millpond topic create NAME` makes one.");
-    }
-    Ok(())
 }
 
 async fn describe(arguments: DescribeArgs) -> Outcome {
@@ -151,7 +143,7 @@ async fn delete(arguments: DeleteArgs) -> Outcome {
         Ok(client.admin().delete_topic(&arguments.name).await?)
     };
     arguments.client.with(delete).await?;
-    output::print(&format!("deleted {}\n", arguments.name))
+    shared::print_deleted(arguments.output, arguments.name)
 }
 
 async fn confirm(client: &Client, name: &str) -> Outcome {
@@ -188,7 +180,7 @@ impl Row for TopicInfo {
     fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),
-            self.partitions.len().to_string(),
+            thousands(self.partitions.len() as u64),
             human_bytes(size_bytes(self)),
             self.config.durability.to_string(),
             modules(self),
@@ -233,7 +225,7 @@ impl Row for ModuleRow<'_> {
             thousands(module.records_dropped),
             thousands(module.records_changed),
             thousands(module.failures),
-            module.sha256.chars().take(SHA256_DIGITS_SHOWN).collect(),
+            short_sha256(&module.sha256),
         ]
     }
 }
@@ -255,8 +247,22 @@ fn describe_words(topic: &TopicInfo) -> String {
     words
 }
 
-/// Enough to tell two uploads apart.
-pub(crate) const SHA256_DIGITS_SHOWN: usize = 12;
+fn parse_segment_bytes(text: &str) -> Result<ByteSize, String> {
+    parse_size(text, &config::SEGMENT_BYTES)
+}
+
+fn parse_batch_bytes(text: &str) -> Result<ByteSize, String> {
+    parse_size(text, &config::BATCH_BYTES)
+}
+
+fn parse_size(text: &str, range: &RangeInclusive<u64>) -> Result<ByteSize, String> {
+    text.parse::<ByteSize>().map_err(|error| error.to_string())?.within(range)
+}
+
+/// As the broker has it.
+const PARTITIONS: RangeInclusive<i64> = 1..=10_000;
+
+const NONE_YET: &str = "There are no topics yet: `millpond topic create NAME` makes one.";
 
 const CREATE_EXAMPLES: &str = "\
 Without a flag, durability and sizes are taken from the [topic] section of the configuration, see \
@@ -299,9 +305,9 @@ mod tests {
     fn a_list_of_topics_reads_as_a_table() {
         assert_eq!(
             table(&[topic(), TopicInfo { name: "empty".to_owned(), ..TopicInfo::default() }]),
-            "NAME      PARTITIONS    SIZE  DURABILITY  MODULES\n\
-             readings           2  1.2 MB  sync        drop-idle (produce)\n\
-             empty              0     0 B  sync        -\n"
+            "NAME      PARTITIONS     SIZE  DURABILITY  MODULES\n\
+             readings           2  1.1 MiB  sync        drop-idle (produce)\n\
+             empty              0      0 B  sync        -\n"
         );
     }
 
@@ -313,11 +319,11 @@ mod tests {
              durability       sync\n\
              segment bytes    256MiB\n\
              max batch bytes  4MiB\n\
-             size on disk     1.2 MB\n\
+             size on disk     1.1 MiB\n\
              \n\
-             PARTITION  LOG START  HIGH WATERMARK  LOG END      SIZE  STATE\n\
-             \x20       0          0          33,334   33,335  588.9 kB  ok\n\
-             \x20       1          0               7        8  588.9 kB  read-only: no room\n\
+             PARTITION  LOG START  HIGH WATERMARK  LOG END       SIZE  STATE\n\
+             \x20       0          0          33,334   33,335  575.1 KiB  ok\n\
+             \x20       1          0               7        8  575.1 KiB  read-only: no room\n\
              \n\
              MODULE     ON       BATCHES  RECORDS IN    OUT  DROPPED  CHANGED  FAILURES  SHA-256\n\
              drop-idle  produce        3       1,200  1,000      200       10         0  0123456789ab\n"

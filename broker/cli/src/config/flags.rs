@@ -28,15 +28,16 @@ pub(crate) struct ConfigArgs {
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
 
-    /// UDP address of the QUIC door; port 0 takes a free one
+    /// UDP address of the QUIC door, such as 0.0.0.0:9440; port 0 takes a free one. There is no authentication yet: whoever reaches it
+    /// can read and write every topic and upload modules
     #[arg(long, value_name = "ADDR")]
     quic_listen: Option<String>,
 
-    /// TCP address of the Kafka door
+    /// TCP address of the Kafka door, such as 127.0.0.1:9092
     #[arg(long, value_name = "ADDR")]
     kafka_listen: Option<String>,
 
-    /// TCP address of the admin door (HTTP)
+    /// TCP address of the admin door (HTTP), such as 127.0.0.1:9640
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<String>,
 
@@ -75,7 +76,7 @@ impl ConfigFileArgs {
         let mut settings = match self.config.as_ref().filter(|path| !path.as_os_str().is_empty()) {
             Some(path) => {
                 let unreadable = |error: std::io::Error| {
-                    Failure::new(format!("can't read the configuration file {}", path.display()))
+                    Failure::usage(format!("can't read the configuration file {}", path.display()))
                         .because(&error)
                         .hint("--config or MILLPOND_CONFIG names it")
                 };

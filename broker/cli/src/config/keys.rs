@@ -36,7 +36,7 @@ pub(crate) const KEYS: &[Key] = &[
     text("data_dir", "the folder that holds topics, modules and certificates"),
     text("memory_limit", "the memory for batches: half for bytes on connections, a quarter for what is on its way to the log"),
     text("max_batch_bytes", "the largest batch that the broker reads, for any topic; at most a quarter of memory_limit"),
-    text("quic.listen", "the UDP address of the QUIC door"),
+    text("quic.listen", "the UDP address of the QUIC door, such as 127.0.0.1:9440, or 0.0.0.0:9440 for all of the machine's addresses"),
     number("quic.connections_max", "how many connections there may be at the same time"),
     number("quic.streams_per_connection_max", "how many streams one connection may have at the same time"),
     number("quic.produce_inflight_batches_max", "how many batches of one produce stream may wait for their answers"),
@@ -45,8 +45,8 @@ pub(crate) const KEYS: &[Key] = &[
     text("quic.handshake_timeout", "the time that a handshake may take"),
     text("quic.stall_timeout", "the time that a peer may stand still in the middle of a frame"),
     text("quic.socket_buffer_bytes", "the size that the system is asked for, for each of the two UDP buffers"),
-    text("kafka.listen", "the TCP address of the Kafka door"),
-    text("admin.listen", "the TCP address of the admin door (HTTP)"),
+    text("kafka.listen", "the TCP address of the Kafka door, such as 127.0.0.1:9092"),
+    text("admin.listen", "the TCP address of the admin door (HTTP), such as 127.0.0.1:9640"),
     text("tls.cert", "the PEM file of the server's certificate and its chain; without it one is made in the data folder"),
     text("tls.key", "the PEM file of the certificate's private key"),
     list("tls.names", "a list of more names and addresses for the certificate that is made here"),
@@ -86,6 +86,14 @@ pub(crate) fn nearest(name: &str) -> Option<&'static str> {
     };
     let (key, likeness) = KEYS.iter().map(|key| (key, likeness(key))).max_by(|(_, a), (_, b)| a.total_cmp(b))?;
     (likeness >= LIKENESS_MIN).then_some(key.name)
+}
+
+/// The section that someone who wrote `[name]` most likely meant.
+pub(crate) fn nearest_section(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase();
+    let sections = KEYS.iter().filter_map(|key| key.name.rsplit_once('.').map(|(section, _)| section));
+    let alike = sections.map(|section| (section, strsim::jaro_winkler(&name, section)));
+    alike.max_by(|(_, a), (_, b)| a.total_cmp(b)).filter(|(_, likeness)| *likeness >= LIKENESS_MIN).map(|(section, _)| section)
 }
 
 /// The environment variable for a key.
@@ -129,6 +137,14 @@ mod tests {
             assert_eq!(nearest(written), Some(meant), "{written}");
         }
         assert_eq!(nearest("zzz"), None);
+    }
+
+    #[test]
+    fn a_slip_of_the_finger_finds_its_section() {
+        for (written, meant) in [("quik", "quic"), ("QUIC", "quic"), ("topics", "topic"), ("plugins", "plugin"), ("thread", "threads")] {
+            assert_eq!(nearest_section(written), Some(meant), "{written}");
+        }
+        assert_eq!(nearest_section("zzz"), None);
     }
 
     #[test]

@@ -164,6 +164,7 @@ fn collect(
                 collect(positions, values, &path, place, settings)?;
             }
             _ if keys::is_section(&path) => return Err(bad_value(&path, &origin, &format!("it is a section: write [{path}]"))),
+            (DeValue::Table(_), _) if keys::find(&path).is_none() => return Err(unknown_section(&path, &origin)),
             _ => {
                 let key = keys::find(&path).ok_or_else(|| unknown_key(&path, &origin.to_string(), str::to_owned))?;
                 let value = Value::serialize(value).map_err(|error| bad_value(key.name, &origin, &error.to_string()))?;
@@ -197,6 +198,15 @@ fn unknown_key(name: &str, place: &str, shown: impl Fn(&str) -> String) -> Failu
     match keys::nearest(name) {
         Some(key) => failure.hint(format!("did you mean `{}`? `millpond config show` prints every key", shown(key))),
         None => failure.hint("`millpond config show` prints every key"),
+    }
+}
+
+fn unknown_section(name: &str, origin: &Origin) -> Failure {
+    let failure = Failure::usage(format!("unknown configuration section [{name}] ({origin})"));
+    match (keys::nearest_section(name), keys::nearest(name)) {
+        (Some(section), _) => failure.hint(format!("did you mean [{section}]? `millpond config show` prints every key")),
+        (None, Some(key)) => failure.hint(format!("did you mean the key `{key}`? `millpond config show` prints every key")),
+        (None, None) => failure.hint("`millpond config show` prints every key"),
     }
 }
 

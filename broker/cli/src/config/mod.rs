@@ -39,6 +39,7 @@ pub(crate) struct Config {
 /// `[quic]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Quic {
+    #[serde(deserialize_with = "units::address")]
     pub(crate) listen: SocketAddr,
     pub(crate) connections_max: usize,
     pub(crate) streams_per_connection_max: u32,
@@ -53,6 +54,7 @@ pub(crate) struct Quic {
 /// `[kafka]` and `[admin]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Door {
+    #[serde(deserialize_with = "units::address")]
     pub(crate) listen: SocketAddr,
 }
 
@@ -169,20 +171,16 @@ impl Config {
 
     /// Holds values against what the broker can work with.
     fn check(&self) -> Result<(), BadValue> {
-        let size = |key, value: ByteSize, range: RangeInclusive<u64>| {
-            let shown = |bytes: &u64| ByteSize(*bytes).to_string();
-            within(key, &value.0, &range, || format!("{value} is outside {} to {}", shown(range.start()), shown(range.end())))
-        };
-        let time = |key, value: Span, range: RangeInclusive<Duration>| {
-            let shown = |time: &Duration| Span(*time).to_string();
-            within(key, &value.0, &range, || format!("{value} is outside {} to {}", shown(range.start()), shown(range.end())))
-        };
+        let bad = |key| move |why| BadValue { key, why };
+        let size = |key, value: ByteSize, range: RangeInclusive<u64>| value.within(&range).map(drop).map_err(bad(key));
+        let time = |key, value: Span, range: RangeInclusive<Duration>| value.within(&range).map(drop).map_err(bad(key));
         let count = |key, value: usize, range: RangeInclusive<usize>| {
-            within(key, &value, &range, || format!("{value} is outside {} to {}", range.start(), range.end()))
+            let outside = || format!("{value} is outside {} to {}", range.start(), range.end());
+            if range.contains(&value) { Ok(()) } else { Err(BadValue { key, why: outside() }) }
         };
         size("memory_limit", self.memory_limit, 16 << 20..=1 << 40)?;
         // A quarter of the memory is for batches on their way to the log, and the largest must fit.
-        size("max_batch_bytes", self.max_batch_bytes, 1 << 10..=(self.memory_limit.0 / 4).min(1 << 30))?;
+        size("max_batch_bytes", self.max_batch_bytes, *BATCH_BYTES.start()..=(self.memory_limit.0 / 4).min(*BATCH_BYTES.end()))?;
         count("quic.connections_max", self.quic.connections_max, 1..=1_000_000)?;
         count("quic.streams_per_connection_max", self.quic.streams_per_connection_max as usize, 1..=100_000)?;
         count("quic.produce_inflight_batches_max", self.quic.produce_inflight_batches_max, 1..=100_000)?;
@@ -198,18 +196,14 @@ impl Config {
         time("plugin.time", self.plugin.time, Duration::from_millis(1)..=Duration::from_mins(1))?;
         size("plugin.output_bytes", self.plugin.output_bytes, 1 << 10..=1 << 30)?;
         size("plugin.max_module_bytes", self.plugin.max_module_bytes, 1 << 10..=1 << 30)?;
-        size("topic.segment_bytes", self.topic.segment_bytes, 1 << 10..=1 << 31)?;
-        size("topic.max_batch_bytes", self.topic.max_batch_bytes, 1 << 10..=self.max_batch_bytes.0)?;
+        size("topic.segment_bytes", self.topic.segment_bytes, SEGMENT_BYTES)?;
+        size("topic.max_batch_bytes", self.topic.max_batch_bytes, *BATCH_BYTES.start()..=self.max_batch_bytes.0)?;
         match (&self.tls.cert, &self.tls.key) {
             (Some(_), None) => Err(BadValue { key: "tls.cert", why: "it needs `tls.key` beside it".to_owned() }),
             (None, Some(_)) => Err(BadValue { key: "tls.key", why: "it needs `tls.cert` beside it".to_owned() }),
             _ => Ok(()),
         }
     }
-}
-
-fn within<T: PartialOrd>(key: &'static str, value: &T, range: &RangeInclusive<T>, why: impl Fn() -> String) -> Result<(), BadValue> {
-    if range.contains(value) { Ok(()) } else { Err(BadValue { key, why: why() }) }
 }
 
 impl Default for Quic {
@@ -233,6 +227,12 @@ impl Default for Quic {
 const fn size_of(bytes: usize) -> ByteSize {
     ByteSize(bytes as u64)
 }
+
+/// What a topic's segment files may grow to, in bytes: from what is for tests and tiny disks to what an index can say.
+pub(crate) const SEGMENT_BYTES: RangeInclusive<u64> = 64 << 10..=i32::MAX as u64;
+
+/// What a topic's largest batch may be, in bytes. A broker takes what its own limit allows, of that.
+pub(crate) const BATCH_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 30;
 
 /// The port of the Kafka door, as everybody expects it.
 const KAFKA_PORT: u16 = 9092;

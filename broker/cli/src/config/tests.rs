@@ -95,19 +95,36 @@ fn an_unknown_key_is_refused_with_the_nearest_one_and_its_place() {
 }
 
 #[test]
+fn an_unknown_section_is_refused_with_the_nearest_one() {
+    let refused = format!("{:?}", refusal("\n[quik]\nlisten = \"0.0.0.0:1\"\n", &[], &[]));
+    assert!(refused.contains("unknown configuration section [quik] (file mill.toml:2)"), "{refused}");
+    assert!(refused.contains("did you mean [quic]?"), "{refused}");
+    let refused = format!("{:?}", refusal("quik.listen = \"0.0.0.0:1\"\n", &[], &[]));
+    assert!(refused.contains("did you mean [quic]?"), "{refused}");
+}
+
+#[test]
+fn an_address_that_is_none_is_refused_with_an_example() {
+    for key in ["quic.listen", "kafka.listen", "admin.listen"] {
+        let refused = format!("{:?}", refusal("", &[], &[("--set", key, "banana")]));
+        assert!(refused.contains("`banana` is not an address") && refused.contains("such as 127.0.0.1:9440"), "{refused}");
+    }
+}
+
+#[test]
 fn a_section_in_place_of_a_key_and_the_other_way_round_are_refused() {
     let refused = refusal("quic = 3\n", &[], &[]).to_string();
     assert_eq!(refused, "bad value for `quic` (file mill.toml:1): it is a section: write [quic]");
     let refused = refusal("[data_dir]\nx = 1\n", &[], &[]).to_string();
     assert!(refused.starts_with("bad value for `data_dir` (file mill.toml:1): found map"), "{refused}");
     let refused = refusal("[nonsense]\nx = 1\n", &[], &[]).to_string();
-    assert_eq!(refused, "unknown configuration key `nonsense` (file mill.toml:1)");
+    assert_eq!(refused, "unknown configuration section [nonsense] (file mill.toml:1)");
 }
 
 #[test]
 fn a_value_that_a_key_can_not_take_is_refused_with_what_it_takes() {
     for (key, text, words) in [
-        ("quic.listen", "localhost", "invalid socket address syntax"),
+        ("quic.listen", "localhost", "`localhost` is not an address: write an IP address and a port, such as 127.0.0.1:9440 or [::]:9440"),
         ("quic.idle_timeout", "30", "`30` is not a time: write a whole number with a unit, such as 200ms, 30s or 5m"),
         ("memory_limit", "much", "`much` is not a size: write a whole number with a unit, such as 512KiB, 16MiB or 1GiB"),
         ("memory_limit", "1MiB", "1MiB is outside 16MiB to 1TiB"),

@@ -1,7 +1,7 @@
-//! Sizes and times as people write them: `16MiB`, `200ms`.
+//! Sizes, times and addresses as people write them: `16MiB`, `200ms`, `127.0.0.1:9440`. What is printed reads back as it was meant.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
 /// A number of bytes, written with a unit.
 ///
@@ -24,7 +24,7 @@ pub(crate) enum UnitError {
     Time(String),
 }
 
-/// From the largest binary unit down, so that the first that divides a size is the one to print it in.
+/// From the largest down, those of 1024 before those of 1000, so that the first that divides a size is the one to print it in.
 const SIZE_UNITS: &[(&str, u64)] = &[
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
@@ -38,9 +38,6 @@ const SIZE_UNITS: &[(&str, u64)] = &[
     ("", 1),
 ];
 
-/// How many of [`SIZE_UNITS`] are powers of 1024.
-const BINARY_UNITS: usize = 4;
-
 /// In microseconds, from the largest down.
 const TIME_UNITS: &[(&str, u64)] = &[("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
 
@@ -49,6 +46,28 @@ impl ByteSize {
     pub(crate) fn bytes(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
+
+    /// The same if it lies in the range, else words that say that it does not.
+    pub(crate) fn within(self, range: &RangeInclusive<u64>) -> Result<ByteSize, String> {
+        let (start, end) = (ByteSize(*range.start()), ByteSize(*range.end()));
+        if range.contains(&self.0) { Ok(self) } else { Err(format!("{self} is outside {start} to {end}")) }
+    }
+}
+
+impl Span {
+    /// The same if it lies in the range, else words that say that it does not.
+    pub(crate) fn within(self, range: &RangeInclusive<Duration>) -> Result<Span, String> {
+        let (start, end) = (Span(*range.start()), Span(*range.end()));
+        if range.contains(&self.0) { Ok(self) } else { Err(format!("{self} is outside {start} to {end}")) }
+    }
+}
+
+/// A socket address, with an example where it is none.
+pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wrong =
+        |_| de::Error::custom(format!("`{text}` is not an address: write an IP address and a port, such as 127.0.0.1:9440 or [::]:9440"));
+    text.parse().map_err(wrong)
 }
 
 impl FromStr for ByteSize {
@@ -66,9 +85,9 @@ impl FromStr for ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fits = |factor: u64| self.0 >= factor && self.0.is_multiple_of(factor);
-        match SIZE_UNITS[..BINARY_UNITS].iter().find(|(_, factor)| fits(*factor)) {
+        match SIZE_UNITS.iter().find(|(_, factor)| fits(*factor)) {
             Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
-            None => write!(f, "{}B", self.0),
+            None => write!(f, "0B"),
         }
     }
 }
@@ -169,7 +188,9 @@ mod tests {
             ("16MiB", 16 << 20, "16MiB"),
             ("1 GiB", 1 << 30, "1GiB"),
             ("64kib", 65_536, "64KiB"),
-            ("1MB", 1_000_000, "1000000B"),
+            ("1MB", 1_000_000, "1MB"),
+            ("300000B", 300_000, "300kB"),
+            ("2147483647", 2_147_483_647, "2147483647B"),
             ("0", 0, "0B"),
         ] {
             let size: ByteSize = text.parse().expect("a size");
@@ -184,6 +205,14 @@ mod tests {
             let span: Span = text.parse().expect("a time");
             assert_eq!((span.0, span.to_string()), (Duration::from_millis(ms), shown.to_owned()));
         }
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused_with_the_range() {
+        assert_eq!(ByteSize(1 << 16).within(&(1 << 10..=1 << 20)), Ok(ByteSize(1 << 16)));
+        assert_eq!(ByteSize(1).within(&(1 << 10..=1 << 20)), Err("1B is outside 1KiB to 1MiB".to_owned()));
+        let range = Duration::ZERO..=Duration::from_mins(1);
+        assert_eq!(Span(Duration::from_secs(90)).within(&range), Err("90s is outside 0ms to 1m".to_owned()));
     }
 
     #[test]

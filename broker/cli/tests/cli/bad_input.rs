@@ -1,7 +1,8 @@
 //! What is wrong gets its cause and a hint, and nothing else suffers from it.
 
 use crate::place::{Place, text};
-use std::net::UdpSocket;
+use serde_json::Value;
+use std::{net::UdpSocket, process::Output};
 
 /// Fails unless stderr names all of this, as an error with a hint.
 fn assert_explained(stderr: &str, words: &[&str]) {
@@ -37,7 +38,7 @@ fn a_partition_or_an_offset_out_of_range() {
     broker.ok(&place, &["produce", "a", "-p", "0"], b"1\n2\n3\n");
     let refused = broker.fails(&place, &["produce", "a", "-p", "7"], b"x\n");
     assert_explained(&refused, &["error: line 1 could not be stored", "no partition 7", "0 to 1"]);
-    assert!(!refused.contains("stored 0"), "{refused}");
+    assert!(!refused.contains("stored 0") && !refused.contains("stored no"), "{refused}");
     let refused = broker.fails(&place, &["consume", "a", "-p", "7", "--until-end"], b"");
     assert_explained(&refused, &["no partition 7", "0 to 1"]);
     let refused = broker.fails(&place, &["consume", "a", "-p", "0", "--from", "offset:99", "--until-end"], b"");
@@ -53,6 +54,60 @@ fn a_line_that_is_not_a_record_is_named_and_those_before_it_are_stored() {
         broker.fails(&place, &["produce", "a", "-i", "jsonl"], b"{\"value\":\"one\"}\n{\"vaule\":\"two\"}\n{\"value\":\"three\"}\n");
     assert_explained(&refused, &["stored 1 record", "line 2 is not a record", "a record has no field `vaule`"]);
     assert_eq!(broker.ok(&place, &["consume", "a", "--from-beginning", "--until-end"], b""), "one\n");
+}
+
+/// The lines of an output in JSON lines.
+fn answers(output: &Output) -> Vec<Value> {
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))).collect()
+}
+
+#[test]
+fn a_line_that_is_not_a_record_has_its_answer_behind_those_before_it() {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "a"], b"");
+    let input = b"{\"value\":\"one\"}\n\n{\"value\":\"two\"}\nnonsense\n{\"value\":\"three\"}\n";
+    let output = broker.run(&place, &["produce", "a", "-i", "jsonl", "-o", "jsonl"], input);
+    assert_eq!(output.status.code(), Some(1));
+    let words = text(&output.stderr);
+    assert!(words.contains("stored 2 records") && words.contains("error: line 4 is not a record\n  cause: it is not JSON"), "{words}");
+    let answers = answers(&output);
+    assert_eq!(answers.len(), 3, "one for each line that was read: {answers:?}");
+    assert_eq!((&answers[0]["offset"], &answers[1]["offset"]), (&Value::from(0), &Value::from(1)));
+    let last = &answers[2];
+    assert_eq!((&last["partition"], &last["offset"]), (&Value::Null, &Value::Null));
+    assert_eq!((&last["error"], &last["line"]), (&Value::from("not_a_record"), &Value::from(4)));
+    assert!(last["message"].as_str().is_some_and(|message| message.contains("it is not JSON")), "{last}");
+    assert_eq!(broker.ok(&place, &["consume", "a", "--from-beginning", "--until-end"], b""), "one\ntwo\n");
+}
+
+#[test]
+fn a_record_that_the_client_refuses_has_its_answer_in_its_place() {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "a", "--max-batch-bytes", "4KiB"], b"");
+    let lines = format!("small\n{}\nbehind\n", "x".repeat(5000));
+    let output = broker.run(&place, &["produce", "a", "-o", "jsonl"], lines.as_bytes());
+    assert_eq!(output.status.code(), Some(1));
+    assert_explained(&text(&output.stderr), &["line 2 could not be stored", "stored 1 record"]);
+    let answers = answers(&output);
+    assert_eq!(answers.len(), 2, "{answers:?}");
+    assert_eq!(answers[0]["offset"], Value::from(0));
+    assert_eq!((&answers[1]["error"], &answers[1]["line"]), (&Value::from("record_too_large"), &Value::from(2)));
+
+    let output = broker.run(&place, &["produce", "a", "-p", "7", "-o", "jsonl"], b"x\n");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(self::answers(&output)[0]["error"], Value::from("partition_out_of_range"));
+}
+
+#[test]
+fn nothing_to_store_is_told_without_latencies() {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "a"], b"");
+    let output = broker.run(&place, &["produce", "a"], b"");
+    assert!(output.status.success());
+    assert_eq!(text(&output.stderr), "stored no records: there were none in the input\n");
 }
 
 #[test]
@@ -77,9 +132,9 @@ fn a_wrong_fingerprint_or_url() {
     assert_explained(&text(&output.stderr), &[fingerprint, &wrong, "certificate"]);
     let output = place.run(&["topic", "list", "--url", address]);
     assert_eq!(output.status.code(), Some(1));
-    assert_explained(&text(&output.stderr), &["not trusted"]);
+    assert_explained(&text(&output.stderr), &["not trusted", "--ca-file"]);
     let output = place.run(&["topic", "list", "--url", "http://127.0.0.1"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert_explained(&text(&output.stderr), &["http://127.0.0.1", "millpond://"]);
 }
 
@@ -100,8 +155,9 @@ fn a_module_that_is_not_one() {
     let broker = place.serve();
     broker.ok(&place, &["topic", "create", "a"], b"");
     place.file("text.wasm", b"this is not WebAssembly");
-    let refused = broker.fails(&place, &["transform", "deploy", "none.wasm"], b"");
-    assert_explained(&refused, &["can't read the module none.wasm", "No such file"]);
+    let refused = broker.run(&place, &["transform", "deploy", "none.wasm"], b"");
+    assert_eq!(refused.status.code(), Some(2));
+    assert_explained(&text(&refused.stderr), &["can't read the module none.wasm", "No such file"]);
     let refused = broker.fails(&place, &["transform", "deploy", "text.wasm", "--name", "m"], b"");
     assert!(refused.contains("error: "), "{refused}");
     let refused = broker.fails(&place, &["transform", "attach", "a", "m", "--on", "produce"], b"");

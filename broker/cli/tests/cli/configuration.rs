@@ -57,11 +57,13 @@ fn json_lines_have_one_key_each() {
 fn what_is_wrong_is_refused_with_its_place_and_a_hint() {
     let place = Place::new();
     place.file("misspelt.toml", b"[quic]\nlisen = \"0.0.0.0:9440\"\n");
+    place.file("section.toml", b"[quik]\nlisten = \"0.0.0.0:9440\"\n");
     place.file("broken.toml", b"[quic\n");
     place.file("value.toml", b"memory_limit = \"lots\"\n");
     let mut shown = String::new();
     for (arguments, variables) in [
         (&["config", "show", "--config", "misspelt.toml"][..], &[][..]),
+        (&["config", "show", "--config", "section.toml"], &[]),
         (&["config", "show", "--config", "broken.toml"], &[]),
         (&["config", "show", "--config", "value.toml"], &[]),
         (&["config", "show", "--config", "none.toml"], &[]),
@@ -70,6 +72,7 @@ fn what_is_wrong_is_refused_with_its_place_and_a_hint() {
         (&["config", "show", "--set", "durability=os"], &[]),
         (&["config", "show", "--set", "something.else=1"], &[]),
         (&["serve", "--log-level", "loud"], &[]),
+        (&["serve", "--quic-listen", "banana"], &[]),
         (&["serve"], &[("MILLPOND_LOG", "=,=")]),
         (&["topic", "create", "a"], &[("MILLPOND_TOPIC__SEGMENT_BYTES", "1")]),
     ] {

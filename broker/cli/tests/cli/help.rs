@@ -21,6 +21,7 @@ const COMMANDS: &[&[&str]] = &[
     &["transform", "attach"],
     &["transform", "detach"],
     &["transform", "delete"],
+    &["bench"],
     &["config"],
     &["config", "show"],
     &["completions"],
@@ -58,12 +59,53 @@ fn wrong_usage_ends_with_2_and_says_so_on_stderr() {
         &["transform", "attach", "a", "b", "--on", "produce", "--param", "novalue"],
         &["serve", "--set", "quic.listen"],
         &["serve", "--quic-listen", "everywhere"],
+        &["serve", "--config", "none.toml"],
+        &["topic", "create", "a", "--config", "none.toml"],
+        &["topic", "list", "--url", "http://127.0.0.1"],
+        &["topic", "list", "--url", "millpond://127.0.0.1?fp=sha256:00"],
+        &["topic", "list", "--ca-file", "none.pem"],
+        &["topic", "create", "a", "--partitions", "0"],
+        &["topic", "create", "a", "--partitions", "10001"],
+        &["topic", "create", "a", "--segment-bytes", "1"],
+        &["topic", "create", "a", "--max-batch-bytes", "1"],
+        &["topic", "create", "not/a/name"],
+        &["topic", "describe", ".hidden"],
+        &["topic", "delete", ""],
+        &["consume", "not/a/name"],
+        &["consume", "a", "--from", "offset:-1"],
+        &["consume", "a", "--partition", "-1"],
+        &["consume", "a", "--max", "0"],
+        &["produce", "not a name"],
+        &["produce", "a", "--linger", "2h"],
+        &["produce", "a", "--batch-bytes", "1"],
+        &["produce", "a", "--delivery-timeout", "0s"],
+        &["produce", "a", "--file", "none.txt"],
+        &["produce", "a", "--file", "."],
+        &["transform", "deploy", "none.wasm"],
+        &["transform", "deploy", "no name.wasm"],
+        &["transform", "attach", "a", "not/a/name", "--on", "produce"],
+        &["transform", "attach", "a", "b", "--on", "produce", "--param", "k=1", "--param", "k=2"],
+        &["bench", "--only", "everything"],
+        &["bench", "--seconds", "0"],
+        &["bench", "--plugin", "none.wasm"],
     ] {
         let output = place.run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output.stderr));
         assert!(output.stdout.is_empty(), "{arguments:?}");
         assert!(text(&output.stderr).starts_with("error: ") || arguments == ["topic"], "{arguments:?}: {}", text(&output.stderr));
     }
+}
+
+#[test]
+fn the_help_of_the_benchmark_names_every_case() {
+    let place = Place::new();
+    let (short, long) = (text(&place.run(&["bench", "-h"]).stdout), text(&place.run(&["bench", "--help"]).stdout));
+    assert!(short.contains("`millpond bench --help` explains"), "{short}");
+    // clap lists them as the values of --only.
+    let listed = long.split("[possible values: ").nth(1).and_then(|rest| rest.split(']').next()).expect("the cases");
+    let table = long.split("\nCases: ").nth(1).expect("the table of cases");
+    let cases: Vec<_> = listed.split([',', ' ', '\n']).filter(|case| !case.is_empty()).collect();
+    assert!(cases.len() == 8 && cases.iter().all(|case| table.contains(&format!("\n  {case} "))), "{cases:?}\n{table}");
 }
 
 #[test]

@@ -3,14 +3,15 @@
 #![forbid(unsafe_code)]
 
 mod bad_input;
+mod bench;
 mod commands;
 mod configuration;
 #[path = "../../../engine/tests/engine/guests.rs"]
-#[expect(dead_code, reason = "the engine's tests need more of these guests")]
 mod guests;
 mod help;
 mod lifecycle;
 mod place;
 mod quick_start;
 mod snapshot;
+mod start;
 mod transform;

@@ -16,7 +16,7 @@ fn the_quick_start_works_as_it_is_written() {
     let produced = broker.run(&place, &["produce", "readings"], lines(1..=100_000).as_bytes());
     assert!(produced.status.success() && produced.stdout.is_empty());
     let summary = text(&produced.stderr);
-    assert!(summary.starts_with("stored 100,000 records (488.9 kB) in "), "{summary}");
+    assert!(summary.starts_with("stored 100,000 records (477.4 KiB) in "), "{summary}");
 
     let consumed = broker.ok(&place, &["consume", "readings", "--from-beginning", "--until-end"], b"");
     let mut read: Vec<u32> = consumed.lines().map(|line| line.parse().expect("a number")).collect();

@@ -5,6 +5,7 @@ use crate::{
     place::{Broker, Place, text},
 };
 use serde_json::Value;
+use wit_component::ComponentEncoder;
 
 /// A topic with one partition, and both modules deployed.
 fn prepared() -> (Place, Broker) {
@@ -56,7 +57,9 @@ fn a_batch_that_a_module_refuses_is_told_to_the_producer_by_its_line() {
     broker.ok(&place, &["transform", "attach", "t", "drop-half", "--on", "produce"], b"");
     let output = broker.run(&place, &["produce", "t", "-o", "jsonl"], b"all is well?\n");
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(text(&output.stdout), "{\"partition\":null,\"offset\":null,\"error\":\"guest_failed\"}\n");
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
+    assert_eq!((&answer["partition"], &answer["offset"], &answer["error"]), (&Value::Null, &Value::Null, &Value::from("guest_failed")));
+    assert!(answer["line"] == 1 && answer["message"].as_str().is_some_and(|message| message.contains("refused")), "{answer}");
     let words = text(&output.stderr);
     assert!(words.contains("error: line 1 could not be stored") && words.contains("refused"), "{words}");
     let trapped = broker.fails(&place, &["produce", "t"], b"stop!\n");
@@ -82,4 +85,67 @@ fn modules_are_listed_detached_and_deleted() {
     assert_eq!(broker.ok(&place, &["transform", "detach", "t", "deal"], b""), "detached deal from t, on partition\n");
     assert_eq!(broker.ok(&place, &["transform", "delete", "deal"], b""), "deleted deal\n");
     assert!(!broker.ok(&place, &["transform", "list"], b"").contains("deal"));
+}
+
+#[test]
+fn a_module_under_a_used_name_says_what_it_takes_the_place_of() {
+    let (place, broker) = prepared();
+    broker.ok(&place, &["transform", "attach", "t", "drop-half", "--on", "produce"], b"");
+    place.file("other.wasm", &guests::transform_again());
+    let deployed = broker.ok(&place, &["transform", "deploy", "other.wasm", "--name", "drop-half"], b"");
+    assert!(deployed.contains("\nit takes the place of sha256 ") && deployed.ends_with(", and runs on t from now on\n"), "{deployed}");
+    let again = broker.ok(&place, &["transform", "deploy", "other.wasm", "--name", "drop-half"], b"");
+    assert_eq!(again.lines().count(), 1, "the same bytes replace nothing: {again}");
+}
+
+#[test]
+fn every_change_can_be_told_as_json() {
+    let (place, broker) = prepared();
+    let json = |arguments: &[&str]| -> Value {
+        let line = broker.ok(&place, arguments, b"");
+        assert_eq!(line.lines().count(), 1, "{line}");
+        serde_json::from_str(&line).expect("JSON")
+    };
+    let deployed = json(&["transform", "deploy", "deal.wasm", "--name", "again", "-o", "jsonl"]);
+    assert_eq!((&deployed["name"], &deployed["world"]), (&Value::from("again"), &Value::from("partitioner")));
+    let attached = json(&["transform", "attach", "t", "deal", "--on", "partition", "-o", "jsonl"]);
+    assert_eq!(attached, serde_json::json!({"topic": "t", "module": "deal", "on": "partition", "attached": true}));
+    let detached = json(&["transform", "detach", "t", "deal", "-o", "jsonl"]);
+    assert_eq!(detached, serde_json::json!({"topic": "t", "module": "deal", "on": "partition", "attached": false}));
+    assert_eq!(json(&["transform", "delete", "deal", "-o", "jsonl"]), serde_json::json!({"name": "deal", "deleted": true}));
+    assert_eq!(json(&["topic", "delete", "t", "-o", "jsonl"]), serde_json::json!({"name": "t", "deleted": true}));
+}
+
+#[test]
+fn an_upload_that_makes_a_library_panic_is_one_line_of_the_log() {
+    let place = Place::new();
+    let broker = place.serve_with(&["--log-format", "json"]);
+    let uploads = uploads_that_make_the_encoder_panic();
+    assert!(!uploads.is_empty(), "the encoder of components has learnt not to panic: this test has nothing to try any more");
+    for upload in &uploads {
+        place.file("broken.wasm", upload);
+        let output = broker.run(&place, &["transform", "deploy", "broken.wasm"], b"");
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    }
+    let log = broker.stop().2;
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect();
+    let is_panic = |line: &&Value| line["message"].as_str().is_some_and(|message| message.starts_with("panicked: "));
+    let panics: Vec<_> = lines.iter().filter(is_panic).collect();
+    assert!(!panics.is_empty() && panics.len() <= uploads.len(), "{log}");
+    assert!(panics.iter().all(|line| line["level"] == "ERROR" && line["place"].is_string()), "{log}");
+}
+
+/// Valid modules whose component type has one wrong bit, in a place that the encoder does not expect to be wrong.
+fn uploads_that_make_the_encoder_panic() -> Vec<Vec<u8>> {
+    let whole = guests::transform();
+    let broken = (0..whole.len() * 8).map(|bit| {
+        let mut broken = whole.to_vec();
+        broken[bit / 8] ^= 1 << (bit % 8);
+        broken
+    });
+    let panics = |module: &Vec<u8>| {
+        let encode = || ComponentEncoder::default().module(module).and_then(|mut encoder| encoder.encode()).is_ok();
+        std::panic::catch_unwind(encode).is_err()
+    };
+    broken.filter(panics).collect()
 }

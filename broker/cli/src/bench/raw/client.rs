@@ -14,6 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Sent before anything is measured, as in Millpond's latency cases.
+const WARM_UP_PINGS: usize = 64;
+
 /// One connection to the peer, kept for all rounds: Millpond's client keeps its own as well.
 #[derive(Debug)]
 pub(in crate::bench) struct RawClient {
@@ -73,9 +76,14 @@ impl RawClient {
         send.write_all(&preface(Kind::Echo, 0)).await.map_err(raw)?;
         let mut latencies = Latencies::default();
         let mut answer = [0; PONG_BYTES];
-        let started = Instant::now();
-        while started.elapsed() < duration {
-            let request = values.piece(latencies.len(), PING_BYTES);
+        let mut pings = 0;
+        let mut started = Instant::now();
+        while pings <= WARM_UP_PINGS || started.elapsed() < duration {
+            if pings == WARM_UP_PINGS {
+                (latencies, started) = (Latencies::default(), Instant::now());
+            }
+            let request = values.piece(pings, PING_BYTES);
+            pings += 1;
             let begun = Instant::now();
             send.write_chunk(request).await.map_err(raw)?;
             receive.read_exact(&mut answer).await.map_err(raw)?;

@@ -1,8 +1,9 @@
-//! What the broker answers, record by record, in the order of the input.
+//! What became of each line that was read, in the order of the input: what the broker answers, or why nothing was sent.
 
 use crate::{
     failure::{Failure, Outcome},
     json_line::{write_number, write_text},
+    output::thousands,
     progress::RecordProgress,
     stdout::{BLOCK_BYTES, StdoutWriter},
 };
@@ -10,15 +11,38 @@ use millpond::{Delivery, Error, Fate, RecordPlace};
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
-/// A record that is on its way.
+/// What was done with a line of the input.
 #[derive(Debug)]
 pub(super) struct Sent {
+    /// Counted from 1.
     pub(super) line: u64,
     /// Of key and value.
     pub(super) bytes: usize,
     /// Bytes of input up to about this record.
     pub(super) input_bytes: u64,
-    pub(super) delivery: Delivery,
+    /// The answer to come, or why nothing was sent.
+    pub(super) delivery: Result<Delivery, Refusal>,
+}
+
+/// Why a line was not stored.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// A name that never changes its meaning.
+    code: &'static str,
+    failure: Failure,
+}
+
+impl Refusal {
+    /// The line is not a record; `failure` says why.
+    pub(super) fn not_a_record(failure: Failure) -> Refusal {
+        Refusal { code: NOT_A_RECORD, failure }
+    }
+
+    /// The record at this line was refused, by the broker or by the client before it was sent.
+    pub(super) fn of_record(line: u64, error: Error) -> Refusal {
+        let code = error.code();
+        Refusal { code, failure: Failure::from(error).within(format!("line {line} could not be stored")) }
+    }
 }
 
 /// Waits for the answers.
@@ -38,8 +62,8 @@ pub(super) struct Report {
     /// Bytes of their keys and values.
     pub(super) bytes: u64,
     failed: u64,
-    /// The first line that was not stored, and why.
-    first_failed: Option<(u64, Error)>,
+    /// Why the first line that was not stored was not.
+    first_failed: Option<Failure>,
     /// Why the answers could not be printed.
     printing: Option<Failure>,
 }
@@ -52,14 +76,11 @@ impl Report {
 
     /// An error if some record was not stored.
     pub(super) fn outcome(self) -> Outcome {
-        if let Some((line, error)) = self.first_failed {
-            let what = match self.failed {
-                1 => format!("line {line} could not be stored"),
-                failed => format!("line {line} could not be stored, nor could {} after it", failed - 1),
-            };
-            return Err(Failure::from(error).within(what));
+        match self.first_failed {
+            Some(failure) if self.failed > 1 => Err(failure.and(&format!(", nor could {} after it", thousands(self.failed - 1)))),
+            Some(failure) => Err(failure),
+            None => self.printing.map_or(Ok(()), Err),
         }
-        self.printing.map_or(Ok(()), Err)
     }
 }
 
@@ -73,20 +94,17 @@ impl Answers {
     pub(super) async fn run(mut self, mut sent: Receiver<Vec<Sent>>, refused: CancellationToken) -> Report {
         while let Some(batch) = sent.recv().await {
             for Sent { line, bytes, input_bytes, delivery } in batch {
-                let answer = if let Some(answer) = delivery.try_get() {
-                    answer
-                } else {
-                    // Whoever reads the answers gets those that are there before the next is waited for.
-                    self.print_block().await;
-                    delivery.await
+                let answer = match delivery {
+                    Ok(delivery) => self.answer(delivery).await.map_err(|error| Refusal::of_record(line, error)),
+                    Err(refusal) => Err(refusal),
                 };
-                self.count(line, bytes, &answer, &refused);
                 if self.output.is_some() {
-                    write_answer(&mut self.block, &answer);
+                    write_answer(&mut self.block, line, &answer);
                     if self.block.len() >= BLOCK_BYTES {
                         self.print_block().await;
                     }
                 }
+                self.count(bytes, answer, &refused);
                 self.progress.update(self.report.records, self.report.bytes, input_bytes);
             }
             if sent.is_empty() {
@@ -99,15 +117,24 @@ impl Answers {
         self.report
     }
 
-    fn count(&mut self, line: u64, bytes: usize, answer: &Result<RecordPlace, Error>, refused: &CancellationToken) {
+    async fn answer(&mut self, delivery: Delivery) -> Result<RecordPlace, Error> {
+        if let Some(answer) = delivery.try_get() {
+            return answer;
+        }
+        // Whoever reads the answers gets those that are there before the next is waited for.
+        self.print_block().await;
+        delivery.await
+    }
+
+    fn count(&mut self, bytes: usize, answer: Result<RecordPlace, Refusal>, refused: &CancellationToken) {
         match answer {
             Ok(_) => {
                 self.report.records += 1;
                 self.report.bytes += bytes as u64;
             }
-            Err(error) => {
+            Err(refusal) => {
                 self.report.failed += 1;
-                self.report.first_failed.get_or_insert_with(|| (line, error.clone()));
+                self.report.first_failed.get_or_insert(refusal.failure);
                 refused.cancel();
             }
         }
@@ -130,7 +157,7 @@ impl Answers {
 }
 
 /// Appends the line for one record.
-fn write_answer(out: &mut Vec<u8>, answer: &Result<RecordPlace, Error>) {
+fn write_answer(out: &mut Vec<u8>, line: u64, answer: &Result<RecordPlace, Refusal>) {
     match answer {
         Ok(place) if place.is_dropped() => out.extend_from_slice(b"{\"partition\":null,\"offset\":null,\"dropped\":true}\n"),
         Ok(place) => {
@@ -144,10 +171,17 @@ fn write_answer(out: &mut Vec<u8>, answer: &Result<RecordPlace, Error>) {
                 _ => b"}\n",
             });
         }
-        Err(error) => {
+        Err(Refusal { code, failure }) => {
             out.extend_from_slice(b"{\"partition\":null,\"offset\":null,\"error\":");
-            write_text(out, error.code());
+            write_text(out, code);
+            out.extend_from_slice(b",\"line\":");
+            write_number(out, i64::try_from(line).unwrap_or(i64::MAX));
+            out.extend_from_slice(b",\"message\":");
+            write_text(out, &failure.to_string());
             out.extend_from_slice(b"}\n");
         }
     }
 }
+
+/// The code of a line that is not a record. Those of records are the codes of the client and of the broker.
+const NOT_A_RECORD: &str = "not_a_record";

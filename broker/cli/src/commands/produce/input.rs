@@ -5,6 +5,7 @@
 //! into. What waits between this thread and the producer is bounded by the channel's length and [`CHUNK_RECORDS_MAX`].
 
 use crate::{
+    config::ByteSize,
     failure::{Failure, Outcome},
     json_line::{self, JsonLineError},
 };
@@ -45,8 +46,18 @@ pub(super) struct Numbered {
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
     pub(super) records: Vec<Numbered>,
+    /// The line behind them, if it is not a record: the last one that is read.
+    pub(super) not_a_record: Option<BadLine>,
     /// Bytes of input up to the end of the last of them.
     pub(super) input_bytes: u64,
+}
+
+/// A line that is not a record, counted from 1.
+#[derive(Debug)]
+pub(super) struct BadLine {
+    pub(super) line: u64,
+    /// Names the line and says what is wrong with it.
+    pub(super) failure: Failure,
 }
 
 /// Why a line is not a record.
@@ -54,6 +65,8 @@ pub(super) struct Chunk {
 enum LineError {
     #[error("the key separator is not in it")]
     NoSeparator,
+    #[error("it is longer than {}", ByteSize(*.0 as u64))]
+    TooLong(usize),
     #[error(transparent)]
     Json(#[from] JsonLineError),
 }
@@ -74,40 +87,49 @@ impl LineFormat {
         }
     }
 
-    fn explain(&self, line: u64, error: &LineError) -> Failure {
+    fn explain(&self, line: u64, error: &LineError) -> BadLine {
         let failure = Failure::new(format!("line {line} is not a record")).because(error);
-        match (self, error) {
+        let failure = match (self, error) {
+            (_, LineError::TooLong(_)) => failure.hint("each line is one record; is the input text?"),
             (LineFormat::Text { .. }, _) => failure.hint("every line is KEY, the separator and VALUE"),
             (LineFormat::Jsonl, LineError::Json(JsonLineError::UnknownField(_) | JsonLineError::NoValue)) => failure.hint(
                 "a line is {\"key\",\"value\",\"headers\",\"timestamp\",\"partition\"}, of which only the value is needed; \
                  leave out `-i jsonl` to store each line as it is",
             ),
             (LineFormat::Jsonl, _) => failure,
-        }
+        };
+        BadLine { line, failure }
     }
 }
 
 /// Reads to the end and hands on what comes, until nobody takes it any more. A line that is not a record is the last thing that
 /// is handed on.
 pub(super) fn read_all(input: impl Read, format: &LineFormat, out: &Sender<Outcome<Chunk>>) {
-    let mut lines = Lines { input, buffer: BytesMut::new(), scanned: 0, ended: false };
+    let lines = Lines { input, line_bytes_max: LINE_BYTES_MAX, buffer: BytesMut::new(), scanned: 0, ended: false };
+    hand_on_all(lines, format, out);
+}
+
+fn hand_on_all<R: Read>(mut lines: Lines<R>, format: &LineFormat, out: &Sender<Outcome<Chunk>>) {
     let (mut line, mut input_bytes) = (0, 0);
     loop {
         let mut block = match lines.next_block() {
             Ok(Some(block)) => block,
             Ok(None) => return,
-            Err(failure) => {
+            Err(BlockError::TooLong) => {
+                let not_a_record = Some(format.explain(line + 1, &LineError::TooLong(lines.line_bytes_max)));
+                let _ = out.blocking_send(Ok(Chunk { not_a_record, input_bytes, ..Chunk::default() }));
+                return;
+            }
+            Err(BlockError::Unreadable(failure)) => {
                 let _ = out.blocking_send(Err(failure));
                 return;
             }
         };
         while !block.is_empty() {
-            let (chunk, problem) = cut_chunk(&mut block, &mut line, &mut input_bytes, format);
-            if !chunk.records.is_empty() && out.blocking_send(Ok(chunk)).is_err() {
-                return;
-            }
-            if let Some(failure) = problem {
-                let _ = out.blocking_send(Err(failure));
+            let chunk = cut_chunk(&mut block, &mut line, &mut input_bytes, format);
+            let (is_empty, is_last) = (chunk.records.is_empty(), chunk.not_a_record.is_some());
+            let is_taken = (is_empty && !is_last) || out.blocking_send(Ok(chunk)).is_ok();
+            if is_last || !is_taken {
                 return;
             }
         }
@@ -115,9 +137,8 @@ pub(super) fn read_all(input: impl Read, format: &LineFormat, out: &Sender<Outco
 }
 
 /// Takes lines from the front of `block`.
-fn cut_chunk(block: &mut Bytes, line: &mut u64, input_bytes: &mut u64, format: &LineFormat) -> (Chunk, Option<Failure>) {
+fn cut_chunk(block: &mut Bytes, line: &mut u64, input_bytes: &mut u64, format: &LineFormat) -> Chunk {
     let mut chunk = Chunk::default();
-    let mut problem = None;
     let mut taken = 0;
     while taken < block.len() && chunk.records.len() < CHUNK_RECORDS_MAX {
         let rest = &block[taken..];
@@ -130,7 +151,7 @@ fn cut_chunk(block: &mut Bytes, line: &mut u64, input_bytes: &mut u64, format: &
             Ok(Some(record)) => chunk.records.push(Numbered { line: *line, record }),
             Ok(None) => {}
             Err(error) => {
-                problem = Some(format.explain(*line, &error));
+                chunk.not_a_record = Some(format.explain(*line, &error));
                 break;
             }
         }
@@ -138,12 +159,21 @@ fn cut_chunk(block: &mut Bytes, line: &mut u64, input_bytes: &mut u64, format: &
     let _ = block.split_to(taken);
     *input_bytes += taken as u64;
     chunk.input_bytes = *input_bytes;
-    (chunk, problem)
+    chunk
+}
+
+/// Why there are no more lines.
+enum BlockError {
+    /// The line that follows is longer than it may be.
+    TooLong,
+    Unreadable(Failure),
 }
 
 /// Cuts what is read into blocks of whole lines.
 struct Lines<R> {
     input: R,
+    /// More than this, and it is not a line.
+    line_bytes_max: usize,
     buffer: BytesMut,
     /// Bytes at the front of `buffer` that hold no line break.
     scanned: usize,
@@ -152,18 +182,17 @@ struct Lines<R> {
 
 impl<R: Read> Lines<R> {
     /// One line or more, each with its line break, except perhaps the last of the input. None at the end.
-    fn next_block(&mut self) -> Outcome<Option<Bytes>> {
+    fn next_block(&mut self) -> Result<Option<Bytes>, BlockError> {
         while !self.ended {
-            self.read_more()?;
+            self.read_more().map_err(BlockError::Unreadable)?;
             if let Some(last) = memchr::memrchr(b'\n', &self.buffer[self.scanned..]) {
                 let block = self.buffer.split_to(self.scanned + last + 1).freeze();
                 self.scanned = self.buffer.len();
                 return Ok(Some(block));
             }
             self.scanned = self.buffer.len();
-            if self.scanned > LINE_BYTES_MAX {
-                return Err(Failure::new(format!("a line is longer than {} MiB", LINE_BYTES_MAX >> 20))
-                    .hint("each line is one record; is the input text?"));
+            if self.scanned > self.line_bytes_max {
+                return Err(BlockError::TooLong);
             }
         }
         Ok(Some(self.buffer.split().freeze()).filter(|rest| !rest.is_empty()))
@@ -191,7 +220,7 @@ impl<R: Read> Lines<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::sync::mpsc::channel;
+    use tokio::sync::mpsc::{Receiver, channel};
 
     /// Gives at most `step` bytes at a time.
     struct Slowly<'a> {
@@ -211,9 +240,13 @@ mod tests {
     type Seen = Vec<(u64, Option<Bytes>, Option<Bytes>)>;
 
     fn read(input: impl Read, format: &LineFormat) -> (Seen, u64, Option<Failure>) {
-        let (out, mut chunks) = channel(1 << 16);
+        let (out, chunks) = channel(1 << 16);
         read_all(input, format, &out);
         drop(out);
+        collect(chunks)
+    }
+
+    fn collect(mut chunks: Receiver<Outcome<Chunk>>) -> (Seen, u64, Option<Failure>) {
         let (mut seen, mut bytes, mut problem) = (Vec::new(), 0, None);
         while let Some(chunk) = chunks.blocking_recv() {
             match chunk {
@@ -221,8 +254,10 @@ mod tests {
                     assert!(chunk.records.len() <= CHUNK_RECORDS_MAX);
                     bytes = chunk.input_bytes;
                     seen.extend(chunk.records.into_iter().map(|Numbered { line, record }| (line, record.key, record.value)));
+                    assert!(problem.is_none(), "nothing is handed on behind a line that is not a record");
+                    problem = chunk.not_a_record.map(|bad| bad.failure);
                 }
-                Err(failure) => problem = Some(failure),
+                Err(failure) => panic!("the input can be read: {failure}"),
             }
         }
         (seen, bytes, problem)
@@ -251,6 +286,18 @@ mod tests {
         text.extend_from_slice(b"\nshort\n");
         let (seen, ..) = read(&text[..], &PLAIN);
         assert_eq!(seen.iter().map(|(_, _, value)| value.as_ref().map_or(0, Bytes::len)).collect::<Vec<_>>(), [3 * READ_BYTES, 5]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_a_record_and_is_named() {
+        let input = (&b"short\n"[..]).chain(io::repeat(b'x'));
+        let lines = Lines { input, line_bytes_max: 1 << 20, buffer: BytesMut::new(), scanned: 0, ended: false };
+        let (out, chunks) = channel(1 << 16);
+        hand_on_all(lines, &PLAIN, &out);
+        drop(out);
+        let (seen, _, problem) = collect(chunks);
+        assert_eq!(seen.len(), 1);
+        assert_eq!(problem.expect("it never ends").to_string(), "line 2 is not a record: it is longer than 1MiB");
     }
 
     #[test]

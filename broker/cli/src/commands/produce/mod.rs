@@ -7,30 +7,35 @@
 //!
 //! Each arrow is a bounded channel, so memory stays bounded however fast the input is. It promises that after an exit with 0 every
 //! line is stored as the topic's durability asks, and that else the first line that is not is named.
+//!
+//! A line that is not a record, and a record that is refused, end the reading: what was sent by then is answered, and nothing behind is
+//! sent. With `-o jsonl` each line that was sent or refused has one line in the output, in the order of the input.
 
 mod answers;
 mod input;
 mod summary;
 
 use crate::{
-    config::{ByteSize, Span},
+    config::{self, ByteSize, Span},
     connection::ClientArgs,
     failure::{Failure, Outcome},
+    names,
     progress::RecordProgress,
     stdout::StdoutWriter,
 };
-use answers::{Answers, Report, Sent};
+use answers::{Answers, Refusal, Report, Sent};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use input::{Chunk, LineFormat, Numbered};
+use input::{BadLine, Chunk, LineFormat, Numbered};
 use millpond::{Client, Producer};
 use millpond_protocol::compression::Codec;
 use std::{
     fs::File,
     io::{self, IsTerminal, Read},
+    ops::RangeInclusive,
     path::PathBuf,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use summary::Summary;
 use tokio::{
@@ -44,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ProduceArgs {
     /// The topic
+    #[arg(value_parser = names::parse)]
     topic: String,
     /// Read this file instead of stdin
     #[arg(long, short = 'f', value_name = "PATH")]
@@ -64,13 +70,13 @@ pub(crate) struct ProduceArgs {
     #[arg(long, short = 'c', value_name = "CODEC")]
     compression: Option<Codec>,
     /// Wait this long for more records before a batch is sent, such as 5ms
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = parse_linger)]
     linger: Option<Span>,
     /// Send a batch when it has grown to this size, such as 256KiB
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_batch_bytes)]
     batch_bytes: Option<ByteSize>,
     /// Give a record up that is not acknowledged in this time, sending again included, such as 2m
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = parse_delivery_timeout)]
     delivery_timeout: Option<Span>,
     /// Send nothing twice, even if an answer is lost with the connection
     #[arg(long)]
@@ -180,6 +186,7 @@ async fn stream(
     }
 }
 
+/// Takes records from the input until it ends, or until one is refused or a line is not a record.
 async fn enqueue_all(
     partition: Option<u32>,
     producer: &Producer,
@@ -188,14 +195,21 @@ async fn enqueue_all(
     sent_out: &Sender<Vec<Sent>>,
 ) -> Outcome {
     while let Some(chunk) = chunks.recv().await {
-        let chunk = chunk?;
-        partial.reserve(chunk.records.len());
-        for Numbered { line, mut record } in chunk.records {
+        let Chunk { records, not_a_record, input_bytes } = chunk?;
+        partial.reserve(records.len() + 1);
+        for Numbered { line, mut record } in records {
             record.partition = record.partition.or(partition);
             let bytes = record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len);
-            let delivery = producer.enqueue(record).await;
-            let delivery = delivery.map_err(|error| Failure::from(error).within(format!("line {line} could not be stored")))?;
-            partial.push(Sent { line, bytes, input_bytes: chunk.input_bytes, delivery });
+            let delivery = producer.enqueue(record).await.map_err(|error| Refusal::of_record(line, error));
+            let is_refused = delivery.is_err();
+            partial.push(Sent { line, bytes, input_bytes, delivery });
+            if is_refused {
+                return Ok(());
+            }
+        }
+        if let Some(BadLine { line, failure }) = not_a_record {
+            partial.push(Sent { line, bytes: 0, input_bytes, delivery: Err(Refusal::not_a_record(failure)) });
+            return Ok(());
         }
         if sent_out.send(std::mem::take(partial)).await.is_err() {
             break;
@@ -221,11 +235,11 @@ impl ProduceArgs {
     /// The input, and its size where it has one.
     fn open_input(&self) -> Outcome<(Box<dyn Read + Send>, Option<u64>)> {
         let Some(path) = &self.file else { return Ok((Box::new(io::stdin()), None)) };
-        let unreadable = |error: io::Error| Failure::new(format!("can't read {}", path.display())).because(&error);
+        let unreadable = |error: io::Error| Failure::usage(format!("can't read {}", path.display())).because(&error);
         let file = File::open(path).map_err(unreadable)?;
         let status = file.metadata().map_err(unreadable)?;
         if status.is_dir() {
-            return Err(Failure::new(format!("{} is a folder", path.display())));
+            return Err(Failure::usage(format!("{} is a folder", path.display())));
         }
         Ok((Box::new(file), Some(status.len()).filter(|_| status.is_file())))
     }
@@ -248,6 +262,24 @@ impl ProduceArgs {
     }
 }
 
+fn parse_linger(text: &str) -> Result<Span, String> {
+    text.parse::<Span>().map_err(|error| error.to_string())?.within(&LINGER)
+}
+
+fn parse_delivery_timeout(text: &str) -> Result<Span, String> {
+    text.parse::<Span>().map_err(|error| error.to_string())?.within(&DELIVERY_TIMEOUT)
+}
+
+fn parse_batch_bytes(text: &str) -> Result<ByteSize, String> {
+    text.parse::<ByteSize>().map_err(|error| error.to_string())?.within(&config::BATCH_BYTES)
+}
+
+/// A record that waits for longer is not waiting for company.
+const LINGER: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
+
+/// From less than a round trip to a day without a network.
+const DELIVERY_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
+
 /// Chunks that were read and wait for the producer.
 const CHUNKS_WAITING_MAX: usize = 8;
 
@@ -260,10 +292,13 @@ needed. Strings are stored as UTF-8, any other JSON as its text without blanks; 
 bytes. A timestamp is in milliseconds since 1970, or a text such as \"2026-01-01T00:00:00Z\". The output of `consume -o jsonl` \
 can be fed in as it is.
 
-With `-o jsonl` each record gets a line {\"partition\":0,\"offset\":7} once it is acknowledged. A record that a transform left \
-out has null for both and \"dropped\":true. Where the broker can't tell which records of a batch were left out, \
-\"maybe_dropped\":true stands beside the place; where a transform made more of them, \"expanded\":true. One that was not \
-stored has null for both and \"error\".
+With `-o jsonl` each record gets a line {\"partition\":0,\"offset\":7} once it is acknowledged, in the order of the input. A record \
+that a transform left out has null for both and \"dropped\":true. Where the broker can't tell which records of a batch were left \
+out, \"maybe_dropped\":true stands beside the place; where a transform made more of them, \"expanded\":true. One that was not \
+stored has null for both, \"error\" with a code (not_a_record for a line that is none), \"line\" (from 1) and \"message\".
+
+At the first line that is not a record, or that could not be stored, it stops reading and ends with exit code 1. Lines that were \
+sent by then are stored all the same and have their answers; what is behind them in the input is not stored, and has none.
 
 Examples:
   seq 1 100000 | millpond produce readings

@@ -51,6 +51,9 @@ impl Summary {
 
     /// For a person.
     pub(super) fn words(&self) -> String {
+        if self.records == 0 {
+            return "stored no records: there were none in the input".to_owned();
+        }
         let stored = self.records.saturating_sub(self.dropped);
         let mut words = format!(
             "stored {} ({}) in {:.2} s: {} records/s, acknowledged in p50 {} p99 {}",
@@ -109,10 +112,12 @@ mod tests {
     fn a_person_reads_one_line() {
         assert_eq!(
             summary().words(),
-            "stored 100,000 records (488.9 kB) in 0.21 s: 476,190 records/s, acknowledged in p50 3.1 ms p99 18 ms"
+            "stored 100,000 records (477.4 KiB) in 0.21 s: 476,190 records/s, acknowledged in p50 3.1 ms p99 18 ms"
         );
         let less = Summary { records: 3, dropped: 2, retries: 1, ..summary() };
         assert!(less.words().starts_with("stored 1 record ("), "{}", less.words());
+        let nothing = Summary { records: 0, bytes: 0, ..summary() };
+        assert_eq!(nothing.words(), "stored no records: there were none in the input");
         assert!(less.words().ends_with("; 2 dropped by a transform; 1 batch sent again"), "{}", less.words());
     }
 

@@ -1,0 +1,38 @@
+//! `millpond bench`, as short as it can be.
+
+use crate::place::{Place, text};
+use serde_json::Value;
+use std::{fs, time::Instant};
+
+#[test]
+fn a_case_is_measured_beside_its_limit() {
+    let place = Place::new();
+    let arguments = ["bench", "--quick", "--seconds", "0.1", "--only", "consume_1k", "ack_latency_os", "--data-dir", "here", "-o", "jsonl"];
+    let output = place.run(&arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    assert_eq!(shown.lines().count(), 1, "{shown}");
+    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    for limit in ["quinn_mb_s", "seq_write_mb_s", "fdatasync_p50_us", "fdatasync_p99_us", "quinn_ping_p50_us", "quinn_ping_p99_us"] {
+        assert!(shown["limits"][limit].as_f64() > Some(0.0), "{limit} in {shown}");
+    }
+    let [consumed, acknowledged] = &shown["results"].as_array().expect("results")[..] else { panic!("{shown}") };
+    assert_eq!((&consumed["name"], &acknowledged["name"]), (&Value::from("consume_1k"), &Value::from("ack_latency_os")));
+    assert!(consumed["mb_s"].as_f64() > Some(0.0) && consumed["ratio"].as_f64() > Some(0.0), "{consumed}");
+    assert!(acknowledged["p50_us"].as_f64() > Some(0.0) && acknowledged["ratio"].as_f64() > Some(0.0), "{acknowledged}");
+    assert_eq!(fs::read_dir(place.path("here")).expect("the folder").count(), 0, "nothing stays behind");
+}
+
+#[test]
+fn a_transform_that_is_not_there_is_told_before_anything_is_measured() {
+    let place = Place::new();
+    let begun = Instant::now();
+    let output = place.run(&["bench", "--plugin", "none.wasm", "--data-dir", "here"]);
+    assert_eq!(output.status.code(), Some(2));
+    let words = text(&output.stderr);
+    assert!(
+        words.contains("could not read the module none.wasm") && words.contains("hint: ") && words.contains("--plugin FILE"),
+        "{words}"
+    );
+    assert!(!place.path("here").exists() && begun.elapsed().as_secs() < 10);
+}
