@@ -130,6 +130,7 @@ impl PluginError {
 
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
+        // Every variant has one; that it may be none is for the errors around this one.
         let hint = match self {
             PluginError::NotWasm { .. } => {
                 "upload the .wasm file that the guest's build makes: a component, or a core module for wasm32-unknown-unknown \
@@ -147,12 +148,21 @@ impl PluginError {
             PluginError::OutputTooLarge { .. } => "send smaller batches, or return less for each record",
             PluginError::OutputInvalid { .. } => "build the guest with the SDK for its language, it keeps to the contract",
             PluginError::Busy { .. } => "try again in a moment, or attach fewer modules",
-            PluginError::Compile { .. }
-            | PluginError::Settings { .. }
-            | PluginError::Init(_)
-            | PluginError::Guest { .. }
-            | PluginError::TableFull { .. }
-            | PluginError::Engine { .. } => return None,
+            PluginError::Compile { .. } => {
+                "build it anew for wasm32-unknown-unknown, without threads, 64-bit memory and relaxed SIMD; if this is how it was built, \
+                 the file may have been damaged on its way"
+            }
+            PluginError::Settings { .. } => "stay within the limit, and try again",
+            PluginError::Init(_) => {
+                "give the module the settings that it asks for, each with `--param NAME=VALUE`; its documentation lists them"
+            }
+            PluginError::Guest { .. } => {
+                "the module refused this record by its own rules: correct the record, or attach the module with other settings"
+            }
+            PluginError::TableFull { .. } => "build the guest so that its table of functions does not grow while it runs",
+            PluginError::Engine { .. } => {
+                "a host for modules needs address space, of which it reserves much, and a thread: look at `ulimit -v` and `ulimit -u`"
+            }
         };
         Some(hint.to_owned())
     }
@@ -180,3 +190,34 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// The longest backtrace that goes into an error.
 pub(crate) const BACKTRACE_BYTES_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::PluginError;
+    use std::time::Duration;
+
+    #[test]
+    fn every_error_says_what_can_be_done() {
+        let text = String::new;
+        for error in [
+            PluginError::NotWasm { found: text() },
+            PluginError::TooLarge { size_bytes: 2, limit_bytes: 1 },
+            PluginError::WrongWorld { found: text() },
+            PluginError::ImportDenied { name: text() },
+            PluginError::Compile { reason: text() },
+            PluginError::Settings { reason: text() },
+            PluginError::Init(text()),
+            PluginError::Guest { message: text(), record_index: None },
+            PluginError::Trapped { reason: text(), backtrace: text() },
+            PluginError::TimedOut { limit: Duration::ZERO },
+            PluginError::OutOfMemory { limit_bytes: 0 },
+            PluginError::TableFull { limit_elements: 0 },
+            PluginError::OutputTooLarge { limit_bytes: 0 },
+            PluginError::OutputInvalid { reason: text() },
+            PluginError::Busy { limit: 0 },
+            PluginError::Engine { reason: text() },
+        ] {
+            assert!(error.hint().is_some_and(|hint| hint.len() > 20), "{error:?}");
+        }
+    }
+}

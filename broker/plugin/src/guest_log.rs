@@ -1,6 +1,10 @@
 //! What guests write to the broker's log: lines under the target `millpond::guest`, with the module's name and the topic.
+//!
+//! There are two bounds: on the bytes of one call, which the attachment sets, and on those of one module over time, whatever the number
+//! of its calls, instances and attachments.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use wasmtime::component::{Linker, WasmStr};
 use wasmtime::{AsContext, StoreContextMut};
@@ -9,11 +13,14 @@ use crate::BatchInfo;
 use crate::contract::{LOG, Level};
 use crate::instance::State;
 use crate::limits::LOG_LINE_BYTES_MAX;
+use crate::log_budget::{BYTES_PER_SECOND, LogBudget, Verdict};
 
 /// The log of one instance.
 #[derive(Debug)]
 pub(crate) struct GuestLog {
     module: Arc<str>,
+    /// Shared by all instances of the module.
+    budget: Arc<LogBudget>,
     /// Of the call that is in progress; empty during the start. Reused from call to call.
     topic: String,
     partition: Option<u32>,
@@ -24,9 +31,10 @@ pub(crate) struct GuestLog {
 }
 
 impl GuestLog {
-    pub(crate) fn new(module: Arc<str>, bytes_per_call: usize) -> GuestLog {
+    pub(crate) fn new(module: Arc<str>, budget: Arc<LogBudget>, bytes_per_call: usize) -> GuestLog {
         GuestLog {
             module,
+            budget,
             topic: String::new(),
             partition: None,
             bytes_per_call,
@@ -46,10 +54,12 @@ impl GuestLog {
 
     /// Says once how much was left out of the log.
     pub(crate) fn end_call(&mut self) {
-        if self.lines_left_out > 0 {
-            let text = format!("{} more lines in this call, over its {} bytes", self.lines_left_out, self.bytes_per_call);
-            self.lines_left_out = 0;
-            self.emit(Level::Warn, &text);
+        let left_out = std::mem::take(&mut self.lines_left_out);
+        if left_out > 0 {
+            let text = format!("{left_out} more lines in this call, over its {} bytes", self.bytes_per_call);
+            if !self.write_within_budget(Level::Warn, &text) {
+                self.budget.leave_out(left_out);
+            }
         }
     }
 
@@ -63,13 +73,27 @@ impl GuestLog {
         if matches!(level, Level::Error) {
             self.last_error.clone_from(&line);
         }
+        if !is_wanted(level) {
+            return; // it costs nothing, for nobody sees it
+        }
         match self.bytes_left.checked_sub(line.len()) {
             Some(bytes_left) => {
                 self.bytes_left = bytes_left;
-                self.emit(level, &line);
+                self.write_within_budget(level, &line);
             }
             None => self.lines_left_out += 1,
         }
+    }
+
+    /// Writes the line if the module may write now, and before it how many others were left out. Says whether it did.
+    fn write_within_budget(&self, level: Level, line: &str) -> bool {
+        let Verdict::Write { left_out_before } = self.budget.take(Instant::now(), line.len()) else { return false };
+        if left_out_before > 0 {
+            let text = format!("{left_out_before} lines of this module were left out, over its {BYTES_PER_SECOND} bytes a second");
+            self.emit(Level::Warn, &text);
+        }
+        self.emit(level, line);
+        true
     }
 
     fn emit(&self, level: Level, line: &str) {
@@ -80,6 +104,16 @@ impl GuestLog {
             Level::Warn => tracing::warn!(target: TARGET, %module, topic, partition, "{line}"),
             Level::Error => tracing::error!(target: TARGET, %module, topic, partition, "{line}"),
         }
+    }
+}
+
+/// Whether the broker's log has lines of this level.
+fn is_wanted(level: Level) -> bool {
+    match level {
+        Level::Debug => tracing::enabled!(target: TARGET, tracing::Level::DEBUG),
+        Level::Info => tracing::enabled!(target: TARGET, tracing::Level::INFO),
+        Level::Warn => tracing::enabled!(target: TARGET, tracing::Level::WARN),
+        Level::Error => tracing::enabled!(target: TARGET, tracing::Level::ERROR),
     }
 }
 

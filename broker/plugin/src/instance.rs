@@ -42,7 +42,7 @@ impl<F> Guest<F> {
         params: &[(String, String)],
         find: Find<F>,
     ) -> Result<Guest<F>, PluginError> {
-        let log = GuestLog::new(module.name_shared(), limits.log_bytes_per_call);
+        let log = GuestLog::new(module.name_shared(), module.log_budget(), limits.log_bytes_per_call);
         let state = State { limiter: Limiter::new(limits.memory_bytes), log, deadline: Duration::ZERO };
         let mut store = Store::new(&runtime.engine, state);
         store.limiter(|state| &mut state.limiter);

@@ -14,7 +14,7 @@
 //!                 |
 //!  batch  ---> pool.rs        takes an idle instance or starts one, calls it, keeps it or throws it away
 //!                 |
-//!              instance.rs    store, memory, deadline (ticker.rs), log (guest_log.rs), limits (limits.rs)
+//!              instance.rs    store, memory, deadline (ticker.rs), log (guest_log.rs, log_budget.rs), limits (limits.rs)
 //! ```
 //!
 //! # What it promises
@@ -41,6 +41,7 @@ mod guest_log;
 mod host;
 mod instance;
 mod limits;
+mod log_budget;
 mod partitioner;
 mod pool;
 mod runtime;

@@ -22,17 +22,14 @@ impl Partition for ByDevice {
     }
 
     fn partition(&mut self, record: &Record<'_>, partition_count: u32) -> u32 {
-        let mut place = None;
-        let object = json::find(record.value().unwrap_or_default(), &[&self.field], |_, field| {
-            place = Some(match field.string() {
+        let object = json::object(record.value().unwrap_or_default());
+        match (object.ok().and_then(|object| object.get(&self.field)), record.key()) {
+            (Some(device), _) => match device.string() {
                 Some(name) => partition_of(name.as_bytes(), partition_count),
-                None => partition_of(field.text().as_bytes(), partition_count),
-            });
-        });
-        match (object, place, record.key()) {
-            (Ok(()), Some(partition), _) => partition,
-            (_, _, Some(key)) => partition_of(key, partition_count),
-            (_, _, None) => 0,
+                None => partition_of(device.text().as_bytes(), partition_count),
+            },
+            (None, Some(key)) => partition_of(key, partition_count),
+            (None, None) => 0,
         }
     }
 }

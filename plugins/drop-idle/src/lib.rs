@@ -9,54 +9,22 @@
 //! Only fields of the outermost object count. If one is there more than once, any of them drops the record, and all are masked. A record
 //! that is not a JSON object, or has no value, is kept as it is: it is not telemetry, and losing it would be worse.
 
-use std::ops::Range;
-
 use millpond_guest::{Output, Params, Record, Transform, json, transform};
 
-/// The transform.
-#[derive(Debug)]
-pub struct DropIdle {
-    field: String,
-    value: String,
-    mask: String,
-    /// Where there is something to mask in a record. Reused from record to record.
-    masked: Vec<Range<usize>>,
-    /// The record with its mask. Reused from record to record.
-    changed: Vec<u8>,
-}
+/// The transform, with its settings in the order above.
+pub struct DropIdle([String; 3]);
 
 impl Transform for DropIdle {
     fn new(params: &Params) -> Result<DropIdle, String> {
-        params.expect_only(&["field", "value", "mask"])?;
-        Ok(DropIdle {
-            field: params.get("field").unwrap_or("state").to_owned(),
-            value: params.get("value").unwrap_or("idle").to_owned(),
-            mask: params.get("mask").unwrap_or("host").to_owned(),
-            masked: Vec::new(),
-            changed: Vec::new(),
-        })
+        params.with_defaults([("field", "state"), ("value", "idle"), ("mask", "host")]).map(DropIdle)
     }
 
     fn transform(&mut self, record: &Record<'_>, out: &mut Output<'_>) -> Result<(), String> {
-        let Some(value) = record.value() else {
-            out.keep(record);
-            return Ok(());
-        };
-        self.masked.clear();
-        let mut drop = false;
-        let object = json::find(value, &[&self.field, &self.mask], |which, field| {
-            if which == FIELD {
-                drop |= field.is(&self.value);
-            }
-            // The same field may decide and be masked.
-            if !self.mask.is_empty() && (which == MASK || self.mask == self.field) {
-                self.masked.push(field.range());
-            }
-        });
-        if object.is_err() || (!drop && self.masked.is_empty()) {
-            out.keep(record);
-        } else if !drop {
-            out.emit(&record.with_value(replace(value, &self.masked, &mut self.changed)));
+        let DropIdle([field, value, mask]) = self;
+        match json::object(record.value().unwrap_or_default()) {
+            Ok(reading) if reading.all(field).any(|found| found.is(value)) => {} // neither kept nor emitted: dropped
+            Ok(mut reading) => out.keep_with(record, reading.mask(mask)),
+            Err(_) => out.keep(record),
         }
         Ok(())
     }
@@ -64,27 +32,19 @@ impl Transform for DropIdle {
 
 transform!(DropIdle);
 
-/// The value with something else in these places.
-fn replace<'a>(value: &[u8], places: &[Range<usize>], changed: &'a mut Vec<u8>) -> &'a [u8] {
-    changed.clear();
-    let mut end = 0;
-    for place in places {
-        changed.extend_from_slice(&value[end..place.start]);
-        changed.extend_from_slice(MASKED);
-        end = place.end;
-    }
-    changed.extend_from_slice(&value[end..]);
-    changed
-}
-
-const FIELD: usize = 0;
-const MASK: usize = 1;
-const MASKED: &[u8] = b"\"***\"";
-
 #[cfg(test)]
 mod tests {
     use super::DropIdle;
     use millpond_guest::testing::{Batch, Stored, transform};
+
+    #[test]
+    fn the_readme_of_the_plugins_shows_all_of_it() {
+        let shown = include_str!("../../README.md").split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
+        let code = include_str!("lib.rs").split("#[cfg(test)]").next().expect("code");
+        let code: Vec<&str> = code.lines().filter(|line| !line.is_empty() && !line.trim_start().starts_with("//")).collect();
+        assert_eq!(shown.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>(), code);
+        assert_eq!(code.len(), 17, "lines, and that is the point of the SDK");
+    }
 
     fn run(params: &[(&str, &str)], values: &[&str]) -> Vec<(i32, String)> {
         let stored = transform::<DropIdle>(params, &Batch::of_values(values)).expect("it runs");

@@ -37,6 +37,14 @@ impl<'a> Output<'a> {
         self.run.end = span.end;
     }
 
+    /// Stores the record with another value, or as it came if there is none.
+    pub fn keep_with(&mut self, record: &Record<'_>, value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.emit(&record.with_value(value)),
+            None => self.keep(record),
+        }
+    }
+
     /// Stores a changed record. Several may be made of one: then the broker numbers the records of the batch anew.
     pub fn emit(&mut self, change: &Change<'_>) {
         self.end_run();

@@ -39,6 +39,25 @@ impl Params {
         }
     }
 
+    /// The values of all settings that the module has, in the order of these names and their defaults. Refuses others, as
+    /// [`Params::expect_only`] does.
+    ///
+    /// ```
+    /// # use millpond_guest::Params;
+    /// let params = Params::new(vec![("mask".to_owned(), "site".to_owned())]);
+    /// let [field, mask] = params.with_defaults([("field", "state"), ("mask", "host")])?;
+    /// assert_eq!((field.as_str(), mask.as_str()), ("state", "site"));
+    /// # Ok::<(), String>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Says which name is unknown, and which there are.
+    pub fn with_defaults<const N: usize>(&self, settings: [(&str, &str); N]) -> Result<[String; N], String> {
+        self.expect_only(&settings.map(|(name, _)| name))?;
+        Ok(settings.map(|(name, default)| self.get(name).unwrap_or(default).to_owned()))
+    }
+
     /// Refuses settings that the module does not have, so that a misspelt name is not silently without effect.
     ///
     /// # Errors
@@ -83,5 +102,6 @@ mod tests {
         assert_eq!(params.expect_only(&["field", "value"]), Err("there is no setting `feild`; there are: field, value".to_owned()));
         assert_eq!(params.expect_only(&[]), Err("there is no setting `feild`: this module has none".to_owned()));
         assert_eq!(params.expect_only(&["feild"]), Ok(()));
+        assert_eq!(params.with_defaults([("field", "state")]), Err("there is no setting `feild`; there are: field".to_owned()));
     }
 }

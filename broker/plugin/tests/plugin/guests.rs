@@ -66,6 +66,27 @@ fn drop_idle_drops_and_masks() {
 }
 
 #[test]
+fn drop_idle_finds_its_fields_wherever_they_lie_among_the_blocks_that_are_looked_at() {
+    // The guest looks at 64 bytes in one go, with instructions that a native test of its SDK does not have.
+    let host = host();
+    let transform = Transform::new(&host, &load(&host, "drop-idle"), Limits::default(), &[]).expect("it starts");
+    for length in 0..150 {
+        let filler = "x".repeat(length);
+        for piece in ["", "\u{e4}", "\\\"", "\\u00e4", "\\\\"] {
+            let with =
+                |host: &str, state: &str| format!(r#"{{"a":"{filler}{piece}","host":{host},"n":[{{"host":"x"}}],"state":"{state}"}}"#);
+            let host = format!("\"{piece}{filler}\"");
+            let output = transform.run(&batch(2), &section(&[&with(&host, "busy"), &with(&host, "idle")])).expect("it runs");
+            assert_eq!(output, section(&[&with("\"***\"", "busy")]), "{length} {piece}");
+        }
+        for broken in [format!("{{\"state\":\"idle\",\"a\":\"{filler}\n\"}}"), format!("{{\"host\":\"{filler}\",\"state\":\"idle\"")] {
+            let kept = section(&[&broken]);
+            assert_eq!(transform.run(&batch(1), &kept), Ok(kept), "{broken}");
+        }
+    }
+}
+
+#[test]
 fn by_device_places_devices() {
     let host = host();
     let module = load(&host, "by-device");

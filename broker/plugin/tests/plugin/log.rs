@@ -21,24 +21,29 @@ impl Write for Lines {
     }
 }
 
-/// What is logged while a guest handles one batch.
-fn logged(guest: &Guest<'_>, limits: &Limits) -> (Vec<String>, Result<Vec<u8>, PluginError>) {
+/// What guests log meanwhile.
+fn recorded<R>(work: impl FnOnce() -> R) -> (Vec<String>, R) {
+    recorded_at(tracing::Level::DEBUG, work)
+}
+
+fn recorded_at<R>(level: tracing::Level, work: impl FnOnce() -> R) -> (Vec<String>, R) {
     let lines = Lines::default();
     let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .without_time()
-        .with_writer(move || writer.clone())
-        .finish();
-    let result = with_default(subscriber, || {
-        let host = host();
-        let module = host.load(&guest.transform())?.named("pump-filter");
-        Transform::new(&host, &module, limits.clone(), &[])?.run(&batch(1), b"record")
-    });
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(level).with_ansi(false).without_time().with_writer(move || writer.clone()).finish();
+    let result = with_default(subscriber, work);
     let bytes = std::mem::take(&mut *lines.0.lock().unwrap_or_else(PoisonError::into_inner));
     let text = String::from_utf8(bytes).expect("text");
     (text.lines().filter(|line| line.contains("millpond::guest")).map(str::to_owned).collect(), result)
+}
+
+/// What is logged while a guest handles one batch.
+fn logged(guest: &Guest<'_>, limits: &Limits) -> (Vec<String>, Result<Vec<u8>, PluginError>) {
+    recorded(|| {
+        let host = host();
+        let module = host.load(&guest.transform())?.named("pump-filter");
+        Transform::new(&host, &module, limits.clone(), &[])?.run(&batch(1), b"record")
+    })
 }
 
 const TEXT: &str = r#"(data (i32.const 2048) "too hot\nERROR forged")"#;
@@ -83,6 +88,61 @@ fn lines_fit_into_the_limit_and_the_rest_is_counted() {
     assert_eq!(lines.len(), 11, "ten lines, and one about the others");
     assert!(lines[10].contains("4990 more lines"), "{}", lines[10]);
     assert_eq!(result, Ok(b"record".to_vec()), "to write too much is not an error");
+}
+
+#[test]
+fn a_module_that_floods_with_many_calls_is_held_to_a_rate_by_all_its_attachments_together() {
+    let flood = flood(20, 100);
+    let guest = Guest { run: &flood, ..Guest::default() };
+    let (lines, ()) = recorded(|| {
+        let host = host();
+        let module = host.load(&guest.transform()).expect("it loads").named("pump-filter");
+        let attachments = [(); 2].map(|()| Transform::new(&host, &module, limits(), &[]).expect("it starts"));
+        for _ in 0..500 {
+            for transform in &attachments {
+                assert!(transform.run(&batch(1), b"record").is_ok(), "to write too much is not an error");
+            }
+        }
+    });
+    // 20,000 lines of 100 bytes; a burst is 64 KiB, what was gained meanwhile comes on top.
+    assert!((200..2000).contains(&lines.len()), "{} lines", lines.len());
+    assert!(lines[..200].iter().all(|line| line.contains("xxx")), "a burst is written");
+}
+
+#[test]
+fn what_was_left_out_over_time_is_said_in_the_next_line() {
+    let quiet = Guest { run: "(call $log (i32.const 1) (i32.const 2048) (i32.const 7)) (unreachable)", items: TEXT, ..Guest::default() };
+    let flood = flood(3000, 0);
+    let loud = Guest { run: &flood, ..Guest::default() };
+    let (lines, _) = logged(&loud, &limits());
+    assert!(lines.len() < 1000, "empty lines are bounded too: {}", lines.len());
+    assert!(logged(&quiet, &limits()).0.iter().all(|line| !line.contains("left out")), "each module has a budget of its own");
+    let (lines, ()) = recorded(|| {
+        let host = host();
+        let module = host.load(&loud.transform()).expect("it loads");
+        let transform = Transform::new(&host, &module, limits(), &[]).expect("it starts");
+        let begin = std::time::Instant::now();
+        // A tenth of a second brings enough for a few lines.
+        while begin.elapsed() < std::time::Duration::from_millis(300) {
+            transform.run(&batch(1), b"record").expect("it runs");
+        }
+    });
+    let notes: Vec<_> =
+        lines.iter().filter(|line| line.contains("lines of this module were left out, over its 8192 bytes a second")).collect();
+    assert!(!notes.is_empty() && notes.iter().all(|note| note.contains("WARN")), "{notes:?}");
+}
+
+#[test]
+fn lines_that_the_log_does_not_have_cost_nothing() {
+    let run = format!(
+        "(local $n i32) (loop $l (call $log (i32.const 0) (i32.const 2048) (i32.const 7))
+             (local.set $n (i32.add (local.get $n) (i32.const 1))) (br_if $l (i32.lt_u (local.get $n) (i32.const 5000))))
+         (call $log (i32.const 2) (i32.const 2048) (i32.const 7)) {KEEP}"
+    );
+    let guest = Guest { run: &run, items: TEXT, ..Guest::default() };
+    let (lines, _) = recorded_at(tracing::Level::INFO, || guest.start(&host(), &limits())?.run(&batch(1), b"record"));
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("WARN") && lines[0].contains("too hot"), "{lines:?}");
 }
 
 #[test]
