@@ -5,8 +5,9 @@ A broker on a temporary folder, a topic with three partitions, two modules besid
 devices and masks the host name, `by-device` places each device in one partition. Then this machine's own telemetry, live, and a bigger
 file; at the end all is read back and checked, and the numbers are shown.
 
-    MILLPOND   the binary (default: target/release/millpond)
-    INPUT      a file of JSON lines to replay in place of the one that is made from the live telemetry
+    MILLPOND      the binary (default: target/release/millpond)
+    INPUT         a file of JSON lines to replay in place of the one that is made from the live telemetry
+    LIVE_SECONDS  how long live telemetry is streamed (default: 8)
 """
 
 import json
@@ -30,12 +31,16 @@ PLUGINS = ROOT / "plugins" / "dist"
 TOPIC = "telemetry"
 PARTITIONS = 3
 LIVE_SECONDS = 8
+LIVE_SECONDS_MAX = 600
 
 START_TIMEOUT_S = 30
 COMMAND_TIMEOUT_S = 120
 
 # Of a file of the user's, no more than this is read back: the demo should not take longer than the file is worth.
 READ_BACK_RECORDS_MAX = 500_000
+
+# Fewer say more about the start of a command than about the broker.
+THROUGHPUT_RECORDS_MIN = 1_000
 
 
 class DemoFailed(Exception):
@@ -45,9 +50,10 @@ class DemoFailed(Exception):
 class Demo:
     """One run: the broker, its folder, and every process to end."""
 
-    def __init__(self, binary, source, words):
+    def __init__(self, binary, source, seconds, words):
         self.binary = binary
         self.source = source
+        self.seconds = seconds
         self.words = words
         self.data = Path(tempfile.mkdtemp(prefix="millpond-demo-"))
         # Outside the broker's folder, so that only the log is left for the reader.
@@ -100,7 +106,7 @@ class Demo:
         arguments = ["produce", TOPIC, "-i", "jsonl", "--stats-json", str(stats)]
         producer = self.start(arguments, stdin=subprocess.PIPE)
         captured = []
-        for records in telemetry.stream(LIVE_SECONDS):
+        for records in telemetry.stream(self.seconds):
             captured += records
             text = "".join(line(record) + "\n" for record in records)
             try:
@@ -108,13 +114,13 @@ class Demo:
                 producer.stdin.flush()
             except BrokenPipeError:
                 break
-            left = LIVE_SECONDS - len(captured) / len(records) / RATE_HZ
+            left = self.seconds - len(captured) / len(records) / RATE_HZ
             self.words.step(f"streaming this machine's telemetry at {RATE_HZ} Hz: {thousands(len(captured))} readings, {left:.0f} s left")
         self.finish(producer, "produce")
         for record in captured:
             self.seen.see(record["value"])
         devices = len({record["key"] for record in captured})
-        self.words.done(f"streamed {thousands(len(captured))} live readings of {devices} devices in {LIVE_SECONDS} s")
+        self.words.done(f"streamed {thousands(len(captured))} live readings of {devices} devices in {self.seconds} s")
         return captured, read_json(stats)
 
     def play_file(self, captured):
@@ -123,6 +129,8 @@ class Demo:
             self.words.step(f"reading {self.source}")
             replay.convert(self.source, path, self.seen)
             name = str(self.source)
+            if self.seen.plain:
+                name += f" ({thousands(self.seen.plain)} lines are not JSON, and are stored as they are)"
         else:
             self.words.step("making a bigger file of what was captured")
             replay.generate(captured, path, self.seen)
@@ -171,8 +179,11 @@ class Demo:
         ]
         size = sum(partition["size_bytes"] for partition in topic["partitions"])
         rows.append(("bytes on disk", human_bytes(size), "segments and indexes"))
-        speed = f"{played['mb_s']:.1f} MB/s; the replay, until all was acknowledged"
-        rows.append(("throughput", f"{thousands(round(played['records_s']))} records/s", speed))
+        if played["records"] >= THROUGHPUT_RECORDS_MIN:
+            speed = f"{played['mb_s']:.1f} MB/s; the replay, until all was acknowledged"
+            rows.append(("throughput", f"{thousands(round(played['records_s']))} records/s", speed))
+        else:
+            rows.append(("throughput", "-", f"takes {thousands(THROUGHPUT_RECORDS_MIN)} records to tell, and the file has fewer"))
         for name, stats in (("live", live), ("replay", played)):
             micros = f"{human_micros(stats['ack_p50_us'])} / {human_micros(stats['ack_p99_us'])}"
             rows.append((f"acknowledged, {name}", micros, "p50 / p99, each after fdatasync"))
@@ -281,9 +292,21 @@ def find_source():
     named = os.environ.get("INPUT")
     if not named:
         return None
-    if not os.access(named, os.R_OK) or os.path.isdir(named):
-        raise DemoFailed(f"INPUT={named} can't be read")
-    return Path(named)
+    hint = "hint: INPUT names a file with a JSON object on each line; without INPUT the demo makes one"
+    try:
+        with open(named, "rb") as file:
+            if any(text.strip() for text in file):
+                return Path(named)
+    except OSError as error:
+        raise DemoFailed(f"INPUT={named} can't be read: {error.strerror}\n{hint}") from error
+    raise DemoFailed(f"INPUT={named} has no records: it is empty, or all its lines are\n{hint}")
+
+
+def find_seconds():
+    named = os.environ.get("LIVE_SECONDS") or str(LIVE_SECONDS)
+    if not named.isdecimal() or not 1 <= int(named) <= LIVE_SECONDS_MAX:
+        raise DemoFailed(f"LIVE_SECONDS={named} is not a number of seconds\nhint: take one from 1 to {LIVE_SECONDS_MAX}")
+    return int(named)
 
 
 def interrupt(*_):
@@ -297,7 +320,7 @@ def main():
     demo = None
     done = False
     try:
-        demo = Demo(find_binary(), find_source(), words)
+        demo = Demo(find_binary(), find_source(), find_seconds(), words)
         demo.run()
         done = True
         words.say(f"The demo took {time.monotonic() - started:.0f} s.")

@@ -27,6 +27,8 @@ class Input:
     def __init__(self):
         self.records = 0
         self.idle = 0
+        # Lines of a file that are not JSON.
+        self.plain = 0
         self.hosts = set()
 
     def see(self, value):
@@ -77,6 +79,7 @@ def as_record(text, seen):
             return text
         return line({field: held for field, held in parsed.items() if field not in PLACE_FIELDS})
     seen.see(parsed)
+    seen.plain += parsed is None and text.strip() != "null"
     record = {"value": text}
     if isinstance(parsed, dict) and isinstance(parsed.get("device"), str):
         record["key"] = parsed["device"]

@@ -66,13 +66,13 @@ def thousands(number):
 
 
 def human_bytes(count):
-    """Decimal units, one digit behind the point."""
+    """Binary units, one digit behind the point, as the broker's own tables have them."""
     value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+        value /= 1024
+    return f"{value:.1f} TiB"
 
 
 def human_micros(micros):

@@ -1,13 +1,18 @@
 //! What a person gets for each mistake: a clear error with its cause and a hint, and a broker that goes on.
 
 use millpond_tests::{Broker, Site, millpond, plugin, text};
-use std::{net::UdpSocket, process::Output};
+use std::{fs::Permissions, net::UdpSocket, os::unix::fs::PermissionsExt, path::PathBuf, process::Output};
 
 /// The command failed with 1, and its stderr holds every one of these.
 #[track_caller]
 fn refused(output: &Output, expected: &[&str]) {
+    ended_with(1, output, expected);
+}
+
+#[track_caller]
+fn ended_with(code: i32, output: &Output, expected: &[&str]) {
     let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "exit code; stderr: {stderr}");
+    assert_eq!(output.status.code(), Some(code), "exit code; stderr: {stderr}");
     for part in expected {
         assert!(stderr.contains(part), "stderr lacks `{part}`:\n{stderr}");
     }
@@ -41,8 +46,9 @@ fn an_unknown_topic_is_named_with_the_nearest_one() {
 fn a_partition_out_of_range_is_told_with_the_range() {
     let site = Site::new();
     let broker = broker_with_topic(&site);
-    refused(&broker.run_with_input(&["produce", "readings", "--partition", "7"], b"x\n"), &["partition 7", "hint:"]);
-    refused(&broker.run(&["consume", "readings", "--partition", "7", "--until-end"]), &["partition 7", "hint:"]);
+    let range = ["partition 7", "has 1, from 0 to 0", "hint:"];
+    refused(&broker.run_with_input(&["produce", "readings", "--partition", "7"], b"x\n"), &range);
+    refused(&broker.run(&["consume", "readings", "--partition", "7", "--until-end"]), &range);
     goes_on(&broker, "readings");
 }
 
@@ -62,7 +68,7 @@ fn a_record_over_the_limit_is_told_the_limit() {
     broker.ok(&["topic", "create", "readings", "--partitions", "1", "--max-batch-bytes", "16KiB"]);
     let mut large = vec![b'x'; 20_000];
     large.push(b'\n');
-    refused(&broker.run_with_input(&["produce", "readings"], &large), &["16", "line 1"]);
+    refused(&broker.run_with_input(&["produce", "readings"], &large), &["16", "line 1", "hint:"]);
     goes_on(&broker, "readings");
 }
 
@@ -112,7 +118,8 @@ fn a_file_that_is_no_module_is_refused() {
     std::fs::write(&file, "# not a module\n").expect("the folder is writable");
     let path = file.to_str().expect("a temporary path is UTF-8");
     refused(&broker.run(&["transform", "deploy", path, "--name", "nothing"]), &["WebAssembly", "hint:"]);
-    refused(&broker.run(&["transform", "deploy", "no/such/file.wasm", "--name", "nothing"]), &["no/such/file.wasm"]);
+    // No broker is needed to see that.
+    ended_with(2, &broker.run(&["transform", "deploy", "no/such/file.wasm", "--name", "nothing"]), &["no/such/file.wasm"]);
     goes_on(&broker, "readings");
 }
 
@@ -135,16 +142,42 @@ fn a_hostile_module_costs_its_own_topic_and_nothing_else() {
     for (mode, expected) in [
         ("loop", "ran longer than 100ms"),
         ("recurse", "call stack"),
-        ("grow", "memory"),
-        ("trap", "unreachable"),
+        ("grow", "needs more memory than its 16777216 bytes"),
+        ("trap", "told to panic"),
         ("garbage", "can't be stored"),
+        ("huge-output", "returned more than 8388608 bytes"),
+        ("fail", "told to fail"),
     ] {
         broker.ok(&["transform", "attach", "victim", "hostile", "--on", "produce", "--param", &format!("mode={mode}")]);
-        refused(&broker.run_with_input(&["produce", "victim"], b"poison\n"), &[expected, "line 1"]);
+        refused(&broker.run_with_input(&["produce", "victim"], b"poison\n"), &[expected, "line 1", "hint:"]);
         broker.ok(&["transform", "detach", "victim", "hostile", "--on", "produce"]);
         goes_on(&broker, "readings");
     }
     goes_on(&broker, "victim");
+    refused(
+        &broker.run(&["transform", "attach", "victim", "hostile", "--on", "produce", "--param", "mode=refuse"]),
+        &["told to refuse", "hint:"],
+    );
+    goes_on(&broker, "victim");
+}
+
+#[test]
+fn a_module_that_floods_the_log_is_cut_short_and_its_records_are_stored() {
+    const CALLS: usize = 20;
+    // A burst of 64 KiB in lines that count for 128 bytes and more, and what a second brings, for as long as the test may take.
+    const LINES_MAX: usize = 512 + 64 * 60;
+    let site = Site::new();
+    let broker = broker_with_topic(&site);
+    deploy(&broker, "hostile");
+    broker.ok(&["transform", "attach", "readings", "hostile", "--on", "produce", "--param", "mode=flood"]);
+    for _ in 0..CALLS {
+        goes_on(&broker, "readings");
+    }
+    let log = broker.log();
+    let lines = log.lines().filter(|line| line.contains("of a flood")).count();
+    assert!((100..LINES_MAX).contains(&lines), "{lines} lines of {}", CALLS * 10_000);
+    assert!(log.contains("more lines in this call, over its 8192 bytes"), "{log}");
+    assert!(log.contains("lines of this module were left out, over its 8192 bytes a second"), "{log}");
 }
 
 #[test]
@@ -166,7 +199,24 @@ fn a_data_folder_that_is_locked_ends_the_start() {
 }
 
 #[test]
-fn a_data_folder_that_can_not_be_written_ends_the_start() {
+fn a_data_folder_that_may_not_be_written_ends_the_start() {
+    let site = Site::new();
+    let locked = site.folder().join("locked");
+    std::fs::create_dir(&locked).expect("the folder is writable");
+    std::fs::set_permissions(&locked, Permissions::from_mode(0o555)).expect("the folder is ours");
+    // Permissions don't hold root back, but nobody can make a folder among those of the kernel.
+    let is_root = std::fs::write(locked.join("probe"), "").is_ok();
+    let inside = if is_root { PathBuf::from("/sys/millpond-data") } else { locked.join("data") };
+    let path = inside.to_str().expect("a temporary path is UTF-8");
+    let output = site.start_and_fail(&["--data-dir", path]);
+    refused(&output, &[path, "hint:"]);
+    let words = text(&output.stderr);
+    let causes = ["Permission denied", "Operation not permitted", "Read-only file system"];
+    assert!(causes.iter().any(|cause| words.contains(cause)), "{words}");
+}
+
+#[test]
+fn a_data_folder_inside_a_file_ends_the_start() {
     let site = Site::new();
     std::fs::write(site.folder().join("file"), "").expect("the folder is writable");
     let inside_a_file = site.folder().join("file/data");
