@@ -27,7 +27,7 @@ fn described(place: &Place, broker: &Broker) -> Value {
 #[test]
 fn a_transform_that_drops_records_is_seen_by_producer_consumer_and_topic() {
     let (place, broker) = prepared();
-    let attached = broker.ok(&place, &["transform", "attach", "t", "drop-half", "--on", "produce", "--param", "mode=odd"], b"");
+    let attached = broker.ok(&place, &["transform", "attach", "t", "drop-half", "--on", "produce", "--param", "mode=even"], b"");
     assert_eq!(attached, "attached drop-half to t, on produce\n");
     let produced = broker.run(&place, &["produce", "t", "-o", "jsonl", "--stats-json", "stats.json"], b"1\n2\n3\n4\n");
     assert_eq!(text(&produced.stdout).lines().count(), 4, "a line for each record");

@@ -9,7 +9,8 @@ use wit_parser::Resolve;
 /// | letter | result |
 /// |---|---|
 /// | `i` | the records as they are |
-/// | `o` | without the second, the fourth and so on |
+/// | `o` | without the second, the fourth and so on, counted in each batch |
+/// | `e` | without those whose value ends in an even byte, as the digits 0, 2, 4, 6, 8 are |
 /// | `c` | the last byte of each value in the other case |
 /// | `x` | everything twice |
 /// | `a` | nothing |
@@ -114,7 +115,10 @@ const TRANSFORM: &str = r#"
       (if (call $is (i32.const 99)) (then
         (i32.store8 (i32.sub (local.get $at) (i32.const 2))
           (i32.xor (i32.load8_u (i32.sub (local.get $at) (i32.const 2))) (i32.const 32)))))
-      (if (i32.eqz (i32.and (call $is (i32.const 111)) (local.get $index))) (then
+      (if (i32.eqz (i32.or
+          (i32.and (call $is (i32.const 111)) (local.get $index))
+          (i32.and (call $is (i32.const 101)) (i32.eqz (i32.and (i32.load8_u (i32.sub (local.get $at) (i32.const 2))) (i32.const 1))))))
+        (then
         (local.set $size (i32.sub (local.get $at) (local.get $start)))
         (memory.copy (local.get $write) (local.get $start) (local.get $size))
         (local.set $write (i32.add (local.get $write) (local.get $size)))))
