@@ -9,7 +9,12 @@ use crate::{
     trust::Trust,
     url::BrokerUrl,
 };
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use parking_lot::Mutex;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 /// How long one attempt to connect may take, by default.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,7 +28,8 @@ pub const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long a request may take, reconnecting and trying again included, by default.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A connection to a broker. Cheap to clone: all clones, and all producers and consumers made from them, share one QUIC connection.
+/// A connection to a broker. Cheap to clone: all clones, and all producers and consumers made from them, share one QUIC connection. Only a
+/// consumer of very many partitions makes further ones.
 ///
 /// The connection is made again by itself when it is lost. It ends with the last clone, producer and consumer, or with
 /// [`Client::close`].
@@ -37,6 +43,29 @@ pub struct Client {
 pub(crate) struct Core {
     pub(crate) link: Link,
     pub(crate) request_timeout: Duration,
+    /// Those that were made with [`Core::beside`] and are still in use.
+    others: Mutex<Vec<Weak<Core>>>,
+}
+
+impl Core {
+    pub(crate) fn new(link: Link, request_timeout: Duration) -> Core {
+        Core { link, request_timeout, others: Mutex::default() }
+    }
+
+    /// One more connection to the same broker, made when it is first used. It ends with its last user, and when this one is closed.
+    pub(crate) fn beside(&self) -> Result<Arc<Core>, Error> {
+        let other = Arc::new(Core::new(self.link.another()?, self.request_timeout));
+        let mut others = self.others.lock();
+        others.retain(|other| other.strong_count() > 0);
+        others.push(Arc::downgrade(&other));
+        Ok(other)
+    }
+
+    async fn close(&self) {
+        let others: Vec<Arc<Core>> = self.others.lock().iter().filter_map(Weak::upgrade).collect();
+        let links = std::iter::once(&self.link).chain(others.iter().map(|other| &other.link));
+        futures_util::future::join_all(links.map(Link::close)).await;
+    }
 }
 
 impl Client {
@@ -85,7 +114,7 @@ impl Client {
     /// Closes the connection, for all clones of this client and all that was made from them: what they wait for fails with
     /// [`Error::Closed`]. Close producers before, so that their records are stored.
     pub async fn close(&self) {
-        self.core.link.close().await;
+        self.core.close().await;
     }
 }
 
@@ -166,7 +195,7 @@ impl ClientBuilder {
         if let Some(trust) = self.trust {
             url.trust = trust?;
         }
-        let core = Arc::new(Core { link: Link::new(url, self.timing)?, request_timeout: self.request_timeout });
+        let core = Arc::new(Core::new(Link::new(url, self.timing)?, self.request_timeout));
         core.link.get().await?;
         Ok(Client { core })
     }

@@ -104,6 +104,12 @@ impl Link {
         })
     }
 
+    /// One more connection to the same broker. It is closed for whoever closes this one before it is made.
+    pub(crate) fn another(&self) -> Result<Link, Error> {
+        let link = Link::new(self.url.clone(), self.timing)?;
+        Ok(Link { closed: self.closed.child_token(), ..link })
+    }
+
     pub(crate) fn url(&self) -> &BrokerUrl {
         &self.url
     }
@@ -275,8 +281,15 @@ fn lost_reason(error: &ConnectionError) -> String {
         ConnectionError::TimedOut => "the broker has not been heard of for too long".to_owned(),
         ConnectionError::Reset => "the broker does not know it any more; it was restarted".to_owned(),
         ConnectionError::LocallyClosed => "this client closed it".to_owned(),
+        refused if is_refusal(refused) => "the broker takes no more connections at the moment".to_owned(),
         other => other.to_string(),
     }
+}
+
+/// Whether the broker is there and would not have this connection.
+pub(crate) fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    let refused = quinn::TransportErrorCode::CONNECTION_REFUSED;
+    matches!(error.downcast_ref(), Some(ConnectionError::ConnectionClosed(close)) if close.error_code == refused)
 }
 
 /// What a close or reset code of the broker means.

@@ -4,6 +4,7 @@
 //! [`Error::hint`] what a person can do. An error that the broker sent is carried unchanged in [`Error::Broker`]. The message of an error
 //! is complete in itself; `source` is there for programs.
 
+use crate::connection::is_refusal;
 use millpond_protocol::{
     batch::BatchError,
     error::{ErrorCode, WireError},
@@ -260,6 +261,9 @@ impl Error {
                 "put the broker's fingerprint into the address (?fp=sha256:...) or name the PEM file of the authority that signed its \
                  certificate (`--ca-file PATH`, `ClientBuilder::ca_file`, or ?ca=PATH in the address)"
             }
+            Error::Connect { cause: Some(cause), .. } if is_refusal(&**cause) => {
+                "it has as many connections as it takes (`quic.connections_max`), or it is stopping: try again after a moment"
+            }
             Error::Connect { .. } => {
                 "is `millpond serve` running there? Check host and port, and that UDP is let through: the broker listens on UDP port 9440 of \
                  the loopback address until told otherwise (--quic-listen)"
@@ -276,7 +280,8 @@ impl Error {
             Error::WrongProtocol { .. } => "check host and port, and that client and broker are of versions that go together",
             Error::Unanswered { .. } | Error::TimedOut { maybe_done: true, .. } => "look whether it was done before you do it again",
             Error::TooManyStreams { .. } => {
-                "each partition takes a stream while it is read or written to: use several clients, or raise the broker's limit"
+                "each partition takes a stream while it is read or written to: use several clients, or raise the broker's \
+                 `quic.streams_per_connection_max`"
             }
             Error::RecordTooLarge { .. } => {
                 "make the topic anew with a larger max_batch_bytes (`millpond topic create --max-batch-bytes`), or send smaller records"

@@ -38,6 +38,10 @@ use tokio::{sync::mpsc, task::JoinHandle};
 /// Frames that wait for the consumer, over all partitions. Each partition's task holds one more.
 const FRAMES_AHEAD_MAX: usize = 4;
 
+/// Partitions that are read over one connection: half of the streams that a broker allows on it by default, so that producers and requests
+/// find one too.
+const PARTITIONS_PER_CONNECTION_MAX: usize = 512;
+
 /// Partitions that are opened at the same time.
 const OPENING_MAX: usize = 64;
 
@@ -78,6 +82,8 @@ struct Current {
 /// A partition as the consumer sees it.
 #[derive(Debug)]
 struct Partition {
+    /// The connection that it is read over.
+    core: Arc<Core>,
     generation: u64,
     /// The offset of the next record to hand out.
     position: i64,
@@ -120,18 +126,35 @@ impl Consumer {
         Ok(consumer)
     }
 
+    /// The connection for each of these partitions: that over which it is read already, else the client's for the first ones, and one more
+    /// for each [`PARTITIONS_PER_CONNECTION_MAX`] behind them.
+    fn connections(&self, partitions: &[u32]) -> Result<Vec<(u32, Arc<Core>)>, Error> {
+        let mut core = Arc::clone(&self.core);
+        let mut connections = Vec::with_capacity(partitions.len());
+        for (index, partition) in partitions.iter().enumerate() {
+            if index > 0 && index % PARTITIONS_PER_CONNECTION_MAX == 0 && !self.partitions.contains_key(partition) {
+                core = self.core.beside()?;
+            }
+            let before = self.partitions.get(partition).map(|partition| &partition.core);
+            connections.push((*partition, Arc::clone(before.unwrap_or(&core))));
+        }
+        Ok(connections)
+    }
+
     /// Reads these partitions from there, whether they were read before or not. After an error all is as it was.
     async fn take_up(&mut self, partitions: &[u32], start: Start) -> Result<(), Error> {
-        let (core, topic) = (&self.core, &self.topic);
-        let open = |partition| async move { reader::open(core, topic, partition, start).await.map(|opened| (partition, opened)) };
+        let topic = &self.topic;
+        let open = |(partition, core): (u32, Arc<Core>)| async move {
+            reader::open(&core, topic, partition, start).await.map(|opened| (partition, core, opened))
+        };
         // Collected, because the compiler can't see that a future which holds the borrowing iterator may move between threads.
-        let opening: Vec<_> = partitions.iter().copied().map(open).collect();
+        let opening: Vec<_> = self.connections(partitions)?.into_iter().map(open).collect();
         let opened: Vec<_> = stream::iter(opening).buffer_unordered(OPENING_MAX).try_collect().await?;
-        for (partition, (frames, opened)) in opened {
+        for (partition, core, (frames, opened)) in opened {
             let generation = self.partitions.get(&partition).map_or(0, |before| before.generation + 1);
             let watermarks = Arc::new(Mutex::new(reader::watermarks(&opened)));
             let reader = Reader {
-                core: Arc::clone(&self.core),
+                core: Arc::clone(&core),
                 topic: Arc::clone(&self.topic),
                 partition,
                 generation,
@@ -142,7 +165,8 @@ impl Consumer {
             let task = Task(tokio::spawn(reader.run(frames)));
             let position = opened.start_offset;
             let end = opened.high_watermark;
-            self.partitions.insert(partition, Partition { generation, position, caught_up: position, end, watermarks, reader: Some(task) });
+            let reader = Some(task);
+            self.partitions.insert(partition, Partition { core, generation, position, caught_up: position, end, watermarks, reader });
             if self.current.as_ref().is_some_and(|current| current.batch.partition() == partition) {
                 self.current = None;
             }

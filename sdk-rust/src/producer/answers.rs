@@ -95,7 +95,7 @@ impl Task {
         };
         let broken = answer.as_ref().err().cloned();
         if let Ok(answer) = &answer {
-            self.backoff.lock().reset();
+            self.accepted();
             self.shared.acknowledged(&batch, answer);
         }
         self.shared.settle(&batch, answer);
@@ -105,9 +105,8 @@ impl Task {
     /// The broker did not take a batch.
     fn refused(&self, mut batch: Outgoing, error: Error) {
         if error.retryable() && self.shared.settings.retry {
-            let delay = self.backoff.lock().next();
-            tracing::debug!(topic = %self.shared.topic, partition = self.lane.partition, %error, ?delay, "a batch will be sent again");
             batch.maybe_stored |= error.maybe_done();
+            let delay = self.put_off(error);
             let mut flight = self.flight.lock();
             flight.pause(Instant::now(), delay);
             flight.wait(batch);
@@ -116,13 +115,35 @@ impl Task {
         }
     }
 
+    fn accepted(&self) {
+        let mut patience = self.patience.lock();
+        patience.backoff.reset();
+        if patience.refusal.take().is_some() {
+            tracing::info!(topic = %self.shared.topic, partition = self.lane.partition, "the broker takes batches again");
+        }
+    }
+
+    /// Remembers why the broker takes nothing for now, and says it once. Gives the time to wait.
+    fn put_off(&self, error: Error) -> Duration {
+        let mut patience = self.patience.lock();
+        let delay = patience.backoff.next();
+        let (topic, partition) = (&self.shared.topic, self.lane.partition);
+        if patience.refusal.is_none() {
+            tracing::warn!(%topic, partition, %error, "the broker takes no batches for now; they are sent again");
+        } else {
+            tracing::debug!(%topic, partition, %error, ?delay, "a batch will be sent again");
+        }
+        patience.refusal = Some(error);
+        delay
+    }
+
     /// The stream ended with batches in flight.
     pub(super) fn stream_lost(&self, error: &Error) {
         let mut flight = self.flight.lock();
         let lost = flight.lost();
         tracing::debug!(topic = %self.shared.topic, partition = self.lane.partition, %error, batches = lost.len(), "a stream was lost");
         if !lost.is_empty()
-            && let Some(delay) = self.backoff.lock().next_but_first()
+            && let Some(delay) = self.patience.lock().backoff.next_but_first()
         {
             flight.pause(Instant::now(), delay);
         }

@@ -65,7 +65,7 @@ impl Lane {
     /// Starts the lane's task, the first time that it is called. It ends when the lane is closed and everything is answered.
     pub(crate) fn start(self: &Arc<Lane>, shared: &Arc<Shared>) {
         if !self.started.swap(true, Ordering::AcqRel) {
-            let task = Task { lane: Arc::clone(self), shared: Arc::clone(shared), flight: Arc::default(), backoff: Mutex::default() };
+            let task = Task { lane: Arc::clone(self), shared: Arc::clone(shared), flight: Arc::default(), patience: Mutex::default() };
             shared.runtime.spawn(task.run());
         }
     }
@@ -90,8 +90,15 @@ pub(super) struct Task {
     pub(super) shared: Arc<Shared>,
     /// Shared with the thread that compresses.
     pub(super) flight: Arc<Mutex<Flight>>,
-    /// Since the last batch that was stored.
-    pub(super) backoff: Mutex<Backoff>,
+    pub(super) patience: Mutex<Patience>,
+}
+
+/// Since the last batch that was stored.
+#[derive(Default)]
+pub(super) struct Patience {
+    pub(super) backoff: Backoff,
+    /// Why the broker takes nothing at the moment.
+    pub(super) refusal: Option<Error>,
 }
 
 /// What the writer does next.
@@ -305,7 +312,8 @@ impl Task {
         if let Some(limit) = now.checked_sub(after)
             && oldest().is_some_and(|oldest| oldest <= limit)
         {
-            let last = || last.cloned().or_else(|| self.shared.core.link.last_error()).map(Box::new);
+            let last = || last.cloned().or_else(|| self.patience.lock().refusal.clone()).or_else(|| self.shared.core.link.last_error());
+            let last = || last().map(Box::new);
             for batch in flight.take_older(limit) {
                 let what = self.describe(batch.records);
                 self.shared.settle(&batch, Err(Error::TimedOut { what, after, maybe_done: batch.maybe_stored, last: last() }));
@@ -392,9 +400,9 @@ mod tests {
         };
         let (name, config) = ("readings".to_owned(), TopicConfig::default());
         let topic = TopicInfo { name, config, epoch: 1, partitions: Vec::new(), attachments: Vec::new() };
-        let core = Arc::new(Core { link, request_timeout: HOUR });
+        let core = Arc::new(Core::new(link, HOUR));
         let shared = Arc::new(Shared::new(core, "readings".into(), settings, &topic));
-        Task { lane: Arc::new(Lane::new(Some(0))), shared, flight: Arc::default(), backoff: Mutex::default() }
+        Task { lane: Arc::new(Lane::new(Some(0))), shared, flight: Arc::default(), patience: Mutex::default() }
     }
 
     #[tokio::test]

@@ -131,6 +131,22 @@ async fn a_server_of_another_protocol_is_recognised() {
     }
 }
 
+#[tokio::test]
+async fn a_broker_that_takes_no_more_connections_is_told_apart_from_none() {
+    let identity = Identity::new();
+    let server = endpoint(identity.tls(), (Ipv4Addr::LOCALHOST, 0).into());
+    let accepting = server.clone();
+    tokio::spawn(async move {
+        while let Some(incoming) = accepting.accept().await {
+            incoming.refuse();
+        }
+    });
+    let error = fails(&format!("millpond://{}?fp={}", server.local_addr().unwrap(), identity.fingerprint())).await;
+    assert_eq!((error.code(), error.retryable()), ("connect_failed", true));
+    assert!(error.to_string().contains("takes no more connections"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("quic.connections_max")), "{error:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_who_find_the_connection_lost_make_one_new_connection_together() {
     let broker = FakeBroker::start(1);

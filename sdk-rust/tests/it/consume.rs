@@ -248,3 +248,24 @@ async fn a_partition_or_topic_that_is_not_there_is_told() {
     assert_eq!(error.code(), "partition_out_of_range");
     assert!(error.to_string().contains("no partition 2"), "{error}");
 }
+
+/// The fake broker allows each connection 1,024 streams, as a real one does by default.
+#[tokio::test]
+async fn more_partitions_than_a_connection_has_streams_are_read_over_several() {
+    const PARTITIONS: usize = 1_100;
+    let broker = FakeBroker::start(PARTITIONS);
+    broker.state.with_topic(|topic| (0..PARTITIONS).for_each(|partition| topic.fill(partition, &["x"])));
+    let client = broker.client().await;
+    let mut consumer = soon(client.consumer("readings").start(Start::Beginning).until_end(true).build()).await.unwrap();
+    let mut read = vec![0; PARTITIONS];
+    while let Some(record) = soon(consumer.next()).await {
+        read[record.unwrap().partition as usize] += 1;
+    }
+    assert_eq!(read, vec![1; PARTITIONS]);
+    assert_eq!(broker.state.connections(), 3);
+    soon(consumer.seek(1_099, Start::Beginning)).await.unwrap();
+    assert_eq!(broker.state.connections(), 3, "it goes on over the one that it was read over");
+    soon(client.close()).await;
+    let error = soon(consumer.seek(1_099, Start::Beginning)).await.unwrap_err();
+    assert_eq!(error.code(), "closed");
+}

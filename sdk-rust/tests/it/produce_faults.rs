@@ -243,3 +243,13 @@ async fn compressed_batches_survive_losses_in_their_order() {
     soon(producer.close()).await.unwrap();
     assert_nothing_is_missing_or_early(&broker.state.values(0), 20_000);
 }
+
+#[tokio::test]
+async fn a_batch_that_is_put_off_until_it_is_too_late_says_why() {
+    let broker = FakeBroker::start(1);
+    broker.state.script_batches(std::iter::repeat_with(|| refusal(ErrorCode::StorageFull)).take(1_000));
+    let producer = builder(&broker).await.delivery_timeout(Duration::from_millis(500)).build().await.unwrap();
+    let error = send(&producer, 0..1).await.remove(0).unwrap_err();
+    assert_eq!((error.code(), error.hint().as_deref()), ("timed_out", Some("because")));
+    assert!(matches!(&error, Error::TimedOut { last: Some(last), .. } if last.code() == ErrorCode::StorageFull.name()), "{error:?}");
+}
