@@ -40,6 +40,42 @@ pub enum PluginError {
         /// What the compiler said.
         reason: String,
     },
+    /// Compiling one function would take much more memory or time than its size lets expect.
+    #[error("function {function} of core module {module} has {actual} {what}, the limit is {limit}")]
+    FunctionTooComplex {
+        /// The core module's place in the upload, counted from 0.
+        module: u32,
+        /// The function's index in its module, imported ones included.
+        function: usize,
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is.
+        actual: u64,
+        /// How much there may be.
+        limit: u64,
+    },
+    /// A function's signature, or a block's, is too long.
+    #[error("type {type_index} of core module {module} has {actual} parameters and results, the limit is {limit}")]
+    SignatureTooLong {
+        /// The core module's place in the upload, counted from 0.
+        module: u32,
+        /// The index of the type in its module.
+        type_index: usize,
+        /// How many there are.
+        actual: u64,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// Compiling the whole module would take too much memory or time.
+    #[error("the module has {actual} {what} or more, the limit is {limit}")]
+    CodeTooComplex {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is up to the function at which counting ended.
+        actual: u64,
+        /// How much there may be.
+        limit: u64,
+    },
     /// Limits or settings are outside their range.
     #[error("{reason}")]
     Settings {
@@ -114,7 +150,10 @@ impl PluginError {
     pub fn code(&self) -> ErrorCode {
         match self {
             PluginError::NotWasm { .. } | PluginError::Compile { .. } => ErrorCode::ModuleInvalid,
-            PluginError::TooLarge { .. } => ErrorCode::ModuleTooLarge,
+            PluginError::TooLarge { .. }
+            | PluginError::FunctionTooComplex { .. }
+            | PluginError::SignatureTooLong { .. }
+            | PluginError::CodeTooComplex { .. } => ErrorCode::ModuleTooLarge,
             PluginError::WrongWorld { .. } => ErrorCode::ModuleWrongWorld,
             PluginError::ImportDenied { .. } => ErrorCode::ModuleImportDenied,
             PluginError::Settings { .. } => ErrorCode::InvalidConfig,
@@ -137,6 +176,13 @@ impl PluginError {
                  built with the guest SDK"
             }
             PluginError::TooLarge { .. } => "strip debug information from the module and optimise it for size",
+            PluginError::FunctionTooComplex { .. } => {
+                "build the guest with optimisation, which removes locals and branches; if code was generated, split the function"
+            }
+            PluginError::SignatureTooLong { .. } => "pass the values in memory, or in several calls",
+            PluginError::CodeTooComplex { .. } => {
+                "build the guest with optimisation for size, leave out libraries that it does not need, or make it two modules"
+            }
             PluginError::WrongWorld { .. } => "build the guest for the world `transform` or `partitioner` of plugins/wit/plugin.wit",
             PluginError::ImportDenied { name } if name.starts_with("wasi") => {
                 "a guest has no files, clock, network or random numbers: build it for wasm32-unknown-unknown, not for wasip1 or wasip2"
@@ -205,6 +251,9 @@ mod tests {
             PluginError::WrongWorld { found: text() },
             PluginError::ImportDenied { name: text() },
             PluginError::Compile { reason: text() },
+            PluginError::FunctionTooComplex { module: 0, function: 0, what: "locals", actual: 2, limit: 1 },
+            PluginError::SignatureTooLong { module: 0, type_index: 0, actual: 2, limit: 1 },
+            PluginError::CodeTooComplex { what: "bytes of code", actual: 2, limit: 1 },
             PluginError::Settings { reason: text() },
             PluginError::Init(text()),
             PluginError::Guest { message: text(), record_index: None },

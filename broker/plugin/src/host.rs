@@ -38,6 +38,7 @@ impl PluginHost {
     /// # Errors
     ///
     /// [`PluginError::NotWasm`], [`PluginError::TooLarge`], [`PluginError::ImportDenied`], [`PluginError::WrongWorld`],
+    /// [`PluginError::FunctionTooComplex`], [`PluginError::SignatureTooLong`], [`PluginError::CodeTooComplex`],
     /// [`PluginError::Compile`]; [`PluginError::Engine`] if this machine can't run modules at all.
     pub fn load(&self, wasm: &[u8]) -> Result<Module, PluginError> {
         let kind = upload::recognise(wasm)?;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  upload ---> upload.rs      is it WebAssembly? a core module is made a component; imports are looked at
+//!                 |           cost.rs: can it be compiled in little memory and time?
 //!                 |
 //!              artifact.rs    compiled before? then the cache has it, sealed with a digest
 //!                 |
@@ -19,15 +20,16 @@
 //!
 //! # What it promises
 //!
-//! - A guest can't hurt the broker: its memory, its tables, its time, its output and its log have limits, each with a name and a
-//!   unit in [`Limits`] or beside it. Whatever a guest does, the call returns a value or a [`PluginError`].
+//! - A guest can't hurt the broker: what it costs to compile, its memory, its tables, its time, its output and its log have limits,
+//!   each with a name and a unit in [`Limits`] or beside it. Whatever a guest does, the call returns a value or a [`PluginError`].
 //! - After a trap, a timeout or a broken output the instance is thrown away; the next batch gets a fresh one.
 //! - The same batch gives the same answer: no clock, no random numbers, no threads, NaNs in one form.
 //! - A broker without modules pays nothing: the engine and its memory are set up at the first [`PluginHost::load`].
 //!
 //! # What it refuses
 //!
-//! Modules that import anything but the interfaces of `millpond:plugin`, and modules that somebody compiled ahead of time.
+//! Modules that import anything but the interfaces of `millpond:plugin`, modules that somebody compiled ahead of time, and modules that
+//! would take the compiler much more memory or time than their size lets expect.
 //!
 //! # Threads
 //!
@@ -36,6 +38,7 @@
 
 mod artifact;
 mod contract;
+mod cost;
 mod error;
 mod guest_log;
 mod host;

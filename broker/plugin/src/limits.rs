@@ -63,6 +63,45 @@ pub(crate) const TABLES_PER_INSTANCE_MAX: u32 = 4;
 /// The most core modules that one component may consist of.
 pub(crate) const CORE_INSTANCES_PER_INSTANCE_MAX: u32 = 16;
 
+// What an upload may cost the compiler. In brackets is the most that was found in the largest guests there are: a Python interpreter
+// as a component (6.6 MB of code) and three builds of a JavaScript engine (up to 10.7 MB). Peaks are of the whole process, of which
+// 13 MB are there before.
+
+/// The largest body of one function, in bytes (427 KB). Straight code of this size peaks at 54 to 100 MB.
+pub(crate) const FUNCTION_BYTES_MAX: u64 = 512 * 1024;
+
+/// The most locals of one function, its parameters included (483); code that was not optimised has more.
+pub(crate) const LOCALS_PER_FUNCTION_MAX: u64 = 8192;
+
+/// The most branches of one function, counted with the targets of each `br_table` and with checks of operands (16,298). As many
+/// branches peak at 42 to 48 MB, divisions at 70 MB; 16,300 changes of one local at 99 MB, in 1.1 s.
+pub(crate) const BRANCHES_PER_FUNCTION_MAX: u64 = 32_768;
+
+/// The most loops within each other (6). With 1000 locals 250 such loops took 0.2 s, 1000 loops 15 s; 32 with 8000 take 0.2 s.
+pub(crate) const LOOP_DEPTH_MAX: u64 = 32;
+
+/// The most values that enter and leave the blocks of one function (1254). As many peak at 90 MB; four times as many at 1 GB.
+pub(crate) const BLOCK_VALUES_PER_FUNCTION_MAX: u64 = 4096;
+
+/// The most parameters and results that one signature, or the type of a block, may have together (24).
+pub(crate) const SIGNATURE_VALUES_MAX: u64 = 48;
+
+/// What the compilation of one function may cost, in the units of `cost.rs` (below 1 million). The product of locals and branches, most
+/// of it, peaks at 24 to 78 MB; 4000 indirect calls with 15 values each at 119 MB, the most of all that was tried.
+pub(crate) const COST_PER_FUNCTION_MAX: u64 = 1_500_000;
+
+/// The most code that all functions of an upload may have together, in bytes. 9.2 MB of a JavaScript engine take 25 s and 322 MB on
+/// one core, the Python interpreter 30 s and 329 MB; a build of 10.7 MB is refused.
+pub(crate) const CODE_BYTES_MAX: u64 = 10 * 1024 * 1024;
+
+/// What the compilation of all functions of an upload may cost, in the same units (16 million, and the squares). The slowest that was found, 28
+/// functions of 4000 indirect calls each, takes 12 s.
+pub(crate) const COST_MAX: u64 = 32_000_000;
+
+/// The most functions, types, exports and elements of tables that the core modules of an upload may have together. 49,000 empty
+/// functions take 2 s and 283 MB, as many types of ten parameters 4 s and 334 MB.
+pub(crate) const ITEMS_MAX: u64 = 49_152;
+
 /// What was refused to a guest in the call that is in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {

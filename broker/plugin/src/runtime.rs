@@ -48,7 +48,7 @@ impl Runtime {
         Ok(Runtime { engine, linker, ticker, compilations: AtomicU64::new(0), compiling: Mutex::new(()), pools: Mutex::new(Vec::new()) })
     }
 
-    /// Compiles a component; takes seconds for a large one.
+    /// Compiles a component that `cost.rs` let pass; takes seconds for a large one, on the calling thread alone.
     pub(crate) fn compile(&self, component: &[u8]) -> Result<Component, PluginError> {
         let _one_at_a_time = self.compiling.lock();
         self.compilations.fetch_add(1, Ordering::Relaxed);
@@ -88,6 +88,8 @@ enum Reservation {
 fn config(reservation: Reservation) -> Config {
     let mut config = Config::new();
     config.wasm_component_model(true);
+    // One thread, as a compilation is in nobody's hurry: the others serve, and no two large functions need memory at the same time.
+    config.parallel_compilation(false);
 
     // Results must not depend on the processor or on another thread.
     config.cranelift_nan_canonicalization(true);

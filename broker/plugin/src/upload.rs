@@ -12,6 +12,7 @@ use wasmparser::{ComponentTypeRef, Parser, Payload, Validator};
 use wasmtime::Engine;
 use wit_component::ComponentEncoder;
 
+use crate::cost;
 use crate::error::{MESSAGE_BYTES_MAX, PluginError, cut};
 use crate::limits::MODULE_BYTES_MAX;
 
@@ -47,7 +48,7 @@ pub(crate) fn component(upload: &[u8], kind: Kind, granted: impl Fn(&str) -> boo
     }
     match first_import(&component, |name| !granted(name))? {
         Some(name) => Err(PluginError::ImportDenied { name: cut(name, MESSAGE_BYTES_MAX) }),
-        None => Ok(component),
+        None => cost::check(&component).map(|()| component),
     }
 }
 
