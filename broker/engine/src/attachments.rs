@@ -147,9 +147,10 @@ impl Engine {
 
         let mut next_runtime = Runtime::clone(&runtime);
         next_runtime.epoch += 1;
+        let module = Arc::clone(&attached.module);
         next_runtime.add(attached);
         self.change_topic(&mut catalogue, &topic, next_runtime, |topic| topic.attachments.push(stored)).await?;
-        tracing::info!(topic = topic_name, on = %on, "a module was attached");
+        tracing::info!(topic = topic_name, %module, on = %on, "a module was attached");
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! What survives a restart beside the records: which topics there are, with their settings, and which modules run on them.
 //!
-//! One JSON file that a person can read, replaced as a whole and atomically at each change. What the catalogue says is what exists;
-//! the folders follow: a topic is there once the catalogue names it, and gone once it does not.
+//! One JSON file that a person can read, replaced as a whole and atomically at each change. What the catalogue says is what exists: a topic
+//! is there once the catalogue names it, and gone once it does not. Its folders are made before, so that one that is missing is a loss.
 //!
 //! Fields that this version does not know are kept as they are, so that going back to an older broker and forward again loses
 //! nothing. A file that can't be understood is an error that names it, never an empty catalogue: that would hide every topic.

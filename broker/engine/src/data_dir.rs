@@ -41,6 +41,12 @@ impl DataDir {
         self.topic(topic).join(partition.to_string())
     }
 
+    /// Where the folders of a topic are made, until the catalogue names it.
+    pub(crate) fn new_topic(&self, name: &str) -> PathBuf {
+        // Five bytes more than a topic's name, which has 249 at most; a file name may have 255.
+        self.topics().join(format!("{NEW_PREFIX}{name}"))
+    }
+
     /// Where a deleted topic waits for its removal.
     pub(crate) fn deleted_topic(&self, name: &str, number: u32) -> PathBuf {
         // Cut, because a file name has 255 bytes and a topic's name may have 249 of them.
@@ -59,6 +65,9 @@ impl DataDir {
         self.modules().join("cache")
     }
 }
+
+/// What the names of the folders begin with whose topic is being made. They hold no records.
+pub(crate) const NEW_PREFIX: &str = ".new-";
 
 /// What the names of deleted topics' folders begin with. No topic's name begins with a dot.
 pub(crate) const DELETED_PREFIX: &str = ".deleted-";

@@ -49,21 +49,40 @@ pub(crate) fn make_layout(disk: &dyn Disk, data: &DataDir) -> Result<(), EngineE
     Ok(())
 }
 
-/// Makes the folders of a topic's partitions that are missing, durably: a record can't outlive the name of its folder. Blocking.
-pub(crate) fn make_partitions(disk: &dyn Disk, data: &DataDir, topic: &str, partitions: u32) -> Result<(), EngineError> {
-    let mut is_new = false;
-    for number in 0..partitions {
-        let folder = data.partition(topic, number);
-        if !exists(disk, &folder)? {
-            is_new = true;
-            disk.create_dir_all(&folder).map_err(|source| EngineError::data_dir("create", &folder, source))?;
-        }
+/// Makes the folders of a new topic's partitions, durably, where [`name_new`] finds them once the catalogue names the topic. Blocking.
+pub(crate) fn make_new(disk: &dyn Disk, data: &DataDir, topic: &str, partitions: u32) -> Result<(), EngineError> {
+    let new = data.new_topic(topic);
+    // Left by a topic that could not be made; it may have had more partitions.
+    remove_new(disk, &new)?;
+    let made = (0..partitions).try_for_each(|number| {
+        let folder = new.join(number.to_string());
+        disk.create_dir_all(&folder).map_err(|source| EngineError::data_dir("create", &folder, source))
+    });
+    // From the inside out: a name that is durable leads to names that are.
+    let flushed = made.and_then(|()| {
+        [new.clone(), data.topics()]
+            .iter()
+            .try_for_each(|folder| disk.sync_dir(folder).map_err(|source| EngineError::data_dir("flush", folder, source)))
+    });
+    if flushed.is_err() {
+        // What stays is removed by the next start, or the next topic of this name.
+        let _ = remove_new(disk, &new);
     }
-    if is_new {
-        // From the inside out: a name that is durable leads to names that are.
-        for folder in [data.topic(topic), data.topics()] {
-            disk.sync_dir(&folder).map_err(|source| EngineError::data_dir("flush", &folder, source))?;
-        }
+    flushed
+}
+
+/// Gives the folders of a new topic their name, durably: a record can't outlive the name of its folder. The catalogue names the topic by
+/// now, and if this is not reached, the next start does it. Blocking.
+pub(crate) fn name_new(disk: &dyn Disk, data: &DataDir, topic: &str) -> Result<(), EngineError> {
+    let (from, topics) = (data.new_topic(topic), data.topics());
+    disk.rename(&from, &data.topic(topic)).map_err(|source| EngineError::data_dir("rename", &from, source))?;
+    disk.sync_dir(&topics).map_err(|source| EngineError::data_dir("flush", &topics, source))
+}
+
+/// Removes the folders of a topic that was not made: empty ones. Blocking.
+pub(crate) fn remove_new(disk: &dyn Disk, folder: &Path) -> Result<(), EngineError> {
+    if exists(disk, folder)? {
+        disk.remove_dir_all(folder).map_err(|source| EngineError::data_dir("remove", folder, source))?;
     }
     Ok(())
 }

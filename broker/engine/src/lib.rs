@@ -23,6 +23,7 @@
 //!   catalogue.json                topics, settings, attachments, modules; replaced atomically
 //!   topics/
 //!     NAME/PARTITION/             one log: segments and indexes with Kafka's names, see millpond_log
+//!     .new-NAME/                    the empty folders of a topic until the catalogue names it
 //!     .deleted-NAME-N/            a deleted topic until it is removed
 //!   modules/
 //!     SHA256.wasm                 an upload
@@ -52,7 +53,7 @@
 //! | `partition` | queue, turn, group commit, answers |
 //! | `consume` | the way out |
 //! | `catalogue`, `data_dir`, `folders`, `modules` | what is on disk beside the logs |
-//! | `pool`, `services`, `inflight` | threads, what is shared, the memory budget |
+//! | `pool`, `lanes`, `services`, `inflight` | threads, who is next on them, what is shared, the memory budget |
 //! | `name`, `error`, `config`, `clock` | the vocabulary |
 
 #![forbid(unsafe_code)]
@@ -68,6 +69,7 @@ mod engine;
 mod error;
 mod folders;
 mod inflight;
+mod lanes;
 mod modules;
 mod name;
 mod partition;

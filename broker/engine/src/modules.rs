@@ -98,7 +98,7 @@ impl AttachmentPlan {
     }
 
     fn finish(self, sha256: String, guest: Guest) -> Arc<Attachment> {
-        Arc::new(Attachment { module: self.name.into(), sha256, on: self.on, guest, counters: self.counters })
+        Arc::new(Attachment { module: self.name.into(), sha256, on: self.on, params: self.params, guest, counters: self.counters })
     }
 }
 

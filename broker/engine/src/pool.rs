@@ -1,15 +1,18 @@
 //! A fixed set of named threads for work that blocks: file I/O, flushes, modules.
 //!
-//! The async workers run none of it. The queue of a pool has no limit of its own because whoever spawns has one: a partition has at
+//! The async workers run none of it. Jobs run in the order in which they come, but for those that come by a [`Lane`]: lanes take turns,
+//! and one of them never holds the last thread against the others, see [`crate::lanes`]. The queue of a pool has no limit of its own because whoever spawns has one: a partition has at
 //! most one turn and one flush under way, a stream at most one read or one batch in a module, a request one job at a time.
 //!
 //! A job that panics is logged and costs nothing but itself: the thread goes on, and whoever waits for the result of [`Pool::run`]
 //! gets [`EngineError::JobLost`].
 
-use crate::error::EngineError;
+use crate::{
+    error::EngineError,
+    lanes::{LaneId, Lanes},
+};
 use parking_lot::{Condvar, Mutex};
 use std::{
-    collections::VecDeque,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -19,10 +22,17 @@ use tokio::sync::oneshot;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that take jobs from one queue, in order.
+/// Threads that take jobs from one queue, or from several in turn.
 #[derive(Debug)]
 pub(crate) struct Pool {
     shared: Arc<Shared>,
+}
+
+/// A queue of its own on the threads of a pool, for jobs that shall not hold up those of others. Dropping it drops no job.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    shared: Arc<Shared>,
+    id: LaneId,
 }
 
 struct Shared {
@@ -32,17 +42,18 @@ struct Shared {
 }
 
 struct State {
-    jobs: VecDeque<Job>,
-    /// The pool is gone: the threads end when the queue is empty.
+    lanes: Lanes<Job>,
+    /// The pool is gone: the threads end when nothing is queued.
     closed: bool,
 }
 
 impl Pool {
     /// Starts `threads` threads, at least one, called `NAME-0`, `NAME-1` and so on.
     pub(crate) fn new(name: &'static str, threads: usize) -> io::Result<Pool> {
-        let state = Mutex::new(State { jobs: VecDeque::new(), closed: false });
+        let threads = threads.max(1);
+        let state = Mutex::new(State { lanes: Lanes::new(threads), closed: false });
         let pool = Pool { shared: Arc::new(Shared { name, state, wake: Condvar::new() }) };
-        for number in 0..threads.max(1) {
+        for number in 0..threads {
             let shared = Arc::clone(&pool.shared);
             thread::Builder::new().name(format!("{name}-{number}")).stack_size(STACK_BYTES).spawn(move || shared.work())?;
         }
@@ -51,8 +62,7 @@ impl Pool {
 
     /// Queues a job.
     pub(crate) fn spawn(&self, job: impl FnOnce() + Send + 'static) {
-        self.shared.state.lock().jobs.push_back(Box::new(job));
-        self.shared.wake.notify_one();
+        self.shared.push(Lanes::<Job>::COMMON, Box::new(job));
     }
 
     /// Queues a job now, before the future is polled, and gives its result. A dropped future does not stop the job.
@@ -61,13 +71,32 @@ impl Pool {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        let (sender, receiver) = oneshot::channel();
-        self.spawn(move || {
-            // No receiver: the one who asked has gone.
-            let _ = sender.send(job());
-        });
-        let name = self.shared.name;
-        async move { receiver.await.map_err(|_| EngineError::JobLost { pool: name }) }
+        self.shared.run(Lanes::<Job>::COMMON, job)
+    }
+
+    /// A new lane.
+    pub(crate) fn lane(&self) -> Lane {
+        let id = self.shared.state.lock().lanes.open();
+        Lane { shared: Arc::clone(&self.shared), id }
+    }
+}
+
+impl Lane {
+    /// As [`Pool::run`], in this lane.
+    pub(crate) fn run<T, F>(&self, job: F) -> impl Future<Output = Result<T, EngineError>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.shared.run(self.id, job)
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if self.shared.state.lock().lanes.close(self.id) {
+            self.shared.wake.notify_all();
+        }
     }
 }
 
@@ -80,8 +109,40 @@ impl Drop for Pool {
 }
 
 impl Shared {
+    fn push(&self, lane: LaneId, job: Job) {
+        let mut state = self.state.lock();
+        if state.closed {
+            // The threads may have ended. Dropping the job tells whoever waits for it, and is not done under the lock.
+            drop(state);
+            drop(job);
+            return;
+        }
+        let is_ready = state.lanes.push(lane, job);
+        drop(state);
+        if is_ready {
+            self.wake.notify_one();
+        }
+    }
+
+    fn run<T, F>(&self, lane: LaneId, job: F) -> impl Future<Output = Result<T, EngineError>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let job = move || {
+            // No receiver: the one who asked has gone.
+            let _ = sender.send(job());
+        };
+        self.push(lane, Box::new(job));
+        let name = self.name;
+        async move { receiver.await.map_err(|_| EngineError::JobLost { pool: name }) }
+    }
+
     fn work(&self) {
-        while let Some(job) = self.next_job() {
+        let mut finished = None;
+        while let Some((lane, job)) = self.next_job(finished) {
+            finished = Some(lane);
             // The default hook has printed where; a job leaves no shared state half-changed but its partition's, which guards itself.
             if let Err(cause) = catch_unwind(AssertUnwindSafe(job)) {
                 tracing::error!(pool = self.name, cause = panic_text(cause.as_ref()), "a job panicked; this is a bug, please report it");
@@ -89,11 +150,15 @@ impl Shared {
         }
     }
 
-    fn next_job(&self) -> Option<Job> {
+    /// The next job with its lane, for a thread that is through with one of the lane `finished`.
+    fn next_job(&self, finished: Option<LaneId>) -> Option<(LaneId, Job)> {
         let mut state = self.state.lock();
+        if finished.is_some_and(|lane| state.lanes.finish(lane)) {
+            self.wake.notify_all();
+        }
         loop {
-            if let Some(job) = state.jobs.pop_front() {
-                return Some(job);
+            if let Some(next) = state.lanes.take() {
+                return Some(next);
             }
             if state.closed {
                 return None;
@@ -121,6 +186,7 @@ fn panic_text(cause: &(dyn std::any::Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc;
 
     #[tokio::test]
     async fn a_job_that_panics_is_an_error_for_its_caller_and_the_pool_goes_on() {
@@ -150,8 +216,80 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_pool_finishes_what_is_queued() {
         let pool = Pool::new("test", 1).expect("threads start");
-        let last = pool.run(|| 1);
+        let lane = pool.lane();
+        let (last, last_of_lane) = (pool.run(|| 1), lane.run(|| 2));
         drop(pool);
         assert_eq!(last.await.expect("it still ran"), 1);
+        assert_eq!(last_of_lane.await.expect("it still ran"), 2);
+        let refused = lane.run(|| 3).await;
+        assert!(matches!(refused, Err(EngineError::JobLost { pool: "test" })), "nobody waits for ever: {refused:?}");
+    }
+
+    /// Holds the thread that it runs on until the sender sends or is dropped.
+    fn blocked() -> (mpsc::Sender<()>, impl FnOnce() + Send) {
+        let (open, gate) = mpsc::channel();
+        (open, move || {
+            let _ = gate.recv();
+        })
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_is_stuck_does_not_hold_up_another() {
+        for threads in [2, 3] {
+            let pool = Pool::new("test", threads).expect("threads start");
+            let (stuck, other) = (pool.lane(), pool.lane());
+            for lane in [&stuck, &other] {
+                lane.run(|| ()).await.expect("no panic");
+            }
+            let (gates, jobs): (Vec<_>, Vec<_>) = (0..24)
+                .map(|_| {
+                    let (gate, job) = blocked();
+                    (gate, stuck.run(job))
+                })
+                .unzip();
+            for number in 0..100 {
+                assert_eq!(other.run(move || number).await.expect("no panic"), number);
+            }
+            drop(gates);
+            for job in jobs {
+                job.await.expect("no panic");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn on_one_thread_lanes_take_turns() {
+        let pool = Pool::new("test", 1).expect("threads start");
+        let lanes = [pool.lane(), pool.lane(), pool.lane()];
+        let (gate, job) = blocked();
+        let first = pool.run(job);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let mut jobs = Vec::new();
+        for (lane, count) in lanes.iter().zip([3, 1, 2]) {
+            for number in 0..count {
+                let (seen, place) = (Arc::clone(&seen), (jobs.len(), number));
+                jobs.push(lane.run(move || seen.lock().push(place)));
+            }
+        }
+        drop(gate);
+        first.await.expect("no panic");
+        for job in jobs {
+            job.await.expect("no panic");
+        }
+        // Which job of all, and which of its lane.
+        assert_eq!(*seen.lock(), [(0, 0), (3, 0), (4, 0), (1, 1), (5, 1), (2, 2)]);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_gives_its_lane_the_thread_back() {
+        let pool = Pool::new("test", 2).expect("threads start");
+        let lanes = [pool.lane(), pool.lane()];
+        for lane in &lanes {
+            for _ in 0..3 {
+                let lost = lane.run(|| panic!("as the test wants")).await;
+                assert!(matches!(lost, Err::<(), _>(EngineError::JobLost { pool: "test" })), "{lost:?}");
+            }
+            assert_eq!(lane.run(|| 7).await.expect("the thread is still there"), 7);
+        }
     }
 }

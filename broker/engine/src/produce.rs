@@ -160,7 +160,7 @@ impl ProduceStream {
                 let runtime = Arc::clone(&runtime);
                 move || transform::transform(&topic, number, &runtime, &batch, limits)
             };
-            let transformed = self.services.plugin.run(job).await??;
+            let transformed = self.topic.plugin.run(job).await??;
             match transformed.batch {
                 Some(batch) => (batch, transformed.records_dropped),
                 None => return Ok(State::Known(Some(Ok(Answer::Ack(self.nothing_stored(&runtime, transformed.records_dropped)))))),
@@ -177,7 +177,7 @@ impl ProduceStream {
             let runtime = Arc::clone(&runtime);
             move || place(&topic, partitions, sticky, &runtime, &batch, limits)
         };
-        let routed = self.services.plugin.run(job).await??;
+        let routed = self.topic.plugin.run(job).await??;
         let mut placing = Placing {
             parts: Vec::with_capacity(routed.parts.len()),
             answered: 0,

@@ -2,7 +2,7 @@
 
 use crate::{
     catalogue::{Catalogue, StoredAttachment, StoredTopic},
-    data_dir::{DELETED_PREFIX, DataDir},
+    data_dir::{DELETED_PREFIX, DataDir, NEW_PREFIX},
     engine::Engine,
     error::{EngineError, world_on},
     folders,
@@ -39,7 +39,7 @@ pub(crate) async fn open(services: Arc<Services>) -> Result<Engine, EngineError>
     let mut topics = BTreeMap::new();
     for ((name, stored), partitions) in catalogue.topics.iter().zip(logs) {
         let runtime = runtime_of(&services, &workshop, &modules, name, stored).await?;
-        topics.insert(name.clone(), Arc::new(Topic::new(name.as_str().into(), partitions, runtime)));
+        topics.insert(name.clone(), Arc::new(Topic::new(name.as_str().into(), partitions, runtime, services.plugin.lane())));
     }
     for folder in found.leftovers {
         folders::remove_later(&services, folder);
@@ -72,11 +72,25 @@ fn look(disk: &dyn Disk, data: &DataDir) -> Result<Found, EngineError> {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with(DELETED_PREFIX) {
             leftovers.push(topics.join(name));
+        } else if let Some(topic) = name.strip_prefix(NEW_PREFIX) {
+            finish_new(disk, data, topic, &catalogue)?;
         } else if !catalogue.topics.contains_key(&name) {
             tracing::warn!(folder = %topics.join(&name).display(), "a folder belongs to no topic of the catalogue; it is left as it is");
         }
     }
     Ok(Found { catalogue, leftovers })
+}
+
+/// After a crash while a topic was made: it is there if the catalogue names it, and else its folders, which are empty, are removed.
+fn finish_new(disk: &dyn Disk, data: &DataDir, topic: &str, catalogue: &Catalogue) -> Result<(), EngineError> {
+    if catalogue.topics.contains_key(topic) && !folders::exists(disk, &data.topic(topic))? {
+        return folders::name_new(disk, data, topic);
+    }
+    let folder = data.new_topic(topic);
+    if let Err(error) = folders::remove_new(disk, &folder) {
+        tracing::warn!(folder = %folder.display(), %error, "what is left of a topic that was not made can't be removed");
+    }
+    Ok(())
 }
 
 /// Opens the logs of a topic, each as a job of its own. Starts before it is polled.
@@ -86,18 +100,9 @@ pub(crate) fn open_partitions(
     name: &str,
     topic: &StoredTopic,
 ) -> impl Future<Output = Result<Vec<Arc<Partition>>, EngineError>> + use<> {
-    let topic_name: Arc<str> = name.into();
-    let folders = {
-        let (disk, data, name, partitions) = (Arc::clone(&services.disk), data.clone(), name.to_owned(), topic.partitions);
-        services.io.run(move || folders::make_partitions(&*disk, &data, &name, partitions))
-    };
-    let (services, data, config) = (Arc::clone(services), data.clone(), topic.config.known.clone());
-    let partitions = topic.partitions;
-    async move {
-        folders.await??;
-        let jobs: Vec<_> = (0..partitions).map(|number| open_partition(&services, &topic_name, number, &config, &data)).collect();
-        join_all(jobs).await.into_iter().collect()
-    }
+    let (topic_name, config): (Arc<str>, _) = (name.into(), &topic.config.known);
+    let jobs: Vec<_> = (0..topic.partitions).map(|number| open_partition(services, &topic_name, number, config, data)).collect();
+    async move { join_all(jobs).await.into_iter().collect() }
 }
 
 fn open_partition(

@@ -1,6 +1,6 @@
 //! One topic while the broker runs: its partitions, and what is in force for the next batch.
 
-use crate::{error::EngineError, partition::Partition, transform::Attachment};
+use crate::{error::EngineError, partition::Partition, pool::Lane, transform::Attachment};
 use arc_swap::ArcSwap;
 use millpond_protocol::message::{AttachPoint, TopicConfig, TopicInfo};
 use std::sync::Arc;
@@ -12,6 +12,8 @@ pub(crate) struct Topic {
     pub(crate) partitions: Vec<Arc<Partition>>,
     /// Replaced as a whole. A batch takes one look and keeps what it saw, so a change falls between two batches.
     runtime: ArcSwap<Runtime>,
+    /// The topic's way to the plugin threads.
+    pub(crate) plugin: Lane,
 }
 
 /// What holds for a batch.
@@ -27,8 +29,8 @@ pub(crate) struct Runtime {
 }
 
 impl Topic {
-    pub(crate) fn new(name: Arc<str>, partitions: Vec<Arc<Partition>>, runtime: Runtime) -> Topic {
-        Topic { name, partitions, runtime: ArcSwap::from_pointee(runtime) }
+    pub(crate) fn new(name: Arc<str>, partitions: Vec<Arc<Partition>>, runtime: Runtime, plugin: Lane) -> Topic {
+        Topic { name, partitions, runtime: ArcSwap::from_pointee(runtime), plugin }
     }
 
     pub(crate) fn runtime(&self) -> Arc<Runtime> {

@@ -1,14 +1,16 @@
 //! Making and deleting topics.
 //!
 //! ```text
-//! create:  catalogue names it ──> folders, logs ──> batches are taken
+//! create:  folders made under another name ──> catalogue names it ──> folders get its name ──> logs ──> batches are taken
 //! delete:  catalogue forgets it ──> batches are refused ──> folder put aside ──> folder removed, when there is time
 //! ```
 //!
-//! A crash between two steps leaves folders that the next start makes or removes, never a topic by halves.
+//! A crash between two steps leaves folders that the next start names or removes, never a topic by halves. The folders of a topic that the
+//! catalogue names have been made, durably, before: one that is missing at a start is lost, with its records, and is not made anew.
 
 use crate::{
     catalogue::{Catalogue, PARTITIONS_PER_TOPIC_MAX, StoredTopic},
+    data_dir::DataDir,
     engine::Engine,
     error::EngineError,
     folders, name,
@@ -18,6 +20,7 @@ use crate::{
     topic::{Runtime, Topic},
 };
 use futures_util::future::join_all;
+use millpond_log::Disk;
 use millpond_protocol::message::{CreateTopic, TopicConfig, TopicInfo};
 use std::{ops::RangeInclusive, sync::Arc};
 
@@ -57,6 +60,7 @@ impl Engine {
         self.refuse_while_closing()?;
         self.check_room_for_topic(&catalogue, &name, partitions)?;
         self.clear_the_way(&mut catalogue, &name).await?;
+        self.with_folders(&name, move |disk, data, name| folders::make_new(disk, data, name, partitions)).await?;
         let stored = StoredTopic::new(partitions, config);
         self.save(&mut catalogue, |next| {
             next.deleted_topics.remove(&name);
@@ -64,8 +68,11 @@ impl Engine {
         })
         .await?;
 
-        let opened = open_partitions(&self.services, &self.data, &name, &stored).await;
-        let partitions = match opened.and_then(all_work) {
+        let opened = match self.with_folders(&name, folders::name_new).await {
+            Ok(()) => open_partitions(&self.services, &self.data, &name, &stored).await.and_then(all_work),
+            Err(error) => Err(error),
+        };
+        let partitions = match opened {
             Ok(partitions) => partitions,
             Err(error) => {
                 self.forget_topic(&mut catalogue, &name).await;
@@ -73,7 +80,7 @@ impl Engine {
             }
         };
         let runtime = Runtime::new(stored.epoch, stored.config.known, self.services.config.max_batch_bytes);
-        let topic = Arc::new(Topic::new(name.as_str().into(), partitions, runtime));
+        let topic = Arc::new(Topic::new(name.as_str().into(), partitions, runtime, self.services.plugin.lane()));
         let info = topic.info();
         tracing::info!(topic = name, partitions = info.partitions.len(), durability = %info.config.durability, "a topic was made");
         self.topics.write().insert(name, topic);
@@ -168,11 +175,20 @@ impl Engine {
     }
 
     async fn put_aside(&self, name: &str) -> Result<(), EngineError> {
-        let (disk, data, name) = (Arc::clone(&self.services.disk), self.data.clone(), name.to_owned());
-        if let Some(folder) = self.services.io.run(move || folders::put_aside(&*disk, &data, &name)).await?? {
+        if let Some(folder) = self.with_folders(name, folders::put_aside).await? {
             folders::remove_later(&self.services, folder);
         }
         Ok(())
+    }
+
+    /// Does something with the folders of a topic, on the I/O threads.
+    async fn with_folders<T: Send + 'static>(
+        &self,
+        topic: &str,
+        job: impl FnOnce(&dyn Disk, &DataDir, &str) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let (disk, data, topic) = (Arc::clone(&self.services.disk), self.data.clone(), topic.to_owned());
+        self.services.io.run(move || job(&*disk, &data, &topic)).await?
     }
 
     /// Takes a topic back whose logs could not be opened.

@@ -290,6 +290,7 @@ mod tests {
             module: "drop-idle".to_owned(),
             sha256: "0123456789abcdef0123".to_owned(),
             on: AttachPoint::Produce,
+            params: std::collections::BTreeMap::new(),
             records_in: 1_200,
             records_out: 1_000,
             records_dropped: 200,

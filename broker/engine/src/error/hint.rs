@@ -40,6 +40,7 @@ impl EngineError {
             EngineError::Batch(source) => of_batch(source).to_owned(),
             EngineError::BatchRefused { .. } => OTHER_CLIENT.to_owned(),
             EngineError::Log { source, .. } => of_log(source),
+            EngineError::PartitionLost { topic, path, .. } => of_lost(topic, path),
 
             EngineError::ModuleNotFound { name, nearest: None } => format!("`{}` uploads it", deploy(name)),
             EngineError::ModuleTooLarge { .. } => SMALLER_MODULE.to_owned(),
@@ -94,6 +95,14 @@ fn of_log(source: &LogError) -> String {
         }
         _ => "records are still served; see the broker's log for the cause, check the disk, then start the broker again".to_owned(),
     }
+}
+
+fn of_lost(topic: &str, path: &Path) -> String {
+    let path = path.display();
+    format!(
+        "stop the broker, bring {path} back from a backup, and start it again; or give the topic up with `millpond topic delete {topic}`, \
+         which removes its other partitions too"
+    )
 }
 
 fn of_batch(source: &BatchError) -> &'static str {

@@ -190,6 +190,16 @@ pub enum EngineError {
         /// How.
         source: Arc<LogError>,
     },
+    /// The folder of a partition was gone when the broker started. It is not replaced by an empty one.
+    #[error("`{topic}`, partition {partition}, is lost: its folder {} is missing", .path.display())]
+    PartitionLost {
+        /// The topic.
+        topic: Arc<str>,
+        /// The partition.
+        partition: u32,
+        /// Where the folder should be.
+        path: PathBuf,
+    },
     /// A job of the partition panicked; it takes no more batches until the broker starts again.
     #[error("`{topic}`, partition {partition}, has stopped writing after a fault in the broker")]
     PartitionStopped {
@@ -318,10 +328,13 @@ impl EngineError {
     pub fn code(&self) -> ErrorCode {
         match self {
             EngineError::DataDir { source, .. } if is_out_of_files(source) => ErrorCode::Overloaded,
-            EngineError::Locked { .. } | EngineError::DataDir { .. } | EngineError::FolderInTheWay { .. } => ErrorCode::StorageFailed,
-            EngineError::CatalogueDamaged { .. } | EngineError::CatalogueTooNew { .. } | EngineError::PartitionStopped { .. } => {
-                ErrorCode::StorageFailed
-            }
+            EngineError::Locked { .. }
+            | EngineError::DataDir { .. }
+            | EngineError::FolderInTheWay { .. }
+            | EngineError::CatalogueDamaged { .. }
+            | EngineError::CatalogueTooNew { .. }
+            | EngineError::PartitionLost { .. }
+            | EngineError::PartitionStopped { .. } => ErrorCode::StorageFailed,
             EngineError::Threads(_) | EngineError::Plugins(_) | EngineError::JobLost { .. } => ErrorCode::Internal,
             EngineError::InvalidName { of: NameOf::Topic, .. } | EngineError::InvalidPartitionCount { .. } => ErrorCode::InvalidTopic,
             EngineError::InvalidName { of: NameOf::Module, .. } => ErrorCode::InvalidRequest,

@@ -27,6 +27,7 @@ pub(crate) use answer::Reply;
 
 use crate::{
     error::EngineError,
+    folders,
     inflight::{ByteBudget, InflightPermit, Reserved},
     services::Services,
 };
@@ -129,21 +130,22 @@ struct Tail {
 
 impl Partition {
     /// Opens the log in `dir`. A log that can't be opened is not fatal: the partition then answers everything with the reason, and
-    /// the others work. Blocking, and reads the last segment in full after a crash.
+    /// the others work. So does one whose folder is missing: the folders are made before the topic is, so the records are lost, and an
+    /// empty log in their place would give their offsets away again. Blocking, and reads the last segment in full after a crash.
     pub(crate) fn open(services: Arc<Services>, topic: Arc<str>, number: u32, config: &TopicConfig, dir: &Path) -> Arc<Partition> {
-        let log_config = LogConfig { segment_bytes: config.segment_bytes, ..LogConfig::default() };
-        // Opening makes durable what a killed broker left in the page cache, so all of it can be served.
-        let opened = Log::open(Arc::clone(&services.disk), dir, log_config);
-        let (log, reader, failure) = match opened {
+        let (log, reader, failure) = match open_log(&services, &topic, number, config, dir) {
             Ok((log, report)) => {
                 report_recovery(&topic, number, &report);
                 let reader = log.reader();
                 (Some(log), Ok(reader), None)
             }
             Err(error) => {
-                tracing::error!(%topic, partition = number, error = error.chain(), "a log can't be opened");
-                let failure = error.chain();
-                let error = EngineError::Log { topic: Arc::clone(&topic), partition: number, source: Arc::new(error) };
+                let (failure, hint) = match &error {
+                    // Its hint is for a log that was opened once and is still served.
+                    EngineError::Log { source, .. } => (source.chain(), None),
+                    _ => (error.to_wire().message, error.hint()),
+                };
+                tracing::error!(%topic, partition = number, error = failure, hint, "a log can't be opened");
                 (None, Err(error), Some(failure))
             }
         };
@@ -345,6 +347,25 @@ impl Drop for PoisonOnPanic<'_> {
             self.0.poison();
         }
     }
+}
+
+fn open_log(
+    services: &Services,
+    topic: &Arc<str>,
+    partition: u32,
+    config: &TopicConfig,
+    dir: &Path,
+) -> Result<(Log, RecoveryReport), EngineError> {
+    if !folders::exists(&*services.disk, dir)? {
+        return Err(EngineError::PartitionLost { topic: Arc::clone(topic), partition, path: dir.to_owned() });
+    }
+    let log_config = LogConfig { segment_bytes: config.segment_bytes, ..LogConfig::default() };
+    // Opening makes durable what a killed broker left in the page cache, so all of it can be served.
+    Log::open(Arc::clone(&services.disk), dir, log_config).map_err(|source| EngineError::Log {
+        topic: Arc::clone(topic),
+        partition,
+        source: Arc::new(source),
+    })
 }
 
 /// All that a freshly opened log holds is durable, so all of it can be read.

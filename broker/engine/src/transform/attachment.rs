@@ -19,6 +19,7 @@ pub(crate) struct Attachment {
     pub(crate) module: Arc<str>,
     pub(crate) sha256: String,
     pub(crate) on: AttachPoint,
+    pub(crate) params: Vec<(String, String)>,
     pub(crate) guest: Guest,
     /// Shared with the attachment that takes this one's place when its module is uploaded anew.
     pub(crate) counters: Arc<Counters>,
@@ -63,6 +64,7 @@ impl Attachment {
             module: self.module.as_ref().to_owned(),
             sha256: self.sha256.clone(),
             on: self.on,
+            params: self.params.iter().cloned().collect(),
             records_in: counters.records_in.load(Ordering::Relaxed),
             records_out: counters.records_out.load(Ordering::Relaxed),
             records_dropped: counters.records_dropped.load(Ordering::Relaxed),

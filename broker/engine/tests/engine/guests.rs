@@ -17,7 +17,7 @@ use wit_parser::Resolve;
 /// | `g` | bytes that are no records |
 /// | `r` | `init` refuses |
 ///
-/// It traps where the last value of a batch ends in `!`, and returns an error where it ends in `?`.
+/// It traps where the last value of a batch ends in `!`, returns an error where it ends in `?`, and goes on for ever where it ends in `~`.
 pub(crate) fn transform() -> Bytes {
     module("transform", &format!("{MEMORY}{INIT}{TRANSFORM}"))
 }
@@ -85,6 +85,7 @@ const TRANSFORM: &str = r#"
     ;; The last byte is the number of headers, 0; before it is the end of the value.
     (local.set $byte (i32.load8_u (i32.sub (local.get $end) (i32.const 2))))
     (if (i32.eq (local.get $byte) (i32.const 33)) (then unreachable))
+    (if (i32.eq (local.get $byte) (i32.const 126)) (then (loop $for_ever (br $for_ever))))
     (if (i32.eq (local.get $byte) (i32.const 63)) (then
       (i32.store8 (i32.const 1036) (i32.const 1))
       (i32.store (i32.const 1040) (i32.sub (local.get $count) (i32.const 1)))

@@ -2,6 +2,7 @@
 
 mod broker;
 mod durability;
+mod folders;
 mod gate;
 mod guests;
 mod journey;

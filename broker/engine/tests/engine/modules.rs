@@ -6,15 +6,16 @@ use crate::{
     guests,
 };
 use bytes::Bytes;
-use millpond_engine::{Answer, EngineError};
-use millpond_log::Disk;
+use futures_util::FutureExt;
+use millpond_engine::{Answer, EngineConfig, EngineError};
+use millpond_log::{Disk, sim::SimDisk};
 use millpond_protocol::{
     compression::Codec,
     error::ErrorCode,
     message::{AttachPoint, AttachTransform, AttachmentStatus, DetachTransform, PlacedRecord, ReplacedModule},
     partitioner,
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 fn status(broker: &Broker, topic: &str) -> AttachmentStatus {
     broker.engine.topic(topic).expect("it is there").attachments[0].clone()
@@ -236,6 +237,9 @@ async fn a_restart_brings_topics_modules_and_attachments_back() {
         let broker = broker.restart().await;
         let after = broker.engine.topic("t").expect("it came back");
         assert_eq!((after.epoch, &after.config, &after.partitions), (before.epoch, &before.config, &before.partitions));
+        for topic in [&before, &after] {
+            assert_eq!(topic.attachments[0].params, BTreeMap::from([("mode".to_owned(), "c".to_owned())]));
+        }
         assert_eq!((&after.attachments[0].module, &after.attachments[0].sha256), (&modules[0].name, &modules[0].sha256));
         assert_eq!(broker.engine.modules(), modules);
         broker.produce("t", 1, &["b"]).await.expect("it is stored");
@@ -370,4 +374,31 @@ async fn a_module_that_was_lost_stops_its_topic_and_nothing_else() {
     broker.engine.deploy_module("m", guests::transform()).await.expect("it can be uploaded again");
     broker.produce("masked", 0, &["b"]).await.expect("it is stored");
     assert_eq!(broker.values("masked", 0).await, ["A", "B"]);
+}
+
+#[tokio::test]
+async fn a_module_that_loops_does_not_hold_up_the_modules_of_other_topics() {
+    let change = |config: &mut EngineConfig| {
+        config.plugin_threads = 2;
+        config.plugin_limits.time = Duration::from_secs(1);
+    };
+    let broker = Broker::with(Arc::new(SimDisk::new()), change).await;
+    for topic in ["looping", "other"] {
+        broker.topic(topic, 1, "os").await;
+        broker.attach(topic, "m", 'c').await;
+        broker.produce(topic, 0, &["a"]).await.expect("it is stored");
+    }
+    let mut producers: Vec<_> = (0..3).map(|_| broker.producer("looping", Some(0))).collect();
+    let mut looping = Vec::new();
+    for producer in &mut producers {
+        let mut submitted = Box::pin(broker.submit(producer, batch(&["x~"])));
+        // From here on it waits for a plugin thread, or has one.
+        assert!((&mut submitted).now_or_never().is_none());
+        looping.push(submitted);
+    }
+    for _ in 0..10 {
+        broker.produce("other", 0, &["b"]).await.expect("it is stored");
+    }
+    assert!(looping.iter_mut().all(|submitted| submitted.now_or_never().is_none()), "none has come to its limit yet");
+    assert_eq!(broker.values("other", 0).await.len(), 11);
 }

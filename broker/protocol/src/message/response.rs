@@ -2,6 +2,7 @@
 
 use super::topic::{AttachPoint, Durability, TopicConfig};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The answer to a request that did not fail.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -117,6 +118,9 @@ pub struct AttachmentStatus {
     pub sha256: String,
     /// Where it runs.
     pub on: AttachPoint,
+    /// The settings that it was attached with. A broker that does not know this field sends none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, String>,
     /// Records that were given to it.
     #[serde(default)]
     pub records_in: u64,

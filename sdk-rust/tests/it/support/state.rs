@@ -111,6 +111,7 @@ impl FakeTopic {
             module: "by-device".to_owned(),
             sha256: String::new(),
             on: AttachPoint::Partition,
+            params: std::collections::BTreeMap::new(),
             records_in: 0,
             records_out: 0,
             records_dropped: 0,
