@@ -5,8 +5,12 @@ use crate::{error::Error, record::Record};
 use millpond_protocol::partitioner;
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering::Relaxed},
+    atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
 };
+
+/// How much goes to one partition before records without a key move on, in bytes: many records, so that batches fill, and yet so few that
+/// the partitions get alike when they are not full.
+const STICKY_BYTES: usize = 64 << 10;
 
 /// The lanes of a topic and the rule for choosing one. Replaced as a whole when the topic changes.
 #[derive(Debug)]
@@ -55,6 +59,14 @@ impl Placement {
         self.lanes.get(partition as usize).ok_or_else(missing)
     }
 
+    /// A record went to this lane and takes so many bytes there.
+    #[inline]
+    pub(crate) fn took(&self, lane: &Lane, record: &Record, bytes: usize) {
+        if record.key.is_none() && record.partition.is_none() && self.sticky.is_full_with(bytes) {
+            self.batch_is_full(lane);
+        }
+    }
+
     /// The batch of this lane takes no more records: the next records without a key fill another one.
     pub(crate) fn batch_is_full(&self, lane: &Lane) {
         if let Some(partition) = lane.partition {
@@ -67,26 +79,37 @@ impl Placement {
     }
 }
 
-/// Records without a key fill one batch after the other, each in another partition (KIP-480), in turn so that all get their share.
+/// Records without a key stay with one partition until its batch is full (KIP-480) or it got a good part of one (KIP-794), then go to the
+/// next: in turn, so that all get their share.
 #[derive(Debug)]
-struct Sticky(AtomicU32);
+struct Sticky {
+    turn: AtomicU32,
+    /// Went to the partition whose turn it is.
+    bytes: AtomicUsize,
+}
 
 impl Sticky {
     /// Producers start anywhere, so that many of them do not all fill the same partition.
     fn starting_at(random: u32) -> Sticky {
-        Sticky(AtomicU32::new(random))
+        Sticky { turn: AtomicU32::new(random), bytes: AtomicUsize::new(0) }
     }
 
     fn current(&self, partitions: u32) -> u32 {
-        self.0.load(Relaxed) % partitions.max(1)
+        self.turn.load(Relaxed) % partitions.max(1)
+    }
+
+    /// Whether the partition has had its part with so many bytes more. Threads that race may be off by a record.
+    #[inline]
+    fn is_full_with(&self, bytes: usize) -> bool {
+        self.bytes.fetch_add(bytes, Relaxed) + bytes >= STICKY_BYTES
     }
 
     /// Moves on from `partition`, unless somebody has.
     fn leave(&self, partition: u32, partitions: u32) {
-        let current = self.0.load(Relaxed);
-        if current % partitions.max(1) == partition {
-            // If it fails, another thread has moved on.
-            let _ = self.0.compare_exchange(current, partition + 1, Relaxed, Relaxed);
+        let current = self.turn.load(Relaxed);
+        // If the exchange fails, another thread has moved on.
+        if current % partitions.max(1) == partition && self.turn.compare_exchange(current, partition + 1, Relaxed, Relaxed).is_ok() {
+            self.bytes.store(0, Relaxed);
         }
     }
 }
@@ -143,6 +166,20 @@ mod tests {
         seen.truncate(3);
         seen.sort_unstable();
         assert_eq!(seen, [0, 1, 2]);
+    }
+
+    #[test]
+    fn records_without_a_key_move_on_before_the_batch_is_full_if_they_are_many() {
+        let placement = Placement::new(3, false);
+        let (record, keyed) = (Record::new("x"), Record::new("x").with_key("k"));
+        let mut bytes = [0; 3];
+        for _ in 0..3 * STICKY_BYTES / 100 {
+            let lane = placement.lane_for(&record, &TOPIC.into()).unwrap();
+            placement.took(lane, &record, 100);
+            placement.took(lane, &keyed, 100_000);
+            bytes[lane.partition.unwrap() as usize] += 100;
+        }
+        assert!(bytes.iter().all(|bytes| (STICKY_BYTES - 300..STICKY_BYTES + 100).contains(bytes)), "{bytes:?}");
     }
 
     #[test]

@@ -129,11 +129,13 @@ impl Shared {
             .push(&timestamped, room.num_permits(), batch_bytes, Instant::now)
             .map_err(Error::InvalidRecord)?
             .ok_or(Error::Closed("producer"))?;
-        // Given back when the batch is answered.
-        room.forget();
         if pushed.sealed {
             placement.batch_is_full(lane);
+        } else {
+            placement.took(lane, record, room.num_permits());
         }
+        // Given back when the batch is answered.
+        room.forget();
         if pushed.opened {
             lane.start(self);
             lane.wake.notify_one();
