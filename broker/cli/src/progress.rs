@@ -27,8 +27,8 @@ impl RecordProgress {
         let visible = wanted && io::stderr().is_terminal();
         let bar = match bytes_total {
             _ if !visible => ProgressBar::hidden(),
-            Some(total) => ProgressBar::new(total).with_style(style("{spinner} {bar:30} {percent:>3} %  {msg}")),
-            None => ProgressBar::new_spinner().with_style(style("{spinner} {msg}")),
+            Some(total) => ProgressBar::new(total).with_style(style("{spinner} {bar:16} {percent:>3} %  {wide_msg}")),
+            None => ProgressBar::new_spinner().with_style(style("{spinner} {wide_msg}")),
         };
         RecordProgress { bar, bytes_total, started: Instant::now(), shown: None }
     }

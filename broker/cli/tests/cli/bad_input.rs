@@ -203,6 +203,17 @@ fn a_data_folder_that_can_not_be_written() {
 fn certificate_files_that_are_not_there() {
     let place = Place::new();
     let output = place.serve_fails(&["--tls-cert", "cert.pem", "--tls-key", "key.pem"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert_explained(&text(&output.stderr), &["cert.pem"]);
+}
+
+#[test]
+fn a_place_for_the_summary_that_can_not_be_written_is_told_before_anything_is_stored() {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "t"], b"");
+    let output = broker.run(&place, &["produce", "t", "--stats-json", "nowhere/stats.json"], b"1\n");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("nowhere/stats.json"), "{}", text(&output.stderr));
+    assert_eq!(broker.ok(&place, &["consume", "t", "--from-beginning", "--until-end"], b""), "");
 }

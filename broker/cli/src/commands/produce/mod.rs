@@ -111,6 +111,9 @@ enum OutputFormat {
 pub(crate) async fn run(arguments: ProduceArgs) -> Outcome {
     let format = arguments.line_format()?;
     let (input, input_bytes) = arguments.open_input()?;
+    if let Some(path) = &arguments.stats_json {
+        summary::check(path)?;
+    }
     arguments.client.with(async |client| produce(&arguments, client, input, input_bytes, format).await).await
 }
 
@@ -290,7 +293,7 @@ const EXAMPLES: &str = "\
 With `-i jsonl` a line is {\"key\":…,\"value\":…,\"headers\":{…},\"timestamp\":…,\"partition\":…}; only the value is \
 needed. Strings are stored as UTF-8, any other JSON as its text without blanks; `key_base64` and `value_base64` take other \
 bytes. A timestamp is in milliseconds since 1970, or a text such as \"2026-01-01T00:00:00Z\". The output of `consume -o jsonl` \
-can be fed in as it is.
+can be fed in as it is. Blank lines are passed over.
 
 With `-o jsonl` each record gets a line {\"partition\":0,\"offset\":7} once it is acknowledged, in the order of the input. A record \
 that a transform left out has null for both and \"dropped\":true. Where the broker can't tell which records of a batch were left \

@@ -8,7 +8,12 @@ use crate::{
 };
 use millpond::ProducerStats;
 use serde::Serialize;
-use std::{fmt::Write, fs, path::Path, time::Duration};
+use std::{
+    fmt::Write,
+    fs::{self, OpenOptions},
+    path::Path,
+    time::Duration,
+};
 
 /// The summary. The field names are those of the JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -79,6 +84,14 @@ impl Summary {
         let failed = || format!("can't write {}", path.display());
         let json = serde_json::to_string(self).map_err(|error| Failure::new(failed()).because(&error))?;
         fs::write(path, json + "\n").map_err(|error| Failure::new(failed()).because(&error))
+    }
+}
+
+/// Makes the file for the JSON, so that what stands in its way shows before anything is stored.
+pub(super) fn check(path: &Path) -> Outcome {
+    match OpenOptions::new().create(true).append(true).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::usage(format!("can't write {}", path.display())).because(&error)),
     }
 }
 

@@ -84,11 +84,9 @@ fn open_door(config: &Config, engine: &Arc<Engine>) -> Outcome<(QuicServer, Anno
         warn!("{advice}");
     }
     let tls = match (&config.tls.cert, &config.tls.key) {
-        (Some(cert), Some(key)) => TlsMaterial::from_pem_files(cert, key),
-        _ => load_or_create_tls(&config.data_dir.join("tls"), &config.tls.names),
+        (Some(cert), Some(key)) => TlsMaterial::from_pem_files(cert, key).map_err(|error| refusal::of_named_tls(&error))?,
+        _ => load_or_create_tls(&config.data_dir.join("tls"), &config.tls.names).map_err(|error| refusal::of_door(&error))?,
     };
-    let unreadable = "`tls.cert` and `tls.key` name PEM files that the broker can read";
-    let tls = tls.map_err(|error| refusal::of_door(&error).hint_if_none(unreadable))?;
     let server = QuicServer::open(socket, quic.limits, &tls, Arc::clone(engine)).map_err(|error| refusal::of_door(&error))?;
     warn_if_others_can_connect(server.local_addr());
     info!("nothing answers on the Kafka address {} yet: this version has no Kafka door", config.kafka.listen);

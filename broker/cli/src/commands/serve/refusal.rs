@@ -21,6 +21,13 @@ pub(super) fn of_door(error: &QuicError) -> Failure {
     error.hint().into_iter().fold(failure, Failure::hint)
 }
 
+/// As [`of_door`], for the certificate that the configuration names.
+pub(super) fn of_named_tls(error: &QuicError) -> Failure {
+    let failure = Failure::usage("the QUIC door did not open").because(error);
+    let failure = error.hint().into_iter().fold(failure, Failure::hint);
+    failure.hint_if_none("`tls.cert` and `tls.key` name PEM files that the broker can read")
+}
+
 /// What helps against this kind of error of the file system, if something is known to.
 fn data_dir_hint(data_dir: &Path, kind: io::ErrorKind) -> Option<String> {
     let in_the_way = || data_dir.ancestors().find(|path| path.exists() && !path.is_dir());
