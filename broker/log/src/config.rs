@@ -8,6 +8,22 @@ pub struct LogConfig {
     pub segment_bytes: u64,
     /// Bytes of batches between two entries of the sparse indexes.
     pub index_interval_bytes: u32,
+    /// Which reads compare checksums.
+    pub verify_on_read: VerifyOnRead,
+}
+
+/// When the checksum of a batch is compared that is read from a segment file. Batches that this process has appended count as compared:
+/// that was done when they came in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VerifyOnRead {
+    /// The first time that it is read since the log was opened. What rots on the disk after that is found by the next opening's first
+    /// read, or by [`VerifyOnRead::Always`].
+    #[default]
+    First,
+    /// Every time.
+    Always,
+    /// Never: a consumer gets what the disk gives, and has the checksum to compare for itself.
+    Never,
 }
 
 impl LogConfig {
@@ -20,7 +36,7 @@ impl Default for LogConfig {
     /// 128 MiB, because the last segment is read in full when a log is opened after a crash, about a second from a slow flash disk; and
     /// Kafka's index interval.
     fn default() -> LogConfig {
-        LogConfig { segment_bytes: 128 << 20, index_interval_bytes: 4096 }
+        LogConfig { segment_bytes: 128 << 20, index_interval_bytes: 4096, verify_on_read: VerifyOnRead::First }
     }
 }
 

@@ -170,4 +170,10 @@ pub enum Damage {
         /// The base offset of the next segment.
         next_base: i64,
     },
+    /// A batch takes offsets that belong to the next segment.
+    #[error("the batch reaches behind offset {next_base}, where the next segment begins")]
+    OffsetsOverlap {
+        /// The base offset of the next segment.
+        next_base: i64,
+    },
 }

@@ -81,7 +81,7 @@ impl Flush {
             tracing::warn!(dir = %self.dir.display(), %error, "the recovery point can't be written and lags");
         }
         for segment in &self.closed {
-            // Readers open it again if they want it.
+            // Readers open it again if they want it. It is durable, so nothing pins it.
             segment.log().close();
         }
     }
@@ -173,7 +173,9 @@ impl Unflushed {
         self.running = false;
         self.durable_end = self.durable_end.max(flushed.end);
         self.incomplete = flushed.incomplete;
-        if log_end == flushed.end {
+        // A segment that was begun since, though nothing is in it, has closed another.
+        let is_same = self.segments.last().is_none_or(|last| last.base_offset() <= flushed.active_base);
+        if log_end == flushed.end && is_same {
             self.segments.clear();
         } else {
             // The segment that was active has grown, or was closed, or both.

@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::append_times::APPEND_TIMES;
 use crate::disk::{Disk, OpenMode, TEMPORARY_SUFFIX, write_atomically};
+use crate::log_start::LOG_START;
 
 /// Extension of the file with the batches.
 pub(crate) const LOG: &str = "log";
@@ -80,14 +82,18 @@ fn parse_base(digits: &str) -> Option<i64> {
 
 fn is_temporary(name: &str) -> bool {
     let Some(finished) = name.strip_suffix(TEMPORARY_SUFFIX) else { return false };
-    finished == RECOVERY_POINT || [LOG, INDEX, TIME_INDEX].iter().any(|extension| base_of(finished, extension).is_some())
+    [RECOVERY_POINT, CLEAN_STOP, LOG_START, APPEND_TIMES].contains(&finished)
+        || [LOG, INDEX, TIME_INDEX].iter().any(|extension| base_of(finished, extension).is_some())
 }
 
 /// Digits of an offset in a file name.
 const BASE_DIGITS: usize = 20;
 
+/// The file that says that the log was closed in order; see [`crate::clean_stop`].
+pub(crate) const CLEAN_STOP: &str = "clean-stop";
+
 /// The file that holds the recovery point.
-const RECOVERY_POINT: &str = "recovery-point";
+pub(crate) const RECOVERY_POINT: &str = "recovery-point";
 
 /// Its first line, so that a later layout can have another.
 const RECOVERY_POINT_HEADING: &str = "millpond recovery point 1";
@@ -110,6 +116,8 @@ mod tests {
             "00000000000000000042.timeindex.tmp",
             "recovery-point",
             "recovery-point.tmp",
+            "clean-stop",
+            "clean-stop.tmp",
             "notes.tmp",
             "7.log",
             "0000000000000000000x.log",
@@ -119,7 +127,10 @@ mod tests {
         .map(OsString::from);
         let folder = Folder::of(&names);
         assert_eq!(folder.bases, [7, 42]);
-        assert_eq!(folder.leftovers, ["00000000000000000009.index", "00000000000000000042.timeindex.tmp", "recovery-point.tmp"]);
+        assert_eq!(
+            folder.leftovers,
+            ["00000000000000000009.index", "00000000000000000042.timeindex.tmp", "recovery-point.tmp", "clean-stop.tmp"]
+        );
     }
 
     #[test]

@@ -88,15 +88,15 @@ pub(crate) struct Entries {
 /// Decides which batches get an entry, as Kafka's `LogSegment` does, from the batches of one segment in their order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Indexer {
-    base_offset: i64,
-    interval_bytes: u64,
+    pub(crate) base_offset: i64,
+    pub(crate) interval_bytes: u64,
     /// Bytes of batches since the last entry of the offset index, or since the start of the segment.
-    bytes_since_entry: u64,
+    pub(crate) bytes_since_entry: u64,
     /// The largest timestamp so far, and the last offset of the batch that brought it.
-    max_timestamp: i64,
-    offset_of_max: i64,
+    pub(crate) max_timestamp: i64,
+    pub(crate) offset_of_max: i64,
     /// The timestamp in the last entry of the time index.
-    timestamp_indexed: i64,
+    pub(crate) timestamp_indexed: i64,
 }
 
 impl Indexer {
@@ -163,6 +163,8 @@ struct State<E> {
     spilled: u64,
     /// The entries that follow them.
     pending: Vec<E>,
+    /// Whether the file may hold something that no sync has covered.
+    unsynced: bool,
     /// Whether a sync has failed: what the file holds may never reach the disk.
     doubtful: bool,
 }
@@ -170,7 +172,18 @@ struct State<E> {
 impl<E: Entry> Index<E> {
     /// An index whose file has `spilled` entries, with `pending` entries behind them.
     pub(crate) fn new(file: LazyFile, spilled: u64, pending: Vec<E>) -> Index<E> {
-        Index { file, state: RwLock::new(State { spilled, pending, doubtful: false }) }
+        Index { file, state: RwLock::new(State { spilled, pending, unsynced: true, doubtful: false }) }
+    }
+
+    /// An index whose file is durable.
+    pub(crate) fn durable(file: LazyFile, spilled: u64) -> Index<E> {
+        Index { file, state: RwLock::new(State { spilled, pending: Vec::new(), unsynced: false, doubtful: false }) }
+    }
+
+    /// How many entries there are, in the file and behind it.
+    pub(crate) fn entries(&self) -> u64 {
+        let state = self.state.read();
+        state.spilled + state.pending.len() as u64
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -199,6 +212,7 @@ impl<E: Entry> Index<E> {
         if count == 0 {
             return Ok(());
         }
+        self.state.write().unsynced = true;
         let written = self.file.get().and_then(|file| write_all_at(&*file, &mut [IoSlice::new(&bytes)], at));
         // Not kept open: that would be two descriptors more for each log, for a write every few megabytes of batches.
         self.file.close();
@@ -214,12 +228,31 @@ impl<E: Entry> Index<E> {
     /// works again: another sync would find nothing to write and say that all is well.
     pub(crate) fn settle(&self) -> io::Result<()> {
         self.spill()?;
-        if self.state.read().doubtful {
+        let (unsynced, doubtful) = {
+            let state = self.state.read();
+            (state.unsynced, state.doubtful)
+        };
+        if doubtful {
             return Err(io::Error::other("an earlier sync of this file failed"));
         }
-        self.file.get()?.sync_data().inspect_err(|_| self.state.write().doubtful = true)?;
-        self.file.close();
+        if unsynced {
+            self.file.get()?.sync_data().inspect_err(|_| self.state.write().doubtful = true)?;
+            self.file.close();
+            self.state.write().unsynced = false;
+        }
         Ok(())
+    }
+
+    /// Cuts off what is in the file behind the entries. From the thread that owns the log's tail.
+    pub(crate) fn trim(&self) -> io::Result<()> {
+        let bytes = {
+            let mut state = self.state.write();
+            state.unsynced = true;
+            state.spilled * E::BYTES as u64
+        };
+        let cut = self.file.get().and_then(|file| file.set_len(bytes));
+        self.file.close();
+        cut
     }
 
     /// The last entry whose key is not above `key`; None where there is none, or where the file can't be read.
@@ -279,11 +312,6 @@ impl LazyFile {
         LazyFile { disk, path, open: RwLock::new(None) }
     }
 
-    /// One that is open already.
-    pub(crate) fn opened(disk: Arc<dyn Disk>, path: PathBuf, file: Arc<dyn DiskFile>) -> LazyFile {
-        LazyFile { disk, path, open: RwLock::new(Some(file)) }
-    }
-
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -335,8 +363,8 @@ mod tests {
     fn index_with(count: u32, spilled: u32) -> Index<OffsetEntry> {
         let disk = SimDisk::new();
         let path = PathBuf::from("/00.index");
-        let file = disk.open(&path, OpenMode::CreateNew).expect("creates");
-        let index = Index::new(LazyFile::opened(Arc::new(disk), path, file), 0, Vec::new());
+        disk.open(&path, OpenMode::CreateNew).expect("creates");
+        let index = Index::new(LazyFile::new(Arc::new(disk), path), 0, Vec::new());
         for number in 0..count {
             index.push(&[OffsetEntry { relative_offset: number * 10, position: number * 100 }]);
             if number + 1 == spilled {

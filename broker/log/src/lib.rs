@@ -15,6 +15,9 @@
 //! 00000000000000004711.index
 //! 00000000000000004711.timeindex
 //! recovery-point                   every segment before this one is known to be whole and durable
+//! clean-stop                       nothing was appended since the log was closed in order
+//! log-start                        records before this offset are deleted
+//! append-times                     when the segments got their last appends, by the broker's clock
 //! ```
 //!
 //! The number in a name is the offset of the segment's first batch, in 20 digits. A segment is closed, and the next one opened, when
@@ -53,7 +56,8 @@
 //! - What a reader can see is in the file whole: `log_end` moves after the bytes are written, and a failed append never moves it.
 //! - What was flushed survives a power cut. What was not may survive in part; recovery keeps the whole batches up to the first hole.
 //! - Only segments at or behind the recovery point, and always the last one, may lose bytes in a recovery. Damage in an older
-//!   segment is left as it is, named in the [`RecoveryReport`], and answers reads with [`LogError::Corrupt`].
+//!   segment is left as it is, named in the [`RecoveryReport`], and answers reads with [`LogError::Corrupt`]. [`inspect::RepairPlan`]
+//!   mends it when somebody asks; what it removes stays in the folder, in files that no opening looks at (`*.removed-<n>`).
 //! - After a failed write or flush the log takes no appends until it is opened again; reads go on. A full disk is not such a failure,
 //!   and neither is a file that could not be opened because too many are.
 //! - Readers take no lock that the writer holds across I/O.
@@ -94,41 +98,67 @@
 //! | `flush` | [`Flush`]: group commit, apart from the appends |
 //! | `reader`, `time` | [`LogReader`], [`Cursor`]: reads by offset, by position, by time |
 //! | `recovery`, `sealed`, `folder` | what is done with the files when a log is opened |
+//! | `log_start` | [`Deletion`]: where a log begins, once its oldest records were deleted |
+//! | `retention`, `append_times` | [`RetentionLimits`], [`AppendTimes`]: which records are old enough for that |
+//! | `sidecar` | the form of our small files |
+//! | `clean_stop` | the note that nothing need be done |
+//! | `open_files` | [`OpenFiles`]: which segments are open, for all logs together |
+//! | `verified` | which checksums need not be compared again |
 //! | `segment`, `index`, `scan` | the files of one segment, and the walk over its batches |
 //! | `disk`, `real` | the [`Disk`] trait and the operating system behind it |
+//! | [`inspect`] | a log seen from outside: its batches, what is wrong with them, repairs |
 //! | [`sim`] | a disk in memory that loses power, fails and fills up on demand |
 //!
 //! # Open files
 //!
-//! A log keeps the `.log` of its active segment open. That of a closed one is open until it is flushed, and again from when it is first
-//! read; indexes are open only while they are read or written.
+//! The `.log` of a segment is opened when it is read or written, and closed when its descriptor is needed elsewhere: [`OpenFiles`] is the
+//! pool, with a bound for all logs that share it. One with unsynced bytes is never closed, so that no failure to write them is missed.
+//! Indexes are open only while they are read or written. An idle log has nothing open.
 //!
-//! Deliberately absent: how many closed segments are open for readers is not bounded yet, nothing is deleted, and nothing is compacted.
+//! # Checksums
+//!
+//! Every batch is compared with its checksum on its way in, by whoever took it in; in a recovery, if it is read there; and on its way out,
+//! the first time since the log was opened ([`LogConfig::verify_on_read`]). Damage is never served: a read that meets it answers
+//! [`LogError::Corrupt`], and the log goes on.
+//!
+//! Deliberately absent: nothing is compacted.
 
 #![forbid(unsafe_code)]
 
+mod append_times;
+mod clean_stop;
 mod config;
 mod disk;
 mod error;
 mod flush;
 mod folder;
 mod index;
+pub mod inspect;
 mod log;
+mod log_start;
+mod open_files;
 mod reader;
 mod real;
 mod recovery;
+mod retention;
 mod scan;
 mod sealed;
 mod segment;
+mod sidecar;
 pub mod sim;
 mod tail;
 mod time;
+mod verified;
 
-pub use config::LogConfig;
+pub use append_times::{AppendTimes, Now, WALL_CLOCK_FLOOR_MS};
+pub use config::{LogConfig, VerifyOnRead};
 pub use disk::{Disk, DiskFile, OpenMode, WRITE_BUFFERS_MAX, write_all_at, write_atomically};
 pub use error::{Damage, LogError, is_out_of_files};
 pub use flush::{Flush, FlushedTo};
 pub use log::Log;
-pub use reader::{Cursor, LogReader};
+pub use log_start::Deletion;
+pub use open_files::{OPEN_FILES_DEFAULT_MAX, OpenFiles};
+pub use reader::{Cursor, LogReader, SegmentInfo};
 pub use real::RealDisk;
 pub use recovery::{Cut, DamagedSegment, RecoveryReport};
+pub use retention::{Expired, RetentionLimits, SegmentAge};

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use millpond_protocol::batch::Batch;
 
+use crate::clean_stop::{CleanStop, clean_stop_path};
 use crate::config::LogConfig;
-use crate::disk::{Disk, write_all_at};
+use crate::disk::{Disk, DiskFile, write_all_at};
 use crate::error::LogError;
 use crate::flush::{Flush, FlushedTo, Unflushed};
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
-use crate::index::LazyFile;
+use crate::log_start::Deletion;
+use crate::open_files::OpenFiles;
 use crate::reader::{LogReader, Shared};
 use crate::recovery::{RecoveryReport, recover};
 use crate::segment::Segment;
@@ -22,6 +24,7 @@ use crate::tail::{Plan, Tail, plan};
 #[derive(Debug)]
 pub struct Log {
     disk: Arc<dyn Disk>,
+    files: OpenFiles,
     dir: PathBuf,
     config: LogConfig,
     shared: Arc<Shared>,
@@ -29,6 +32,8 @@ pub struct Log {
     tail: Tail,
     unflushed: Unflushed,
     failure: Option<Failure>,
+    /// Whether the folder still has the note that the log was closed in order. It goes before the first append.
+    is_as_closed: bool,
 }
 
 /// The first failure, which the log keeps.
@@ -43,7 +48,9 @@ struct Failure {
 impl Log {
     /// Opens the log in a folder, creating both if they are not there, and repairs what a crash has left: see [`RecoveryReport`].
     /// Afterwards everything in the log is durable, the folder's own name included; those above it are the caller's business. Reads the
-    /// last segment in full.
+    /// last segment in full, unless the log was closed in order.
+    ///
+    /// The log keeps its files open in a pool of its own; see [`Log::open_in`].
     ///
     /// Only one `Log` may have a folder open; the engine's lock on its data folder sees to that.
     ///
@@ -52,10 +59,21 @@ impl Log {
     /// [`LogError::Io`] and [`LogError::Full`] if files can't be read, cut or created. Damage is no error: what a crash leaves is
     /// repaired, and other damage answers the reads that meet it.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, config: LogConfig) -> Result<(Log, RecoveryReport), LogError> {
-        let recovered = recover(&disk, dir, &config)?;
-        let shared = Arc::new(Shared::new(recovered.segments, recovered.tail.next_offset));
+        Log::open_in(disk, OpenFiles::default(), dir, config)
+    }
+
+    /// As [`Log::open`], with a pool of open files that other logs use as well. An idle log needs none of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::open`].
+    pub fn open_in(disk: Arc<dyn Disk>, files: OpenFiles, dir: &Path, config: LogConfig) -> Result<(Log, RecoveryReport), LogError> {
+        let recovered = recover(&disk, &files, dir, &config)?;
+        let log_start = recovered.log_start.unwrap_or(0);
+        let shared = Arc::new(Shared::new(recovered.segments, log_start, recovered.tail.next_offset));
         let log = Log {
             disk,
+            files,
             dir: dir.to_path_buf(),
             config,
             shared,
@@ -63,6 +81,7 @@ impl Log {
             tail: recovered.tail,
             unflushed: Unflushed::nothing(recovered.tail.next_offset, recovered.incomplete),
             failure: None,
+            is_as_closed: recovered.report.clean_stop,
         };
         Ok((log, recovered.report))
     }
@@ -85,11 +104,13 @@ impl Log {
         if let Some(failure) = &self.failure {
             return Err(LogError::Failed { cause: failure.cause.clone() });
         }
+        self.leave_as_closed()?;
         let base_offset = self.tail.next_offset;
         let plan = plan(self.tail, batches, &self.config)?;
+        self.ready_to_write(&plan)?;
         let mut created = Vec::new();
         match self.write(&plan, batches, leader_epoch, &mut created) {
-            Ok(()) => self.commit(&plan, created),
+            Ok(()) => self.commit(&plan, &created),
             Err(error) => return Err(self.take_back(&plan, &created, error)),
         }
         Ok(base_offset)
@@ -172,6 +193,45 @@ impl Log {
         self.unflushed.has_closed(&self.active)
     }
 
+    /// Closes the active segment and begins the next one, so that the records up to now can be deleted in their time. Does nothing if
+    /// the active segment is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Failed`], [`LogError::Full`], [`LogError::TooManyOpenFiles`], [`LogError::Io`]. The log is as it was.
+    pub fn roll(&mut self) -> Result<(), LogError> {
+        if let Some(failure) = &self.failure {
+            return Err(LogError::Failed { cause: failure.cause.clone() });
+        }
+        if self.tail.bytes == 0 {
+            return Ok(());
+        }
+        self.leave_as_closed()?;
+        let next = Segment::create(&self.disk, &self.files, &self.dir, self.tail.next_offset, &self.config)?;
+        let next = Arc::new(next);
+        self.active.times.push(self.tail.indexer.time_entry().as_slice());
+        self.unflushed.add(&self.active);
+        self.unflushed.add(&next);
+        self.unflushed.add_names();
+        self.tail = Tail::new(self.tail.next_offset, &self.config);
+        self.shared.publish(&[Arc::clone(&next)], self.tail.next_offset);
+        self.active = next;
+        Ok(())
+    }
+
+    /// Takes down what it takes to delete the records before `before`, or before the end of the log if that is lower. No I/O. None if
+    /// there are none, and no segment that a deletion had to leave.
+    ///
+    /// Segments that lie before it as a whole are removed, but for the active one. Of the one that it lies in nothing is; the log begins
+    /// there all the same, and offsets before the log start are out of range from then on.
+    pub fn begin_delete(&self, before: i64) -> Option<Deletion> {
+        let (before, log_start) = (before.min(self.log_end()), self.log_start());
+        // The segment that was active when all of its records were deleted is not any more.
+        let has_left_over = || self.shared.segments().get(1).is_some_and(|next| next.base_offset() <= log_start);
+        let start = before.max(log_start);
+        (before > log_start || has_left_over()).then(|| Deletion::new(&self.disk, &self.dir, &self.shared, start))
+    }
+
     /// A reader of this log, for any thread.
     pub fn reader(&self) -> LogReader {
         LogReader::new(Arc::clone(&self.shared))
@@ -182,7 +242,14 @@ impl Log {
         self.failure.as_ref().map(|failure| failure.cause.as_str())
     }
 
-    /// Flushes everything and completes the index files. A flush that is running elsewhere makes no difference.
+    /// Whether the files of this log and the others in its pool have so many unsynced bytes in them that more than half of the pool can't
+    /// be closed. A flush should not be put off then, whatever the durability.
+    pub fn is_crowded(&self) -> bool {
+        self.files.is_crowded()
+    }
+
+    /// Flushes everything, completes the index files, and notes that the next opening has nothing to read. A flush that is running
+    /// elsewhere makes no difference.
     ///
     /// # Errors
     ///
@@ -191,13 +258,65 @@ impl Log {
         if let Some(Failure { cause, of_flush: true }) = &self.failure {
             return Err(LogError::Failed { cause: cause.clone() });
         }
+        if self.is_as_closed {
+            return Ok(());
+        }
         self.unflushed.forget_running();
         if let Some(flush) = self.begin_flush() {
             let _ = flush.run()?;
         }
-        self.active.times.push(self.tail.indexer.time_entry().as_slice());
-        // Failing is harmless and was logged: the last segment's indexes are compared with its batches at every opening.
-        self.active.settle_indexes();
+        let (offset_entries, time_entries, tail) = (self.active.offsets.entries(), self.active.times.entries(), self.tail);
+        let closing = self.tail.indexer.time_entry();
+        self.active.times.push(closing.as_slice());
+        // Failing is harmless and was logged: without the note, the next opening compares the indexes with the batches.
+        if self.active.settle_indexes() && self.failure.is_none() {
+            let stop = CleanStop { tail, offset_entries, time_entries, has_closing_entry: closing.is_some() };
+            if let Err(error) = stop.write(&*self.disk, &self.dir) {
+                tracing::warn!(dir = %self.dir.display(), %error, "the clean stop can't be noted; the next opening reads the last segment");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the note that the log was closed in order, durably: from now on it would not be true.
+    fn leave_as_closed(&mut self) -> Result<(), LogError> {
+        if !self.is_as_closed {
+            return Ok(());
+        }
+        let path = clean_stop_path(&self.dir);
+        let removed = match self.disk.remove_file(&path) {
+            // An earlier try has got this far.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|source| LogError::io("remove", &path, source)),
+        };
+        let synced = || self.disk.sync_dir(&self.dir).map_err(|source| LogError::io("flush", &self.dir, source));
+        if let Err(error) = removed.and_then(|()| synced()) {
+            if !error.is_passing() {
+                self.latch(&error, false);
+            }
+            return Err(error);
+        }
+        // The entry that the closing has added. If it stays, a recovery finds the index wrong and builds it again.
+        if let Err(error) = self.active.times.trim() {
+            tracing::warn!(path = %self.active.times.path().display(), %error, "the last entry of an index can't be cut off");
+        }
+        self.is_as_closed = false;
+        Ok(())
+    }
+
+    /// Opens the active segment if it is to be written to. After an error nothing was written.
+    fn ready_to_write(&mut self, plan: &Plan) -> Result<(), LogError> {
+        if plan.groups.first().is_none_or(|group| group.opens.is_some()) {
+            return Ok(());
+        }
+        let log = self.active.log();
+        if let Err(source) = log.for_write() {
+            let error = LogError::io("open", log.path(), source);
+            if !error.is_passing() {
+                self.latch(&error, false);
+            }
+            return Err(error);
+        }
         Ok(())
     }
 
@@ -205,18 +324,19 @@ impl Log {
     fn write(&self, plan: &Plan, batches: &[Batch], leader_epoch: i32, created: &mut Vec<Arc<Segment>>) -> Result<(), LogError> {
         for group in &plan.groups {
             if group.opens.is_some() {
-                created.push(Arc::new(Segment::create(&self.disk, &self.dir, group.segment)?));
+                created.push(Arc::new(Segment::create(&self.disk, &self.files, &self.dir, group.segment, &self.config)?));
             }
             let log = created.last().unwrap_or(&self.active).log();
             let (batches, base_offsets) = (&batches[group.batches.clone()], &plan.base_offsets[group.batches.clone()]);
-            write_batches(log, batches, base_offsets, leader_epoch, group.position)
+            let file = log.for_write().map_err(|source| LogError::io("open", log.path(), source))?;
+            write_batches(&*file, batches, base_offsets, leader_epoch, group.position)
                 .map_err(|source| LogError::io("write", log.path(), source))?;
         }
         Ok(())
     }
 
     /// Lets everyone see what was written: the segments, their indexes, and last the end of the log.
-    fn commit(&mut self, plan: &Plan, created: Vec<Arc<Segment>>) {
+    fn commit(&mut self, plan: &Plan, created: &[Arc<Segment>]) {
         let mut new_segments = created.iter();
         for group in &plan.groups {
             if let Some(closing) = group.opens
@@ -261,16 +381,16 @@ impl Log {
                 self.disk.remove_file(&path).map_err(|source| LogError::io("remove", &path, source))?;
             }
             // Syncing the folder takes a descriptor, and there may be no other left.
-            segment.log().close();
+            segment.log().discard();
         }
         if !created.is_empty() {
             self.disk.sync_dir(&self.dir).map_err(|source| LogError::io("flush", &self.dir, source))?;
         }
         if plan.groups.first().is_some_and(|group| group.opens.is_none()) {
             let log = self.active.log();
-            let cut = log.get().and_then(|file| {
+            let cut = log.for_write().and_then(|file| {
                 file.set_len(self.tail.bytes)?;
-                file.sync_data()
+                log.sync()
             });
             cut.map_err(|source| LogError::io("cut", log.path(), source))?;
         }
@@ -286,7 +406,7 @@ impl Log {
 }
 
 /// Writes batches one behind the other, each as its patched start and the rest of its bytes.
-fn write_batches(log: &LazyFile, batches: &[Batch], base_offsets: &[i64], leader_epoch: i32, at: u64) -> io::Result<()> {
+fn write_batches(file: &dyn DiskFile, batches: &[Batch], base_offsets: &[i64], leader_epoch: i32, at: u64) -> io::Result<()> {
     let heads: Vec<_> =
         batches.iter().zip(base_offsets).map(|(batch, base_offset)| batch.with_base_offset(*base_offset, leader_epoch)).collect();
     let mut buffers = Vec::with_capacity(2 * batches.len());
@@ -294,5 +414,5 @@ fn write_batches(log: &LazyFile, batches: &[Batch], base_offsets: &[i64], leader
         buffers.push(IoSlice::new(head));
         buffers.push(IoSlice::new(&batch.bytes()[head.len()..]));
     }
-    write_all_at(&*log.get()?, &mut buffers, at)
+    write_all_at(file, &mut buffers, at)
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use millpond_protocol::batch::HEADER_BYTES;
 
 use crate::error::{Damage, LogError};
+use crate::log_start::count_before;
 use crate::scan::{check_content, check_header, corrupt};
 use crate::segment::Segment;
 
@@ -27,6 +28,17 @@ pub struct LogReader {
 pub struct Cursor {
     offset: i64,
     place: Option<Place>,
+}
+
+/// One segment of a log, as a reader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// The offset of its first batch.
+    pub base_offset: i64,
+    /// One past its last offset.
+    pub end_offset: i64,
+    /// Bytes of its batches.
+    pub bytes: u64,
 }
 
 /// Where a batch begins.
@@ -69,11 +81,24 @@ impl LogReader {
         self.shared.size_bytes()
     }
 
+    /// The segments, oldest first, the active one last.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let segments = self.shared.segments();
+        let ends = segments.iter().skip(1).map(|next| next.base_offset()).chain([self.log_end()]);
+        let info = |(segment, end_offset): (&Arc<Segment>, i64)| SegmentInfo {
+            base_offset: segment.base_offset(),
+            end_offset,
+            bytes: segment.bytes(),
+        };
+        segments.iter().zip(ends).map(info).collect()
+    }
+
     /// Whole batches, verbatim, from the one that holds `offset` on: up to `max_bytes` of them, or one batch if that is larger, and
     /// only batches whose last offset is below `end` (which counts as [`LogReader::log_end`] if it is higher). Empty if `offset` is
     /// the end, or lies in a batch that reaches behind it.
     ///
-    /// What is returned comes from one segment, so it can be shorter than what there is. Every batch's checksum was compared.
+    /// What is returned comes from one segment, so it can be shorter than what there is. Checksums are compared as
+    /// [`LogConfig::verify_on_read`](crate::LogConfig::verify_on_read) says: every batch's, the first time that it is read.
     ///
     /// # Errors
     ///
@@ -95,13 +120,19 @@ impl LogReader {
         if cursor.offset == end {
             return Ok(Bytes::new());
         }
-        let (segment, position) = match cursor.place.and_then(|place| known_place(&segments, place)) {
-            Some(known) => known,
-            None => locate(&segments, cursor.offset)?,
+        let place = match cursor.place.and_then(|place| known_place(&segments, place)) {
+            Some(known) => Ok(known),
+            None => locate(&segments, cursor.offset),
         };
-        let read = read_batches(segment, position, cursor.offset, max_bytes, end)?;
-        cursor.place = Some(Place { segment: segment.base_offset(), position: position + read.bytes.len() as u64 });
-        cursor.offset = read.next_offset;
+        let read = place.and_then(|(segment, position)| {
+            let read = read_batches(segment, position, cursor.offset, max_bytes, end)?;
+            Ok((Place { segment: segment.base_offset(), position: position + read.bytes.len() as u64 }, read))
+        });
+        let (place, read) = read.map_err(|error| match removed_up_to(&segments, cursor.offset) {
+            Some(start) => LogError::OffsetOutOfRange { requested: cursor.offset, start: start.max(self.log_start()), end },
+            None => error,
+        })?;
+        (cursor.place, cursor.offset) = (Some(place), read.next_offset);
         Ok(read.bytes)
     }
 
@@ -133,6 +164,14 @@ fn locate(segments: &[Arc<Segment>], offset: i64) -> Result<(&Arc<Segment>, u64)
     Err(corrupt(&segment.path(), segment.bytes(), offset, Damage::OffsetsMissing { next_base }))
 }
 
+/// Where the log begins, at least, if the segment that held `offset` has been deleted since this list was taken.
+fn removed_up_to(segments: &[Arc<Segment>], offset: i64) -> Option<i64> {
+    let after = segments.partition_point(|segment| segment.base_offset() <= offset);
+    let segment = &segments[after.checked_sub(1)?];
+    // The last segment of a log is never deleted.
+    segment.is_removed().then(|| segments.get(after).map_or(offset, |next| next.base_offset()))
+}
+
 /// What one read yields.
 struct Read {
     bytes: Bytes,
@@ -159,10 +198,12 @@ fn read_batches(segment: &Segment, position: u64, offset: i64, max_bytes: usize,
     }
 
     let buffer = Bytes::from(buffer);
+    let verified_until = segment.verified().until(position);
     let (mut taken, mut expected) = (0, first.base_offset);
     while taken < buffer.len() {
         let rest = buffer.slice(taken..);
-        match next_whole(&rest, (left - taken) as u64, expected, base, end) {
+        let to_verify = position + taken as u64 >= verified_until;
+        match next_whole(&rest, (left - taken) as u64, expected, base, end, to_verify) {
             Ok(Some((bytes, next_offset))) => (taken, expected) = (taken + bytes, next_offset),
             Ok(None) => break,
             // Behind whole batches, a torn or damaged one is left to the next read, which tells them apart.
@@ -170,20 +211,32 @@ fn read_batches(segment: &Segment, position: u64, offset: i64, max_bytes: usize,
             Err(reason) => return Err(damaged(position, offset, reason)),
         }
     }
+    if position + taken as u64 > verified_until {
+        segment.verified().add(position..position + taken as u64);
+    }
     // A batch in front of `offset` that reaches behind `end` was not taken, and the offset stays where it was.
     let next_offset = if taken == 0 { offset } else { expected };
     Ok(Read { bytes: buffer.slice(..taken), next_offset })
 }
 
 /// The length of the batch at the start of `bytes`, and the offset behind it; None if it is not to be seen yet.
-fn next_whole(bytes: &Bytes, left_bytes: u64, expected: i64, segment_base: i64, end: i64) -> Result<Option<(usize, i64)>, Damage> {
+fn next_whole(
+    bytes: &Bytes,
+    left_bytes: u64,
+    expected: i64,
+    segment_base: i64,
+    end: i64,
+    to_verify: bool,
+) -> Result<Option<(usize, i64)>, Damage> {
     let (header, next_offset) = check_header(bytes, left_bytes, Some(expected), segment_base)?;
     let batch_bytes = header.total_bytes();
     if batch_bytes > bytes.len() {
         return Err(Damage::BatchCutOff { batch_bytes: batch_bytes as u64, left_bytes: bytes.len() as u64 });
     }
     // Before its offsets are believed: a damaged header must not pass for a batch behind the end.
-    check_content(bytes.slice(..batch_bytes))?;
+    if to_verify || next_offset > end {
+        check_content(bytes.slice(..batch_bytes))?;
+    }
     Ok((next_offset <= end).then_some((batch_bytes, next_offset)))
 }
 
@@ -197,19 +250,28 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(segments: Vec<Arc<Segment>>, log_end: i64) -> Shared {
-        let log_start = segments.first().map_or(log_end, |segment| segment.base_offset());
+    /// `log_start` may lie before the first segment, which then begins the log.
+    pub(crate) fn new(segments: Vec<Arc<Segment>>, log_start: i64, log_end: i64) -> Shared {
+        let log_start = segments.first().map_or(log_end, |segment| segment.base_offset()).max(log_start);
         Shared { segments: ArcSwap::from_pointee(segments), log_start: AtomicI64::new(log_start), log_end: AtomicI64::new(log_end) }
     }
 
     /// Adds new segments, then moves the end. The bytes are published already.
-    pub(crate) fn publish(&self, new_segments: Vec<Arc<Segment>>, log_end: i64) {
+    pub(crate) fn publish(&self, new_segments: &[Arc<Segment>], log_end: i64) {
         if !new_segments.is_empty() {
-            let mut segments = Vec::clone(&self.segments.load());
-            segments.extend(new_segments);
-            self.segments.store(Arc::new(segments));
+            // A deletion may change the list at the same time, at its other end.
+            self.segments.rcu(|segments| segments.iter().chain(new_segments).cloned().collect::<Vec<_>>());
         }
         self.log_end.store(log_end, Ordering::Release);
+    }
+
+    /// Moves the start, then takes away the segments before it. A reader that does not find a segment finds the start moved.
+    pub(crate) fn advance_start(&self, log_start: i64) {
+        self.log_start.fetch_max(log_start, Ordering::AcqRel);
+        self.segments.rcu(|segments| {
+            let gone = count_before(segments.iter().map(|segment| segment.base_offset()), log_start);
+            segments[gone..].to_vec()
+        });
     }
 
     pub(crate) fn segments(&self) -> Arc<Vec<Arc<Segment>>> {

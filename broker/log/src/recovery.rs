@@ -12,6 +12,9 @@
 //! Segments behind one that had to be cut are removed: their offsets no longer follow. Where there is no recovery point, as in a folder
 //! that was copied without it, every segment but the last counts as durable, so nothing older can be cut by mistake.
 //!
+//! A log that was closed in order has a note of how its last segment ends ([`crate::clean_stop`]). Where the files are as it says,
+//! nothing is read but the ends of the older segments' indexes, and nothing is written or synced.
+//!
 //! A cut is made durable before the log takes appends, and everything that was kept is synced: a broker that was killed and started
 //! again answers only for bytes that are on disk. The exception is a flush that failed: the system may have dropped what it could not
 //! write and still show it until the next boot, and no program can tell.
@@ -19,19 +22,25 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::clean_stop::{CleanStop, clean_stop_path};
 use crate::config::LogConfig;
-use crate::disk::{Disk, OpenMode, parent};
+use crate::disk::{Disk, DiskFile, OpenMode, parent};
 use crate::error::{Damage, LogError};
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path, read_recovery_point, write_recovery_point};
-use crate::index::{Entries, Entry, LazyFile};
+use crate::index::{Entries, Entry, Index, LazyFile};
+use crate::log_start::{count_before, read_log_start, remove_files};
+use crate::open_files::{OpenFiles, PooledFile};
 use crate::scan::{BATCHES_CHUNK_BYTES, Scan};
-use crate::sealed::{Reconciled, open_sealed, reconcile};
-use crate::segment::Segment;
+use crate::sealed::{Keeping, Reconciled, open_sealed, reconcile};
+use crate::segment::{Content, Segment};
 use crate::tail::Tail;
+use crate::verified::Verified;
 
 /// What an opening found and did. `Default` is a log that was as it should be.
 #[derive(Debug, Default)]
 pub struct RecoveryReport {
+    /// Whether the log was closed in order, so that its last segment was not read.
+    pub clean_stop: bool,
     /// Bytes of batches that were read and compared with their checksums.
     pub scanned_bytes: u64,
     /// Bytes that were cut off or removed, all segments together. They were written after the last flush, or damaged since.
@@ -92,35 +101,53 @@ pub(crate) struct Recovered {
     pub(crate) tail: Tail,
     /// Closed segments whose indexes could not be completed; the recovery point has to stay in front of them.
     pub(crate) incomplete: Vec<Arc<Segment>>,
+    /// The first offset that was not deleted, if any was.
+    pub(crate) log_start: Option<i64>,
     pub(crate) report: RecoveryReport,
 }
 
 /// Opens the files in `dir`.
-pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, config: &LogConfig) -> Result<Recovered, LogError> {
-    let mut recovery = Recovery { disk, dir, config, report: RecoveryReport::default(), incomplete: Vec::new() };
-    let folder = recovery.prepare()?;
+pub(crate) fn recover(disk: &Arc<dyn Disk>, files: &OpenFiles, dir: &Path, config: &LogConfig) -> Result<Recovered, LogError> {
+    let mut recovery = Recovery { disk, files, dir, config, report: RecoveryReport::default(), incomplete: Vec::new(), log_start: None };
+    let mut folder = recovery.prepare()?;
+    recovery.remove_deleted(&mut folder)?;
     let point = read_recovery_point(&**disk, dir).map_err(|source| LogError::io("read the recovery point in", dir, source))?;
+    let stop = recovery.clean_stop(folder.bases.last().copied(), point)?;
     let Some(last) = folder.bases.last() else { return recovery.create_first(point) };
 
-    // A point that names no segment says nothing.
-    let unproven_from = point.filter(|point| folder.bases.contains(point)).unwrap_or(*last);
+    let unproven_from = match point {
+        Some(point) if folder.bases.contains(&point) => point,
+        // Its segment was deleted, and nothing is known of those behind it.
+        Some(point) if point < folder.bases[0] => folder.bases[0],
+        // A point that names no segment says nothing.
+        _ => *last,
+    };
     let (proven, unproven) = folder.bases.split_at(folder.bases.partition_point(|base| *base < unproven_from));
     let mut segments = Vec::with_capacity(folder.bases.len());
     for (number, base) in proven.iter().enumerate() {
         // The segment behind the last proven one is there: at least the last segment is unproven.
         let next_base = folder.bases[number + 1];
-        segments.push(Arc::new(open_sealed(disk, dir, *base, next_base, config, &mut recovery.report)?));
+        segments.push(Arc::new(open_sealed((disk, files), dir, (*base, next_base), config, &mut recovery.report)?));
+    }
+    if let Some(stop) = stop {
+        return Ok(recovery.open_as_closed(&stop, segments));
     }
     let tail = recovery.walk_unproven(unproven, &mut segments)?;
+    if recovery.log_start.is_some_and(|start| tail.next_offset < start) {
+        return recovery.begin_anew(point, &segments);
+    }
     recovery.finish(point, segments, tail)
 }
 
 struct Recovery<'a> {
     disk: &'a Arc<dyn Disk>,
+    files: &'a OpenFiles,
     dir: &'a Path,
     config: &'a LogConfig,
     report: RecoveryReport,
     incomplete: Vec<Arc<Segment>>,
+    /// Where the log begins, as it was written down.
+    log_start: Option<i64>,
 }
 
 impl Recovery<'_> {
@@ -137,10 +164,78 @@ impl Recovery<'_> {
         Ok(folder)
     }
 
+    /// How the log was closed, if it was closed in order and the files are as they were then. A note that is not to be believed is
+    /// removed, durably, before anything is changed that it might fit again.
+    fn clean_stop(&self, last: Option<i64>, point: Option<i64>) -> Result<Option<CleanStop>, LogError> {
+        let path = clean_stop_path(self.dir);
+        let found = CleanStop::read(&**self.disk, self.dir).map_err(|source| LogError::io("read", &path, source))?;
+        let interval_bytes = u64::from(self.config.index_interval_bytes);
+        let believed = found.filter(|stop| {
+            let base = Some(stop.tail.base_offset);
+            let is_in_range = self.log_start.is_none_or(|start| start <= stop.tail.next_offset);
+            base == last && base == point && is_in_range && stop.tail.indexer.interval_bytes == interval_bytes
+        });
+        if believed.is_none() && self.disk.exists(&path).map_err(|source| LogError::io("look for", &path, source))? {
+            self.remove(&path)?;
+            self.disk.sync_dir(self.dir).map_err(|source| LogError::io("flush", self.dir, source))?;
+        }
+        Ok(believed)
+    }
+
+    /// Opens the last segment as it was closed. No name is synced: that was done when they were made.
+    fn open_as_closed(mut self, stop: &CleanStop, mut segments: Vec<Arc<Segment>>) -> Recovered {
+        let tail = stop.tail;
+        let index = |extension| LazyFile::new(Arc::clone(self.disk), file_path(self.dir, tail.base_offset, extension));
+        let offsets = Index::durable(index(INDEX), stop.offset_entries);
+        let times = Index::durable(index(TIME_INDEX), stop.time_entries);
+        let log = PooledFile::new(self.files, Arc::clone(self.disk), file_path(self.dir, tail.base_offset, LOG));
+        let verified = Verified::new(self.config.verify_on_read, tail.bytes);
+        let content = Content { bytes: tail.bytes, max_timestamp: tail.indexer.max_timestamp(), verified };
+        let active = Arc::new(Segment::assemble(tail.base_offset, log, offsets, times, content));
+        segments.push(Arc::clone(&active));
+        self.report.clean_stop = true;
+        Recovered { segments, active, tail, incomplete: Vec::new(), log_start: self.log_start, report: self.report }
+    }
+
+    /// Removes the segments that lie before the log start. A crash may have brought any of them back.
+    fn remove_deleted(&mut self, folder: &mut Folder) -> Result<(), LogError> {
+        let start = read_log_start(&**self.disk, self.dir);
+        self.log_start = start.map_err(|source| LogError::io("read the log start in", self.dir, source))?;
+        let Some(start) = self.log_start else { return Ok(()) };
+        let gone = count_before(folder.bases.iter().copied(), start);
+        if gone > 0 {
+            self.sync_names()?;
+        }
+        for base in folder.bases.drain(..gone) {
+            remove_files(&**self.disk, self.dir, base, &[LOG, INDEX, TIME_INDEX])?;
+            self.report.removed_leftovers.push(file_path(self.dir, base, LOG));
+        }
+        Ok(())
+    }
+
+    /// Before anything is removed because of what was read: a deletion may have ended between giving `log-start` its name and syncing
+    /// that, and a power cut now would bring the older one back, to some of the segments.
+    fn sync_names(&self) -> Result<(), LogError> {
+        self.disk.sync_dir(self.dir).map_err(|source| LogError::io("flush", self.dir, source))
+    }
+
+    /// The end of the log was lost in a crash, and lay behind the log start: what is left was deleted, and the next offset is the start.
+    fn begin_anew(mut self, point: Option<i64>, segments: &[Arc<Segment>]) -> Result<Recovered, LogError> {
+        self.sync_names()?;
+        for segment in segments {
+            remove_files(&**self.disk, self.dir, segment.base_offset(), &[LOG, INDEX, TIME_INDEX])?;
+            self.report.removed_leftovers.push(segment.path());
+        }
+        self.incomplete.clear();
+        self.create_first(point)
+    }
+
     /// A log without segments: new, or emptied by hand. In the latter case the recovery point keeps offsets from being given out again.
     fn create_first(self, point: Option<i64>) -> Result<Recovered, LogError> {
-        let base_offset = point.unwrap_or(0);
-        let segment = Arc::new(Segment::create(self.disk, self.dir, base_offset)?);
+        let base_offset = point.max(self.log_start).unwrap_or(0);
+        let segment = Arc::new(Segment::create(self.disk, self.files, self.dir, base_offset, self.config)?);
+        // Until somebody writes to it. A log that is idle needs no descriptor.
+        segment.log().close();
         let tail = Tail::new(base_offset, self.config);
         self.finish(point, vec![segment], tail)
     }
@@ -177,10 +272,9 @@ impl Recovery<'_> {
     /// Reads a segment in full, up to its end or the first damage.
     fn walk(&self, base_offset: i64) -> Result<Walk, LogError> {
         let path = file_path(self.dir, base_offset, LOG);
-        let log = LazyFile::new(Arc::clone(self.disk), path.clone());
-        let opened = log.get().and_then(|file| file.size_bytes().map(|bytes| (file, bytes)));
-        let (file, file_bytes) = opened.map_err(|source| LogError::io("open", &path, source))?;
-        let mut scan = Scan::new(file, path, base_offset, 0, file_bytes).with_chunk(BATCHES_CHUNK_BYTES);
+        let opened = self.disk.open(&path, OpenMode::ReadWrite).and_then(|file| file.size_bytes().map(|bytes| (file, bytes)));
+        let (log, file_bytes) = opened.map_err(|source| LogError::io("open", &path, source))?;
+        let mut scan = Scan::new(Arc::clone(&log), path.clone(), base_offset, 0, file_bytes).with_chunk(BATCHES_CHUNK_BYTES);
         let mut tail = Tail::new(base_offset, self.config);
         let mut entries = Entries::default();
         loop {
@@ -190,8 +284,8 @@ impl Recovery<'_> {
                     tail.bytes = scan.position();
                     tail.next_offset = found.next_offset;
                 }
-                Ok(None) => return Ok(Walk { log, file_bytes, damage: None, tail, entries }),
-                Err(LogError::Corrupt { reason, .. }) => return Ok(Walk { log, file_bytes, damage: Some(reason), tail, entries }),
+                Ok(None) => return Ok(Walk { log, path, file_bytes, damage: None, tail, entries }),
+                Err(LogError::Corrupt { reason, .. }) => return Ok(Walk { log, path, file_bytes, damage: Some(reason), tail, entries }),
                 Err(error) => return Err(error),
             }
         }
@@ -201,11 +295,10 @@ impl Recovery<'_> {
     fn cut(&mut self, walk: &Walk, reason: Damage) -> Result<(), LogError> {
         let bytes = walk.tail.bytes;
         if walk.file_bytes > bytes {
-            let cut = walk.log.get().and_then(|file| file.set_len(bytes));
-            cut.map_err(|source| LogError::io("cut", walk.log.path(), source))?;
+            walk.log.set_len(bytes).map_err(|source| LogError::io("cut", &walk.path, source))?;
         }
         self.report.truncated_bytes += walk.file_bytes - bytes;
-        let (path, cut_bytes) = (walk.log.path().display(), walk.file_bytes - bytes);
+        let (path, cut_bytes) = (walk.path.display(), walk.file_bytes - bytes);
         tracing::warn!(%path, position = bytes, cut_bytes, %reason, "the log was cut");
         self.report.cut = Some(Cut { segment: walk.tail.base_offset, position: bytes, next_offset: walk.tail.next_offset, reason });
         Ok(())
@@ -233,8 +326,9 @@ impl Recovery<'_> {
 
     /// Makes a walked segment durable and compares its indexes with what the walk says they should hold.
     fn open_walked(&mut self, walk: Walk, last: bool) -> Result<(Arc<Segment>, Tail), LogError> {
-        let Walk { log, mut tail, mut entries, .. } = walk;
-        log.get().and_then(|file| file.sync_data()).map_err(|source| LogError::io("flush", log.path(), source))?;
+        let Walk { log, path, mut tail, mut entries, .. } = walk;
+        // By the handle that it was cut with.
+        log.sync_data().map_err(|source| LogError::io("flush", &path, source))?;
         // The entry that a closed segment ends with. A log that was closed in order has it for its last segment too.
         let mut indexer = tail.indexer;
         let closing = indexer.time_entry();
@@ -244,19 +338,23 @@ impl Recovery<'_> {
         }
         let allowed_extra = closing.filter(|_| last);
         let base = tail.base_offset;
-        let offsets = self.reconcile(file_path(self.dir, base, INDEX), entries.offsets, None, !last);
-        let times = self.reconcile(file_path(self.dir, base, TIME_INDEX), entries.times, allowed_extra, !last);
+        let keeping = if last { Keeping::Active } else { Keeping::Sealed };
+        let offsets = self.reconcile(file_path(self.dir, base, INDEX), entries.offsets, None, keeping);
+        let times = self.reconcile(file_path(self.dir, base, TIME_INDEX), entries.times, allowed_extra, keeping);
         let settled = offsets.settled && times.settled;
         let max_timestamp = tail.indexer.max_timestamp();
-        let segment = Arc::new(Segment::assemble(base, log, offsets.index, times.index, tail.bytes, max_timestamp));
+        // All of its batches were compared with their checksums.
+        let content = Content { bytes: tail.bytes, max_timestamp, verified: Verified::new(self.config.verify_on_read, 0) };
+        let log = PooledFile::new(self.files, Arc::clone(self.disk), path);
+        let segment = Arc::new(Segment::assemble(base, log, offsets.index, times.index, content));
         if !last && !settled {
             self.incomplete.push(Arc::clone(&segment));
         }
         Ok((segment, tail))
     }
 
-    fn reconcile<E: Entry>(&mut self, path: PathBuf, expected: Vec<E>, extra: Option<E>, durable: bool) -> Reconciled<E> {
-        let reconciled = reconcile(self.disk, path, expected, extra, durable);
+    fn reconcile<E: Entry>(&mut self, path: PathBuf, expected: Vec<E>, extra: Option<E>, keeping: Keeping) -> Reconciled<E> {
+        let reconciled = reconcile(self.disk, path, expected, extra, keeping);
         if reconciled.wrong {
             self.report.rebuilt_indexes.push(reconciled.index.path().to_path_buf());
         }
@@ -277,7 +375,7 @@ impl Recovery<'_> {
         }
         let active = segments.last().map(Arc::clone);
         let active = active.unwrap_or_else(|| unreachable!("a recovered log has at least the segment that its tail is in"));
-        Ok(Recovered { segments, active, tail, incomplete: self.incomplete, report: self.report })
+        Ok(Recovered { segments, active, tail, incomplete: self.incomplete, log_start: self.log_start, report: self.report })
     }
 
     fn remove(&self, path: &Path) -> Result<(), LogError> {
@@ -287,7 +385,9 @@ impl Recovery<'_> {
 
 /// What reading a segment in full has shown.
 struct Walk {
-    log: LazyFile,
+    /// Held from the first read to the sync, so that no error of the file is lost in between.
+    log: Arc<dyn DiskFile>,
+    path: PathBuf,
     file_bytes: u64,
     /// What ended the walk before the end of the file.
     damage: Option<Damage>,

@@ -9,30 +9,33 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::LogConfig;
-use crate::disk::{Disk, OpenMode, write_all_at, write_atomically};
+use crate::disk::{Disk, DiskFile, OpenMode, write_all_at, write_atomically};
 use crate::error::{Damage, LogError};
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Entry, Index, Indexer, LazyFile, NO_TIMESTAMP, OffsetEntry, TimeEntry, encode};
+use crate::open_files::{OpenFiles, PooledFile};
 use crate::recovery::{DamagedSegment, RecoveryReport};
 use crate::scan::Scan;
-use crate::segment::Segment;
+use crate::segment::{Content, Segment};
+use crate::verified::Verified;
 
 /// Opens a closed segment that is durable. Damage is noted in the report and changes nothing on disk.
 pub(crate) fn open_sealed(
-    disk: &Arc<dyn Disk>,
+    (disk, files): (&Arc<dyn Disk>, &OpenFiles),
     dir: &Path,
-    base_offset: i64,
-    next_base: i64,
+    (base_offset, next_base): (i64, i64),
     config: &LogConfig,
     report: &mut RecoveryReport,
 ) -> Result<Segment, LogError> {
     let sealed = Sealed { disk, dir, base_offset, next_base, config };
-    let log = LazyFile::new(Arc::clone(disk), file_path(dir, base_offset, LOG));
-    let bytes = log.get().and_then(|file| file.size_bytes()).map_err(|source| LogError::io("open", log.path(), source))?;
-    let assemble = |log: LazyFile, offsets, times, max_timestamp| {
-        // A log with many segments keeps none of them open until they are read.
-        log.close();
-        Segment::assemble(base_offset, log, offsets, times, bytes, max_timestamp)
+    let path = file_path(dir, base_offset, LOG);
+    let opened = disk.open(&path, OpenMode::Read).and_then(|file| file.size_bytes().map(|bytes| (file, bytes)));
+    let (log, bytes) = opened.map_err(|source| LogError::io("open", &path, source))?;
+    let assemble = |offsets, times, max_timestamp| {
+        // A log with many segments has none of them open until they are read.
+        let file = PooledFile::new(files, Arc::clone(disk), path.clone());
+        let content = Content { bytes, max_timestamp, verified: Verified::new(config.verify_on_read, bytes) };
+        Segment::assemble(base_offset, file, offsets, times, content)
     };
     let (offsets, times) = (sealed.last_entry::<OffsetEntry>(INDEX), sealed.last_entry::<TimeEntry>(TIME_INDEX));
     if let (Some((offset_count, last_offset)), Some((time_count, last_time))) = (offsets, times)
@@ -40,27 +43,28 @@ pub(crate) fn open_sealed(
     {
         let max_timestamp = last_time.map_or(NO_TIMESTAMP, |entry| entry.timestamp);
         let (offsets, times) = (sealed.index(INDEX, offset_count), sealed.index(TIME_INDEX, time_count));
-        return Ok(assemble(log, offsets, times, max_timestamp));
+        return Ok(assemble(offsets, times, max_timestamp));
     }
 
     let HeaderWalk { entries, max_timestamp, damage } = sealed.walk(&log, bytes)?;
     if let Some((position, reason)) = damage {
-        let path = log.path().to_path_buf();
+        let path = path.clone();
         tracing::error!(path = %path.display(), position, %reason, "a closed segment is damaged; reads of it will fail there");
         report.damaged.push(DamagedSegment { path, position, reason });
         // The indexes stay: an entry behind the damage may still be true, and each is checked when it is used. Nothing is known of the
         // timestamps behind it, so a lookup by time must not skip the segment.
         let (offsets, times) = (sealed.index(INDEX, offsets.map_or(0, |(count, _)| count)), sealed.index(TIME_INDEX, 0));
-        return Ok(assemble(log, offsets, times, i64::MAX));
+        return Ok(assemble(offsets, times, i64::MAX));
     }
-    let offsets = reconcile(disk, file_path(dir, base_offset, INDEX), entries.offsets, None, true);
-    let times = reconcile(disk, file_path(dir, base_offset, TIME_INDEX), entries.times, None, true);
+    // What is right of them was made durable before the recovery point was moved behind them.
+    let offsets = reconcile(disk, file_path(dir, base_offset, INDEX), entries.offsets, None, Keeping::SealedDurable);
+    let times = reconcile(disk, file_path(dir, base_offset, TIME_INDEX), entries.times, None, Keeping::SealedDurable);
     for (changed, path) in [(offsets.changed, offsets.index.path()), (times.changed, times.index.path())] {
         if changed {
             report.rebuilt_indexes.push(path.to_path_buf());
         }
     }
-    Ok(assemble(log, offsets.index, times.index, max_timestamp))
+    Ok(assemble(offsets.index, times.index, max_timestamp))
 }
 
 struct Sealed<'a> {
@@ -112,14 +116,14 @@ impl Sealed<'_> {
     /// no batch there has a larger timestamp than the time entry, and the last one ends where the file and the offsets end.
     fn ends_as_indexed(
         &self,
-        log: &LazyFile,
+        log: &Arc<dyn DiskFile>,
         bytes: u64,
         last_offset: Option<OffsetEntry>,
         last_time: Option<TimeEntry>,
     ) -> Result<bool, LogError> {
         let max_timestamp = last_time.map_or(NO_TIMESTAMP, |entry| entry.timestamp);
         let start = last_offset.map_or(0, |entry| u64::from(entry.position));
-        let mut scan = self.scan(log, start, bytes)?;
+        let mut scan = self.scan(log, start, bytes);
         let mut indexer = Indexer::new(self.base_offset, self.config.index_interval_bytes);
         let mut due = Entries::default();
         // The batch that the entry names comes first.
@@ -144,8 +148,8 @@ impl Sealed<'_> {
     }
 
     /// Walks over all headers.
-    fn walk(&self, log: &LazyFile, bytes: u64) -> Result<HeaderWalk, LogError> {
-        let mut scan = self.scan(log, 0, bytes)?;
+    fn walk(&self, log: &Arc<dyn DiskFile>, bytes: u64) -> Result<HeaderWalk, LogError> {
+        let mut scan = self.scan(log, 0, bytes);
         let mut indexer = Indexer::new(self.base_offset, self.config.index_interval_bytes);
         let mut entries = Entries::default();
         let mut next_offset = self.base_offset;
@@ -165,9 +169,8 @@ impl Sealed<'_> {
         Ok(HeaderWalk { entries, max_timestamp: indexer.max_timestamp(), damage })
     }
 
-    fn scan(&self, log: &LazyFile, position: u64, end: u64) -> Result<Scan, LogError> {
-        let file = log.get().map_err(|source| LogError::io("open", log.path(), source))?;
-        Ok(Scan::new(file, log.path().to_path_buf(), self.base_offset, position, end))
+    fn scan(&self, log: &Arc<dyn DiskFile>, position: u64, end: u64) -> Scan {
+        Scan::new(Arc::clone(log), file_path(self.dir, self.base_offset, LOG), self.base_offset, position, end)
     }
 }
 
@@ -182,25 +185,40 @@ pub(crate) struct Reconciled<E> {
     pub(crate) settled: bool,
 }
 
-/// Makes an index file hold the expected entries. `extra` may follow them, and is cut off. A `durable` file is replaced in one step and
-/// synced; one of the active segment need not be.
+/// Which index file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeping {
+    /// Of a closed segment before the recovery point: what is right in it is durable.
+    SealedDurable,
+    /// Of a closed segment behind the recovery point.
+    Sealed,
+    /// Of the segment that will be written to: it need not be durable yet.
+    Active,
+}
+
+/// Makes an index file hold the expected entries. `extra` may follow them, and is cut off. The file of a closed segment is replaced in
+/// one step and synced.
+///
+/// Behind the recovery point a file is written again even if it looks right. Its last sync may have failed, in a process that was killed
+/// then: the system shows the bytes until the next boot, takes them for written, and says of every later sync that all is well.
 ///
 /// If the file can't be written, as on a full disk, the entries stay in memory instead: a log must be readable all the same.
-pub(crate) fn reconcile<E: Entry>(disk: &Arc<dyn Disk>, path: PathBuf, expected: Vec<E>, extra: Option<E>, durable: bool) -> Reconciled<E> {
+pub(crate) fn reconcile<E: Entry>(
+    disk: &Arc<dyn Disk>,
+    path: PathBuf,
+    expected: Vec<E>,
+    extra: Option<E>,
+    keeping: Keeping,
+) -> Reconciled<E> {
     let wanted = encode(&expected);
     let found = read_file(&**disk, &path, wanted.len() + E::BYTES);
     let as_closed = [wanted.clone(), encode(extra.as_slice())].concat();
     let wrong = found.as_ref().is_none_or(|found| !as_closed.starts_with(found));
     let changed = found.as_ref() != Some(&wanted);
-    let written = if !changed && durable {
-        // What is right may still be in the system's cache alone.
-        disk.open(&path, OpenMode::ReadWrite).and_then(|file| file.sync_data())
-    } else if !changed {
-        Ok(())
-    } else if durable {
-        write_atomically(&**disk, &path, &wanted)
-    } else {
-        overwrite(&**disk, &path, &wanted)
+    let written = match keeping {
+        Keeping::SealedDurable if !changed => Ok(()),
+        Keeping::SealedDurable | Keeping::Sealed => write_atomically(&**disk, &path, &wanted),
+        Keeping::Active => overwrite(&**disk, &path, &wanted),
     };
     let count = expected.len() as u64;
     let file = LazyFile::new(Arc::clone(disk), path);

@@ -2,63 +2,87 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
+use crate::config::LogConfig;
 use crate::disk::{Disk, OpenMode};
 use crate::error::LogError;
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Index, LazyFile, NO_TIMESTAMP, OffsetEntry, TimeEntry};
+use crate::open_files::{OpenFiles, PooledFile};
 use crate::scan::{Found, Scan};
+use crate::verified::Verified;
 
 /// A segment, shared by the tail, the flushes and the readers. Its bytes only ever grow, and a batch stays where it is.
 #[derive(Debug)]
 pub(crate) struct Segment {
     base_offset: i64,
-    log: LazyFile,
+    log: PooledFile,
     pub(crate) offsets: Index<OffsetEntry>,
     pub(crate) times: Index<TimeEntry>,
     /// Bytes that readers may see, always a whole number of batches. Behind them there may be a write in progress.
     bytes: AtomicU64,
     /// No batch that readers may see has a larger timestamp.
     max_timestamp: AtomicI64,
+    verified: Verified,
+    /// Its records are deleted, and its files go, or are gone.
+    removed: AtomicBool,
+}
+
+/// What is known of a segment when it is opened.
+pub(crate) struct Content {
+    /// Bytes of whole batches.
+    pub(crate) bytes: u64,
+    /// No batch has a larger timestamp.
+    pub(crate) max_timestamp: i64,
+    pub(crate) verified: Verified,
 }
 
 impl Segment {
     /// Creates the files of a new segment. If that fails, there is no `.log` file by this name.
-    pub(crate) fn create(disk: &Arc<dyn Disk>, dir: &Path, base_offset: i64) -> Result<Segment, LogError> {
+    pub(crate) fn create(
+        disk: &Arc<dyn Disk>,
+        files: &OpenFiles,
+        dir: &Path,
+        base_offset: i64,
+        config: &LogConfig,
+    ) -> Result<Segment, LogError> {
         let create = |extension, mode| {
             let path = file_path(dir, base_offset, extension);
             match disk.open(&path, mode) {
-                Ok(file) => Ok(LazyFile::opened(Arc::clone(disk), path, file)),
+                Ok(file) => Ok((path, file)),
                 Err(source) => Err(LogError::io("create", &path, source)),
             }
         };
-        // The indexes may be left from an attempt that failed. The .log is last, so nothing can fail once it is there.
-        let offsets = create(INDEX, OpenMode::Replace)?;
-        let times = create(TIME_INDEX, OpenMode::Replace)?;
-        let log = create(LOG, OpenMode::CreateNew)?;
-        // They are opened again when the first entries move to them, which takes megabytes of batches.
-        offsets.close();
-        times.close();
-        Ok(Segment::assemble(base_offset, log, Index::new(offsets, 0, Vec::new()), Index::new(times, 0, Vec::new()), 0, NO_TIMESTAMP))
+        // The indexes may be left from an attempt that failed. The .log is last, so nothing can fail once it is there. They are opened
+        // again when the first entries move to them, which takes megabytes of batches.
+        let (offsets, _) = create(INDEX, OpenMode::Replace)?;
+        let (times, _) = create(TIME_INDEX, OpenMode::Replace)?;
+        let (log, file) = create(LOG, OpenMode::CreateNew)?;
+        let log = PooledFile::opened(files, Arc::clone(disk), log, file);
+        let offsets = Index::new(LazyFile::new(Arc::clone(disk), offsets), 0, Vec::new());
+        let times = Index::new(LazyFile::new(Arc::clone(disk), times), 0, Vec::new());
+        let content = Content { bytes: 0, max_timestamp: NO_TIMESTAMP, verified: Verified::new(config.verify_on_read, 0) };
+        Ok(Segment::assemble(base_offset, log, offsets, times, content))
     }
 
     pub(crate) fn assemble(
         base_offset: i64,
-        log: LazyFile,
+        log: PooledFile,
         offsets: Index<OffsetEntry>,
         times: Index<TimeEntry>,
-        bytes: u64,
-        max_timestamp: i64,
+        content: Content,
     ) -> Segment {
-        Segment { base_offset, log, offsets, times, bytes: AtomicU64::new(bytes), max_timestamp: AtomicI64::new(max_timestamp) }
+        let Content { bytes, max_timestamp, verified } = content;
+        let (bytes, max_timestamp) = (AtomicU64::new(bytes), AtomicI64::new(max_timestamp));
+        Segment { base_offset, log, offsets, times, bytes, max_timestamp, verified, removed: AtomicBool::new(false) }
     }
 
     pub(crate) fn base_offset(&self) -> i64 {
         self.base_offset
     }
 
-    pub(crate) fn log(&self) -> &LazyFile {
+    pub(crate) fn log(&self) -> &PooledFile {
         &self.log
     }
 
@@ -74,15 +98,36 @@ impl Segment {
         self.max_timestamp.load(Ordering::Acquire)
     }
 
+    /// Which batches need no comparison with their checksums any more.
+    pub(crate) fn verified(&self) -> &Verified {
+        &self.verified
+    }
+
     /// Lets readers see the bytes up to here. They are in the file.
     pub(crate) fn publish(&self, bytes: u64, max_timestamp: i64) {
         self.max_timestamp.store(max_timestamp, Ordering::Release);
         self.bytes.store(bytes, Ordering::Release);
     }
 
-    /// Makes the batches durable.
+    /// Notes that the files are about to be removed.
+    pub(crate) fn mark_removed(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+
+    /// Whether the files may be gone. To be asked after one could not be opened: the mark comes before the removal.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    /// Makes the batches durable. Of a segment that was deleted there is nothing to keep.
     pub(crate) fn sync_log(&self) -> Result<(), LogError> {
-        self.log.get().and_then(|file| file.sync_data()).map_err(|source| LogError::io("flush", self.log.path(), source))
+        if self.is_removed() {
+            return Ok(());
+        }
+        match self.log.sync() {
+            Err(source) if !self.is_removed() => Err(LogError::io("flush", self.log.path(), source)),
+            _ => Ok(()),
+        }
     }
 
     /// Moves index entries to their files once enough of them have gathered. Failing is harmless: they stay in memory, and recovery
@@ -101,9 +146,14 @@ impl Segment {
 
     /// Completes both index files and makes them durable. Returns whether that worked.
     pub(crate) fn settle_indexes(&self) -> bool {
+        if self.is_removed() {
+            return true;
+        }
         let mut settled = true;
         for (outcome, path) in [(self.offsets.settle(), self.offsets.path()), (self.times.settle(), self.times.path())] {
-            if let Err(error) = outcome {
+            if let Err(error) = outcome
+                && !self.is_removed()
+            {
                 tracing::warn!(path = %path.display(), %error, "an index can't be completed; it will be rebuilt when the log is opened");
                 settled = false;
             }

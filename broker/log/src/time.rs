@@ -33,8 +33,11 @@ impl LogReader {
                 continue;
             }
             let segment_end = segments.get(number + 1).map_or(end, |next| next.base_offset().min(end));
-            if let Some(found) = self.find_time_in(segment, timestamp_ms, segment_end)? {
-                return Ok(Some(found));
+            match self.find_time_in(segment, timestamp_ms, segment_end) {
+                Ok(None) => {}
+                // Deleted since the list was taken: what is looked for lies behind it.
+                Err(_) if segment.is_removed() => {}
+                other => return other,
             }
         }
         Ok(None)
@@ -50,6 +53,7 @@ impl LogReader {
             }
             next_offset = batch.next_offset;
             if batch.header.max_timestamp >= timestamp_ms
+                && batch.next_offset > self.log_start()
                 && let Some(record) = self.first_in_batch(segment, &mut scan, &batch, timestamp_ms)?
             {
                 return Ok(Some(record));

@@ -19,6 +19,7 @@ use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -43,6 +44,8 @@ struct State {
     faults: Faults,
     /// Counts the crashes. A file that was opened before the last one is of no use.
     boot: u64,
+    /// Open files.
+    handles: usize,
 }
 
 impl SimDisk {
@@ -90,6 +93,26 @@ impl SimDisk {
     /// How many operations of this kind there have been since the disk was made, failed ones included.
     pub fn count(&self, operation: Operation) -> u64 {
         self.state.lock().faults.count(operation)
+    }
+
+    /// How many files are open.
+    pub fn open_files(&self) -> usize {
+        self.state.lock().handles
+    }
+
+    /// Loses what was written to a file and not synced, on its way to the disk: it stays readable, and is never durable. Those who have
+    /// the file open hear of it at their next sync, once; who opens it later does not.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such file.
+    pub fn fail_write_back(&self, path: &Path) {
+        let mut state = self.state.lock();
+        let id = state.tree.find(path);
+        let file = id.and_then(|id| state.tree.file(id));
+        let file = file.unwrap_or_else(|error| panic!("a test names a file that is there: {}: {error}", path.display()));
+        file.forget_changes();
+        file.lost_write_backs += 1;
     }
 
     /// The live bytes of a file.
@@ -146,9 +169,10 @@ impl Disk for SimDisk {
             }
         };
         // A folder can't be opened as a file.
-        state.tree.file(id)?;
+        let heard_of = AtomicU64::new(state.tree.file(id)?.lost_write_backs);
         let writable = mode != OpenMode::Read;
-        Ok(Arc::new(SimFile { state: Arc::clone(&self.state), id, boot: state.boot, writable }))
+        state.handles += 1;
+        Ok(Arc::new(SimFile { state: Arc::clone(&self.state), id, boot: state.boot, writable, heard_of }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -216,6 +240,14 @@ struct SimFile {
     id: Id,
     boot: u64,
     writable: bool,
+    /// How many of the file's lost write-backs this handle was told of, or is too young for.
+    heard_of: AtomicU64,
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        self.state.lock().handles -= 1;
+    }
 }
 
 impl SimFile {
@@ -287,6 +319,9 @@ impl DiskFile for SimFile {
             let verdict = state.refuse(Operation::Sync);
             let powered = state.faults.powered();
             let file = state.tree.file(self.id)?;
+            if self.heard_of.swap(file.lost_write_backs, Ordering::Relaxed) < file.lost_write_backs {
+                return Err(Fault::Device.error());
+            }
             match verdict {
                 Ok(()) => file.sync(),
                 // The kernel marks what it could not write as clean: it stays readable, and no later sync writes it.

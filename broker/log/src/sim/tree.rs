@@ -28,6 +28,8 @@ pub(super) struct File {
     pub(super) durable: Vec<u8>,
     /// What was done since, in order.
     pub(super) changes: Vec<Change>,
+    /// How often such changes were lost behind everybody's back.
+    pub(super) lost_write_backs: u64,
 }
 
 #[derive(Clone, Debug)]

@@ -1,12 +1,12 @@
 //! Appending and reading on a disk that works.
 
 use millpond_log::sim::{Operation, Random};
-use millpond_log::{Cursor, LogConfig, LogError};
+use millpond_log::{Cursor, LogError};
 use millpond_protocol::batch::{Batch, rebuild};
 use millpond_protocol::compression::Codec;
 use millpond_protocol::record::SectionSummary;
 
-use crate::harness::{Fixture, ROOMY, SMALL, batch, batch_with, batches, files, random_batch, read_all};
+use crate::harness::{Fixture, ROOMY, SMALL, batch, batch_with, batches, config, files, random_batch, read_all};
 
 #[test]
 fn what_was_appended_is_read_back_verbatim_but_for_offset_and_epoch() {
@@ -95,7 +95,7 @@ fn a_batch_larger_than_a_segment_has_one_to_itself() {
 
 #[test]
 fn every_batch_has_a_segment_of_its_own_where_segments_have_no_room() {
-    let mut fixture = Fixture::new(LogConfig { segment_bytes: 0, index_interval_bytes: 0 });
+    let mut fixture = Fixture::new(config(0, 0));
     fixture.append(&vec![batch(2, 10); 5]);
     assert_eq!(fixture.segments().len(), 5);
     fixture.check();
@@ -172,7 +172,7 @@ fn a_read_at_the_end_is_empty_and_one_outside_names_the_range() {
 
 #[test]
 fn a_cursor_reads_on_where_it_stopped_with_one_read_of_the_file() {
-    let mut fixture = Fixture::new(LogConfig { segment_bytes: 64 << 10, index_interval_bytes: 4096 });
+    let mut fixture = Fixture::new(config(64 << 10, 4096));
     fixture.append(&vec![batch(4, 200); 500]);
     fixture.flush();
     let reader = fixture.log.reader();

@@ -5,11 +5,11 @@
 use millpond_log::sim::{Fault, Operation, Random, SimDisk};
 use millpond_log::{Log, LogConfig, LogError};
 
-use crate::harness::{Stored, check, prepared_disk, random_batch, stored, try_open};
+use crate::harness::{Stored, check_from, config, prepared_disk, random_batch, stored, try_open};
 use crate::time::check_find_time;
 
 /// What is known of a log between its lives.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Known {
     /// The batches that were appended, or may have been, in the order of their offsets.
     batches: Vec<Stored>,
@@ -17,6 +17,10 @@ struct Known {
     durable: usize,
     /// How many of them must be there as long as the power stays on: those whose append has succeeded.
     appended: usize,
+    /// Where the log begins, as it was seen; it never goes back.
+    start: i64,
+    /// Where it was asked to begin.
+    start_asked: i64,
     /// Whether the power has stayed on since.
     powered: bool,
 }
@@ -39,7 +43,7 @@ fn life(disk: &SimDisk, config: LogConfig, random: &mut Random, known: &mut Know
     }
     resume(&log, known);
     for _ in 0..random.below(40) {
-        match random.below(10) {
+        match random.below(12) {
             0..6 => {
                 if let Some(end) = append(&mut log, random, known) {
                     return end;
@@ -50,6 +54,12 @@ fn life(disk: &SimDisk, config: LogConfig, random: &mut Random, known: &mut Know
                 let Some(flush) = flush else { continue };
                 // Some appends overlap the flush, before its syncs or after them.
                 let early = random.percent(50).then(|| flush.run());
+                if random.percent(15)
+                    && let Some(end) = delete(&log, random, known)
+                {
+                    // A flush that has failed counts, whether or not the log was told.
+                    return if early.is_some_and(|outcome| outcome.is_err()) { End::Latched } else { end };
+                }
                 for _ in 0..random.below(3) {
                     if let Some(end) = append(&mut log, random, known) {
                         return end;
@@ -59,6 +69,16 @@ fn life(disk: &SimDisk, config: LogConfig, random: &mut Random, known: &mut Know
                     Ok(durable_end) => known.durable = known.batches.iter().take_while(|stored| stored.next <= durable_end).count(),
                     Err(_) if log.failure().is_none() => {}
                     Err(_) => return End::Latched,
+                }
+            }
+            9 => {
+                if let Some(end) = delete(&log, random, known) {
+                    return end;
+                }
+            }
+            10 => {
+                if log.roll().is_err() && log.failure().is_some() {
+                    return End::Latched;
                 }
             }
             _ => {
@@ -98,7 +118,7 @@ fn append(log: &mut Log, random: &mut Random, known: &mut Known) -> Option<End> 
     match outcome {
         // Taken back, durably: it must not come back.
         Err(LogError::Full { .. } | LogError::TooManyOpenFiles { .. }) if log.failure().is_none() => {
-            check(&log.reader(), &known.batches);
+            check_from(&log.reader(), &known.batches, known.start);
             None
         }
         _ => {
@@ -109,14 +129,44 @@ fn append(log: &mut Log, random: &mut Random, known: &mut Known) -> Option<End> 
     }
 }
 
+/// Deletes some of the oldest batches, or tries to. Says how the life ends if it does.
+fn delete(log: &Log, random: &mut Random, known: &mut Known) -> Option<End> {
+    let (start, end) = (log.log_start(), log.log_end());
+    let before = start + random.below((end - start).unsigned_abs() + 1).cast_signed();
+    if let Some(deletion) = log.begin_delete(before) {
+        known.start_asked = known.start_asked.max(before);
+        let outcome = deletion.run();
+        // Whatever became of it: what readers have seen stays.
+        known.begins_at(log.log_start());
+        match outcome {
+            Ok(answered) => assert_eq!((answered, log.log_start()), (before, before)),
+            // On a full disk the oldest segment may be half gone.
+            Err(_) => return Some(End::Killed),
+        }
+    }
+    None
+}
+
+impl Known {
+    fn begins_at(&mut self, start: i64) {
+        self.start = start;
+        let gone = self.batches.iter().take_while(|stored| stored.next <= start).count();
+        self.batches.drain(..gone);
+        self.durable = self.durable.saturating_sub(gone);
+        self.appended = self.appended.saturating_sub(gone);
+    }
+}
+
 /// Holds a log that was opened against what is known, which it settles.
 fn resume(log: &Log, known: &mut Known) {
+    let (start, end) = (log.log_start(), log.log_end());
+    assert!((known.start..=known.start_asked.max(known.start)).contains(&start), "the log begins at {start}, {known:?}");
+    known.begins_at(start);
     let kept = known.batches.iter().take_while(|stored| stored.next <= log.log_end()).count();
     let least = if known.powered { known.appended } else { known.durable };
     assert!(kept >= least, "{least} batches must be there, {kept} are left");
     known.batches.truncate(kept);
-    check(&log.reader(), &known.batches);
-    let (start, end) = (log.log_start(), log.log_end());
+    check_from(&log.reader(), &known.batches, start);
     assert_eq!(log.durable_end(), end, "what an opening has kept is durable");
     for timestamp in (0..100_000).step_by(20_000) {
         check_find_time(&log.reader(), &known.batches, timestamp, end);
@@ -133,10 +183,10 @@ fn resume(log: &Log, known: &mut Known) {
 
 fn replay(seed: u64) {
     let mut random = Random::new(seed);
-    let config = LogConfig {
-        segment_bytes: [1, 1_500, 5_000, 100_000][usize::try_from(random.below(4)).expect("small")],
-        index_interval_bytes: u32::try_from(random.below(2_000)).expect("small"),
-    };
+    let config = config(
+        [1, 1_500, 5_000, 100_000][usize::try_from(random.below(4)).expect("small")],
+        u32::try_from(random.below(2_000)).expect("small"),
+    );
     let disk = prepared_disk();
     let mut known = Known::default();
     for _ in 0..6 {

@@ -6,7 +6,7 @@ use millpond_log::sim::{Fault, Operation, Random};
 use millpond_log::{Disk, LogError};
 use millpond_protocol::compression::Codec;
 
-use crate::harness::{DIR, Fixture, ROOMY, SMALL, batch, batch_with, files, random_batch};
+use crate::harness::{DIR, Fixture, ROOMY, SMALL, batch, batch_with, config, files, random_batch};
 
 #[test]
 fn a_full_disk_refuses_the_append_whole_and_takes_it_once_there_is_room() {
@@ -227,7 +227,7 @@ fn short_writes_are_completed() {
 
 #[test]
 fn a_disk_that_takes_no_index_entries_loses_none() {
-    let mut fixture = Fixture::new(millpond_log::LogConfig { segment_bytes: 1 << 30, index_interval_bytes: 0 });
+    let mut fixture = Fixture::new(config(1 << 30, 0));
     for number in 0..1_200 {
         // Once 512 entries have gathered, each append tries to write them after its batches.
         if (512..1_100).contains(&number) {
@@ -290,6 +290,64 @@ fn after_a_failed_sync_of_an_index_no_later_sync_is_believed() {
     fixture.reopen();
     fixture.check();
     assert_eq!(recovery_point(&fixture), "10");
+}
+
+/// The system shows what it could not write until the next boot, so no sync of a later process is evidence either.
+#[test]
+fn after_a_failed_sync_of_an_index_a_kill_and_a_power_cut_no_lookup_is_wrong() {
+    // The syncs are those of the closed segment, of the active one, and of the closed one's indexes.
+    for nth in [3, 4] {
+        for seed in 0..10 {
+            let mut fixture = Fixture::new(SMALL);
+            let append = |fixture: &mut Fixture, times: &[i64]| {
+                for time in times {
+                    fixture.append(&[batch_with(&[*time], 640, Codec::None)]);
+                }
+            };
+            // A part of the indexes is durable: with it they look as if they belonged to a segment without the rest.
+            append(&mut fixture, &[3_000, 100]);
+            fixture = fixture.close_and_reopen(seed).0;
+            append(&mut fixture, &[9_000, 200, 300, 400]);
+            assert_eq!(fixture.segments().len(), 2);
+            let flush = fixture.log.begin_flush().expect("there is something to flush");
+            fixture.disk.fail(Operation::Sync, nth, Fault::Device);
+            fixture.log.end_flush(flush.run()).expect("the batches are durable all the same");
+            // Killed, and started again on the same system; then the power goes.
+            fixture.reopen();
+            fixture.disk.crash(seed);
+            fixture.reopen();
+            fixture.check();
+            for timestamp in (0..9_500).step_by(250) {
+                crate::time::check_find_time(&fixture.log.reader(), &fixture.model, timestamp, i64::MAX);
+            }
+        }
+    }
+}
+
+#[test]
+fn after_a_failed_sync_of_the_last_index_the_stop_is_not_clean() {
+    for nth in [1, 2] {
+        let mut fixture = Fixture::new(config(1 << 30, 0));
+        for time in 0..600 {
+            fixture.append(&[batch_with(&[1_000 - time], 10, Codec::None)]);
+        }
+        fixture.flush();
+        fixture.disk.fail(Operation::Sync, nth, Fault::Device);
+        let Fixture { disk, log, config, model, .. } = fixture;
+        log.close().expect("the batches are durable");
+        assert!(files(&disk, "clean-stop").is_empty());
+        // The next process is stopped in order, on the same system, and has nothing to flush.
+        let (log, report) = crate::harness::open(&disk, config);
+        assert!(!report.clean_stop);
+        log.close().expect("closes");
+        disk.crash(nth);
+        let (log, report) = crate::harness::open(&disk, config);
+        assert!(report.clean_stop && report.is_clean(), "{report:?}");
+        crate::harness::check(&log.reader(), &model);
+        for timestamp in (300..1_100).step_by(50) {
+            crate::time::check_find_time(&log.reader(), &model, timestamp, i64::MAX);
+        }
+    }
 }
 
 #[test]

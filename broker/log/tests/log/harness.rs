@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millpond_log::sim::{Random, SimDisk};
-use millpond_log::{Cursor, Disk, Log, LogConfig, LogError, LogReader, RecoveryReport};
+use millpond_log::{Cursor, Disk, Log, LogConfig, LogError, LogReader, RecoveryReport, VerifyOnRead};
 use millpond_protocol::batch::{Batch, BatchBuilder};
 use millpond_protocol::compression::Codec;
 use millpond_protocol::record::NewRecord;
@@ -13,10 +13,14 @@ use millpond_protocol::record::NewRecord;
 pub(crate) const DIR: &str = "/data/readings-0";
 
 /// Small segments and a small index interval, so that a few batches need several of both.
-pub(crate) const SMALL: LogConfig = LogConfig { segment_bytes: 4096, index_interval_bytes: 512 };
+pub(crate) const SMALL: LogConfig = config(4096, 512);
 
 /// One segment, whatever comes.
-pub(crate) const ROOMY: LogConfig = LogConfig { segment_bytes: 1 << 30, index_interval_bytes: 4096 };
+pub(crate) const ROOMY: LogConfig = config(1 << 30, 4096);
+
+pub(crate) const fn config(segment_bytes: u64, index_interval_bytes: u32) -> LogConfig {
+    LogConfig { segment_bytes, index_interval_bytes, verify_on_read: VerifyOnRead::First }
+}
 
 /// A batch of records with these timestamps and values of this size.
 pub(crate) fn batch_with(timestamps: &[i64], value_bytes: usize, codec: Codec) -> Batch {
@@ -75,6 +79,8 @@ pub(crate) struct Fixture {
     pub(crate) log: Log,
     pub(crate) config: LogConfig,
     pub(crate) model: Vec<Stored>,
+    /// Where the log begins. The first batch of the model may begin before it.
+    pub(crate) start: i64,
 }
 
 impl Fixture {
@@ -82,7 +88,7 @@ impl Fixture {
         let disk = prepared_disk();
         let (log, report) = open(&disk, config);
         assert!(report.is_clean(), "a new log is clean: {report:?}");
-        Fixture { disk, log, config, model: Vec::new() }
+        Fixture { disk, log, config, model: Vec::new(), start: 0 }
     }
 
     pub(crate) fn append(&mut self, batches: &[Batch]) {
@@ -99,6 +105,20 @@ impl Fixture {
         assert_eq!(self.log.durable_end(), self.end());
     }
 
+    /// Deletes what lies before `before`.
+    pub(crate) fn delete_before(&mut self, before: i64) {
+        if let Some(deletion) = self.log.begin_delete(before) {
+            assert_eq!(deletion.run().expect("the deletion works"), before.min(self.end()));
+            self.note_start(before.min(self.end()));
+        }
+    }
+
+    /// The log begins here now.
+    pub(crate) fn note_start(&mut self, start: i64) {
+        self.start = start;
+        self.model.retain(|stored| stored.next > start);
+    }
+
     /// Drops the log as a kill would, and opens it again.
     pub(crate) fn reopen(&mut self) -> RecoveryReport {
         let (log, report) = open(&self.disk, self.config);
@@ -111,15 +131,15 @@ impl Fixture {
         self.log.close().expect("the log closes");
         self.disk.crash(seed);
         let (log, report) = open(&self.disk, self.config);
-        (Fixture { disk: self.disk, log, config: self.config, model: self.model }, report)
+        (Fixture { disk: self.disk, log, config: self.config, model: self.model, start: self.start }, report)
     }
 
     pub(crate) fn end(&self) -> i64 {
-        self.model.last().map_or(0, |stored| stored.next)
+        self.model.last().map_or(self.start, |stored| stored.next)
     }
 
     pub(crate) fn check(&self) {
-        check(&self.log.reader(), &self.model);
+        check_from(&self.log.reader(), &self.model, self.start);
     }
 
     /// Paths of the `.log` files, in order.
@@ -154,12 +174,23 @@ pub(crate) fn open(disk: &SimDisk, config: LogConfig) -> (Log, RecoveryReport) {
 
 /// Compares everything that can be read with what there should be.
 pub(crate) fn check(reader: &LogReader, model: &[Stored]) {
-    let start = model.first().map_or(reader.log_end(), |stored| stored.base);
+    check_from(reader, model, model.first().map_or(reader.log_end(), |stored| stored.base));
+}
+
+/// As [`check`], of a log whose records before `start` were deleted.
+pub(crate) fn check_from(reader: &LogReader, model: &[Stored], start: i64) {
     let end = model.last().map_or(start, |stored| stored.next);
     assert_eq!((reader.log_start(), reader.log_end()), (start, end), "the offsets of the log");
     let expected: Vec<u8> = model.iter().flat_map(|stored| stored.bytes.iter().copied()).collect();
     assert!(read_all(reader, start, 1 << 20).expect("everything can be read") == expected, "the bytes of the log");
-    assert_eq!(reader.size_bytes(), expected.len() as u64);
+    let segments = reader.segments();
+    if segments[0].base_offset == start {
+        assert_eq!(reader.size_bytes(), expected.len() as u64);
+    } else {
+        assert!(reader.size_bytes() >= expected.len() as u64, "nothing more than whole segments is removed");
+        // One that was active when all of it was deleted may be there still.
+        assert!(segments.len() == 1 || segments[1].base_offset >= start, "and every whole segment is");
+    }
 }
 
 /// Everything from an offset to the end, by one cursor.

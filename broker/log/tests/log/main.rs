@@ -1,11 +1,18 @@
 //! The promises of the log, each with the damage that would break it.
 
 mod append;
+mod clean_stop;
 mod crash;
 mod damage;
+mod delete;
 mod faults;
 mod harness;
 mod index_files;
+mod inspect;
 mod model;
+mod open_files;
 mod real_disk;
+mod repair;
+mod retention;
 mod time;
+mod verify;

@@ -4,7 +4,7 @@ use millpond_log::LogConfig;
 use millpond_log::sim::Random;
 use proptest::prelude::*;
 
-use crate::harness::{Fixture, random_batch};
+use crate::harness::{Fixture, config, random_batch};
 use crate::time::check_find_time;
 
 #[derive(Clone, Debug)]
@@ -24,6 +24,9 @@ enum Step {
         timestamp: i64,
         end: i64,
     },
+    /// Up to where, in thousandths of the log.
+    Delete(i64),
+    Roll,
     Flush,
     Kill,
     Close,
@@ -35,6 +38,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (0..1_001_i64, prop_oneof![0..3_000_usize, Just(usize::MAX)], 0..1_100_i64)
             .prop_map(|(from, max_bytes, end)| Step::Read { from, max_bytes, end }),
         3 => (-200..5_200_i64, 0..1_100_i64).prop_map(|(timestamp, end)| Step::FindTime { timestamp, end }),
+        1 => (0..1_001_i64).prop_map(Step::Delete),
+        1 => Just(Step::Roll),
         1 => Just(Step::Flush),
         1 => Just(Step::Kill),
         1 => Just(Step::Close),
@@ -59,6 +64,8 @@ fn run(config: LogConfig, steps: Vec<Step>) {
             Step::FindTime { timestamp, end } => {
                 check_find_time(&fixture.log.reader(), &fixture.model, timestamp, thousandths(end, &fixture));
             }
+            Step::Delete(before) => fixture.delete_before(thousandths(before, &fixture)),
+            Step::Roll => fixture.log.roll().expect("rolls"),
             Step::Flush => fixture.flush(),
             Step::Kill => {
                 fixture.reopen();
@@ -71,7 +78,7 @@ fn run(config: LogConfig, steps: Vec<Step>) {
 
 fn check_read(fixture: &Fixture, from: i64, max_bytes: usize, end: i64) {
     let read = fixture.log.reader().read(from, max_bytes, end);
-    if from > end {
+    if from > end || from < fixture.start {
         assert!(read.is_err());
         return;
     }
@@ -96,6 +103,6 @@ proptest! {
         index_interval_bytes in 0..3_000_u32,
         steps in steps(),
     ) {
-        run(LogConfig { segment_bytes, index_interval_bytes }, steps);
+        run(config(segment_bytes, index_interval_bytes), steps);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use millpond_log::sim::Random;
 use millpond_log::{Cursor, Disk, Log, LogConfig, OpenMode, RealDisk, write_all_at, write_atomically};
 
-use crate::harness::{SMALL, batch, check, random_batch, read_all, stored};
+use crate::harness::{SMALL, batch, check, config, random_batch, read_all, stored};
 
 fn open(dir: &Path, config: LogConfig) -> Log {
     let (log, _) = Log::open(Arc::new(RealDisk), dir, config).expect("the log opens");
@@ -46,7 +46,7 @@ fn a_log_in_a_real_folder_survives_closing_and_killing() {
 #[test]
 fn readers_follow_a_writer_on_another_thread() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut log = open(folder.path(), LogConfig { segment_bytes: 100_000, index_interval_bytes: 1_000 });
+    let mut log = open(folder.path(), config(100_000, 1_000));
     let appends = 2_000;
     let readers: Vec<_> = (0..2)
         .map(|number: usize| {

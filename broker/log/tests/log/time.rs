@@ -15,7 +15,9 @@ pub(crate) fn check_find_time(reader: &LogReader, model: &[Stored], timestamp: i
         let batch = Batch::parse(Bytes::from(stored.bytes.clone())).expect("a whole batch");
         batch.records(1 << 24).expect("records").map(|record| record.expect("a record"))
     });
-    let expected = records.map(|record| (record.offset, record.timestamp)).find(|(_, found)| *found >= timestamp);
+    let expected = records
+        .map(|record| (record.offset, record.timestamp))
+        .find(|(offset, found)| *offset >= reader.log_start() && *found >= timestamp);
     assert_eq!(reader.find_time(timestamp, end).expect("looks"), expected, "timestamp {timestamp}, end {end}");
 }
 

@@ -16,7 +16,7 @@ pub const MAGIC: i8 = 2;
 const BATCH_LENGTH_MIN: i32 = 49;
 
 /// Where the bytes begin that the checksum covers; they reach to the end of the batch.
-pub(super) const CHECKSUMMED_FROM: usize = 21;
+pub const CHECKSUMMED_FROM: usize = 21;
 /// Where the checksum itself is.
 pub(super) const CHECKSUM_AT: usize = 17;
 

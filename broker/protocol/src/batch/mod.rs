@@ -28,14 +28,13 @@ mod header;
 
 pub use builder::{BatchBuilder, rebuild};
 pub use error::{BatchError, RecordFault};
-pub use header::{Attributes, BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES, MAGIC, TimestampType};
+pub use header::{Attributes, BatchHeader, CHECKSUMMED_FROM, HEADER_BYTES, LENGTH_PREFIX_BYTES, MAGIC, TimestampType};
 
 use crate::{
     compression::{self, Codec, CompressionError},
     record::{self, Records, SectionSummary},
 };
 use bytes::Bytes;
-use header::CHECKSUMMED_FROM;
 
 /// One whole batch. Cheap to clone: the bytes are shared.
 #[derive(Clone, PartialEq, Eq)]
@@ -139,9 +138,37 @@ impl Batch {
     }
 }
 
-/// CRC-32C (Castagnoli).
-pub(crate) fn checksum(bytes: &[u8]) -> u32 {
+/// CRC-32C (Castagnoli), as in the header of a batch.
+pub fn checksum(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
+}
+
+/// The checksum of a batch that is read piece by piece, for whoever must not hold a whole one in memory.
+#[derive(Clone, Debug)]
+pub struct BatchChecksum(crc_fast::Digest);
+
+impl BatchChecksum {
+    /// The checksum of no bytes.
+    pub fn new() -> BatchChecksum {
+        BatchChecksum(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+    }
+
+    /// Takes the next bytes of the batch into account. The first are those from [`CHECKSUMMED_FROM`] on.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The CRC-32C of the bytes so far, which a header holds in [`BatchHeader::crc`].
+    pub fn value(&self) -> u32 {
+        // The digest of a checksum of 32 bits has no others set.
+        u32::try_from(self.0.finalize()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Default for BatchChecksum {
+    fn default() -> BatchChecksum {
+        BatchChecksum::new()
+    }
 }
 
 #[cfg(test)]

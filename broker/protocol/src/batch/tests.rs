@@ -301,3 +301,18 @@ fn the_limit_holds_for_records_that_are_not_compressed_too() {
     assert_eq!(error, BatchError::Compression(CompressionError::OverLimit { limit_bytes: 27 }));
     assert_eq!(error.code(), crate::error::ErrorCode::BatchTooLarge);
 }
+
+#[test]
+fn a_checksum_in_pieces_is_that_of_the_whole() {
+    let bytes: Vec<u8> = (0..=255).cycle().take(5_000).collect();
+    for piece in [1, 7, 64, 1_000, 5_000] {
+        let mut checksum = BatchChecksum::new();
+        bytes.chunks(piece).for_each(|bytes| checksum.update(bytes));
+        assert_eq!(checksum.value(), checksum_of(&bytes), "{piece} bytes at once");
+    }
+    assert_eq!(BatchChecksum::default().value(), checksum_of(&[]));
+}
+
+fn checksum_of(bytes: &[u8]) -> u32 {
+    super::checksum(bytes)
+}

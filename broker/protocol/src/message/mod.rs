@@ -12,13 +12,14 @@ mod topic;
 
 pub use fixed::{Ack, PlacedRecord, Placements, Watermarks};
 pub use request::{
-    AttachTransform, CreateTopic, DeleteModule, DeleteTopic, DeployModule, DescribeTopic, DetachTransform, ListOffset, OpenConsume,
-    OpenProduce, Position, Request,
+    AlterTopic, AttachTransform, CreateTopic, DeleteModule, DeleteRecords, DeleteTopic, DeployModule, DescribeTopic, DetachTransform,
+    ListOffset, OpenConsume, OpenProduce, Position, Request,
 };
 pub use response::{
-    AttachmentStatus, BrokerInfo, ConsumeOpened, ModuleInfo, OffsetFound, PartitionInfo, ProduceOpened, ReplacedModule, Response, TopicInfo,
+    AttachmentStatus, BrokerInfo, ConsumeOpened, ModuleInfo, OffsetFound, PartitionInfo, ProduceOpened, RecordsDeleted, ReplacedModule,
+    Response, TopicInfo,
 };
-pub use topic::{AttachPoint, Durability, ParseDurabilityError, TopicConfig};
+pub use topic::{AttachPoint, Durability, Limit, ParseDurabilityError, TopicConfig};
 
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;

@@ -1,6 +1,6 @@
 //! What a client asks for.
 
-use super::topic::{AttachPoint, TopicConfig};
+use super::topic::{AttachPoint, Durability, Limit, TopicConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -35,6 +35,10 @@ pub enum Request {
     AttachTransform(AttachTransform),
     /// Stop running it.
     DetachTransform(DetachTransform),
+    /// Change settings of a topic while it is used.
+    AlterTopic(AlterTopic),
+    /// Delete the oldest records of a partition.
+    DeleteRecords(DeleteRecords),
 }
 
 impl Request {
@@ -99,6 +103,57 @@ pub struct CreateTopic {
     pub partitions: u32,
     /// Its settings.
     pub config: TopicConfig,
+}
+
+/// Changes settings of a topic; what is not named stays as it is. Answered with the topic as it is then.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AlterTopic {
+    /// The topic's name.
+    pub name: String,
+    /// As in [`TopicConfig::durability`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
+    /// As in [`TopicConfig::max_batch_bytes`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_batch_bytes: Option<u32>,
+    /// As in [`TopicConfig::retention_ms`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_ms: Option<Limit>,
+    /// As in [`TopicConfig::retention_bytes`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_bytes: Option<Limit>,
+}
+
+impl AlterTopic {
+    /// Whether it changes nothing, whatever the topic.
+    pub fn is_empty(&self) -> bool {
+        let AlterTopic { name: _, durability, max_batch_bytes, retention_ms, retention_bytes } = self;
+        durability.is_none() && max_batch_bytes.is_none() && retention_ms.is_none() && retention_bytes.is_none()
+    }
+
+    /// The settings of a topic after the change.
+    pub fn applied_to(&self, config: &TopicConfig) -> TopicConfig {
+        TopicConfig {
+            durability: self.durability.unwrap_or(config.durability),
+            segment_bytes: config.segment_bytes,
+            max_batch_bytes: self.max_batch_bytes.unwrap_or(config.max_batch_bytes),
+            retention_ms: self.retention_ms.map_or(config.retention_ms, Option::from),
+            retention_bytes: self.retention_bytes.map_or(config.retention_bytes, Option::from),
+        }
+    }
+}
+
+/// Deletes the oldest records of a partition (Kafka's `DeleteRecords`, KIP-107). Offsets are not used again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeleteRecords {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// The first record that stays. [`Position::End`] deletes everything that consumers can see.
+    pub before: Position,
 }
 
 /// Removes a topic.

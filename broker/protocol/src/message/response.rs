@@ -27,6 +27,8 @@ pub enum Response {
     Module(ModuleInfo),
     /// To `list_modules`, in the order of their names.
     Modules(Vec<ModuleInfo>),
+    /// To `delete_records`.
+    RecordsDeleted(RecordsDeleted),
 }
 
 /// What the broker is.
@@ -149,6 +151,14 @@ pub struct OffsetFound {
     pub offset: i64,
     /// The timestamp of the record there, for a position in time that was found.
     pub timestamp: Option<i64>,
+}
+
+/// The oldest records of a partition are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecordsDeleted {
+    /// The first offset that is still there; it never goes back.
+    pub log_start: i64,
 }
 
 /// One module.

@@ -77,8 +77,8 @@ fn requests_that_open_streams_have_golden_bytes() {
 
 #[test]
 fn requests_about_topics_have_golden_bytes() {
-    let config =
-        TopicConfig { durability: Durability::Interval(Duration::from_millis(200)), segment_bytes: 1 << 20, max_batch_bytes: 65_536 };
+    let durability = Durability::Interval(Duration::from_millis(200));
+    let config = TopicConfig { durability, segment_bytes: 1 << 20, max_batch_bytes: 65_536, ..TopicConfig::default() };
     is_golden(
         &Request::CreateTopic(CreateTopic { name: "t".into(), partitions: 3, config }),
         &map(&[(
@@ -99,6 +99,69 @@ fn requests_about_topics_have_golden_bytes() {
     );
     is_golden(&Request::DeleteTopic(DeleteTopic { name: "t".into() }), &map(&[("delete_topic", map(&[("name", text("t"))]))]));
     is_golden(&Request::DescribeTopic(DescribeTopic { name: "t".into() }), &map(&[("describe_topic", map(&[("name", text("t"))]))]));
+}
+
+#[test]
+fn retention_has_golden_bytes_and_is_left_out_where_it_is_unlimited() {
+    let config = TopicConfig { retention_ms: Some(86_400_000), retention_bytes: Some(1 << 30), ..TopicConfig::default() };
+    is_golden(
+        &config,
+        &map(&[
+            ("durability", text("sync")),
+            ("segment_bytes", vec![0x1a, 0x10, 0x00, 0x00, 0x00]),
+            ("max_batch_bytes", vec![0x1a, 0x00, 0x40, 0x00, 0x00]),
+            ("retention_ms", vec![0x1a, 0x05, 0x26, 0x5c, 0x00]),
+            ("retention_bytes", vec![0x1a, 0x40, 0x00, 0x00, 0x00]),
+        ]),
+    );
+    assert_eq!(decode::<TopicConfig>(&map(&[])).expect("an older peer says nothing of it"), TopicConfig::default());
+}
+
+#[test]
+fn a_change_of_a_topic_has_golden_bytes_and_leaves_alone_what_it_does_not_name() {
+    let nothing = AlterTopic { name: "t".into(), ..AlterTopic::default() };
+    is_golden(&Request::AlterTopic(nothing.clone()), &map(&[("alter_topic", map(&[("name", text("t"))]))]));
+    let everything = AlterTopic {
+        durability: Some(Durability::Os),
+        max_batch_bytes: Some(5),
+        retention_ms: Some(Limit::Of(7)),
+        retention_bytes: Some(Limit::Unlimited),
+        ..nothing.clone()
+    };
+    is_golden(
+        &Request::AlterTopic(everything.clone()),
+        &map(&[(
+            "alter_topic",
+            map(&[
+                ("name", text("t")),
+                ("durability", text("os")),
+                ("max_batch_bytes", vec![5]),
+                ("retention_ms", map(&[("of", vec![7])])),
+                ("retention_bytes", text("unlimited")),
+            ]),
+        )]),
+    );
+    let before = TopicConfig { retention_ms: Some(1), retention_bytes: Some(2), segment_bytes: 3, ..TopicConfig::default() };
+    assert!(nothing.is_empty() && !everything.is_empty());
+    assert_eq!(nothing.applied_to(&before), before);
+    let after =
+        TopicConfig { durability: Durability::Os, segment_bytes: 3, max_batch_bytes: 5, retention_ms: Some(7), retention_bytes: None };
+    assert_eq!(everything.applied_to(&before), after);
+}
+
+#[test]
+fn deleting_records_has_golden_bytes() {
+    is_golden(
+        &Request::DeleteRecords(DeleteRecords { topic: "t".into(), partition: 2, before: Position::Offset(500) }),
+        &map(&[(
+            "delete_records",
+            map(&[("topic", text("t")), ("partition", vec![2]), ("before", map(&[("offset", vec![0x19, 0x01, 0xf4])]))]),
+        )]),
+    );
+    is_golden(
+        &Response::RecordsDeleted(RecordsDeleted { log_start: 500 }),
+        &map(&[("records_deleted", map(&[("log_start", vec![0x19, 0x01, 0xf4])]))]),
+    );
 }
 
 #[test]
@@ -198,7 +261,7 @@ fn a_topic_has_golden_bytes() {
         PartitionInfo { partition: 0, log_start: 1, high_watermark: 2, log_end: 3, size_bytes: 4, failure: Some("full".into()) };
     let info = TopicInfo {
         name: "t".into(),
-        config: TopicConfig { durability: Durability::Sync, segment_bytes: 5, max_batch_bytes: 6 },
+        config: TopicConfig { durability: Durability::Sync, segment_bytes: 5, max_batch_bytes: 6, ..TopicConfig::default() },
         epoch: 7,
         partitions: vec![partition],
         attachments: vec![attachment],
@@ -398,6 +461,8 @@ fn only_requests_that_can_be_repeated_are_idempotent() {
         Request::DeleteTopic(DeleteTopic::default()),
         Request::DeployModule(DeployModule::default()),
         Request::DeleteModule(DeleteModule::default()),
+        Request::AlterTopic(AlterTopic::default()),
+        Request::DeleteRecords(DeleteRecords::default()),
     ] {
         assert!(!request.is_idempotent(), "{request:?}");
     }

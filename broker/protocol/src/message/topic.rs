@@ -86,11 +86,46 @@ pub struct TopicConfig {
     pub segment_bytes: u64,
     /// The largest batch that is taken, in bytes as they travel (Kafka's `max.message.bytes`).
     pub max_batch_bytes: u32,
+    /// Records are deleted once they were appended longer ago than this many milliseconds, by the broker's clock and in whole segments
+    /// (Kafka's `retention.ms`). None keeps them for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_ms: Option<u64>,
+    /// The oldest segments of a partition are deleted as long as it has at least this many bytes without them (Kafka's
+    /// `retention.bytes`). None keeps them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_bytes: Option<u64>,
+}
+
+/// A limit that can be given or lifted.
+///
+/// On the wire the text `unlimited`, or a map of one entry: `of` to the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// There is none.
+    Unlimited,
+    /// It is this, in the unit of the setting.
+    Of(u64),
+}
+
+impl From<Limit> for Option<u64> {
+    fn from(limit: Limit) -> Option<u64> {
+        match limit {
+            Limit::Unlimited => None,
+            Limit::Of(value) => Some(value),
+        }
+    }
 }
 
 impl Default for TopicConfig {
     fn default() -> Self {
-        TopicConfig { durability: Durability::default(), segment_bytes: 256 << 20, max_batch_bytes: 4 << 20 }
+        TopicConfig {
+            durability: Durability::default(),
+            segment_bytes: 256 << 20,
+            max_batch_bytes: 4 << 20,
+            retention_ms: None,
+            retention_bytes: None,
+        }
     }
 }
 

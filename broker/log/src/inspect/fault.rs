@@ -1,0 +1,127 @@
+//! What a verification can find, where it is, and what it means.
+
+use std::path::PathBuf;
+
+use millpond_protocol::batch::BatchError;
+use thiserror::Error;
+
+use crate::error::{Damage, LogError};
+use crate::inspect::IndexFault;
+
+/// Something in a log's folder that is not as it should be.
+#[derive(Debug)]
+pub struct Fault {
+    /// The file.
+    pub path: PathBuf,
+    /// Where in it, in bytes from its start. None if it is about the file as a whole.
+    pub position: Option<u64>,
+    /// The offset that is concerned, where one is.
+    pub offset: Option<i64>,
+    /// What it is.
+    pub kind: FaultKind,
+}
+
+/// A kind of fault.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// Bytes or offsets that are not a whole batch. Reads fail there.
+    #[error("{reason}")]
+    Damaged {
+        /// Bytes of the file that are concerned.
+        bytes: u64,
+        /// The first offset behind the damage. None where nobody can say.
+        next_offset: Option<i64>,
+        /// What is wrong.
+        reason: Damage,
+    },
+    /// The last segment does not end with a whole batch, as after a crash.
+    #[error("{reason}")]
+    TornTail {
+        /// Bytes behind the last whole batch.
+        bytes: u64,
+        /// What is wrong with them.
+        reason: Damage,
+    },
+    /// The end of the last segment while a broker may be writing to it.
+    #[error("{bytes} bytes at the end are not a whole batch yet")]
+    InMotion {
+        /// Bytes behind the last whole batch.
+        bytes: u64,
+    },
+    /// The bytes are as they were stored, but the records are not what the header of their batch says.
+    #[error("{0}")]
+    Records(BatchError),
+    /// An index file is wrong.
+    #[error("{0}")]
+    Index(IndexFault),
+    /// The recovery point can't be read.
+    #[error("the recovery point can't be read")]
+    RecoveryPointUnreadable,
+    /// The recovery point names a segment that is not there.
+    #[error("the recovery point names offset {point}, where no segment begins")]
+    RecoveryPointAstray {
+        /// The offset in it.
+        point: i64,
+    },
+    /// The log start can't be read.
+    #[error("the log start can't be read")]
+    LogStartUnreadable,
+    /// A file can't be read.
+    #[error("{}", .0.chain())]
+    Unreadable(LogError),
+    /// A file that was being written when a broker ended, or an index without its segment.
+    #[error("a leftover")]
+    Leftover,
+    /// A file that is kept from a repair.
+    #[error("kept from a repair")]
+    Kept,
+    /// A file that is none of a log's.
+    #[error("not a file of a log")]
+    Stranger,
+}
+
+impl FaultKind {
+    /// Whether it is only worth a mention: nothing is lost, and nothing has to be done.
+    pub fn is_note(&self) -> bool {
+        matches!(self, FaultKind::InMotion { .. } | FaultKind::Leftover | FaultKind::Kept | FaultKind::Stranger)
+    }
+
+    /// A name for programs; it never changes.
+    pub fn name(&self) -> &'static str {
+        match self {
+            FaultKind::Damaged { .. } => "damaged",
+            FaultKind::TornTail { .. } => "torn_tail",
+            FaultKind::InMotion { .. } => "in_motion",
+            FaultKind::Records(_) => "records",
+            FaultKind::Index(_) => "index",
+            FaultKind::RecoveryPointUnreadable | FaultKind::RecoveryPointAstray { .. } => "recovery_point",
+            FaultKind::LogStartUnreadable => "log_start",
+            FaultKind::Unreadable(_) => "unreadable",
+            FaultKind::Leftover => "leftover",
+            FaultKind::Kept => "kept",
+            FaultKind::Stranger => "stranger",
+        }
+    }
+
+    /// What it means for whoever keeps the log.
+    pub fn meaning(&self) -> &'static str {
+        match self {
+            FaultKind::Damaged { bytes: 0, .. } => "these offsets are gone; reads of them fail, and everything else is served",
+            FaultKind::Damaged { .. } => "reads that meet these bytes fail; everything else is served",
+            FaultKind::TornTail { .. } => "the next start of the broker cuts it off, as after any crash; nothing that was flushed ends so",
+            FaultKind::InMotion { .. } => "a broker is writing here",
+            FaultKind::Records(_) => "the bytes are as a producer sent them; consumers can't decode this batch",
+            FaultKind::Index(IndexFault::EndsEarly { .. }) => "lookups by time can miss records",
+            FaultKind::Index(_) => "lookups may be slower; the batches are not concerned, and a repair builds the index again",
+            FaultKind::RecoveryPointUnreadable | FaultKind::RecoveryPointAstray { .. } => {
+                "the next start takes every segment but the last for durable, and writes it anew"
+            }
+            FaultKind::LogStartUnreadable => "records that were deleted may be served again, as far as their segments are there",
+            FaultKind::Unreadable(_) => "the disk, or the rights on the file, need a look",
+            FaultKind::Leftover => "the next start of the broker removes it",
+            FaultKind::Kept => "it can be deleted once nobody needs it",
+            FaultKind::Stranger => "left alone",
+        }
+    }
+}

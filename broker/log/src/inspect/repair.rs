@@ -1,0 +1,212 @@
+//! Does what a [`RepairPlan`] says, in steps of which each can be the last.
+//!
+//! Dropping, for each damaged segment on its own:
+//!
+//! ```text
+//!   1  copy what is removed   4711.log.4096-8192.removed-1, synced         the old log, with files that recovery does not look at
+//!   2  write                  4711.log.tmp, synced, walked over            the old log; recovery removes the file
+//!   3  forget                 what says that the folder was left clean, and the indexes: both speak of the old bytes
+//!   4  rename                 4711.log.tmp -> 4711.log                     from here on the new log; recovery builds the indexes
+//!   5  write                  4711.index, 4711.timeindex
+//! ```
+//!
+//! Truncating:
+//!
+//! ```text
+//!   1  copy what is removed   of the damaged segment and of all behind it
+//!   2  forget                 what says that the folder was left clean
+//!   3  move                   the recovery point back to the damaged segment: recovery cuts at the first damage behind it
+//!   4  recover                as every start does; if the power goes before, the next start does it
+//! ```
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::LogConfig;
+use crate::disk::{Disk, DiskFile, OpenMode, TEMPORARY_SUFFIX, write_all_at, write_atomically};
+use crate::error::LogError;
+use crate::folder::{CLEAN_STOP, Folder, INDEX, LOG, TIME_INDEX, file_path, write_recovery_point};
+use crate::index::{Entries, Indexer, encode};
+use crate::inspect::names;
+use crate::inspect::plan::{CutAt, RepairError, RepairPlan, Rewrite};
+use crate::inspect::walk::{Piece, SegmentWalk};
+use crate::log::Log;
+
+impl RepairPlan {
+    /// Repairs the log. Nobody else may use it meanwhile. A power cut at any moment leaves each segment as it was or as it is to be, and a
+    /// plan that is made again goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// [`RepairError::Changed`] if the log is not what the plan was made for; [`RepairError::Log`] if a file can't be written, as on a full
+    /// disk. Whatever was not done yet is as it was.
+    pub fn apply(&self, disk: &Arc<dyn Disk>) -> Result<(), RepairError> {
+        self.apply_with(disk, LogConfig::default())
+    }
+
+    /// As [`RepairPlan::apply`], for a log whose indexes have another interval than usual.
+    pub fn apply_with(&self, disk: &Arc<dyn Disk>, config: LogConfig) -> Result<(), RepairError> {
+        for rewrite in &self.rewrites {
+            self.rewrite(&**disk, rewrite, &config)?;
+        }
+        for base_offset in &self.reindexed {
+            forget_clean_stop(&**disk, &self.dir)?;
+            let next_base = self.next_base(&**disk, *base_offset)?;
+            build_indexes(&**disk, &self.dir, *base_offset, next_base, &config)?;
+        }
+        match &self.cut {
+            Some(cut) => self.cut_off(disk, cut, config),
+            None => Ok(()),
+        }
+    }
+
+    fn rewrite(&self, disk: &dyn Disk, rewrite: &Rewrite, config: &LogConfig) -> Result<(), RepairError> {
+        let path = file_path(&self.dir, rewrite.base_offset, LOG);
+        let old = open_as_planned(disk, &path, rewrite.file_bytes)?;
+        for patch in rewrite.patches.iter().filter(|patch| patch.bytes > 0) {
+            self.keep(disk, &*old, &path, patch.position, patch.position + patch.bytes)?;
+        }
+        self.sync_dir(disk)?;
+
+        let mut name = path.as_os_str().to_os_string();
+        name.push(TEMPORARY_SUFFIX);
+        let temporary = PathBuf::from(name);
+        write_patched(disk, &*old, &path, &temporary, rewrite)?;
+        let mut walk = SegmentWalk::open(disk, &temporary, rewrite.base_offset, rewrite.next_base)?;
+        while let Some(piece) = walk.next_piece()? {
+            if matches!(piece, Piece::Damage(_)) {
+                return Err(RepairError::Changed { path });
+            }
+        }
+
+        forget_clean_stop(disk, &self.dir)?;
+        for extension in [INDEX, TIME_INDEX] {
+            remove_if_there(disk, &file_path(&self.dir, rewrite.base_offset, extension))?;
+        }
+        self.sync_dir(disk)?;
+        disk.rename(&temporary, &path).map_err(|source| LogError::io("rename", &temporary, source))?;
+        self.sync_dir(disk)?;
+        build_indexes(disk, &self.dir, rewrite.base_offset, rewrite.next_base, config)
+    }
+
+    fn cut_off(&self, disk: &Arc<dyn Disk>, cut: &CutAt, config: LogConfig) -> Result<(), RepairError> {
+        for (base_offset, from, file_bytes) in &cut.removed {
+            let path = file_path(&self.dir, *base_offset, LOG);
+            let old = open_as_planned(&**disk, &path, *file_bytes)?;
+            if from < file_bytes {
+                self.keep(&**disk, &*old, &path, *from, *file_bytes)?;
+            }
+        }
+        self.sync_dir(&**disk)?;
+        forget_clean_stop(&**disk, &self.dir)?;
+        write_recovery_point(&**disk, &self.dir, cut.base_offset)
+            .map_err(|source| LogError::io("write the recovery point in", &self.dir, source))?;
+        let (log, _) = Log::open(Arc::clone(disk), &self.dir, config)?;
+        Ok(log.close()?)
+    }
+
+    /// Copies a part of a segment to a file of its own.
+    fn keep(&self, disk: &dyn Disk, old: &dyn DiskFile, path: &Path, from: u64, to: u64) -> Result<(), LogError> {
+        let kept = names::kept(path, from, to, self.number);
+        let copy = || -> io::Result<()> {
+            let file = disk.open(&kept, OpenMode::Replace)?;
+            copy_range(old, from, to, &*file, 0)?;
+            file.sync_data()
+        };
+        copy().map_err(|source| LogError::io("write", &kept, source))
+    }
+
+    fn next_base(&self, disk: &dyn Disk, base_offset: i64) -> Result<Option<i64>, LogError> {
+        let names = disk.list(&self.dir).map_err(|source| LogError::io("list", &self.dir, source))?;
+        Ok(Folder::of(&names).bases.into_iter().find(|base| *base > base_offset))
+    }
+
+    fn sync_dir(&self, disk: &dyn Disk) -> Result<(), LogError> {
+        disk.sync_dir(&self.dir).map_err(|source| LogError::io("flush", &self.dir, source))
+    }
+}
+
+/// Opens a segment that must still have the size that it had when it was looked at.
+fn open_as_planned(disk: &dyn Disk, path: &Path, file_bytes: u64) -> Result<Arc<dyn DiskFile>, RepairError> {
+    let opened = disk.open(path, OpenMode::Read).and_then(|file| file.size_bytes().map(|bytes| (file, bytes)));
+    let (file, bytes) = opened.map_err(|source| LogError::io("open", path, source))?;
+    if bytes == file_bytes { Ok(file) } else { Err(RepairError::Changed { path: path.to_path_buf() }) }
+}
+
+/// Writes the segment as it is to be into another file, and makes it durable.
+fn write_patched(disk: &dyn Disk, old: &dyn DiskFile, path: &Path, temporary: &Path, rewrite: &Rewrite) -> Result<(), LogError> {
+    let write = || -> io::Result<()> {
+        let new = disk.open(temporary, OpenMode::Replace)?;
+        let (mut from, mut at) = (0, 0);
+        for patch in &rewrite.patches {
+            at += copy_range(old, from, patch.position, &*new, at)?;
+            write_all_at(&*new, &mut [IoSlice::new(&patch.instead)], at)?;
+            at += patch.instead.len() as u64;
+            from = patch.position + patch.bytes;
+        }
+        copy_range(old, from, rewrite.file_bytes, &*new, at)?;
+        new.sync_data()
+    };
+    write().map_err(|source| {
+        // On a full disk every byte counts. If this fails too, the next start removes it.
+        let _ = disk.remove_file(temporary);
+        LogError::io("write", path, source)
+    })
+}
+
+/// Copies the bytes from one position up to another, and says how many those are.
+fn copy_range(from: &dyn DiskFile, start: u64, end: u64, to: &dyn DiskFile, mut at: u64) -> io::Result<u64> {
+    let mut position = start;
+    let mut buffer = Vec::new();
+    while position < end {
+        buffer.clear();
+        let wanted = usize::try_from(end - position).unwrap_or(usize::MAX).min(COPIED_AT_ONCE_BYTES);
+        let read = from.read_at(&mut buffer, wanted, position)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        write_all_at(to, &mut [IoSlice::new(&buffer)], at)?;
+        position += read as u64;
+        at += read as u64;
+    }
+    Ok(end - start)
+}
+
+/// Builds both indexes of a segment without damage from its batches, each in one step.
+fn build_indexes(disk: &dyn Disk, dir: &Path, base_offset: i64, next_base: Option<i64>, config: &LogConfig) -> Result<(), RepairError> {
+    let path = file_path(dir, base_offset, LOG);
+    let mut walk = SegmentWalk::open(disk, &path, base_offset, next_base)?;
+    let mut indexer = Indexer::new(base_offset, config.index_interval_bytes);
+    let mut entries = Entries::default();
+    while let Some(piece) = walk.next_piece()? {
+        match piece {
+            Piece::Batch(batch) => indexer.add(&batch.header, batch.position, &mut entries),
+            Piece::Damage(_) => return Err(RepairError::Changed { path }),
+        }
+    }
+    if next_base.is_some() {
+        entries.times.extend(indexer.time_entry());
+    }
+    for (extension, bytes) in [(INDEX, encode(&entries.offsets)), (TIME_INDEX, encode(&entries.times))] {
+        let path = file_path(dir, base_offset, extension);
+        write_atomically(disk, &path, &bytes).map_err(|source| LogError::io("write", &path, source))?;
+    }
+    Ok(())
+}
+
+fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
+    match disk.remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(LogError::io("remove", path, source)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the note of a clean stop, durably: the next opening must look at the files as they are.
+fn forget_clean_stop(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+    remove_if_there(disk, &dir.join(CLEAN_STOP))?;
+    disk.sync_dir(dir).map_err(|source| LogError::io("flush", dir, source))
+}
+
+/// Bytes that are copied at once.
+const COPIED_AT_ONCE_BYTES: usize = 1 << 20;

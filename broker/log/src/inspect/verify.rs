@@ -1,0 +1,232 @@
+//! Reads everything in a log's folder and says what is wrong. Changes nothing.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use millpond_protocol::batch::BatchHeader;
+
+use crate::disk::Disk;
+use crate::error::LogError;
+use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path, read_recovery_point};
+use crate::inspect::entries::IndexCheck;
+use crate::inspect::fault::{Fault, FaultKind};
+use crate::inspect::names::{self, Name};
+use crate::inspect::walk::{DamagedRange, Piece, SegmentWalk, WalkedBatch};
+use crate::inspect::{IndexFault, RECORDS_BYTES_MAX};
+use crate::log_start::read_log_start;
+
+/// Who is told while a log is looked through.
+pub trait Watch {
+    /// A fault was found.
+    fn fault(&mut self, fault: &Fault);
+
+    /// This many more bytes of batches were read.
+    fn progress(&mut self, bytes: u64);
+}
+
+/// What a verification has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Segments.
+    pub segments: u64,
+    /// Whole batches.
+    pub batches: u64,
+    /// Records that their headers announce.
+    pub records: u64,
+    /// Bytes of all `.log` files.
+    pub bytes: u64,
+    /// The first offset of the first segment.
+    pub log_start: i64,
+    /// One past the last offset of the last whole batch.
+    pub log_end: i64,
+    /// Faults, other than notes.
+    pub faults: u64,
+    /// Notes, see [`FaultKind::is_note`].
+    pub notes: u64,
+}
+
+/// How a log is looked through.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VerifyOptions {
+    /// Look only at the segment that begins with this offset.
+    pub segment: Option<i64>,
+    /// Whether a broker may be writing: then the end of the last segment may be in motion, and files may go.
+    pub in_use: bool,
+}
+
+/// Reads a log's folder through: every batch of every segment with its checksum, its offset and its records, the indexes entry by entry, the
+/// recovery point, and the names of the files. Faults go to `watch` as they are found, so memory is bounded whatever there is.
+///
+/// # Errors
+///
+/// [`LogError::Io`] if the folder can't be listed. A file that can't be read is a fault.
+pub fn verify(disk: &dyn Disk, dir: &Path, options: VerifyOptions, watch: &mut dyn Watch) -> Result<Verified, LogError> {
+    let found = disk.list(dir).map_err(|source| LogError::io("list", dir, source))?;
+    let folder = Folder::of(&found);
+    let mut verification = Verification { disk, dir, options, watch, seen: Verified::default() };
+    let log_start = verification.check_log_start();
+    let (deleted, bases) = names::split_deleted(&folder, log_start);
+    if options.segment.is_none() {
+        verification.check_names(&found, deleted);
+        verification.check_recovery_point(&folder);
+    }
+    let mut first = true;
+    for (number, base) in bases.iter().enumerate() {
+        if options.segment.is_some_and(|wanted| wanted != *base) {
+            continue;
+        }
+        if std::mem::take(&mut first) {
+            (verification.seen.log_start, verification.seen.log_end) = (*base, *base);
+        }
+        verification.check_segment(*base, bases.get(number + 1).copied());
+    }
+    Ok(verification.seen)
+}
+
+struct Verification<'a> {
+    disk: &'a dyn Disk,
+    dir: &'a Path,
+    options: VerifyOptions,
+    watch: &'a mut dyn Watch,
+    seen: Verified,
+}
+
+impl Verification<'_> {
+    fn fault(&mut self, path: PathBuf, position: Option<u64>, offset: Option<i64>, kind: FaultKind) {
+        if kind.is_note() {
+            self.seen.notes += 1;
+        } else {
+            self.seen.faults += 1;
+        }
+        self.watch.fault(&Fault { path, position, offset, kind });
+    }
+
+    fn check_names(&mut self, found: &[OsString], deleted: &[i64]) {
+        let folder = Folder::of(found);
+        let mut found: Vec<_> = found.iter().collect();
+        found.sort();
+        for name in found {
+            let kind = match names::sort(name, &folder) {
+                Name::Log if names::segment_of(Path::new(name)).is_some_and(|(base, _)| deleted.contains(&base)) => FaultKind::Leftover,
+                Name::Log => continue,
+                Name::Leftover => FaultKind::Leftover,
+                Name::Kept => FaultKind::Kept,
+                Name::Stranger => FaultKind::Stranger,
+            };
+            self.fault(self.dir.join(name), None, None, kind);
+        }
+    }
+
+    fn check_recovery_point(&mut self, folder: &Folder) {
+        let path = names::recovery_point(self.dir);
+        let kind = match (self.disk.exists(&path), read_recovery_point(self.disk, self.dir)) {
+            (Err(source), _) | (_, Err(source)) => FaultKind::Unreadable(LogError::io("read", &path, source)),
+            (Ok(true), Ok(None)) => FaultKind::RecoveryPointUnreadable,
+            (_, Ok(Some(point))) if !folder.bases.contains(&point) && !folder.bases.is_empty() => FaultKind::RecoveryPointAstray { point },
+            _ => return,
+        };
+        self.fault(path, None, None, kind);
+    }
+
+    /// The first offset that is left, if some were deleted.
+    fn check_log_start(&mut self) -> Option<i64> {
+        let path = names::log_start(self.dir);
+        let kind = match (self.disk.exists(&path), read_log_start(self.disk, self.dir)) {
+            (Err(source), _) | (_, Err(source)) => FaultKind::Unreadable(LogError::io("read", &path, source)),
+            (Ok(true), Ok(None)) => FaultKind::LogStartUnreadable,
+            (_, Ok(start)) => return start,
+        };
+        self.fault(path, None, None, kind);
+        None
+    }
+
+    fn check_segment(&mut self, base: i64, next_base: Option<i64>) {
+        let path = file_path(self.dir, base, LOG);
+        if let Err(error) = self.try_check_segment(&path, base, next_base) {
+            // Retention may have removed it since the folder was listed.
+            let gone = matches!(&error, LogError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
+            if !(gone && self.options.in_use) {
+                self.fault(path, None, Some(base), FaultKind::Unreadable(error));
+            }
+        }
+    }
+
+    fn try_check_segment(&mut self, path: &Path, base: i64, next_base: Option<i64>) -> Result<(), LogError> {
+        // The indexes are measured first, so that the batches which they name are within the `.log` as it is measured after.
+        let mut indexes = Vec::new();
+        for extension in [INDEX, TIME_INDEX] {
+            let path = file_path(self.dir, base, extension);
+            match IndexCheck::open(self.disk, &path, base) {
+                Ok(check) => indexes.push((path, check)),
+                Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    if !self.options.in_use {
+                        self.fault(path, None, Some(base), FaultKind::Index(IndexFault::Missing));
+                    }
+                }
+                Err(error) => self.fault(path, None, Some(base), FaultKind::Unreadable(error)),
+            }
+        }
+        let mut walk = SegmentWalk::open(self.disk, path, base, next_base)?;
+        self.seen.segments += 1;
+        self.seen.bytes += walk.file_bytes();
+        let mut torn = false;
+        while let Some(piece) = walk.next_piece()? {
+            match piece {
+                Piece::Batch(batch) => {
+                    for (_, index) in &mut indexes {
+                        index.batch(batch.position, &batch.header)?;
+                    }
+                    self.check_batch(path, &mut walk, &batch)?;
+                }
+                Piece::Damage(range) => {
+                    let behind = range.position + range.bytes;
+                    for (_, index) in &mut indexes {
+                        index.damage(behind, range.next_offset.unwrap_or(range.offset))?;
+                    }
+                    torn |= range.next_offset.is_none();
+                    self.watch.progress(range.bytes);
+                    self.damage(path, range);
+                }
+            }
+        }
+        for (path, index) in indexes {
+            let closed = next_base.is_some();
+            if let Some((at, fault)) = index.finish(closed, closed || !torn) {
+                self.fault(path, Some(at), Some(base), FaultKind::Index(fault));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_batch(&mut self, path: &Path, walk: &mut SegmentWalk, found: &WalkedBatch) -> Result<(), LogError> {
+        let BatchHeader { base_offset, record_count, .. } = found.header;
+        self.seen.batches += 1;
+        self.seen.records += u64::try_from(record_count).unwrap_or(0);
+        self.seen.log_end = found.header.next_offset();
+        // What is too large to be unpacked in bounded memory has a right checksum all the same.
+        if let Some(batch) = walk.load(found)?
+            && let Err(error) = batch.check_records(RECORDS_BYTES_MAX)
+            && !is_over_limit(&error)
+        {
+            self.fault(path.to_path_buf(), Some(found.position), Some(base_offset), FaultKind::Records(error));
+        }
+        self.watch.progress(found.header.total_bytes() as u64);
+        Ok(())
+    }
+
+    fn damage(&mut self, path: &Path, range: DamagedRange) {
+        let DamagedRange { position, bytes, offset, next_offset, reason, .. } = range;
+        let kind = match next_offset {
+            None if self.options.in_use => FaultKind::InMotion { bytes },
+            None => FaultKind::TornTail { bytes, reason },
+            Some(_) => FaultKind::Damaged { bytes, next_offset, reason },
+        };
+        self.fault(path.to_path_buf(), Some(position), Some(offset), kind);
+    }
+}
+
+fn is_over_limit(error: &millpond_protocol::batch::BatchError) -> bool {
+    use millpond_protocol::{batch::BatchError, compression::CompressionError};
+    matches!(error, BatchError::Compression(CompressionError::OverLimit { .. }))
+}

@@ -1,0 +1,167 @@
+//! The log start offset: where a log begins, when what was before it has been deleted.
+//!
+//! A log begins with its first segment, or later: `log-start` holds the first offset that is left, in the manner of [`crate::sidecar`].
+//! Whole segments before it are of no use; the one that it lies in is kept, and its first batches are not served any more.
+//!
+//! ```text
+//!   log-start, durable      seen by readers          files removed, when there is time
+//! ----------o------------------------o--------------------------o------------------------> deleting
+//!           |                        '--- no segment of the log from here on, but perhaps in the folder
+//!           '--- from here on no opening brings anything before it back
+//! ```
+//!
+//! A crash between two of these steps leaves files, which the next opening removes: any of them, since names that were not synced
+//! survive in no order. If the end of the log is lost in a crash too, and lies before the log start then, the log begins anew at its
+//! start: an offset that was given out, or answered as the start, is never given to another record.
+//!
+//! On a full disk the file can't be written. Then the oldest segments go first, one after the other and each made durable before the
+//! next, until there is room for it: what is left after a crash is the end of the log, without any file that says so. If the folder can't
+//! be synced in between, the log start stays where it was, reads of the segment that went say that they are out of range, and the next
+//! deletion completes this one.
+//!
+//! # Readers
+//!
+//! They have their own list of segments, which may be older. A file that is open stays readable when its name is gone; one that is not,
+//! can't be opened any more, and the read says that its offset is out of range. No name is ever used a second time.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::Disk;
+use crate::error::LogError;
+use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
+use crate::reader::Shared;
+use crate::segment::Segment;
+use crate::sidecar::{read_sealed, write_sealed};
+
+/// A deletion of the oldest records, apart from the log: it can go to another thread, while the log takes appends. From
+/// [`Log::begin_delete`](crate::Log::begin_delete).
+#[derive(Debug)]
+#[must_use = "nothing is deleted before it is run"]
+pub struct Deletion {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    shared: Arc<Shared>,
+    start: i64,
+}
+
+impl Deletion {
+    pub(crate) fn new(disk: &Arc<dyn Disk>, dir: &Path, shared: &Arc<Shared>, start: i64) -> Deletion {
+        Deletion { disk: Arc::clone(disk), dir: dir.to_path_buf(), shared: Arc::clone(shared), start }
+    }
+
+    /// Makes the log begin at the new start, durably, and then removes the files of the segments that lie before it. Blocking. One
+    /// deletion of a log runs at a time, and it ends before the log is closed.
+    ///
+    /// Returns the log start from now on. A file that can't be removed is logged, and goes at the next opening.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Io`], [`LogError::TooManyOpenFiles`]: the new start could not be made durable, and readers don't see it; the next
+    /// opening may. [`LogError::Full`]: likewise, but some of the oldest segments may be gone. The log goes on in all these cases.
+    pub fn run(&self) -> Result<i64, LogError> {
+        let segments = self.shared.segments();
+        let gone = count_before(segments.iter().map(|segment| segment.base_offset()), self.start);
+        let mut removed = 0;
+        while let Err(source) = write_log_start(&*self.disk, &self.dir, self.start) {
+            let error = LogError::io("write", &self.dir.join(LOG_START), source);
+            if !matches!(error, LogError::Full { .. }) || removed == gone {
+                return Err(error);
+            }
+            self.remove_alone(&segments[removed], segments[removed + 1].base_offset())?;
+            removed += 1;
+        }
+        self.shared.advance_start(self.start);
+        // The mark comes before the first name goes: whoever then can't open a file knows why.
+        segments[removed..gone].iter().for_each(|segment| segment.mark_removed());
+        for segment in &segments[removed..gone] {
+            if let Err(error) = self.remove_files(segment, &[LOG, INDEX, TIME_INDEX]) {
+                tracing::warn!(error = error.chain(), "a segment that was deleted can't be removed; the next opening does it");
+            }
+        }
+        Ok(self.shared.log_start())
+    }
+
+    /// Removes the oldest segment without `log-start`. The names are synced on both sides: of the later segments, so that there is
+    /// something left behind a crash, and of this one, so that no older one is left.
+    fn remove_alone(&self, segment: &Arc<Segment>, next_base: i64) -> Result<(), LogError> {
+        let sync = || self.disk.sync_dir(&self.dir).map_err(|source| LogError::io("flush", &self.dir, source));
+        sync()?;
+        segment.mark_removed();
+        self.remove_files(segment, &[LOG])?;
+        sync()?;
+        self.shared.advance_start(next_base);
+        // They are of no use without the batches, to the next opening neither.
+        if let Err(error) = self.remove_files(segment, &[INDEX, TIME_INDEX]) {
+            tracing::warn!(error = error.chain(), "an index of a segment that was deleted can't be removed; the next opening does it");
+        }
+        Ok(())
+    }
+
+    fn remove_files(&self, segment: &Segment, extensions: &[&str]) -> Result<(), LogError> {
+        remove_files(&*self.disk, &self.dir, segment.base_offset(), extensions)?;
+        // Without a name it takes up room for as long as it is open; a read that is under way has it to itself.
+        segment.log().discard();
+        Ok(())
+    }
+}
+
+/// Removes files of a segment, as far as they are there.
+pub(crate) fn remove_files(disk: &dyn Disk, dir: &Path, base_offset: i64, extensions: &[&str]) -> Result<(), LogError> {
+    for extension in extensions {
+        let path = file_path(dir, base_offset, extension);
+        match disk.remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(LogError::io("remove", &path, error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// How many of the first segments lie wholly before `start`, by their base offsets. Never the last one: nothing says where it ends.
+pub(crate) fn count_before(bases: impl Iterator<Item = i64>, start: i64) -> usize {
+    bases.skip(1).take_while(|next_base| *next_base <= start).count()
+}
+
+/// The first offset that is left, as it was written down. None if nothing was ever deleted, or nothing usable is written down.
+pub(crate) fn read_log_start(disk: &dyn Disk, dir: &Path) -> io::Result<Option<i64>> {
+    let body = read_sealed(disk, &dir.join(LOG_START), LOG_START_HEADING, LOG_START_BYTES_MAX)?;
+    Ok(body.and_then(|digits| digits.parse().ok()).filter(|start| *start >= 0))
+}
+
+fn write_log_start(disk: &dyn Disk, dir: &Path, start: i64) -> io::Result<()> {
+    write_sealed(disk, &dir.join(LOG_START), LOG_START_HEADING, &format!("{start:020}"))
+}
+
+/// The file that holds the log start.
+pub(crate) const LOG_START: &str = "log-start";
+
+const LOG_START_HEADING: &str = "millpond log start 1";
+
+/// More than the file ever has.
+const LOG_START_BYTES_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimDisk;
+
+    #[test]
+    fn segments_before_the_start_are_counted_and_the_last_one_never_is() {
+        for (start, expected) in [(-1, 0), (0, 0), (99, 0), (100, 1), (101, 1), (250, 2), (i64::MAX, 2)] {
+            assert_eq!(count_before([0, 100, 200].into_iter(), start), expected, "{start}");
+        }
+        assert_eq!(count_before(std::iter::empty(), 5), 0);
+    }
+
+    #[test]
+    fn the_log_start_is_read_back() {
+        let disk = SimDisk::new();
+        assert_eq!(read_log_start(&disk, Path::new("/")).expect("reads"), None);
+        for start in [0, 4711, i64::MAX] {
+            write_log_start(&disk, Path::new("/"), start).expect("writes");
+            assert_eq!(read_log_start(&disk, Path::new("/")).expect("reads"), Some(start));
+        }
+    }
+}

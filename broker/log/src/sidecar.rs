@@ -1,0 +1,83 @@
+//! Small files of ours beside the segments, whose bytes can be told from damaged ones.
+//!
+//! ```text
+//! HEADING                 which file, and which layout of it
+//! BODY                    lines of digits
+//! crc32c 1a2b3c4d         over all that comes before this line
+//! ```
+//!
+//! They are replaced as a whole, so a crash leaves the old one or the new one. The checksum is for what time does to a disk: a digit that
+//! has changed must not pass for another offset, or another time.
+
+use std::io;
+use std::path::Path;
+
+use millpond_protocol::batch::checksum;
+
+use crate::disk::{Disk, OpenMode, write_atomically};
+
+/// Writes the file, durably and in one step.
+pub(crate) fn write_sealed(disk: &dyn Disk, path: &Path, heading: &str, body: &str) -> io::Result<()> {
+    let text = format!("{heading}\n{body}\n");
+    let sealed = format!("{text}{CHECKSUM} {:08x}\n", checksum(text.as_bytes()));
+    write_atomically(disk, path, sealed.as_bytes())
+}
+
+/// The body of the file. None if there is no file, or if it is not one that was written whole with this heading, which is logged.
+pub(crate) fn read_sealed(disk: &dyn Disk, path: &Path, heading: &str, bytes_max: usize) -> io::Result<Option<String>> {
+    if !disk.exists(path)? {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    disk.open(path, OpenMode::Read)?.read_at(&mut bytes, bytes_max, 0)?;
+    let body = std::str::from_utf8(&bytes).ok().and_then(|text| unseal(text, heading));
+    if body.is_none() {
+        tracing::warn!(path = %path.display(), "the file is damaged, and is left out of account");
+    }
+    Ok(body.map(str::to_owned))
+}
+
+fn unseal<'a>(sealed: &'a str, heading: &str) -> Option<&'a str> {
+    let (text, last) = sealed.strip_suffix('\n')?.rsplit_once('\n')?;
+    let digits = last.strip_prefix(CHECKSUM)?.strip_prefix(' ')?;
+    let sealed_part = sealed.get(..=text.len())?;
+    if digits.len() != 8 || u32::from_str_radix(digits, 16).ok()? != checksum(sealed_part.as_bytes()) {
+        return None;
+    }
+    text.strip_prefix(heading)?.strip_prefix('\n')
+}
+
+/// Begins the last line.
+const CHECKSUM: &str = "crc32c";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimDisk;
+
+    fn read(disk: &SimDisk) -> Option<String> {
+        read_sealed(disk, Path::new("/file"), "heading 1", 1000).expect("reads")
+    }
+
+    #[test]
+    fn what_was_sealed_is_read_back_and_no_changed_bit_passes() {
+        let disk = SimDisk::new();
+        assert_eq!(read(&disk), None, "there is no file");
+        let seal = || write_sealed(&disk, Path::new("/file"), "heading 1", "12\n34").expect("writes");
+        seal();
+        assert_eq!(read(&disk).as_deref(), Some("12\n34"));
+        let length = disk.bytes(Path::new("/file")).expect("it is there").len();
+        for at in 0..length {
+            for bit in 0..8 {
+                disk.damage(Path::new("/file"), |bytes| bytes[at] ^= 1 << bit);
+                // The case of a hexadecimal digit says nothing.
+                assert!(read(&disk).is_none_or(|body| body == "12\n34"), "byte {at}, bit {bit}");
+                seal();
+            }
+            disk.damage(Path::new("/file"), |bytes| bytes.truncate(at));
+            assert_eq!(read(&disk), None, "cut to {at} bytes");
+            seal();
+        }
+        assert_eq!(read_sealed(&disk, Path::new("/file"), "heading 2", 1000).expect("reads"), None, "another layout");
+    }
+}
