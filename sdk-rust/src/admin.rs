@@ -14,8 +14,8 @@ use bytes::Bytes;
 use millpond_protocol::{
     frame::{BODY_PAYLOAD_BYTES_MAX, Kind},
     message::{
-        AttachTransform, BrokerInfo, CreateTopic, DeleteModule, DeleteTopic, DeployModule, DescribeTopic, DetachTransform, ListOffset,
-        ModuleInfo, OffsetFound, Position, Request, Response, TopicInfo,
+        AlterTopic, AttachTransform, BrokerInfo, CreateTopic, DeleteModule, DeleteRecords, DeleteTopic, DeployModule, DescribeTopic,
+        DetachTransform, ListOffset, ModuleInfo, OffsetFound, Position, RecordsDeleted, Request, Response, TopicInfo,
     },
 };
 use quinn::WriteError;
@@ -57,6 +57,24 @@ impl Admin {
     pub async fn create_topic(&self, topic: CreateTopic) -> Result<TopicInfo, Error> {
         match self.call(Request::CreateTopic(topic)).await? {
             Response::Topic(info) => Ok(info),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Changes settings of a topic while it is used; what is not named stays as it is. The answer is the topic as it is then. Fails with the
+    /// code `topic_not_found` if there is none, and `invalid_config` if a setting can't have that value.
+    pub async fn alter_topic(&self, change: AlterTopic) -> Result<TopicInfo, Error> {
+        match self.call(Request::AlterTopic(change)).await? {
+            Response::Topic(info) => Ok(info),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Deletes the records of a partition that lie before a place, for good; their offsets are not used again. The answer is the first
+    /// offset that is still there. Fails with the code `offset_out_of_range` if the place lies behind what consumers can see.
+    pub async fn delete_records(&self, topic: &str, partition: u32, before: Position) -> Result<RecordsDeleted, Error> {
+        match self.call(Request::DeleteRecords(DeleteRecords { topic: topic.to_owned(), partition, before })).await? {
+            Response::RecordsDeleted(deleted) => Ok(deleted),
             other => Err(unexpected(&other)),
         }
     }
@@ -146,6 +164,8 @@ fn describe(request: &Request) -> String {
         Request::BrokerInfo => "asking what the broker is".to_owned(),
         Request::CreateTopic(topic) => format!("creating topic `{}`", topic.name),
         Request::DeleteTopic(topic) => format!("deleting topic `{}`", topic.name),
+        Request::AlterTopic(topic) => format!("changing topic `{}`", topic.name),
+        Request::DeleteRecords(place) => format!("deleting records of {}[{}]", place.topic, place.partition),
         Request::ListTopics => "listing topics".to_owned(),
         Request::DescribeTopic(topic) => format!("asking for topic `{}`", topic.name),
         Request::ListOffset(place) => format!("asking for an offset of {}[{}]", place.topic, place.partition),

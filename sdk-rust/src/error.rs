@@ -284,7 +284,7 @@ impl Error {
                  `quic.streams_per_connection_max`"
             }
             Error::RecordTooLarge { .. } => {
-                "make the topic anew with a larger max_batch_bytes (`millpond topic create --max-batch-bytes`), or send smaller records"
+                "let the topic take larger batches (`millpond topic alter TOPIC --max-batch-bytes SIZE`), or send smaller records"
             }
             Error::PartitionOutOfRange { partitions, reading, .. } => {
                 let last = partitions.saturating_sub(1);
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn hints_name_what_there_is() {
         let hint = |error: Error| error.hint().unwrap();
-        assert!(hint(Error::RecordTooLarge { bytes: 2, limit: 1 }).contains("`millpond topic create --max-batch-bytes`"));
+        assert!(hint(Error::RecordTooLarge { bytes: 2, limit: 1 }).contains("`millpond topic alter TOPIC --max-batch-bytes SIZE`"));
         let certificate = hint(Error::Certificate { address: "localhost:9440".into(), reason: "unknown issuer".into() });
         assert!(["fp=sha256:", "--ca-file", "ca_file", "ca.pem"].iter().all(|way| certificate.contains(way)), "{certificate}");
     }

@@ -1,7 +1,8 @@
 //! What the engine is told when it opens, with a bound for everything that could grow.
 
+use millpond_log::{OPEN_FILES_DEFAULT_MAX, VerifyOnRead};
 use millpond_plugin::Limits;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// How the engine works. Every bound has a default that suits a gateway with 2 cores and 512 MB.
 #[derive(Clone, Debug)]
@@ -29,11 +30,18 @@ pub struct EngineConfig {
     pub section_bytes_max: usize,
     /// How many topics there may be.
     pub topics_max: usize,
-    /// How many partitions there may be over all topics. Each keeps files open.
+    /// How many partitions there may be over all topics. An idle one takes memory, and no open file.
     pub partitions_max: usize,
-    /// How many files the process may have open, sockets included (`RLIMIT_NOFILE`); none if there is no limit, or nobody knows it. A
-    /// topic whose partitions would come too near to it is refused.
+    /// How many files the process may have open, sockets included (`RLIMIT_NOFILE`); none if there is no limit, or nobody knows it.
     pub open_files_max: Option<u64>,
+    /// How many segment files all partitions together keep open; none for a half of what `open_files_max` leaves, and at most
+    /// [`OPEN_FILES_DEFAULT_MAX`]. One that is read or written is opened when it is needed, so this bounds descriptors and not
+    /// partitions; only so many partitions can have bytes that are not flushed yet, and a batch for one more is refused for the moment.
+    pub segment_files_max: Option<usize>,
+    /// Which reads compare the checksums of batches that come from the disk.
+    pub verify_on_read: VerifyOnRead,
+    /// The time between two checks of what retention allows to be deleted; from a millisecond to an hour.
+    pub retention_check_interval: Duration,
     /// How many modules there may be.
     pub modules_max: usize,
     /// How many modules may run on one topic.
@@ -44,6 +52,13 @@ impl EngineConfig {
     /// The defaults, over this data folder.
     pub fn new(data_dir: impl Into<PathBuf>) -> EngineConfig {
         EngineConfig { data_dir: data_dir.into(), ..EngineConfig::default() }
+    }
+
+    /// The segment files that are kept open.
+    pub(crate) fn segment_files(&self) -> usize {
+        let room = |limit: u64| usize::try_from(limit.saturating_sub(OPEN_FILES_HEADROOM) / 2).unwrap_or(usize::MAX);
+        let fits = self.open_files_max.map_or(OPEN_FILES_DEFAULT_MAX, room);
+        self.segment_files_max.unwrap_or(fits.min(OPEN_FILES_DEFAULT_MAX)).max(SEGMENT_FILES_MIN)
     }
 }
 
@@ -67,14 +82,42 @@ impl Default for EngineConfig {
             topics_max: 10_000,
             partitions_max: 20_000,
             open_files_max: None,
+            segment_files_max: None,
+            verify_on_read: VerifyOnRead::First,
+            retention_check_interval: Duration::from_mins(1),
             modules_max: 256,
             attachments_per_topic_max: 8,
         }
     }
 }
 
+/// Files that are left for what is always there: the socket, the catalogue, modules, and one for each thread that looks into an index,
+/// flushes a folder, or reads a segment that the others have no room for.
+const OPEN_FILES_HEADROOM: u64 = 128;
+
+/// With fewer the threads would take the files from each other.
+const SEGMENT_FILES_MIN: usize = 16;
+
 /// More threads than this do not make a disk faster.
 const IO_THREADS_DEFAULT_MAX: usize = 8;
 
 /// Each may hold a section of [`EngineConfig::section_bytes_max`] and its result.
 const PLUGIN_THREADS_DEFAULT_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_on_segment_files_follows_the_limit_of_the_process() {
+        let bound = |open_files_max, segment_files_max| {
+            EngineConfig { open_files_max, segment_files_max, ..EngineConfig::default() }.segment_files()
+        };
+        assert_eq!(bound(None, None), OPEN_FILES_DEFAULT_MAX);
+        assert_eq!(bound(Some(1 << 20), None), OPEN_FILES_DEFAULT_MAX);
+        assert_eq!(bound(Some(1024), None), 448);
+        assert_eq!(bound(Some(64), None), SEGMENT_FILES_MIN);
+        assert_eq!(bound(Some(1024), Some(100)), 100);
+        assert_eq!(bound(None, Some(0)), SEGMENT_FILES_MIN);
+    }
+}

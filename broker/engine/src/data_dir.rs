@@ -76,13 +76,17 @@ pub(crate) const DELETED_PREFIX: &str = ".deleted-";
 ///
 /// It is taken on the machine's own file system whatever the [`Disk`] is, because it is about processes and not about data.
 #[derive(Debug)]
-pub(crate) struct DirLock {
+pub struct DirLock {
     file: Mutex<Option<File>>,
 }
 
 impl DirLock {
-    /// Makes the folder if need be, and takes the lock.
-    pub(crate) fn take(data_dir: &Path) -> Result<DirLock, EngineError> {
+    /// Makes the folder if need be, and takes the lock. A broker holds it while it runs, a tool while it changes what is in the folder.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Locked`] if another process has it; [`EngineError::DataDir`].
+    pub fn take(data_dir: &Path) -> Result<DirLock, EngineError> {
         // What a person knows is the data folder; the lock in it is our business.
         let failed = |operation, source| EngineError::data_dir(operation, data_dir, source);
         make_private_dir(data_dir).map_err(|source| failed("create the data folder", source))?;

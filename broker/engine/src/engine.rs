@@ -13,6 +13,7 @@ use crate::{
     name,
     partition::Partition,
     produce::ProduceStream,
+    retention,
     services::Services,
     startup,
     topic::Topic,
@@ -61,7 +62,9 @@ impl Engine {
     pub async fn open(config: EngineConfig, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Arc<Engine>, EngineError> {
         let lock = folders::make_data_dir(&*disk, &config.data_dir, DirLock::take)?;
         let services = Arc::new(Services::start(config, disk, clock, lock)?);
-        startup::open(services).await.map(Arc::new)
+        let engine = Arc::new(startup::open(services).await?);
+        retention::start(&engine);
+        Ok(engine)
     }
 
     pub(crate) fn new(

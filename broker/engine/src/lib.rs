@@ -48,7 +48,8 @@
 //! | module | holds |
 //! |---|---|
 //! | `engine` | [`Engine`]: the ways in, and the end |
-//! | `startup`, `topics`, `attachments` | opening the folder; making and deleting topics; modules and where they run |
+//! | `startup`, `topics`, `alter`, `attachments` | opening the folder; making, deleting and changing topics; modules and where they run |
+//! | `retention` | deleting the oldest records, by age, size and on request |
 //! | `produce`, `check`, `transform`, `route` | the way in: what is refused, the chain of modules, placing records |
 //! | `partition` | queue, turn, group commit, answers |
 //! | `consume` | the way out |
@@ -58,6 +59,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alter;
 mod attachments;
 mod catalogue;
 mod check;
@@ -75,6 +77,7 @@ mod name;
 mod partition;
 mod pool;
 mod produce;
+mod retention;
 mod route;
 mod services;
 mod startup;
@@ -85,6 +88,7 @@ mod transform;
 pub use clock::{Clock, SimClock, SystemClock};
 pub use config::EngineConfig;
 pub use consume::ConsumeStream;
+pub use data_dir::DirLock;
 pub use engine::Engine;
 pub use error::EngineError;
 pub use inflight::InflightPermit;

@@ -1,7 +1,7 @@
 //! What every part of one engine shares: the threads, the disk, the clock, and the lock on the data folder.
 
 use crate::{clock::Clock, config::EngineConfig, data_dir::DirLock, error::EngineError, pool::Pool};
-use millpond_log::Disk;
+use millpond_log::{Disk, OpenFiles};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
@@ -18,6 +18,8 @@ pub(crate) struct Services {
     /// most, and no core's worth of plugin or I/O threads.
     pub(crate) background: Pool,
     pub(crate) disk: Arc<dyn Disk>,
+    /// The open segment files of all partitions.
+    pub(crate) files: OpenFiles,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: EngineConfig,
     /// Where timers run.
@@ -36,6 +38,7 @@ impl Services {
             plugin: pool("plugin", config.plugin_threads)?,
             background: pool("background", 1)?,
             disk,
+            files: OpenFiles::new(config.segment_files()),
             clock,
             config,
             timers: Handle::current(),

@@ -30,7 +30,7 @@ impl Engine {
     /// # Errors
     ///
     /// [`EngineError::InvalidName`], [`EngineError::InvalidPartitionCount`], [`EngineError::InvalidConfig`], [`EngineError::TopicExists`],
-    /// [`EngineError::TooMany`], [`EngineError::TooManyOpenFiles`], [`EngineError::FolderInTheWay`], [`EngineError::DataDir`], [`EngineError::Log`],
+    /// [`EngineError::TooMany`], [`EngineError::FolderInTheWay`], [`EngineError::DataDir`], [`EngineError::Log`],
     /// [`EngineError::ShuttingDown`]. In all these cases there is no such topic afterwards.
     pub async fn create_topic(self: &Arc<Self>, request: CreateTopic) -> Result<TopicInfo, EngineError> {
         let engine = Arc::clone(self);
@@ -133,17 +133,20 @@ impl Engine {
         Ok(())
     }
 
-    fn check_config(&self, config: &TopicConfig) -> Result<(), EngineError> {
-        let within = |setting, value, range: RangeInclusive<u64>| {
+    pub(crate) fn check_config(&self, config: &TopicConfig) -> Result<(), EngineError> {
+        let within = |setting, value, unit, range: RangeInclusive<u64>| {
             if range.contains(&value) {
                 return Ok(());
             }
-            let rule = format!("{} to {} bytes are allowed", range.start(), range.end());
+            let rule = format!("{} to {} {unit} are allowed", range.start(), range.end());
             Err(EngineError::InvalidConfig { setting, value, rule })
         };
-        within("segment_bytes", config.segment_bytes, SEGMENT_BYTES)?;
+        within("segment_bytes", config.segment_bytes, "bytes", SEGMENT_BYTES)?;
         let max_batch_bytes = BATCH_BYTES_MAX_MIN..=u64::from(self.services.config.max_batch_bytes);
-        within("max_batch_bytes", u64::from(config.max_batch_bytes), max_batch_bytes)
+        within("max_batch_bytes", u64::from(config.max_batch_bytes), "bytes", max_batch_bytes)?;
+        let retention_ms = config.retention_ms.map_or(Ok(()), |ms| within("retention_ms", ms, "milliseconds", RETENTION_MS));
+        retention_ms?;
+        config.retention_bytes.map_or(Ok(()), |bytes| within("retention_bytes", bytes, "bytes", RETENTION_BYTES))
     }
 
     fn check_room_for_topic(&self, catalogue: &Catalogue, name: &str, partitions: u32) -> Result<(), EngineError> {
@@ -157,7 +160,7 @@ impl Engine {
         if catalogue.partition_count() + partitions as usize > config.partitions_max {
             return Err(EngineError::TooMany { what: "partitions", limit: config.partitions_max });
         }
-        check_open_files(catalogue.partition_count(), partitions, config.open_files_max)
+        Ok(())
     }
 
     /// Records of an earlier topic must not appear in the new one.
@@ -214,18 +217,6 @@ fn all_work(partitions: Vec<Arc<Partition>>) -> Result<Vec<Arc<Partition>>, Engi
     }
 }
 
-/// Holds the files that a further topic keeps open against the limit of the process. Without this a topic that is too large would be
-/// made by halves, and take the last descriptors from everybody else.
-fn check_open_files(partitions_before: usize, partitions: u32, limit: Option<u64>) -> Result<(), EngineError> {
-    let Some(limit) = limit else { return Ok(()) };
-    let partitions_max = limit.saturating_sub(OPEN_FILES_HEADROOM) / OPEN_FILES_PER_PARTITION;
-    let room = partitions_max.saturating_sub(partitions_before as u64);
-    if u64::from(partitions) <= room {
-        return Ok(());
-    }
-    Err(EngineError::TooManyOpenFiles { requested: partitions, room, limit })
-}
-
 /// Runs a change to its end, whoever waits for it. Half a change would leave memory and disk with different topics.
 pub(crate) async fn to_the_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, EngineError>> + Send + 'static,
@@ -233,15 +224,14 @@ pub(crate) async fn to_the_end<T: Send + 'static>(
     tokio::spawn(change).await.unwrap_or(Err(EngineError::JobLost { pool: "async" }))
 }
 
-/// Files that a partition keeps open: the segment that it appends to, and an older one that is flushed or read.
-const OPEN_FILES_PER_PARTITION: u64 = 2;
-
-/// Files that are left for everything else: sockets, the catalogue, modules, indexes while they are used, folders while they are synced,
-/// and older segments that several consumers read at once.
-const OPEN_FILES_HEADROOM: u64 = 128;
-
 /// The smallest is for tests and tiny disks; the largest is what a position in Kafka's index can say.
 const SEGMENT_BYTES: RangeInclusive<u64> = (64 << 10)..=(i32::MAX as u64);
+
+/// From a second, below which the time between two checks is all that counts, to a century.
+const RETENTION_MS: RangeInclusive<u64> = 1_000..=36_525 * 86_400_000;
+
+/// From the smallest segment on, to what no disk has.
+const RETENTION_BYTES: RangeInclusive<u64> = *SEGMENT_BYTES.start()..=1 << 60;
 
 /// Smaller batches would hold hardly a record.
 const BATCH_BYTES_MAX_MIN: u64 = 1 << 10;

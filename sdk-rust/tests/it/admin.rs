@@ -2,7 +2,7 @@
 
 use crate::support::{FakeBroker, OnRequest, soon};
 use bytes::Bytes;
-use millpond::{CreateTopic, ErrorCode, Position, WireError};
+use millpond::{AlterTopic, CreateTopic, ErrorCode, Position, WireError};
 use std::{sync::atomic::Ordering, time::Duration};
 
 fn new_topic(name: &str) -> CreateTopic {
@@ -25,6 +25,28 @@ async fn a_topic_is_made_found_listed_and_removed() {
     soon(admin.delete_topic("a")).await.unwrap();
     let error = soon(admin.topic("a")).await.unwrap_err();
     assert_eq!((error.code(), error.hint().as_deref()), ("topic_not_found", Some("create it first")));
+}
+
+#[tokio::test]
+async fn a_topic_is_changed_and_its_oldest_records_are_deleted() {
+    let broker = FakeBroker::start(1);
+    broker.state.with_topic(|topic| topic.fill(0, &["a", "b", "c"]));
+    let admin = broker.client().await.admin();
+    let change = AlterTopic { name: "readings".to_owned(), max_batch_bytes: Some(5_000), ..AlterTopic::default() };
+    assert_eq!(soon(admin.alter_topic(change.clone())).await.unwrap().config.max_batch_bytes, 5_000);
+    assert_eq!(soon(admin.delete_records("readings", 0, Position::Offset(2))).await.unwrap().log_start, 2);
+    assert_eq!(soon(admin.topic("readings")).await.unwrap().partitions[0].log_start, 2);
+    let error = soon(admin.delete_records("readings", 0, Position::Offset(4))).await.unwrap_err();
+    assert_eq!(error.code(), "offset_out_of_range");
+    let error = soon(admin.alter_topic(AlterTopic { name: "none".to_owned(), ..change.clone() })).await.unwrap_err();
+    assert_eq!(error.code(), "topic_not_found");
+    // Neither is sent again once it may have been done.
+    broker.state.script_requests([OnRequest::LoseAfter]);
+    let error = soon(admin.alter_topic(change)).await.unwrap_err();
+    assert!(error.to_string().contains("changing topic `readings` may or may not have been done"), "{error}");
+    broker.state.script_requests([OnRequest::LoseAfter]);
+    let error = soon(admin.delete_records("readings", 0, Position::End)).await.unwrap_err();
+    assert!(error.to_string().contains("deleting records of readings[0] may or may not have been done"), "{error}");
 }
 
 #[tokio::test]

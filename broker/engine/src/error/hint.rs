@@ -22,7 +22,6 @@ impl EngineError {
             EngineError::InvalidName { .. } => "take 1 to 249 characters from a-z A-Z 0-9 . _ -, not beginning with a dot".to_owned(),
             EngineError::InvalidPartitionCount { max, .. } => format!("ask for 1 to {max} partitions"),
             EngineError::TooMany { what, .. } => format!("delete {what} that are not needed, or raise the limit"),
-            EngineError::TooManyOpenFiles { room, .. } => of_room(*room),
             EngineError::InvalidConfig { setting, rule, .. } => of_setting(setting, rule),
             EngineError::TopicExists { .. } => "choose another name, or delete the topic first".to_owned(),
             EngineError::FolderInTheWay { path } => format!("move {} somewhere else, or delete it", path.display()),
@@ -35,7 +34,7 @@ impl EngineError {
                 format!("read from the beginning, from the end, or from an offset between {start} and {end}")
             }
 
-            EngineError::BatchTooLarge { .. } => SMALLER_BATCHES.to_owned(),
+            EngineError::BatchTooLarge { topic, .. } => of_large_batch(topic),
             EngineError::TooManyRecords { limit, .. } => format!("send {limit} records in one batch at most"),
             EngineError::Batch(source) => of_batch(source).to_owned(),
             EngineError::BatchRefused { .. } => OTHER_CLIENT.to_owned(),
@@ -67,7 +66,7 @@ const LIMIT: &str = "`LimitNOFILE=` of the broker's service, `ulimit -n` in the 
 fn of_data_dir(path: &Path, source: &io::Error) -> String {
     let path = path.display();
     match source.kind() {
-        _ if is_out_of_files(source) => format!("raise the limit on open files ({LIMIT}), or have fewer partitions"),
+        _ if is_out_of_files(source) => format!("raise the limit on open files ({LIMIT})"),
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
             format!("{path}, or what it lies in, is a file where a folder is needed: move it away, or name another data folder")
         }
@@ -88,11 +87,9 @@ fn of_log(source: &LogError) -> String {
     match source {
         LogError::Full { .. } => "free some space on the broker's disk; nothing was stored, and sending it again is safe".to_owned(),
         LogError::TooManyOpenFiles { .. } => format!(
-            "raise the limit on open files ({LIMIT}), or have fewer partitions; nothing is lost, and it works again once a file can be opened"
+            "sending it again is safe, and works once a file can be opened; if it keeps coming, raise the limit on open files ({LIMIT})"
         ),
-        LogError::Corrupt { .. } => {
-            "records before and behind the damage can be read: go on from a later offset, or put the file back from a backup".to_owned()
-        }
+        LogError::Corrupt { path, .. } => of_damage(path),
         _ => "records are still served; see the broker's log for the cause, check the disk, then start the broker again".to_owned(),
     }
 }
@@ -102,6 +99,14 @@ fn of_lost(topic: &str, path: &Path) -> String {
     format!(
         "stop the broker, bring {path} back from a backup, and start it again; or give the topic up with `millpond topic delete {topic}`, \
          which removes its other partitions too"
+    )
+}
+
+fn of_damage(path: &Path) -> String {
+    let folder = path.parent().unwrap_or(path).display();
+    format!(
+        "records before and behind the damage can be read, from a later offset on; on the broker's machine `millpond log verify {folder}` \
+         shows what is damaged, and `millpond log repair`, with the broker stopped, mends it: see its --help"
     )
 }
 
@@ -122,13 +127,6 @@ fn of_module(source: &PluginError, module: &str) -> String {
 fn of_output(topic: &str, module: &str) -> String {
     let (deploy, detach) = (deploy(module), detach(topic, module));
     format!("build it with the guest SDK, which keeps to the format, then `{deploy}`; `{detach}` lets batches pass without it")
-}
-
-fn of_room(partitions: u64) -> String {
-    match partitions {
-        0 => format!("raise the limit on open files ({LIMIT}), or delete topics that are not needed"),
-        room => format!("raise the limit on open files ({LIMIT}), or ask for {room} partitions at most"),
-    }
 }
 
 fn of_setting(setting: &str, rule: &str) -> String {
@@ -158,7 +156,9 @@ const UNTOUCHED: &str = "the records under topics/ are untouched, and the broker
 
 const SEE_LOG: &str = "see the broker's log for the cause, and start the broker again";
 
-const SMALLER_BATCHES: &str = "send smaller batches, or make the topic anew with a larger --max-batch-bytes";
+fn of_large_batch(topic: &str) -> String {
+    format!("send smaller batches, or let the topic take larger ones: `millpond topic alter {topic} --max-batch-bytes SIZE`")
+}
 
 const SMALLER_MODULE: &str =
     "strip debug information from the module and optimise it for size, or raise the broker's `plugin.max_module_bytes`";

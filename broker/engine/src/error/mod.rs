@@ -86,18 +86,6 @@ pub enum EngineError {
         /// The limit.
         limit: usize,
     },
-    /// The partitions of a topic would keep more files open than the process may have.
-    #[error(
-        "a topic of {requested} partitions does not fit: the process may have {limit} files open, which is room for {room} more partitions"
-    )]
-    TooManyOpenFiles {
-        /// Partitions asked for.
-        requested: u32,
-        /// Partitions for which there is room.
-        room: u64,
-        /// The limit of the process on open files.
-        limit: u64,
-    },
     /// A setting has a value that it can't take.
     #[error("`{setting}` is {value}: {rule}")]
     InvalidConfig {
@@ -338,9 +326,7 @@ impl EngineError {
             EngineError::Threads(_) | EngineError::Plugins(_) | EngineError::JobLost { .. } => ErrorCode::Internal,
             EngineError::InvalidName { of: NameOf::Topic, .. } | EngineError::InvalidPartitionCount { .. } => ErrorCode::InvalidTopic,
             EngineError::InvalidName { of: NameOf::Module, .. } => ErrorCode::InvalidRequest,
-            EngineError::TooMany { .. } | EngineError::TooManyOpenFiles { .. } | EngineError::InvalidConfig { .. } => {
-                ErrorCode::InvalidConfig
-            }
+            EngineError::TooMany { .. } | EngineError::InvalidConfig { .. } => ErrorCode::InvalidConfig,
             EngineError::TopicExists { .. } => ErrorCode::TopicExists,
             EngineError::TopicNotFound { .. } => ErrorCode::TopicNotFound,
             EngineError::PartitionOutOfRange { .. } => ErrorCode::PartitionOutOfRange,

@@ -17,27 +17,31 @@ pub(super) struct Waiting {
 impl Partition {
     /// After an append: sees to it that what is not durable yet will be, as the durability asks.
     pub(super) fn flush_as_needed(self: &Arc<Self>, tail: &mut Tail, answers: &mut Answers) {
-        match self.durability {
-            Durability::Sync => self.start_flush(tail, answers),
-            Durability::Interval(interval) => self.set_timer(tail, interval),
-            Durability::Os => {
-                // Nobody waits, but a closed segment that is not flushed would be read in full by the next recovery.
-                tail.flush_due |= tail.log.as_ref().is_some_and(Log::wants_flush);
-                self.start_flush(tail, answers);
-            }
+        // A file with unflushed bytes can't be closed for another. When there are too many of them, no flush is put off.
+        let is_crowded = tail.log.as_ref().is_some_and(Log::is_crowded);
+        match tail.durability {
+            Durability::Interval(interval) if !is_crowded => return self.set_timer(tail, interval),
+            Durability::Sync => {}
+            Durability::Interval(_) => tail.flush_due = true,
+            // Nobody waits, but a closed segment that is not flushed would be read in full by the next recovery.
+            Durability::Os => tail.flush_due |= is_crowded || tail.log.as_ref().is_some_and(Log::wants_flush),
         }
+        self.start_flush(tail, answers);
     }
 
     /// Hands a flush to the flush threads if one is wanted and none is running.
-    fn start_flush(self: &Arc<Self>, tail: &mut Tail, answers: &mut Answers) {
+    pub(super) fn start_flush(self: &Arc<Self>, tail: &mut Tail, answers: &mut Answers) {
         if tail.flush_running || (tail.waiting.is_empty() && !tail.flush_due) {
             return;
         }
         tail.flush_due = false;
-        let begun = tail.log.as_mut().and_then(|log| match self.durability {
+        // Batches may wait from before the durability was changed.
+        let flush_all = std::mem::take(&mut tail.flush_all) || !tail.waiting.is_empty();
+        let durability = tail.durability;
+        let begun = tail.log.as_mut().and_then(|log| match durability {
             // The active segment is the system's business: nobody waits for it, and its sync would hold up the appends to it.
-            Durability::Os => log.begin_flush_closed(),
-            Durability::Sync | Durability::Interval(_) => log.begin_flush(),
+            Durability::Os if !log.is_crowded() && !flush_all => log.begin_flush_closed(),
+            Durability::Os | Durability::Sync | Durability::Interval(_) => log.begin_flush(),
         });
         if let Some(flush) = begun {
             tail.flush_running = true;
@@ -83,7 +87,28 @@ impl Partition {
         }
         // The next flush starts before anyone is woken, so the disk is never idle while somebody waits for it.
         self.start_flush(&mut tail, &mut answers);
-        let watermarks = tail.log.as_ref().map(|log| self.watermarks_of(log));
+        let watermarks = tail.watermarks();
+        drop(tail);
+        if let Some(watermarks) = watermarks {
+            self.publish(watermarks);
+        }
+        send_all(answers);
+    }
+
+    /// From the next append on. What is appended is flushed now, whatever was promised of it: the timer of an interval is void, and after a
+    /// change to `sync` everything in the log should be durable. What waits for a flush still does.
+    pub(crate) fn set_durability(self: &Arc<Self>, durability: Durability) {
+        let _poison = PoisonOnPanic(self);
+        let mut answers = Answers::new();
+        let mut tail = self.tail.lock();
+        if std::mem::replace(&mut tail.durability, durability) == durability {
+            return;
+        }
+        tail.timer_epoch += 1;
+        tail.timer_set = false;
+        (tail.flush_due, tail.flush_all) = (true, true);
+        self.start_flush(&mut tail, &mut answers);
+        let watermarks = tail.watermarks();
         drop(tail);
         if let Some(watermarks) = watermarks {
             self.publish(watermarks);
@@ -96,20 +121,23 @@ impl Partition {
         if std::mem::replace(&mut tail.timer_set, true) {
             return;
         }
-        let partition = Arc::downgrade(self);
+        let (partition, epoch) = (Arc::downgrade(self), tail.timer_epoch);
         self.services.timers.spawn(async move {
             tokio::time::sleep(interval).await;
             if let Some(partition) = partition.upgrade() {
                 let services = Arc::clone(&partition.services);
-                services.flush.spawn(move || partition.interval_is_over());
+                services.flush.spawn(move || partition.interval_is_over(epoch));
             }
         });
     }
 
-    fn interval_is_over(self: &Arc<Self>) {
+    fn interval_is_over(self: &Arc<Self>, epoch: u64) {
         let _poison = PoisonOnPanic(self);
         let mut answers = Answers::new();
         let mut tail = self.tail.lock();
+        if tail.timer_epoch != epoch {
+            return;
+        }
         tail.timer_set = false;
         tail.flush_due = true;
         self.start_flush(&mut tail, &mut answers);

@@ -21,6 +21,7 @@
 
 mod answer;
 mod flush;
+mod housekeeping;
 mod turn;
 
 pub(crate) use answer::Reply;
@@ -33,7 +34,7 @@ use crate::{
 };
 use answer::Open;
 use flush::Waiting;
-use millpond_log::{Log, LogConfig, LogError, LogReader, RecoveryReport};
+use millpond_log::{AppendTimes, Log, LogConfig, LogError, LogReader, RecoveryReport};
 use millpond_protocol::{
     batch::Batch,
     message::{Ack, Durability, PartitionInfo, TopicConfig, Watermarks},
@@ -47,7 +48,6 @@ use tokio::sync::{oneshot, watch};
 pub(crate) struct Partition {
     topic: Arc<str>,
     number: u32,
-    durability: Durability,
     services: Arc<Services>,
     /// The error is why the log could not be opened.
     reader: Result<LogReader, EngineError>,
@@ -60,6 +60,8 @@ pub(crate) struct Partition {
     view: watch::Sender<View>,
     /// Why writing has stopped, for people.
     failure: Mutex<Option<String>>,
+    /// Only locked on the background thread, for as long as it is at work here.
+    append_times: Mutex<AppendTimes>,
     open: Arc<Open>,
 }
 
@@ -114,7 +116,10 @@ struct Entry {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, set and looked at by other jobs than the next")]
 struct Tail {
+    /// What the next append is answered by. Changed while the partition is at work.
+    durability: Durability,
     /// None before the log is opened and after it is closed.
     log: Option<Log>,
     /// Appended, not durable yet, in the order of their offsets. Only `sync` fills it.
@@ -122,8 +127,14 @@ struct Tail {
     flush_running: bool,
     /// Another flush is due although nobody waits for it.
     flush_due: bool,
+    /// It is to cover the active segment, whatever the durability.
+    flush_all: bool,
     /// A timer is set that will make a flush due.
     timer_set: bool,
+    /// Counts the changes of the durability: a timer of an earlier one is void.
+    timer_epoch: u64,
+    /// Records are being deleted: the log and its folder stay.
+    work_running: bool,
     /// Kept between turns for its memory.
     run: Vec<Batch>,
 }
@@ -131,7 +142,8 @@ struct Tail {
 impl Partition {
     /// Opens the log in `dir`. A log that can't be opened is not fatal: the partition then answers everything with the reason, and
     /// the others work. So does one whose folder is missing: the folders are made before the topic is, so the records are lost, and an
-    /// empty log in their place would give their offsets away again. Blocking, and reads the last segment in full after a crash.
+    /// empty log in their place would give their offsets away again. Blocking, and reads the last segment in full unless it was closed in
+    /// order.
     pub(crate) fn open(services: Arc<Services>, topic: Arc<str>, number: u32, config: &TopicConfig, dir: &Path) -> Arc<Partition> {
         let (log, reader, failure) = match open_log(&services, &topic, number, config, dir) {
             Ok((log, report)) => {
@@ -150,18 +162,20 @@ impl Partition {
             }
         };
         let view = View { watermarks: log.as_ref().map_or_else(Watermarks::default, all_of), phase: Phase::Serving };
+        let segments = reader.as_ref().map_or_else(|_| Vec::new(), LogReader::segments);
+        let append_times = AppendTimes::new(Arc::clone(&services.disk), dir, &segments, services.clock.monotonic_ms());
         let queue = Queue { refusal: reader.as_ref().err().cloned(), ..Queue::default() };
         Arc::new(Partition {
             topic,
             number,
-            durability: config.durability,
             reader,
             room: ByteBudget::new(services.config.partition_queue_bytes_max),
             services,
             queue: Mutex::new(queue),
-            tail: Mutex::new(Tail::new(log)),
+            tail: Mutex::new(Tail::new(log, config.durability)),
             view: watch::Sender::new(view),
             failure: Mutex::new(failure),
+            append_times: Mutex::new(append_times),
             open: Arc::default(),
         })
     }
@@ -262,8 +276,8 @@ impl Partition {
             let ended = self.services.flush.run(move || {
                 let log = {
                     let mut tail = partition.tail.lock();
-                    // A timer has begun a flush since.
-                    if tail.flush_running && tail.log.is_some() {
+                    // A timer has begun a flush since, or records are being deleted.
+                    if (tail.flush_running || tail.work_running) && tail.log.is_some() {
                         return None;
                     }
                     tail.log.take()
@@ -292,14 +306,6 @@ impl Partition {
             };
             view.watermarks != before
         });
-    }
-
-    fn watermarks_of(&self, log: &Log) -> Watermarks {
-        let high_watermark = match self.durability {
-            Durability::Sync => log.durable_end(),
-            Durability::Interval(_) | Durability::Os => log.log_end(),
-        };
-        Watermarks { log_start: log.log_start(), high_watermark, log_end: log.log_end() }
     }
 
     fn log_error(&self, source: Arc<LogError>) -> EngineError {
@@ -333,8 +339,29 @@ impl Partition {
 }
 
 impl Tail {
-    fn new(log: Option<Log>) -> Tail {
-        Tail { log, waiting: VecDeque::new(), flush_running: false, flush_due: false, timer_set: false, run: Vec::new() }
+    fn new(log: Option<Log>, durability: Durability) -> Tail {
+        Tail {
+            durability,
+            log,
+            waiting: VecDeque::new(),
+            flush_running: false,
+            flush_due: false,
+            flush_all: false,
+            timer_set: false,
+            timer_epoch: 0,
+            work_running: false,
+            run: Vec::new(),
+        }
+    }
+
+    /// How far readers may see. None once there is no log.
+    fn watermarks(&self) -> Option<Watermarks> {
+        let log = self.log.as_ref()?;
+        let high_watermark = match self.durability {
+            Durability::Sync => log.durable_end(),
+            Durability::Interval(_) | Durability::Os => log.log_end(),
+        };
+        Some(Watermarks { log_start: log.log_start(), high_watermark, log_end: log.log_end() })
     }
 }
 
@@ -359,13 +386,11 @@ fn open_log(
     if !folders::exists(&*services.disk, dir)? {
         return Err(EngineError::PartitionLost { topic: Arc::clone(topic), partition, path: dir.to_owned() });
     }
-    let log_config = LogConfig { segment_bytes: config.segment_bytes, ..LogConfig::default() };
+    let verify_on_read = services.config.verify_on_read;
+    let log_config = LogConfig { segment_bytes: config.segment_bytes, verify_on_read, ..LogConfig::default() };
     // Opening makes durable what a killed broker left in the page cache, so all of it can be served.
-    Log::open(Arc::clone(&services.disk), dir, log_config).map_err(|source| EngineError::Log {
-        topic: Arc::clone(topic),
-        partition,
-        source: Arc::new(source),
-    })
+    let opened = Log::open_in(Arc::clone(&services.disk), services.files.clone(), dir, log_config);
+    opened.map_err(|source| EngineError::Log { topic: Arc::clone(topic), partition, source: Arc::new(source) })
 }
 
 /// All that a freshly opened log holds is durable, so all of it can be read.
@@ -382,5 +407,6 @@ fn report_recovery(topic: &str, partition: u32, report: &RecoveryReport) {
         let (bytes, next_offset, reason) = (report.truncated_bytes, cut.next_offset, &cut.reason);
         tracing::warn!(topic, partition, bytes, next_offset, %reason, "the end of a log was not whole and was cut off");
     }
-    tracing::debug!(topic, partition, scanned_bytes = report.scanned_bytes, is_clean = report.is_clean(), "a log is open");
+    let (clean_stop, scanned_bytes, is_clean) = (report.clean_stop, report.scanned_bytes, report.is_clean());
+    tracing::debug!(topic, partition, clean_stop, scanned_bytes, is_clean, "a log is open");
 }

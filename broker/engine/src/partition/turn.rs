@@ -29,7 +29,7 @@ impl Partition {
             let mut answers = Answers::with_capacity(entries.len());
             self.append_run(&mut tail, entries, &mut answers);
             self.flush_as_needed(&mut tail, &mut answers);
-            let watermarks = tail.log.as_ref().map(|log| self.watermarks_of(log));
+            let watermarks = tail.watermarks();
             drop(tail);
             // Published first: a producer that has its answer finds the record.
             if let Some(watermarks) = watermarks {
@@ -72,9 +72,9 @@ impl Partition {
                 let headers = tail.run.iter().map(Batch::header);
                 let mut next_offset = base_offset;
                 for (header, entry) in headers.zip(entries) {
-                    let ack = self.ack(next_offset, append_time_ms, header, &entry);
+                    let ack = ack(tail.durability, next_offset, append_time_ms, header, &entry);
                     next_offset = ack.last_offset + 1;
-                    if self.durability == Durability::Sync {
+                    if tail.durability == Durability::Sync {
                         tail.waiting.push_back(Waiting { ack, reply: entry.reply });
                     } else {
                         answers.push((entry.reply, Ok(ack)));
@@ -96,16 +96,16 @@ impl Partition {
         let error = self.log_error(Arc::new(error));
         answers.extend(entries.into_iter().map(|entry| (entry.reply, Err(error.clone()))));
     }
+}
 
-    fn ack(&self, base_offset: i64, append_time_ms: i64, header: &BatchHeader, entry: &Entry) -> Ack {
-        Ack {
-            base_offset,
-            last_offset: base_offset + i64::from(header.last_offset_delta),
-            append_time_ms,
-            topic_epoch: entry.topic_epoch,
-            durability: self.durability,
-            records_dropped: entry.records_dropped,
-        }
+fn ack(durability: Durability, base_offset: i64, append_time_ms: i64, header: &BatchHeader, entry: &Entry) -> Ack {
+    Ack {
+        base_offset,
+        last_offset: base_offset + i64::from(header.last_offset_delta),
+        append_time_ms,
+        topic_epoch: entry.topic_epoch,
+        durability,
+        records_dropped: entry.records_dropped,
     }
 }
 

@@ -8,3 +8,4 @@ mod guests;
 mod journey;
 mod modules;
 mod refusals;
+mod retention;

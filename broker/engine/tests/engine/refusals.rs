@@ -116,21 +116,27 @@ async fn the_number_of_topics_and_partitions_has_a_limit() {
 }
 
 #[tokio::test]
-async fn partitions_that_would_keep_too_many_files_open_are_refused_with_what_fits() {
-    let broker = Broker::with(Arc::new(SimDisk::new()), |config| config.open_files_max = Some(256)).await;
-    broker.topic("a", 14, "os").await;
-    let refused = async |name: &str, partitions| broker.engine.create_topic(create(name, partitions, "os")).await.expect_err("too many");
-    let wire = refused("b", 51).await.to_wire();
-    assert_eq!(wire.code, ErrorCode::InvalidConfig);
-    assert!(wire.message.contains("51 partitions") && wire.message.contains("256 files"), "{}", wire.message);
-    let hint = wire.hint.expect("a hint");
-    assert!(["LimitNOFILE=", "ulimit -n", "50 partitions at most"].iter().all(|words| hint.contains(words)), "{hint}");
-    assert_eq!(broker.engine.topics().len(), 1);
-    broker.topic("b", 50, "os").await;
-    let hint = refused("c", 1).await.hint().expect("a hint");
-    assert!(hint.contains("delete topics"), "{hint}");
-    broker.engine.delete_topic("a").await.expect("it is there");
-    broker.topic("c", 14, "os").await;
+async fn partitions_share_the_open_files_whatever_their_durability() {
+    let sim = SimDisk::new();
+    let broker = Broker::with(Arc::new(sim.clone()), |config| config.segment_files_max = Some(20)).await;
+    for (topic, durability) in [("s", "sync"), ("i", "interval:60s"), ("o", "os")] {
+        broker.topic(topic, 100, durability).await;
+    }
+    // New ones were created, and none has a file open by now but those that the pool keeps.
+    assert!(sim.open_files() <= 20, "{}", sim.open_files());
+    // Under `interval` and `os` nobody asks for a flush: all of their files would stay pinned.
+    for round in 0..3 {
+        for (topic, partition) in (0..100).flat_map(|partition| ["s", "i", "o"].map(|topic| (topic, partition))) {
+            broker.produce(topic, partition, &["a"]).await.unwrap_or_else(|error| panic!("{topic}/{partition}, {round}: {error:?}"));
+        }
+    }
+    for topic in ["s", "i", "o"] {
+        for (partition, info) in broker.engine.topic(topic).expect("it is there").partitions.into_iter().enumerate() {
+            assert_eq!((info.log_end, info.failure), (3, None), "{topic}/{partition}");
+        }
+    }
+    broker.engine.shutdown().await;
+    assert!(sim.open_files() <= 20, "{}", sim.open_files());
 }
 
 #[tokio::test]

@@ -73,6 +73,8 @@ async fn answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Wire
         Request::BrokerInfo => Ok(Response::BrokerInfo(engine.info())),
         Request::CreateTopic(create) => engine.create_topic(create).await.map(Response::Topic),
         Request::DeleteTopic(delete) => engine.delete_topic(&delete.name).await.map(|()| Response::Done),
+        Request::AlterTopic(alter) => engine.alter_topic(alter).await.map(Response::Topic),
+        Request::DeleteRecords(delete) => engine.delete_records(&delete).await.map(Response::RecordsDeleted),
         Request::ListTopics => Ok(Response::Topics(engine.topics())),
         Request::DescribeTopic(describe) => engine.topic(&describe.name).map(Response::Topic),
         Request::ListOffset(list) => engine.list_offset(&list).await.map(Response::Offset),

@@ -9,7 +9,9 @@ use millpond::{BrokerInfo, ErrorCode, ModuleInfo, OffsetFound, Watermarks, WireE
 use millpond_protocol::{
     batch::Batch,
     frame::{FrameHeader, HEADER_BYTES, Kind},
-    message::{self, Ack, ConsumeOpened, OpenConsume, OpenProduce, PlacedRecord, Placements, ProduceOpened, Request, Response},
+    message::{
+        self, Ack, ConsumeOpened, OpenConsume, OpenProduce, PlacedRecord, Placements, ProduceOpened, RecordsDeleted, Request, Response,
+    },
     partitioner,
 };
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
@@ -112,6 +114,21 @@ async fn act(receive: &mut RecvStream, state: &State, request: Request) -> Optio
             Some(topic) => {
                 topic.resolve(ask.partition as usize, ask.at).map(|offset| Response::Offset(OffsetFound { offset, timestamp: None }))
             }
+        },
+        Request::AlterTopic(change) => match state.topics.lock().get_mut(&change.name) {
+            None => Err(missing(&change.name)),
+            Some(topic) => {
+                topic.max_batch_bytes = change.max_batch_bytes.unwrap_or(topic.max_batch_bytes);
+                topic.epoch += 1;
+                Ok(Response::Topic(topic.info(&change.name)))
+            }
+        },
+        Request::DeleteRecords(ask) => match state.topics.lock().get_mut(&ask.topic) {
+            None => Err(missing(&ask.topic)),
+            Some(topic) => topic.resolve(ask.partition as usize, ask.before).map(|log_start| {
+                topic.log_start = log_start;
+                Response::RecordsDeleted(RecordsDeleted { log_start })
+            }),
         },
         Request::DeployModule(module) => {
             if module.size_bytes > state.max_module_bytes.load(Ordering::SeqCst) as u64 {

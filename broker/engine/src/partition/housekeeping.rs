@@ -1,0 +1,120 @@
+//! Deleting the oldest records, on request, and by age and size. Runs on the background thread, beside turns and flushes.
+//!
+//! ```text
+//!   ages, sizes ──> decided (millpond_log::RetentionLimits) ──> log start written down ──> published ──> files removed
+//!        │                     │                                          │
+//!   AppendTimes           roll: the tail, for a moment               no append waits for it
+//! ```
+//!
+//! Nothing above the high watermark is deleted, so nothing that is not answered yet.
+
+use super::{Partition, PoisonOnPanic, answer::Owed};
+use crate::error::EngineError;
+use millpond_log::{AppendTimes, LogReader, Now, RetentionLimits};
+use millpond_protocol::message::Watermarks;
+use std::sync::Arc;
+
+impl Partition {
+    /// Deletes what is older, or more, than the limits allow. What can't be done now is logged, and tried again at the next check.
+    /// Blocking; on the background thread.
+    pub(crate) fn check_retention(self: &Arc<Self>, limits: RetentionLimits) {
+        let (Ok(reader), Some(_work)) = (self.reader(), self.begin_work()) else { return };
+        let _poison = PoisonOnPanic(self);
+        let clock = &self.services.clock;
+        let now = Now { wall_ms: clock.now_ms(), monotonic_ms: clock.monotonic_ms() };
+        let mut times = self.append_times.lock();
+        if let Err(error) = self.delete_expired(reader, &mut times, now, limits) {
+            tracing::warn!(topic = %self.topic, partition = self.number, error = error.to_wire().message, "retention can't delete now");
+        }
+        // Without a limit by age nobody asks for them.
+        if limits.retention_ms.is_some()
+            && let Err(error) = times.save(now)
+        {
+            tracing::warn!(topic = %self.topic, partition = self.number, %error, "the append times can't be written and lag");
+        }
+    }
+
+    /// Deletes the records before `before`, or before the high watermark if that is lower. Gives the log start from now on. Blocking; on
+    /// the background thread.
+    pub(crate) fn delete_records(self: &Arc<Self>, before: i64) -> Result<i64, EngineError> {
+        self.reader()?;
+        let Some(_work) = self.begin_work() else {
+            return Err(self.queue.lock().refusal.clone().unwrap_or(EngineError::ShuttingDown));
+        };
+        let _poison = PoisonOnPanic(self);
+        let before = before.min(self.watermarks().high_watermark);
+        let is_everything = self.tail.lock().log.as_ref().is_some_and(|log| before > log.log_start() && before == log.log_end());
+        if is_everything && let Err(error) = self.roll() {
+            // The records are gone all the same; their bytes stay until a later segment is begun.
+            tracing::warn!(topic = %self.topic, partition = self.number, error = error.to_wire().message, "no new segment can be begun");
+        }
+        self.delete_before(before)
+    }
+
+    fn delete_expired(
+        self: &Arc<Self>,
+        reader: &LogReader,
+        times: &mut AppendTimes,
+        now: Now,
+        limits: RetentionLimits,
+    ) -> Result<(), EngineError> {
+        let high_watermark = self.watermarks().high_watermark;
+        let mut expired = limits.expired(&times.observe(now, &reader.segments()), high_watermark);
+        let mut rolled = Ok(());
+        if expired.roll {
+            rolled = self.roll();
+            expired = limits.expired(&times.observe(now, &reader.segments()), high_watermark);
+        }
+        // On a full disk no segment can be begun, and the old ones must go all the more.
+        if let Some(before) = expired.delete_before {
+            let (log_start, bytes) = (self.delete_before(before)?, reader.size_bytes());
+            tracing::info!(topic = %self.topic, partition = self.number, log_start, bytes, "retention has deleted the oldest records");
+        }
+        rolled
+    }
+
+    fn delete_before(&self, before: i64) -> Result<i64, EngineError> {
+        let deletion = self.tail.lock().log.as_ref().and_then(|log| log.begin_delete(before));
+        let Some(deletion) = deletion else { return Ok(self.watermarks().log_start) };
+        let log_start = deletion.run().map_err(|error| self.log_error(Arc::new(error)))?;
+        self.publish(Watermarks { log_start, ..self.watermarks() });
+        Ok(log_start)
+    }
+
+    /// Begins a new segment, and has the last one flushed.
+    fn roll(self: &Arc<Self>) -> Result<(), EngineError> {
+        let mut answers = Vec::new();
+        let rolled = {
+            let mut tail = self.tail.lock();
+            let rolled = tail.log.as_mut().map_or(Ok(()), millpond_log::Log::roll);
+            tail.flush_due = true;
+            self.start_flush(&mut tail, &mut answers);
+            rolled
+        };
+        super::turn::send_all(answers);
+        rolled.map_err(|error| self.log_error(Arc::new(error)))
+    }
+
+    /// Keeps the log from being closed, and its folder from being given back. None if it is closed.
+    fn begin_work(&self) -> Option<Work<'_>> {
+        let mut tail = self.tail.lock();
+        if tail.log.is_none() || tail.work_running {
+            return None;
+        }
+        tail.work_running = true;
+        Some(Work { partition: self, _owed: self.open.owe() })
+    }
+}
+
+/// While it lives, there is work in the partition's folder.
+struct Work<'a> {
+    partition: &'a Partition,
+    // Dropped after the mark is taken away: whoever waits for this looks at that.
+    _owed: Owed,
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        self.partition.tail.lock().work_running = false;
+    }
+}
