@@ -2,7 +2,7 @@
 
 use crate::{
     bench,
-    commands::{completions, config, consume, produce, serve, topic, transform},
+    commands::{completions, config, consume, log, produce, serve, topic, transform},
 };
 use clap::{Parser, Subcommand};
 
@@ -19,7 +19,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the broker
     Serve(serve::ServeArgs),
-    /// Create, list, describe and delete topics
+    /// Create, list, describe, change and delete topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
     /// Store lines from stdin or a file as records
@@ -29,6 +29,9 @@ pub(crate) enum Command {
     /// Deploy WebAssembly modules and attach them to topics
     #[command(subcommand)]
     Transform(transform::TransformCommand),
+    /// Look into the files of a data folder, and mend them
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Measure this machine's limits, and Millpond against them
     Bench(bench::BenchArgs),
     /// Show the configuration and where each value comes from

@@ -39,6 +39,11 @@ pub(crate) trait Row: Serialize {
 }
 
 impl OutputArgs {
+    /// What was asked for, for a result that is printed as it is found.
+    pub(crate) fn format(self) -> Format {
+        self.format
+    }
+
     /// Prints a list.
     pub(crate) fn list<R: Row>(self, rows: &[R]) -> Outcome {
         print(&match self.format {

@@ -17,6 +17,15 @@ pub(crate) struct RecordProgress {
     shown: Option<Instant>,
 }
 
+/// Bytes of which it is known how many there are.
+#[derive(Debug)]
+pub(crate) struct ByteProgress {
+    bar: ProgressBar,
+    bytes: u64,
+    started: Instant,
+    shown: Option<Instant>,
+}
+
 /// Something that takes a moment.
 #[derive(Debug)]
 pub(crate) struct Spinner(ProgressBar);
@@ -46,6 +55,43 @@ impl RecordProgress {
             self.bar.set_position(input_bytes);
         }
         self.bar.tick();
+    }
+
+    /// Takes the line away.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl ByteProgress {
+    /// There will be so many bytes.
+    pub(crate) fn start(bytes_total: u64) -> ByteProgress {
+        if !io::stderr().is_terminal() {
+            return ByteProgress { bar: ProgressBar::hidden(), bytes: 0, started: Instant::now(), shown: None };
+        }
+        let bar = ProgressBar::new(bytes_total).with_style(style("{spinner} {bar:30} {percent:>3} %  {msg}"));
+        ByteProgress { bar, bytes: 0, started: Instant::now(), shown: None }
+    }
+
+    /// So many more are done. Cheap to call often.
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        let now = Instant::now();
+        if self.bar.is_hidden() || self.shown.is_some_and(|shown| now - shown < REDRAW_INTERVAL) {
+            return;
+        }
+        self.shown = Some(now);
+        let rate = per_second(self.bytes, self.started.elapsed()) / 1_000_000;
+        self.bar.set_message(format!("{}  {} MB/s", human_bytes(self.bytes), thousands(rate)));
+        self.bar.set_position(self.bytes);
+        self.bar.tick();
+    }
+
+    /// Takes the line away until more is done, so that something else can be printed.
+    pub(crate) fn hide(&mut self) {
+        // The bar's own way to do so takes a closure around what is printed.
+        self.bar.suspend(|| {});
+        self.shown = Some(Instant::now());
     }
 
     /// Takes the line away.

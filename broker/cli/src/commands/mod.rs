@@ -1,8 +1,10 @@
 //! One file for each command: its arguments, and what it does.
 
+mod alter;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod consume;
+pub(crate) mod log;
 pub(crate) mod produce;
 pub(crate) mod serve;
 mod shared;
@@ -26,6 +28,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Produce(arguments) => client(produce::run(arguments)),
         Command::Consume(arguments) => client(consume::run(arguments)),
         Command::Transform(command) => client(transform::run(command)),
+        Command::Log(command) => log::run(&command),
         Command::Bench(arguments) if arguments.is_in_place_of_a_broker() => on_workers(broker_workers(), bench::run(arguments)),
         Command::Bench(arguments) => client(bench::run(arguments)),
         Command::Config(command) => config::run(&command),

@@ -1,6 +1,9 @@
-//! `millpond topic`: create, list, describe and delete.
+//! `millpond topic`: create, list, describe and delete. What changes a topic in use is in [`super::alter`].
 
-use super::shared::{self, ListArgs};
+use super::{
+    alter::{self, AlterArgs, DeleteRecordsArgs, RetentionArgs},
+    shared::{self, ListArgs},
+};
 use crate::{
     config::{self, ByteSize, ConfigFileArgs},
     connection::ClientArgs,
@@ -20,7 +23,7 @@ use std::{
     ops::RangeInclusive,
 };
 
-/// Create, list, describe and delete topics
+/// Create, list, describe, change and delete topics
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopicCommand {
     /// Create a topic
@@ -29,6 +32,10 @@ pub(crate) enum TopicCommand {
     List(ListArgs),
     /// Show a topic's settings, partitions and modules
     Describe(DescribeArgs),
+    /// Change a topic's settings while it is used
+    Alter(AlterArgs),
+    /// Delete the oldest records of a partition
+    DeleteRecords(DeleteRecordsArgs),
     /// Delete a topic and all its records
     Delete(DeleteArgs),
 }
@@ -52,6 +59,8 @@ pub(crate) struct CreateArgs {
     /// The largest batch that the topic takes, such as 4MiB; 1KiB or more, and what the broker allows
     #[arg(long, value_name = "SIZE", value_parser = parse_batch_bytes)]
     max_batch_bytes: Option<ByteSize>,
+    #[command(flatten)]
+    retention: RetentionArgs,
     /// Succeed if a topic with this name is there already, and leave it as it is
     #[arg(long)]
     if_not_exists: bool,
@@ -96,6 +105,8 @@ pub(crate) async fn run(command: TopicCommand) -> Outcome {
         TopicCommand::Create(arguments) => create(arguments).await,
         TopicCommand::List(arguments) => shared::list(&arguments, async |client| Ok(client.admin().topics().await?), NONE_YET).await,
         TopicCommand::Describe(arguments) => describe(arguments).await,
+        TopicCommand::Alter(arguments) => alter::alter(arguments).await,
+        TopicCommand::DeleteRecords(arguments) => alter::delete_records(arguments).await,
         TopicCommand::Delete(arguments) => delete(arguments).await,
     }
 }
@@ -126,6 +137,8 @@ impl CreateArgs {
             segment_bytes: self.segment_bytes.unwrap_or(defaults.segment_bytes).0,
             max_batch_bytes: u32::try_from(max_batch_bytes.0)
                 .unwrap_or_else(|_| unreachable!("{max_batch_bytes} was held against its range")),
+            retention_ms: self.retention.retention_ms().and_then(Option::from),
+            retention_bytes: self.retention.retention_bytes().and_then(Option::from),
         })
     }
 }
@@ -231,13 +244,10 @@ impl Row for ModuleRow<'_> {
 }
 
 fn describe_words(topic: &TopicInfo) -> String {
-    let mut words = pairs(&[
-        ("topic", topic.name.clone()),
-        ("durability", topic.config.durability.to_string()),
-        ("segment bytes", ByteSize(topic.config.segment_bytes).to_string()),
-        ("max batch bytes", ByteSize(u64::from(topic.config.max_batch_bytes)).to_string()),
-        ("size on disk", human_bytes(size_bytes(topic))),
-    ]);
+    let mut lines = vec![("topic", topic.name.clone()), ("segment bytes", ByteSize(topic.config.segment_bytes).to_string())];
+    lines.extend(alter::settings(topic));
+    lines.push(("size on disk", human_bytes(size_bytes(topic))));
+    let mut words = pairs(&lines);
     words.push('\n');
     words.push_str(&table(&topic.partitions.iter().map(PartitionRow).collect::<Vec<_>>()));
     if !topic.attachments.is_empty() {
@@ -251,7 +261,7 @@ fn parse_segment_bytes(text: &str) -> Result<ByteSize, String> {
     parse_size(text, &config::SEGMENT_BYTES)
 }
 
-fn parse_batch_bytes(text: &str) -> Result<ByteSize, String> {
+pub(crate) fn parse_batch_bytes(text: &str) -> Result<ByteSize, String> {
     parse_size(text, &config::BATCH_BYTES)
 }
 
@@ -269,7 +279,7 @@ Without a flag, durability and sizes are taken from the [topic] section of the c
 `millpond config show`.
 
 Examples:
-  millpond topic create readings --partitions 3
+  millpond topic create readings --partitions 3 --retention 7d --retention-bytes 1GiB
   millpond topic create debug --durability os --segment-bytes 16MiB --if-not-exists";
 
 #[cfg(test)]
@@ -317,9 +327,11 @@ mod tests {
         assert_eq!(
             describe_words(&topic()),
             "topic            readings\n\
-             durability       sync\n\
              segment bytes    256MiB\n\
+             durability       sync\n\
              max batch bytes  4MiB\n\
+             retention        unlimited\n\
+             retention bytes  unlimited\n\
              size on disk     1.1 MiB\n\
              \n\
              PARTITION  LOG START  HIGH WATERMARK  LOG END       SIZE  STATE\n\

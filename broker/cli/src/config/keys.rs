@@ -53,6 +53,11 @@ pub(crate) const KEYS: &[Key] = &[
     number("threads.io", "how many threads append to the logs and read them"),
     number("threads.flush", "how many threads wait for the disk to flush"),
     number("threads.plugin", "how many threads run modules"),
+    number("storage.segment_files_max", "how many segment files are kept open; without it half of the limit on open files, 1024 at most"),
+    text(
+        "storage.verify_on_read",
+        "when the checksum of a batch that is read from a file is compared: first (the first time since the start), always or never",
+    ),
     text("plugin.memory_bytes", "the memory that one instance of a module may have"),
     text("plugin.time", "the time that a module may take for one batch"),
     text("plugin.output_bytes", "the size of what a module may return for one batch"),

@@ -31,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) admin: Door,
     pub(crate) tls: Tls,
     pub(crate) threads: Threads,
+    pub(crate) storage: Storage,
     pub(crate) plugin: Plugin,
     pub(crate) topic: Topic,
     pub(crate) log: Log,
@@ -72,6 +73,25 @@ pub(crate) struct Threads {
     pub(crate) io: usize,
     pub(crate) flush: usize,
     pub(crate) plugin: usize,
+}
+
+/// `[storage]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Storage {
+    pub(crate) segment_files_max: Option<usize>,
+    pub(crate) verify_on_read: VerifyOnRead,
+}
+
+/// When checksums are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum VerifyOnRead {
+    /// The first time that a batch is read since the start.
+    First,
+    /// At every read.
+    Always,
+    /// At no read.
+    Never,
 }
 
 /// `[plugin]`
@@ -154,6 +174,7 @@ impl Config {
             admin: Door { listen: SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT)) },
             tls: Tls { cert: None, key: None, names: Vec::new() },
             threads: Threads { io: engine.io_threads, flush: engine.flush_threads, plugin: engine.plugin_threads },
+            storage: Storage { segment_files_max: engine.segment_files_max, verify_on_read: VerifyOnRead::First },
             plugin: Plugin {
                 memory_bytes: size_of(engine.plugin_limits.memory_bytes),
                 time: Span(engine.plugin_limits.time),
@@ -192,6 +213,7 @@ impl Config {
         count("threads.io", self.threads.io, 1..=THREADS_MAX)?;
         count("threads.flush", self.threads.flush, 1..=THREADS_MAX)?;
         count("threads.plugin", self.threads.plugin, 1..=THREADS_MAX)?;
+        count("storage.segment_files_max", self.storage.segment_files_max.unwrap_or(SEGMENT_FILES_MIN), SEGMENT_FILES_MIN..=1_000_000)?;
         size("plugin.memory_bytes", self.plugin.memory_bytes, 1 << 16..=1 << 32)?;
         time("plugin.time", self.plugin.time, Duration::from_millis(1)..=Duration::from_mins(1))?;
         size("plugin.output_bytes", self.plugin.output_bytes, 1 << 10..=1 << 30)?;
@@ -233,6 +255,9 @@ pub(crate) const SEGMENT_BYTES: RangeInclusive<u64> = 64 << 10..=i32::MAX as u64
 
 /// What a topic's largest batch may be, in bytes. A broker takes what its own limit allows, of that.
 pub(crate) const BATCH_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 30;
+
+/// With fewer segment files the broker's threads would take them from each other.
+const SEGMENT_FILES_MIN: usize = 16;
 
 /// The port of the Kafka door, as everybody expects it.
 const KAFKA_PORT: u16 = 9092;

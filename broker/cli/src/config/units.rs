@@ -9,7 +9,7 @@ use std::{fmt, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duratio
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ByteSize(pub(crate) u64);
 
-/// A length of time, written with a unit: `us`, `ms`, `s`, `m` or `h`.
+/// A length of time, written with a unit: `us`, `ms`, `s`, `m`, `h` or `d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Span(pub(crate) Duration);
 
@@ -39,7 +39,8 @@ const SIZE_UNITS: &[(&str, u64)] = &[
 ];
 
 /// In microseconds, from the largest down.
-const TIME_UNITS: &[(&str, u64)] = &[("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
+const TIME_UNITS: &[(&str, u64)] =
+    &[("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
 
 impl ByteSize {
     /// As a count of bytes in memory; a size beyond the address space becomes the largest count.
@@ -220,7 +221,7 @@ mod tests {
         for text in ["", "MiB", "1.5MiB", "-1", "16M", "99999999999TiB"] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
         }
-        for text in ["", "10", "ms", "1d", "-1s", "99999999999999999h"] {
+        for text in ["", "10", "ms", "1w", "-1s", "99999999999999999h"] {
             assert!(text.parse::<Span>().is_err(), "{text}");
         }
     }

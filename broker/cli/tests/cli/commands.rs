@@ -33,6 +33,15 @@ fn topics_are_made_listed_described_and_deleted() {
         &["topic", "list", "-o", "jsonl"],
         &["topic", "describe", "b"],
         &["topic", "describe", "bb"],
+        &["topic", "alter", "b"],
+        &["topic", "alter", "bb", "--durability", "os"],
+        &["topic", "alter", "b", "--retention", "7"],
+        &["topic", "alter", "b", "--retention", "7d", "--retention-bytes", "1GiB", "--durability", "os", "--max-batch-bytes", "1MiB"],
+        &["topic", "describe", "b"],
+        &["topic", "alter", "b", "--retention", "unlimited", "-o", "json"],
+        &["topic", "delete-records", "b", "-p", "0", "--before", "end", "-o", "json"],
+        &["topic", "delete-records", "b", "-p", "0", "--before", "7"],
+        &["topic", "delete-records", "b", "-p", "0", "--before", "soon"],
         &["topic", "delete", "b"],
         &["topic", "delete", "b"],
         &["transform", "list"],
@@ -42,6 +51,20 @@ fn topics_are_made_listed_described_and_deleted() {
         shown.push('\n');
     }
     snapshot::check("topics", &shown);
+}
+
+#[test]
+fn deleted_records_are_gone_and_the_rest_keep_their_offsets() {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "a", "--retention", "12h"], b"");
+    broker.ok(&place, &["produce", "a"], b"one\ntwo\nthree\n");
+    let deleted = broker.ok(&place, &["topic", "delete-records", "a", "--partition", "0", "--before", "2"], b"");
+    assert_eq!(deleted, "a[0] begins with offset 2\n");
+    let described = broker.ok(&place, &["topic", "describe", "a"], b"");
+    assert!(described.lines().any(|line| line.starts_with("retention ") && line.ends_with(" 12h")), "{described}");
+    let deleted = broker.ok(&place, &["topic", "delete-records", "a", "--partition", "0", "--before", "end", "-o", "jsonl"], b"");
+    assert_eq!(deleted, "{\"topic\":\"a\",\"partition\":0,\"log_start\":3}\n");
 }
 
 #[test]

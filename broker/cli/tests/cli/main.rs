@@ -10,6 +10,7 @@ mod configuration;
 mod guests;
 mod help;
 mod lifecycle;
+mod log;
 mod place;
 mod quick_start;
 mod snapshot;

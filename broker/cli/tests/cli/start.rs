@@ -71,7 +71,7 @@ fn the_url_is_shown_once() {
 }
 
 #[test]
-fn the_limit_on_open_files_is_raised_and_no_topic_goes_over_it() {
+fn the_limit_on_open_files_is_raised_and_partitions_share_what_there_is() {
     let place = Place::new();
     // The shell's own limits, which the broker takes over with the process.
     let serve = format!(
@@ -84,6 +84,7 @@ fn the_limit_on_open_files_is_raised_and_no_topic_goes_over_it() {
     let mut url = String::new();
     BufReader::new(broker.stdout.as_mut().expect("piped")).read_line(&mut url).expect("stdout can be read");
     let created = place.run(&["topic", "create", "large", "--partitions", "1000", "--url", url.trim_end()]);
+    let files = fs::read_dir(format!("/proc/{}/fd", broker.id())).expect("it runs").count();
     let limits = fs::read_to_string(format!("/proc/{}/limits", broker.id())).expect("it runs");
     send(&broker, Signal::TERM);
     let log = text(&broker.wait_with_output().expect("it ends").stderr);
@@ -91,6 +92,6 @@ fn the_limit_on_open_files_is_raised_and_no_topic_goes_over_it() {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("it is there");
     assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), ["512", "512"], "the soft limit is the hard one");
     assert!(log.contains("the limit on open files was raised"), "{log}");
-    let refused = text(&created.stderr);
-    assert!(created.status.code() == Some(1) && refused.contains("512"), "{refused}");
+    assert!(created.status.success(), "{}", text(&created.stderr));
+    assert!(files < 256, "1000 partitions that nobody uses have {files} files open");
 }

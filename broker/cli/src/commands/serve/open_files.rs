@@ -1,4 +1,4 @@
-//! How many files the broker may have open: every partition keeps some.
+//! How many files the broker may have open: the more segment files stay open, the fewer are opened again.
 //!
 //! The system's usual soft limit of 1024 is for programs that wait with `select`, which can't count further; the hard one is what the
 //! administrator means (getrlimit(2)). So the soft limit is raised to it.

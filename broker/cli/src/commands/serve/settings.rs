@@ -1,6 +1,6 @@
 //! What the configuration means for the engine and for the QUIC door.
 
-use crate::config::Config;
+use crate::config::{Config, VerifyOnRead};
 use millpond_engine::EngineConfig;
 use millpond_quic::{QuicConfig, QuicLimits};
 
@@ -30,6 +30,12 @@ pub(super) fn engine(config: &Config) -> EngineConfig {
         flush_threads: config.threads.flush,
         plugin_threads: config.threads.plugin,
         plugin_limits,
+        segment_files_max: config.storage.segment_files_max,
+        verify_on_read: match config.storage.verify_on_read {
+            VerifyOnRead::First => millpond_log::VerifyOnRead::First,
+            VerifyOnRead::Always => millpond_log::VerifyOnRead::Always,
+            VerifyOnRead::Never => millpond_log::VerifyOnRead::Never,
+        },
         max_batch_bytes: u32::try_from(largest).unwrap_or(u32::MAX),
         max_module_bytes: config.plugin.max_module_bytes.0,
         inflight_bytes_max: (memory / INFLIGHT_PART).max(largest),

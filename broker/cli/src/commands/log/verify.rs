@@ -1,0 +1,194 @@
+//! `millpond log verify`: what is wrong with the files.
+
+use super::{
+    rows::Rows,
+    target::{Partition, Target},
+};
+use crate::{
+    failure::{Failure, Outcome},
+    output::{self, OutputArgs, Row, counted, human_bytes, thousands},
+    progress::ByteProgress,
+};
+use clap::Args;
+use millpond_log::{
+    RealDisk,
+    inspect::{self, Fault, Verified, VerifyOptions, Watch},
+};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `millpond log verify`.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct VerifyArgs {
+    /// A data folder, a topic's or a partition's folder in it, or a .log, .index or .timeindex file
+    path: PathBuf,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Runs `millpond log verify`.
+pub(super) fn run(arguments: &VerifyArgs) -> Outcome {
+    let target = Target::of(&arguments.path)?;
+    let in_use = target.is_in_use();
+    let segment = target.file.as_ref().map(|(_, base_offset)| *base_offset);
+    let options = VerifyOptions { segment, in_use };
+    let bytes_total = target.partitions.iter().map(Partition::log_bytes).sum();
+    let mut report = Report {
+        rows: Rows::new(arguments.output.format()),
+        progress: ByteProgress::start(bytes_total),
+        printed: Ok(()),
+        partition: String::new(),
+    };
+    let mut summary = Vec::new();
+    for partition in &target.partitions {
+        report.partition = partition.name();
+        let verified = inspect::verify(&RealDisk, &partition.dir, options, &mut report);
+        report.printed?;
+        report.printed = Ok(());
+        let verified = verified.map_err(|error| Failure::new(format!("can't look at {}", partition.name())).because(&error))?;
+        let row = PartitionRow::new(partition, &verified);
+        report.rows.object(&row)?;
+        summary.push(row);
+    }
+    report.progress.finish();
+    if report.rows.is_table() {
+        output::table(&summary).lines().try_for_each(|line| report.rows.line(line))?;
+    }
+    report.rows.finish()?;
+    if in_use {
+        eprintln!("A broker is using this data folder: what it stores meanwhile may not have been looked at.");
+    }
+    end(&summary, &arguments.path)
+}
+
+/// Says how it went by the exit code.
+fn end(summary: &[PartitionRow], path: &Path) -> Outcome {
+    let faults: u64 = summary.iter().map(|partition| partition.faults).sum();
+    let concerned = summary.iter().filter(|partition| partition.faults > 0).count() as u64;
+    if faults == 0 {
+        return Ok(());
+    }
+    let hint =
+        format!("`millpond log repair {} --drop-batch`, with the broker stopped, says what can be done before it does it", path.display());
+    Err(Failure::new(format!("{} in {}", counted(faults, "fault"), counted(concerned, "partition"))).hint(hint))
+}
+
+/// Prints faults as they are found.
+struct Report {
+    rows: Rows,
+    progress: ByteProgress,
+    /// What came of printing.
+    printed: Outcome,
+    partition: String,
+}
+
+/// A fault, for a program.
+#[derive(Serialize)]
+struct FaultRow<'a> {
+    kind: &'static str,
+    partition: &'a str,
+    fault: &'static str,
+    is_note: bool,
+    file: &'a Path,
+    position: Option<u64>,
+    offset: Option<i64>,
+    what: String,
+    meaning: &'static str,
+}
+
+/// A partition, for a program and as a line of the table.
+#[derive(Serialize)]
+struct PartitionRow {
+    kind: &'static str,
+    partition: String,
+    segments: u64,
+    batches: u64,
+    records: u64,
+    bytes: u64,
+    log_start: i64,
+    log_end: i64,
+    faults: u64,
+    notes: u64,
+}
+
+impl PartitionRow {
+    fn new(partition: &Partition, verified: &Verified) -> PartitionRow {
+        let Verified { segments, batches, records, bytes, log_start, log_end, faults, notes } = *verified;
+        let partition = partition.name();
+        PartitionRow { kind: "partition", partition, segments, batches, records, bytes, log_start, log_end, faults, notes }
+    }
+}
+
+impl Row for PartitionRow {
+    const HEADINGS: &'static [&'static str] =
+        &["PARTITION", ">SEGMENTS", ">BATCHES", ">RECORDS", ">SIZE", ">FIRST OFFSET", ">LOG END", ">FAULTS", ">NOTES"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.partition.clone(),
+            thousands(self.segments),
+            thousands(self.batches),
+            thousands(self.records),
+            human_bytes(self.bytes),
+            thousands(self.log_start),
+            thousands(self.log_end),
+            thousands(self.faults),
+            thousands(self.notes),
+        ]
+    }
+}
+
+impl Report {
+    fn print(&mut self, fault: &Fault) -> Outcome {
+        let place = [
+            fault.position.map(|position| format!(", byte {}", thousands(position))),
+            fault.offset.map(|offset| format!(", offset {}", thousands(offset))),
+        ];
+        let place: String = place.into_iter().flatten().collect();
+        let level = if fault.kind.is_note() { "note" } else { "FAULT" };
+        self.rows.line(&format!("{level:<5}  {}{place}", fault.path.display()))?;
+        self.rows.line(&format!("       {}", fault.kind))?;
+        self.rows.line(&format!("       {}", fault.kind.meaning()))?;
+        self.rows.line("")?;
+        self.rows.object(&FaultRow {
+            kind: "fault",
+            partition: &self.partition,
+            fault: fault.kind.name(),
+            is_note: fault.kind.is_note(),
+            file: &fault.path,
+            position: fault.position,
+            offset: fault.offset,
+            what: fault.kind.to_string(),
+            meaning: fault.kind.meaning(),
+        })?;
+        // A person at a terminal waits for it.
+        self.rows.flush()
+    }
+}
+
+impl Watch for Report {
+    fn fault(&mut self, fault: &Fault) {
+        if self.printed.is_ok() {
+            self.progress.hide();
+            self.printed = self.print(fault);
+        }
+    }
+
+    fn progress(&mut self, bytes: u64) {
+        self.progress.add(bytes);
+    }
+}
+
+const EXAMPLES: &str = "\
+Reads every batch: its checksum, its length, its offsets and its records; holds the indexes against the batches, as Kafka's sanity \
+check does and further; looks at the recovery point and for files that don't belong there. It changes nothing, takes little memory, and \
+may run beside the broker. Ends with 1 if there are faults; notes are no faults.
+
+With `-o jsonl` a fault is a line {\"kind\":\"fault\",…} and a partition {\"kind\":\"partition\",…}; with `-o json` all of them are \
+one array.
+
+Examples:
+  millpond log verify /var/lib/millpond
+  millpond log verify ./data/topics/readings/0
+  millpond log verify ./data -o jsonl | grep '\"is_note\":false'";
