@@ -1,8 +1,9 @@
 //! A fixed set of named threads for work that blocks: file I/O, flushes, modules.
 //!
 //! The async workers run none of it. Jobs run in the order in which they come, but for those that come by a [`Lane`]: lanes take turns,
-//! and one of them never holds the last thread against the others, see [`crate::lanes`]. The queue of a pool has no limit of its own because whoever spawns has one: a partition has at
-//! most one turn and one flush under way, a stream at most one read or one batch in a module, a request one job at a time.
+//! and one of them never holds the last thread against the others, see [`crate::lanes`]. The queue of a pool has no limit of its own
+//! because whoever spawns has one: a partition has at most one turn and one flush under way, a stream at most one read or one batch in
+//! a module, a request one job at a time.
 //!
 //! A job that panics is logged and costs nothing but itself: the thread goes on, and whoever waits for the result of [`Pool::run`]
 //! gets [`EngineError::JobLost`].

@@ -45,9 +45,9 @@ impl Task {
         }
     }
 
-    /// The broker takes no more on this stream. It still answers what it had read before, and says what was wrong with a batch that it would not
-    /// read: a broker that stops, and one that finds a fault, stop the stream first. So the answers are waited for, and only what is
-    /// left without one is lost. Gives the reason for that.
+    /// The broker takes no more on this stream. It still answers what it had read before, and says what was wrong with a batch that it
+    /// would not read: a broker that stops, and one that finds a fault, stop the stream first. So the answers are waited for, and only
+    /// what is left without one is lost. Gives the reason for that.
     pub(super) async fn read_last_answers(&self, reader: &mut FrameReader, unwritable: Error) -> Error {
         let until = Instant::now() + LAST_ANSWERS_DURATION_MAX;
         let mut answers = pin!(self.read_answers(reader));
