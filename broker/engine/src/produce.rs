@@ -112,6 +112,7 @@ impl ProduceStream {
             max_batch_bytes: runtime.config.max_batch_bytes,
             durability: runtime.config.durability,
             topic_epoch: runtime.epoch,
+            producer_id: None,
         };
         Ok((ProduceStream { services: Arc::clone(services), topic: Arc::clone(topic), target }, opened))
     }

@@ -94,6 +94,16 @@ error_codes! {
     StorageFailed = 44, "storage_failed", false;
     /// The disk has no room.
     StorageFull = 45, "storage_full", true;
+    /// The sequence of a batch does not continue its producer's: one before it is missing.
+    OutOfOrderSequence = 46, "out_of_order_sequence", false;
+    /// The producer has begun a newer epoch.
+    InvalidProducerEpoch = 47, "invalid_producer_epoch", false;
+    /// Nothing is known of the producer, and the batch is not its first.
+    UnknownProducerId = 48, "unknown_producer_id", false;
+    /// The batch was stored before, or numbered like one that was, too long ago to say where.
+    DuplicateSequence = 49, "duplicate_sequence", false;
+    /// A record breaks a rule of the topic: it has no key, and the topic is compacted.
+    InvalidRecord = 50, "invalid_record", false;
 
     /// No module has this name.
     ModuleNotFound = 60, "module_not_found", false;

@@ -139,6 +139,7 @@ impl CreateArgs {
                 .unwrap_or_else(|_| unreachable!("{max_batch_bytes} was held against its range")),
             retention_ms: self.retention.retention_ms().and_then(Option::from),
             retention_bytes: self.retention.retention_bytes().and_then(Option::from),
+            ..TopicConfig::default()
         })
     }
 }

@@ -19,7 +19,7 @@ pub use response::{
     AttachmentStatus, BrokerInfo, ConsumeOpened, ModuleInfo, OffsetFound, PartitionInfo, ProduceOpened, RecordsDeleted, ReplacedModule,
     Response, TopicInfo,
 };
-pub use topic::{AttachPoint, Durability, Limit, ParseDurabilityError, TopicConfig};
+pub use topic::{AttachPoint, Cleanup, Durability, Limit, OnFull, ParseCleanupError, ParseDurabilityError, ParseOnFullError, TopicConfig};
 
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;

@@ -1,6 +1,6 @@
 //! What a client asks for.
 
-use super::topic::{AttachPoint, Durability, Limit, TopicConfig};
+use super::topic::{AttachPoint, Cleanup, Durability, Limit, OnFull, TopicConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -123,13 +123,24 @@ pub struct AlterTopic {
     /// As in [`TopicConfig::retention_bytes`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_bytes: Option<Limit>,
+    /// As in [`TopicConfig::cleanup`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cleanup: Option<Cleanup>,
+    /// As in [`TopicConfig::delete_retention_ms`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delete_retention_ms: Option<u64>,
+    /// As in [`TopicConfig::quota_bytes`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<Limit>,
+    /// As in [`TopicConfig::on_full`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_full: Option<OnFull>,
 }
 
 impl AlterTopic {
     /// Whether it changes nothing, whatever the topic.
     pub fn is_empty(&self) -> bool {
-        let AlterTopic { name: _, durability, max_batch_bytes, retention_ms, retention_bytes } = self;
-        durability.is_none() && max_batch_bytes.is_none() && retention_ms.is_none() && retention_bytes.is_none()
+        *self == AlterTopic { name: self.name.clone(), ..AlterTopic::default() }
     }
 
     /// The settings of a topic after the change.
@@ -140,6 +151,10 @@ impl AlterTopic {
             max_batch_bytes: self.max_batch_bytes.unwrap_or(config.max_batch_bytes),
             retention_ms: self.retention_ms.map_or(config.retention_ms, Option::from),
             retention_bytes: self.retention_bytes.map_or(config.retention_bytes, Option::from),
+            cleanup: self.cleanup.unwrap_or(config.cleanup),
+            delete_retention_ms: self.delete_retention_ms.unwrap_or(config.delete_retention_ms),
+            quota_bytes: self.quota_bytes.map_or(config.quota_bytes, Option::from),
+            on_full: self.on_full.unwrap_or(config.on_full),
         }
     }
 }

@@ -53,6 +53,10 @@ pub struct ProduceOpened {
     pub durability: Durability,
     /// The topic's configuration epoch, see [`super::Ack::topic_epoch`].
     pub topic_epoch: u32,
+    /// A producer id that no other producer has, for a producer without one: it numbers its batches with it (KIP-98), and then none is
+    /// stored twice. None from a broker that does not look at the numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub producer_id: Option<i64>,
 }
 
 /// The stream will carry batches now.

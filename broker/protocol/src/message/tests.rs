@@ -102,7 +102,7 @@ fn requests_about_topics_have_golden_bytes() {
 }
 
 #[test]
-fn retention_has_golden_bytes_and_is_left_out_where_it_is_unlimited() {
+fn limits_and_cleanup_have_golden_bytes_and_are_left_out_where_they_are_the_default() {
     let config = TopicConfig { retention_ms: Some(86_400_000), retention_bytes: Some(1 << 30), ..TopicConfig::default() };
     is_golden(
         &config,
@@ -112,6 +112,25 @@ fn retention_has_golden_bytes_and_is_left_out_where_it_is_unlimited() {
             ("max_batch_bytes", vec![0x1a, 0x00, 0x40, 0x00, 0x00]),
             ("retention_ms", vec![0x1a, 0x05, 0x26, 0x5c, 0x00]),
             ("retention_bytes", vec![0x1a, 0x40, 0x00, 0x00, 0x00]),
+        ]),
+    );
+    let config = TopicConfig {
+        cleanup: Cleanup::Compact,
+        delete_retention_ms: 7,
+        quota_bytes: Some(8),
+        on_full: OnFull::DropOldest,
+        ..TopicConfig::default()
+    };
+    is_golden(
+        &config,
+        &map(&[
+            ("durability", text("sync")),
+            ("segment_bytes", vec![0x1a, 0x10, 0x00, 0x00, 0x00]),
+            ("max_batch_bytes", vec![0x1a, 0x00, 0x40, 0x00, 0x00]),
+            ("cleanup", text("compact")),
+            ("delete_retention_ms", vec![7]),
+            ("quota_bytes", vec![8]),
+            ("on_full", text("drop-oldest")),
         ]),
     );
     assert_eq!(decode::<TopicConfig>(&map(&[])).expect("an older peer says nothing of it"), TopicConfig::default());
@@ -126,6 +145,10 @@ fn a_change_of_a_topic_has_golden_bytes_and_leaves_alone_what_it_does_not_name()
         max_batch_bytes: Some(5),
         retention_ms: Some(Limit::Of(7)),
         retention_bytes: Some(Limit::Unlimited),
+        cleanup: Some(Cleanup::CompactDelete),
+        delete_retention_ms: Some(9),
+        quota_bytes: Some(Limit::Of(11)),
+        on_full: Some(OnFull::DropOldest),
         ..nothing.clone()
     };
     is_golden(
@@ -138,14 +161,27 @@ fn a_change_of_a_topic_has_golden_bytes_and_leaves_alone_what_it_does_not_name()
                 ("max_batch_bytes", vec![5]),
                 ("retention_ms", map(&[("of", vec![7])])),
                 ("retention_bytes", text("unlimited")),
+                ("cleanup", text("compact,delete")),
+                ("delete_retention_ms", vec![9]),
+                ("quota_bytes", map(&[("of", vec![11])])),
+                ("on_full", text("drop-oldest")),
             ]),
         )]),
     );
     let before = TopicConfig { retention_ms: Some(1), retention_bytes: Some(2), segment_bytes: 3, ..TopicConfig::default() };
     assert!(nothing.is_empty() && !everything.is_empty());
     assert_eq!(nothing.applied_to(&before), before);
-    let after =
-        TopicConfig { durability: Durability::Os, segment_bytes: 3, max_batch_bytes: 5, retention_ms: Some(7), retention_bytes: None };
+    let after = TopicConfig {
+        durability: Durability::Os,
+        segment_bytes: 3,
+        max_batch_bytes: 5,
+        retention_ms: Some(7),
+        retention_bytes: None,
+        cleanup: Cleanup::CompactDelete,
+        delete_retention_ms: 9,
+        quota_bytes: Some(11),
+        on_full: OnFull::DropOldest,
+    };
     assert_eq!(everything.applied_to(&before), after);
 }
 
@@ -201,7 +237,7 @@ fn short_responses_have_golden_bytes() {
         )]),
     );
     is_golden(
-        &Response::ProduceOpened(ProduceOpened { max_batch_bytes: 1, durability: Durability::Os, topic_epoch: 2 }),
+        &Response::ProduceOpened(ProduceOpened { max_batch_bytes: 1, durability: Durability::Os, topic_epoch: 2, producer_id: None }),
         &map(&[("produce_opened", map(&[("max_batch_bytes", vec![1]), ("durability", text("os")), ("topic_epoch", vec![2])]))]),
     );
     is_golden(

@@ -94,6 +94,114 @@ pub struct TopicConfig {
     /// `retention.bytes`). None keeps them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_bytes: Option<u64>,
+    /// What becomes of old records (Kafka's `cleanup.policy`).
+    #[serde(skip_serializing_if = "is_default")]
+    pub cleanup: Cleanup,
+    /// How long a tombstone is kept in a compacted topic, in milliseconds since the segment that holds it was first compacted (Kafka's
+    /// `delete.retention.ms`): what a consumer has at most to come from the beginning to the end and miss no removal.
+    #[serde(skip_serializing_if = "is_default_delete_retention")]
+    pub delete_retention_ms: u64,
+    /// Bytes of batches that the topic may have, all its partitions together. None leaves it to the quota of the broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+    /// What becomes of a batch for which a quota or the disk has no room.
+    #[serde(skip_serializing_if = "is_default")]
+    pub on_full: OnFull,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_default_delete_retention(ms: &u64) -> bool {
+    *ms == DELETE_RETENTION_MS_DEFAULT
+}
+
+/// Milliseconds of a day, as in Kafka.
+const DELETE_RETENTION_MS_DEFAULT: u64 = 86_400_000;
+
+/// Declares an enum that is a text on the wire, on the command line and in the configuration.
+macro_rules! named_choice {
+    ($(#[$doc:meta])* $type:ident, $error:ident, $expected:literal, { $( $(#[$about:meta])* $variant:ident = $name:literal ),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+        pub enum $type {
+            $( $(#[$about])* $variant ),+
+        }
+
+        #[doc = concat!("Why a text is no [`", stringify!($type), "`].")]
+        #[derive(Clone, Debug, PartialEq, Eq, Error)]
+        #[error("`{0}` is not {expected}", expected = $expected)]
+        pub struct $error(String);
+
+        impl FromStr for $type {
+            type Err = $error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                match text {
+                    $( $name => Ok($type::$variant), )+
+                    _ => Err($error(text.to_owned())),
+                }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $( $type::$variant => $name, )+
+                })
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+named_choice! {
+    /// What becomes of old records.
+    Cleanup, ParseCleanupError, "a way to clean up: it is `delete`, `compact` or `compact,delete`", {
+        /// They go by age and size, where the topic limits them.
+        #[default]
+        Delete = "delete",
+        /// Of each key the latest record is kept; age and size delete nothing.
+        Compact = "compact",
+        /// Of each key the latest record is kept, until it goes by age or size.
+        CompactDelete = "compact,delete",
+    }
+}
+
+impl Cleanup {
+    /// Whether only the latest record of each key is kept.
+    pub const fn compacts(self) -> bool {
+        matches!(self, Cleanup::Compact | Cleanup::CompactDelete)
+    }
+
+    /// Whether records go by age and size.
+    pub const fn deletes(self) -> bool {
+        matches!(self, Cleanup::Delete | Cleanup::CompactDelete)
+    }
+}
+
+named_choice! {
+    /// What becomes of a batch for which there is no room.
+    OnFull, ParseOnFullError, "a choice for a full disk: it is `reject` or `drop-oldest`", {
+        /// It is refused, and may be sent again later.
+        #[default]
+        Reject = "reject",
+        /// The topic's oldest segments are deleted until there is room.
+        DropOldest = "drop-oldest",
+    }
 }
 
 /// A limit that can be given or lifted.
@@ -125,6 +233,10 @@ impl Default for TopicConfig {
             max_batch_bytes: 4 << 20,
             retention_ms: None,
             retention_bytes: None,
+            cleanup: Cleanup::default(),
+            delete_retention_ms: DELETE_RETENTION_MS_DEFAULT,
+            quota_bytes: None,
+            on_full: OnFull::default(),
         }
     }
 }
