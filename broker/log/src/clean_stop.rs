@@ -10,18 +10,19 @@
 //!  0           8             16         24            32              40             48
 //!  +-----------+-------------+----------+-------------+---------------+--------------+--------------------
 //!  | magic     | base offset | bytes of | next offset | entries of    | entries of   | 1 if a closing entry
-//!  | "mpclean1"| of the last | its .log | of the log  | its .index    | its          | follows them in the
+//!  | "mpclean2"| of the last | its .log | of the log  | its .index    | its          | follows them in the
 //!  |           | segment     |          |             |               | .timeindex   | .timeindex, else 0
 //!  +-----------+-------------+----------+-------------+---------------+--------------+--------------------
-//!  56             64                 72               80                 88                 96        100
-//!  +--------------+------------------+----------------+------------------+------------------+----------+
-//!  | index        | bytes since the  | largest        | last offset of   | timestamp of the | CRC-32C  |
-//!  | interval in  | last entry of    | timestamp      | the batch that   | last entry of    | of the   |
-//!  | bytes        | the .index       |                | brought it       | the .timeindex   | 96 bytes |
-//!  +--------------+------------------+----------------+------------------+------------------+----------+
+//!  56             64                 72               80                 88                 96            n-4         n
+//!  +--------------+------------------+----------------+------------------+------------------+-------------+-----------+
+//!  | index        | bytes since the  | largest        | last offset of   | timestamp of the | producers,  | CRC-32C   |
+//!  | interval in  | last entry of    | timestamp      | the batch that   | last entry of    | as lines of | of all    |
+//!  | bytes        | the .index       |                | brought it       | the .timeindex   | text        | before it |
+//!  +--------------+------------------+----------------+------------------+------------------+-------------+-----------+
 //! ```
 //!
-//! The last five are what decides which of the next batches get an index entry. The closing entry is not one of those that the next
+//! What stands for the producers is drawn in [`crate::producers`]; the layout before this one, "mpclean1", has nothing there, and is read as
+//! the note of a log without producers. The five fields before it are what decides which of the next batches get an index entry. The closing entry is not one of those that the next
 //! appends continue: it is cut off before them.
 //!
 //! That it is removed durably is one of two safeguards. The other: as long as nothing was appended to the segment, its `.log` has the size
@@ -36,6 +37,8 @@ use millpond_protocol::batch::checksum;
 use crate::disk::{Disk, OpenMode, write_atomically};
 use crate::folder::{CLEAN_STOP, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entry, Indexer, OffsetEntry, TimeEntry};
+use crate::producers::{Listed, SNAPSHOT_BYTES_MAX, Snapshot, parse};
+use crate::sidecar::read_bounded;
 use crate::tail::Tail;
 
 /// How a log ends that was closed in order.
@@ -53,20 +56,16 @@ pub(crate) fn clean_stop_path(dir: &Path) -> PathBuf {
 }
 
 impl CleanStop {
-    /// Writes the note, durably. Everything that it speaks of must be durable.
-    pub(crate) fn write(&self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-        write_atomically(disk, &clean_stop_path(dir), &self.encode())
+    /// Writes the note, durably, with the producers as they are at the end of the log. Everything that it speaks of must be durable.
+    pub(crate) fn write(&self, producers: &Snapshot, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+        write_atomically(disk, &clean_stop_path(dir), &self.encode(producers))
     }
 
-    /// The note in this folder, if there is one and the files are as it says.
-    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Option<CleanStop>> {
+    /// The note in this folder and its producers, if there is one and the files are as it says.
+    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Option<(CleanStop, Listed)>> {
         let path = clean_stop_path(dir);
-        if !disk.exists(&path)? {
-            return Ok(None);
-        }
-        let mut bytes = Vec::new();
-        disk.open(&path, OpenMode::Read)?.read_at(&mut bytes, BYTES + 1, 0)?;
-        let Some(stop) = CleanStop::decode(&bytes) else {
+        let Some(bytes) = read_bounded(disk, &path, BYTES_MAX + 1)? else { return Ok(None) };
+        let Some((stop, producers)) = CleanStop::decode(&bytes) else {
             tracing::warn!(path = %path.display(), "the note of a clean stop is damaged; the last segment is read instead");
             return Ok(None);
         };
@@ -74,7 +73,7 @@ impl CleanStop {
         if !matches {
             tracing::warn!(path = %path.display(), "the files are not as the note of a clean stop says; the last segment is read instead");
         }
-        Ok(matches.then_some(stop))
+        Ok(matches.then_some((stop, producers)))
     }
 
     fn matches(&self, disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
@@ -93,7 +92,7 @@ impl CleanStop {
         Ok(true)
     }
 
-    fn encode(&self) -> Vec<u8> {
+    fn encode(&self, producers: &Snapshot) -> Vec<u8> {
         let indexer = &self.tail.indexer;
         let fields = [
             MAGIC,
@@ -110,16 +109,18 @@ impl CleanStop {
             indexer.timestamp_indexed.cast_unsigned(),
         ];
         let mut bytes: Vec<u8> = fields.iter().flat_map(|field| field.to_be_bytes()).collect();
+        bytes.extend_from_slice(producers.text().as_bytes());
         bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
         bytes
     }
 
     /// None for anything that no log was ever closed with.
-    fn decode(bytes: &[u8]) -> Option<CleanStop> {
-        let (fields, crc) = bytes.split_last_chunk::<4>()?;
-        if bytes.len() != BYTES || checksum(fields) != u32::from_be_bytes(*crc) {
+    fn decode(bytes: &[u8]) -> Option<(CleanStop, Listed)> {
+        let (checked, crc) = bytes.split_last_chunk::<4>()?;
+        if bytes.len() > BYTES_MAX || checksum(checked) != u32::from_be_bytes(*crc) {
             return None;
         }
+        let (fields, text) = checked.split_at_checked(FIELDS_BYTES)?;
         let field = |number: usize| fields.get(number * 8..)?.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
         let signed = |number: usize| field(number).map(u64::cast_signed);
         let base_offset = signed(1)?;
@@ -133,20 +134,30 @@ impl CleanStop {
         };
         let tail = Tail { base_offset, bytes: field(2)?, next_offset: signed(3)?, indexer };
         let stop = CleanStop { tail, offset_entries: field(4)?, time_entries: field(5)?, has_closing_entry: field(6)? == 1 };
-        let is_sane = field(0)? == MAGIC
-            && field(6)? <= 1
+        let producers = match field(0)? {
+            MAGIC => parse(std::str::from_utf8(text).ok()?)?,
+            FIRST_MAGIC if text.is_empty() => Listed::new(),
+            _ => return None,
+        };
+        let is_sane = field(6)? <= 1
             && (0..=tail.next_offset).contains(&base_offset)
             && (base_offset..=tail.next_offset).contains(&indexer.offset_of_max)
             && indexer.bytes_since_entry <= tail.bytes;
-        is_sane.then_some(stop)
+        is_sane.then_some((stop, producers))
     }
 }
 
 /// The first eight bytes; another layout gets another number.
-const MAGIC: u64 = u64::from_be_bytes(*b"mpclean1");
+const MAGIC: u64 = u64::from_be_bytes(*b"mpclean2");
 
-/// Twelve fields and the checksum.
-const BYTES: usize = 100;
+/// Those of the layout before.
+const FIRST_MAGIC: u64 = u64::from_be_bytes(*b"mpclean1");
+
+/// Twelve of them.
+const FIELDS_BYTES: usize = 96;
+
+/// More than the note ever has.
+const BYTES_MAX: usize = FIELDS_BYTES + SNAPSHOT_BYTES_MAX + 4;
 
 #[cfg(test)]
 mod tests {
@@ -159,18 +170,50 @@ mod tests {
         CleanStop { tail, offset_entries: 1, time_entries: 1, has_closing_entry: true }
     }
 
+    const PRODUCERS: &str = "producers 1\n815 3 2:120:122:0badcafe:1763700000000:0 9:-1:-1:1a2b3c4d:1763700000500:7";
+
+    fn producers() -> Snapshot {
+        let mut producers = crate::producers::Producers::new(&crate::Pools::default(), &crate::LogConfig::default());
+        producers.restore(parse(PRODUCERS).expect("a producer"));
+        producers.snapshot()
+    }
+
+    /// The fields of [`stop`] behind the magic.
+    const GOLDEN_FIELDS: [u64; 11] = [4_711, 5_000, 4_730, 1, 1, 1, 4_096, 17, 1_700_000_000_000, 4_720, u64::MAX];
+
+    fn golden(magic: [u8; 8], text: &str) -> Vec<u8> {
+        let mut bytes = magic.to_vec();
+        bytes.extend(GOLDEN_FIELDS.iter().flat_map(|field| field.to_be_bytes()));
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.extend_from_slice(&checksum(&bytes).to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn both_layouts_are_these_to_the_byte() {
+        assert_eq!(stop().encode(&producers()), golden(*b"mpclean2", PRODUCERS));
+        assert_eq!(stop().encode(&Snapshot::default()), golden(*b"mpclean2", "producers 0"));
+        let (first, listed) = CleanStop::decode(&golden(*b"mpclean1", "")).expect("the layout before");
+        assert_eq!((format!("{first:?}"), listed.len()), (format!("{:?}", stop()), 0));
+        for (magic, text) in [(*b"mpclean1", PRODUCERS), (*b"mpclean2", ""), (*b"mpclean2", "producers unknown"), (*b"mpclean3", PRODUCERS)]
+        {
+            assert!(CleanStop::decode(&golden(magic, text)).is_none(), "{text}");
+        }
+        assert!(CleanStop::decode(&golden(*b"mpclean2", &"x".repeat(SNAPSHOT_BYTES_MAX + 1))).is_none());
+    }
+
     #[test]
     fn the_note_is_read_back_and_no_flipped_bit_is_believed() {
-        let bytes = stop().encode();
-        assert_eq!(bytes.len(), BYTES);
-        let read = CleanStop::decode(&bytes).expect("it is whole");
-        assert_eq!(format!("{read:?}"), format!("{:?}", stop()));
-        for bit in 0..BYTES * 8 {
+        let bytes = stop().encode(&producers());
+        assert_eq!(bytes.len(), FIELDS_BYTES + PRODUCERS.len() + 4);
+        let (read, listed) = CleanStop::decode(&bytes).expect("it is whole");
+        assert_eq!((format!("{read:?}"), listed.len()), (format!("{:?}", stop()), 1));
+        for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(CleanStop::decode(&damaged).is_none(), "bit {bit}");
         }
-        for length in 0..BYTES {
+        for length in 0..bytes.len() {
             assert!(CleanStop::decode(&bytes[..length]).is_none());
         }
         assert!(CleanStop::decode(&[&bytes[..], &[0]].concat()).is_none());
@@ -187,7 +230,7 @@ mod tests {
         for change in changes {
             let mut lying = stop();
             change(&mut lying);
-            assert!(CleanStop::decode(&lying.encode()).is_none(), "{lying:?}");
+            assert!(CleanStop::decode(&lying.encode(&producers())).is_none(), "{lying:?}");
         }
     }
 }

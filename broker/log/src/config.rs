@@ -10,6 +10,8 @@ pub struct LogConfig {
     pub index_interval_bytes: u32,
     /// Which reads compare checksums.
     pub verify_on_read: VerifyOnRead,
+    /// A producer that was not used for so many milliseconds is forgotten (`producer.id.expiration.ms` in Kafka). 0 counts as 1.
+    pub producer_id_expiration_ms: u64,
 }
 
 /// When the checksum of a batch is compared that is read from a segment file. Batches that this process has appended count as compared:
@@ -34,9 +36,14 @@ impl LogConfig {
 
 impl Default for LogConfig {
     /// 128 MiB, because the last segment is read in full when a log is opened after a crash, about a second from a slow flash disk; and
-    /// Kafka's index interval.
+    /// Kafka's index interval and time for producers, a day.
     fn default() -> LogConfig {
-        LogConfig { segment_bytes: 128 << 20, index_interval_bytes: 4096, verify_on_read: VerifyOnRead::First }
+        LogConfig {
+            segment_bytes: 128 << 20,
+            index_interval_bytes: 4096,
+            verify_on_read: VerifyOnRead::First,
+            producer_id_expiration_ms: 86_400_000,
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! thread. [`Log::end_flush`](crate::Log::end_flush) takes the outcome back. There is one flush of a log at a time.
 //!
 //! The order of the syncs is what recovery relies on: the batches of each segment, oldest first; the indexes of the closed ones; the
-//! folder, if it has new names; and only then the recovery point, past the segments that are complete and durable from now on.
+//! folder, if it has new names; and only then the recovery point, past the segments that are complete and durable from now on, with what is
+//! known of the producers there.
 //!
 //! [`Log::begin_flush_closed`](crate::Log::begin_flush_closed) leaves the active segment out: what is appended to it then never waits
 //! for the disk, and a recovery still reads one segment and no more. Kafka flushes a segment when it is closed, and no other, likewise.
@@ -14,7 +15,8 @@ use std::sync::Arc;
 
 use crate::disk::Disk;
 use crate::error::LogError;
-use crate::folder::write_recovery_point;
+use crate::producers::Snapshot;
+use crate::recovery_point::write_recovery_point;
 use crate::segment::Segment;
 
 /// What is to be made durable, apart from the log: it can go to another thread.
@@ -28,6 +30,8 @@ pub struct Flush {
     active: Option<Arc<Segment>>,
     /// The base offset of that segment.
     active_base: i64,
+    /// The producers of the batches before it.
+    producers: Snapshot,
     /// Whether segments were created since the last flush.
     new_names: bool,
     /// Where what the flush covers ends.
@@ -77,7 +81,7 @@ impl Flush {
 
     /// A point that lags costs time in a recovery, nothing else; so failing is no failure of the flush.
     fn advance_recovery_point(&self) {
-        if let Err(error) = write_recovery_point(&*self.disk, &self.dir, self.active_base) {
+        if let Err(error) = write_recovery_point(&*self.disk, &self.dir, self.active_base, Some(&self.producers)) {
             tracing::warn!(dir = %self.dir.display(), %error, "the recovery point can't be written and lags");
         }
         for segment in &self.closed {
@@ -97,12 +101,20 @@ pub(crate) struct Unflushed {
     new_names: bool,
     durable_end: i64,
     running: bool,
+    /// The producers of the batches before the active segment.
+    producers: Snapshot,
 }
 
 impl Unflushed {
-    /// No batches, as after an opening.
-    pub(crate) fn nothing(durable_end: i64, incomplete: Vec<Arc<Segment>>) -> Unflushed {
-        Unflushed { segments: Vec::new(), incomplete, new_names: false, durable_end, running: false }
+    /// No batches, as after an opening. `producers` are those of the batches before the active segment.
+    pub(crate) fn nothing(durable_end: i64, incomplete: Vec<Arc<Segment>>, producers: Snapshot) -> Unflushed {
+        Unflushed { segments: Vec::new(), incomplete, new_names: false, durable_end, running: false, producers }
+    }
+
+    /// Notes that another segment is the active one from now on, with the producers of the batches before it.
+    pub(crate) fn begin_segment(&mut self, producers: Snapshot) {
+        self.new_names = true;
+        self.producers = producers;
     }
 
     pub(crate) fn durable_end(&self) -> i64 {
@@ -119,11 +131,6 @@ impl Unflushed {
         if self.segments.last().is_none_or(|last| last.base_offset() != segment.base_offset()) {
             self.segments.push(Arc::clone(segment));
         }
-    }
-
-    /// Notes that the folder has a new name in it.
-    pub(crate) fn add_names(&mut self) {
-        self.new_names = true;
     }
 
     /// None if there is nothing to flush, or a flush is running.
@@ -146,6 +153,7 @@ impl Unflushed {
             closed,
             active: None,
             active_base: active.base_offset(),
+            producers: self.producers.clone(),
             new_names: std::mem::take(&mut self.new_names),
             // Segments follow each other without a gap.
             end: active.base_offset(),

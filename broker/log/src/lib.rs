@@ -14,7 +14,7 @@
 //! 00000000000000004711.log         the active segment: the only one that is written to
 //! 00000000000000004711.index
 //! 00000000000000004711.timeindex
-//! recovery-point                   every segment before this one is known to be whole and durable
+//! recovery-point                   every segment before this one is known to be whole and durable, and its producers are
 //! clean-stop                       nothing was appended since the log was closed in order
 //! log-start                        records before this offset are deleted
 //! append-times                     when the segments got their last appends, by the broker's clock
@@ -60,6 +60,7 @@
 //!   mends it when somebody asks; what it removes stays in the folder, in files that no opening looks at (`*.removed-<n>`).
 //! - After a failed write or flush the log takes no appends until it is opened again; reads go on. A full disk is not such a failure,
 //!   and neither is a file that could not be opened because too many are.
+//! - What is remembered of a producer is what the headers of its batches say, whatever became of the process between them.
 //! - Readers take no lock that the writer holds across I/O.
 //!
 //! # Use
@@ -100,6 +101,8 @@
 //! | `recovery`, `sealed`, `folder` | what is done with the files when a log is opened |
 //! | `log_start` | [`Deletion`]: where a log begins, once its oldest records were deleted |
 //! | `retention`, `append_times` | [`RetentionLimits`], [`AppendTimes`]: which records are old enough for that |
+//! | `producers` | [`AppendRun`], [`ProducerState`]: which batches of which producers are here, so that none is stored twice |
+//! | `recovery_point` | how far the segments are proven, and which producers there are up to there |
 //! | `sidecar` | the form of our small files |
 //! | `clean_stop` | the note that nothing need be done |
 //! | `open_files` | [`OpenFiles`]: which segments are open, for all logs together |
@@ -114,6 +117,12 @@
 //! The `.log` of a segment is opened when it is read or written, and closed when its descriptor is needed elsewhere: [`OpenFiles`] is the
 //! pool, with a bound for all logs that share it. One with unsynced bytes is never closed, so that no failure to write them is missed.
 //! Indexes are open only while they are read or written. An idle log has nothing open.
+//!
+//! # Producers
+//!
+//! A batch that its producer sends again is found by its sequence, and not stored again: [`Log::begin_run`], [`Log::admit`] for each batch,
+//! [`Log::append`] for those that are new, [`Log::settle_run`]. The state follows from the headers of the batches; it is written down
+//! beside the recovery point, so that an opening reads no more than it would without. [`ProducerPool`] bounds it for all logs together.
 //!
 //! # Checksums
 //!
@@ -137,9 +146,11 @@ pub mod inspect;
 mod log;
 mod log_start;
 mod open_files;
+mod producers;
 mod reader;
 mod real;
 mod recovery;
+mod recovery_point;
 mod retention;
 mod scan;
 mod sealed;
@@ -158,6 +169,10 @@ pub use flush::{Flush, FlushedTo};
 pub use log::Log;
 pub use log_start::Deletion;
 pub use open_files::{OPEN_FILES_DEFAULT_MAX, OpenFiles};
+pub use producers::{
+    Admission, AppendRun, Appended, PRODUCER_BATCHES_MAX, PRODUCERS_DEFAULT_MAX, PRODUCERS_MAX, Pools, ProducerBatch, ProducerPool,
+    ProducerState, SequenceError, SequenceOrder,
+};
 pub use reader::{Cursor, LogReader, SegmentInfo};
 pub use real::RealDisk;
 pub use recovery::{Cut, DamagedSegment, RecoveryReport};

@@ -14,6 +14,7 @@ use crate::flush::{Flush, FlushedTo, Unflushed};
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::log_start::Deletion;
 use crate::open_files::OpenFiles;
+use crate::producers::{Pools, Producers};
 use crate::reader::{LogReader, Shared};
 use crate::recovery::{RecoveryReport, recover};
 use crate::segment::Segment;
@@ -34,6 +35,8 @@ pub struct Log {
     failure: Option<Failure>,
     /// Whether the folder still has the note that the log was closed in order. It goes before the first append.
     is_as_closed: bool,
+    /// What is remembered of the producers of its batches.
+    pub(crate) producers: Producers,
 }
 
 /// The first failure, which the log keeps.
@@ -50,7 +53,7 @@ impl Log {
     /// Afterwards everything in the log is durable, the folder's own name included; those above it are the caller's business. Reads the
     /// last segment in full, unless the log was closed in order.
     ///
-    /// The log keeps its files open in a pool of its own; see [`Log::open_in`].
+    /// The log has pools of its own; see [`Log::open_in`].
     ///
     /// Only one `Log` may have a folder open; the engine's lock on its data folder sees to that.
     ///
@@ -59,29 +62,30 @@ impl Log {
     /// [`LogError::Io`] and [`LogError::Full`] if files can't be read, cut or created. Damage is no error: what a crash leaves is
     /// repaired, and other damage answers the reads that meet it.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, config: LogConfig) -> Result<(Log, RecoveryReport), LogError> {
-        Log::open_in(disk, OpenFiles::default(), dir, config)
+        Log::open_in(disk, Pools::default(), dir, config)
     }
 
-    /// As [`Log::open`], with a pool of open files that other logs use as well. An idle log needs none of them.
+    /// As [`Log::open`], with pools that other logs use as well: of open files, of which an idle log needs none, and of producers.
     ///
     /// # Errors
     ///
     /// As [`Log::open`].
-    pub fn open_in(disk: Arc<dyn Disk>, files: OpenFiles, dir: &Path, config: LogConfig) -> Result<(Log, RecoveryReport), LogError> {
-        let recovered = recover(&disk, &files, dir, &config)?;
+    pub fn open_in(disk: Arc<dyn Disk>, pools: Pools, dir: &Path, config: LogConfig) -> Result<(Log, RecoveryReport), LogError> {
+        let recovered = recover(&disk, &pools, dir, &config)?;
         let log_start = recovered.log_start.unwrap_or(0);
         let shared = Arc::new(Shared::new(recovered.segments, log_start, recovered.tail.next_offset));
         let log = Log {
             disk,
-            files,
+            files: pools.files,
             dir: dir.to_path_buf(),
             config,
             shared,
             active: recovered.active,
             tail: recovered.tail,
-            unflushed: Unflushed::nothing(recovered.tail.next_offset, recovered.incomplete),
+            unflushed: Unflushed::nothing(recovered.tail.next_offset, recovered.incomplete, recovered.base_producers),
             failure: None,
             is_as_closed: recovered.report.clean_stop,
+            producers: recovered.producers,
         };
         Ok((log, recovered.report))
     }
@@ -92,7 +96,8 @@ impl Log {
     /// Returns the base offset of the first; each of the others begins one behind the last offset of the one before it. Readers see
     /// the batches when this returns. They are durable after a flush that began later.
     ///
-    /// The checksums are not compared here: whoever took the batches in has done it.
+    /// The checksums are not compared here: whoever took the batches in has done it. Nor are the sequences of producers, which the log
+    /// takes down: [`Log::admit`] does it before.
     ///
     /// # Errors
     ///
@@ -110,7 +115,7 @@ impl Log {
         self.ready_to_write(&plan)?;
         let mut created = Vec::new();
         match self.write(&plan, batches, leader_epoch, &mut created) {
-            Ok(()) => self.commit(&plan, &created),
+            Ok(()) => self.commit(&plan, &created, batches),
             Err(error) => return Err(self.take_back(&plan, &created, error)),
         }
         Ok(base_offset)
@@ -212,7 +217,7 @@ impl Log {
         self.active.times.push(self.tail.indexer.time_entry().as_slice());
         self.unflushed.add(&self.active);
         self.unflushed.add(&next);
-        self.unflushed.add_names();
+        self.unflushed.begin_segment(self.producers.snapshot());
         self.tail = Tail::new(self.tail.next_offset, &self.config);
         self.shared.publish(&[Arc::clone(&next)], self.tail.next_offset);
         self.active = next;
@@ -271,7 +276,7 @@ impl Log {
         // Failing is harmless and was logged: without the note, the next opening compares the indexes with the batches.
         if self.active.settle_indexes() && self.failure.is_none() {
             let stop = CleanStop { tail, offset_entries, time_entries, has_closing_entry: closing.is_some() };
-            if let Err(error) = stop.write(&*self.disk, &self.dir) {
+            if let Err(error) = stop.write(&self.producers.snapshot(), &*self.disk, &self.dir) {
                 tracing::warn!(dir = %self.dir.display(), %error, "the clean stop can't be noted; the next opening reads the last segment");
             }
         }
@@ -336,7 +341,7 @@ impl Log {
     }
 
     /// Lets everyone see what was written: the segments, their indexes, and last the end of the log.
-    fn commit(&mut self, plan: &Plan, created: &[Arc<Segment>]) {
+    fn commit(&mut self, plan: &Plan, created: &[Arc<Segment>], batches: &[Batch]) {
         let mut new_segments = created.iter();
         for group in &plan.groups {
             if let Some(closing) = group.opens
@@ -345,7 +350,7 @@ impl Log {
                 self.active.times.push(closing.time_entry.as_slice());
                 // Its indexes are to be completed, even where its batches are durable already.
                 self.unflushed.add(&self.active);
-                self.unflushed.add_names();
+                self.unflushed.begin_segment(self.producers.snapshot());
                 self.active = Arc::clone(segment);
             }
             // The batches first: an index entry never names a batch that readers can't see.
@@ -354,6 +359,9 @@ impl Log {
             self.active.times.push(&group.entries.times);
             self.active.spill_indexes();
             self.unflushed.add(&self.active);
+            for (batch, base_offset) in batches[group.batches.clone()].iter().zip(&plan.base_offsets[group.batches.clone()]) {
+                self.producers.observe(batch.header(), *base_offset);
+            }
         }
         self.tail = plan.tail;
         self.shared.publish(created, plan.tail.next_offset);

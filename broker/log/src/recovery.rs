@@ -12,6 +12,9 @@
 //! Segments behind one that had to be cut are removed: their offsets no longer follow. Where there is no recovery point, as in a folder
 //! that was copied without it, every segment but the last counts as durable, so nothing older can be cut by mistake.
 //!
+//! The recovery point also says which producers there were before it ([`crate::producers`]); the walk behind it adds theirs. Where it says
+//! nothing of them, or there is none, the headers of all batches before are read once.
+//!
 //! A log that was closed in order has a note of how its last segment ends ([`crate::clean_stop`]). Where the files are as it says,
 //! nothing is read but the ends of the older segments' indexes, and nothing is written or synced.
 //!
@@ -26,10 +29,12 @@ use crate::clean_stop::{CleanStop, clean_stop_path};
 use crate::config::LogConfig;
 use crate::disk::{Disk, DiskFile, OpenMode, parent};
 use crate::error::{Damage, LogError};
-use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path, read_recovery_point, write_recovery_point};
+use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Entry, Index, LazyFile};
 use crate::log_start::{count_before, read_log_start, remove_files};
 use crate::open_files::{OpenFiles, PooledFile};
+use crate::producers::{Listed, Pools, Producers, Snapshot};
+use crate::recovery_point::{read_recovery_point, write_recovery_point};
 use crate::scan::{BATCHES_CHUNK_BYTES, Scan};
 use crate::sealed::{Keeping, Reconciled, open_sealed, reconcile};
 use crate::segment::{Content, Segment};
@@ -103,17 +108,25 @@ pub(crate) struct Recovered {
     pub(crate) incomplete: Vec<Arc<Segment>>,
     /// The first offset that was not deleted, if any was.
     pub(crate) log_start: Option<i64>,
+    pub(crate) producers: Producers,
+    /// The producers of the batches before the active segment.
+    pub(crate) base_producers: Snapshot,
     pub(crate) report: RecoveryReport,
 }
 
 /// Opens the files in `dir`.
-pub(crate) fn recover(disk: &Arc<dyn Disk>, files: &OpenFiles, dir: &Path, config: &LogConfig) -> Result<Recovered, LogError> {
-    let mut recovery = Recovery { disk, files, dir, config, report: RecoveryReport::default(), incomplete: Vec::new(), log_start: None };
+pub(crate) fn recover(disk: &Arc<dyn Disk>, pools: &Pools, dir: &Path, config: &LogConfig) -> Result<Recovered, LogError> {
+    let files = &pools.files;
+    let mut recovery = Recovery::new(disk, pools, dir, config);
     let mut folder = recovery.prepare()?;
     recovery.remove_deleted(&mut folder)?;
     let point = read_recovery_point(&**disk, dir).map_err(|source| LogError::io("read the recovery point in", dir, source))?;
+    let (point, listed) = point.map_or((None, None), |point| (Some(point.base_offset), point.producers));
     let stop = recovery.clean_stop(folder.bases.last().copied(), point)?;
-    let Some(last) = folder.bases.last() else { return recovery.create_first(point) };
+    let Some(last) = folder.bases.last() else {
+        recovery.producers.restore(listed.unwrap_or_default());
+        return recovery.create_first(point);
+    };
 
     let unproven_from = match point {
         Some(point) if folder.bases.contains(&point) => point,
@@ -129,8 +142,15 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, files: &OpenFiles, dir: &Path, confi
         let next_base = folder.bases[number + 1];
         segments.push(Arc::new(open_sealed((disk, files), dir, (*base, next_base), config, &mut recovery.report)?));
     }
-    if let Some(stop) = stop {
-        return Ok(recovery.open_as_closed(&stop, segments));
+    if let Some((stop, at_end)) = stop {
+        return Ok(recovery.open_as_closed(&stop, at_end, segments));
+    }
+    // A point that is believed, though its segment may be deleted.
+    let listed = listed.filter(|_| point.is_some_and(|point| point == unproven_from || point < folder.bases[0]));
+    recovery.producers_found = listed.is_none();
+    match listed {
+        Some(listed) => recovery.producers.restore(listed),
+        None => recovery.producers.observe_segments(disk, dir, proven)?,
     }
     let tail = recovery.walk_unproven(unproven, &mut segments)?;
     if recovery.log_start.is_some_and(|start| tail.next_offset < start) {
@@ -148,9 +168,29 @@ struct Recovery<'a> {
     incomplete: Vec<Arc<Segment>>,
     /// Where the log begins, as it was written down.
     log_start: Option<i64>,
+    producers: Producers,
+    /// The producers of the batches before the last segment that was walked.
+    base_producers: Snapshot,
+    /// Whether the recovery point said nothing of them.
+    producers_found: bool,
 }
 
-impl Recovery<'_> {
+impl<'a> Recovery<'a> {
+    fn new(disk: &'a Arc<dyn Disk>, pools: &'a Pools, dir: &'a Path, config: &'a LogConfig) -> Recovery<'a> {
+        Recovery {
+            disk,
+            files: &pools.files,
+            dir,
+            config,
+            report: RecoveryReport::default(),
+            incomplete: Vec::new(),
+            log_start: None,
+            producers: Producers::new(pools, config),
+            base_producers: Snapshot::default(),
+            producers_found: false,
+        }
+    }
+
     /// Makes sure that there is a folder, lists it, and removes what is of no use.
     fn prepare(&mut self) -> Result<Folder, LogError> {
         self.disk.create_dir_all(self.dir).map_err(|source| LogError::io("create the folder", self.dir, source))?;
@@ -166,11 +206,11 @@ impl Recovery<'_> {
 
     /// How the log was closed, if it was closed in order and the files are as they were then. A note that is not to be believed is
     /// removed, durably, before anything is changed that it might fit again.
-    fn clean_stop(&self, last: Option<i64>, point: Option<i64>) -> Result<Option<CleanStop>, LogError> {
+    fn clean_stop(&self, last: Option<i64>, point: Option<i64>) -> Result<Option<(CleanStop, Listed)>, LogError> {
         let path = clean_stop_path(self.dir);
         let found = CleanStop::read(&**self.disk, self.dir).map_err(|source| LogError::io("read", &path, source))?;
         let interval_bytes = u64::from(self.config.index_interval_bytes);
-        let believed = found.filter(|stop| {
+        let believed = found.filter(|(stop, _)| {
             let base = Some(stop.tail.base_offset);
             let is_in_range = self.log_start.is_none_or(|start| start <= stop.tail.next_offset);
             base == last && base == point && is_in_range && stop.tail.indexer.interval_bytes == interval_bytes
@@ -183,8 +223,9 @@ impl Recovery<'_> {
     }
 
     /// Opens the last segment as it was closed. No name is synced: that was done when they were made.
-    fn open_as_closed(mut self, stop: &CleanStop, mut segments: Vec<Arc<Segment>>) -> Recovered {
+    fn open_as_closed(mut self, stop: &CleanStop, producers: Listed, mut segments: Vec<Arc<Segment>>) -> Recovered {
         let tail = stop.tail;
+        self.producers.restore(producers);
         let index = |extension| LazyFile::new(Arc::clone(self.disk), file_path(self.dir, tail.base_offset, extension));
         let offsets = Index::durable(index(INDEX), stop.offset_entries);
         let times = Index::durable(index(TIME_INDEX), stop.time_entries);
@@ -194,7 +235,7 @@ impl Recovery<'_> {
         let active = Arc::new(Segment::assemble(tail.base_offset, log, offsets, times, content));
         segments.push(Arc::clone(&active));
         self.report.clean_stop = true;
-        Recovered { segments, active, tail, incomplete: Vec::new(), log_start: self.log_start, report: self.report }
+        self.recovered(segments, active, tail)
     }
 
     /// Removes the segments that lie before the log start. A crash may have brought any of them back.
@@ -231,7 +272,8 @@ impl Recovery<'_> {
     }
 
     /// A log without segments: new, or emptied by hand. In the latter case the recovery point keeps offsets from being given out again.
-    fn create_first(self, point: Option<i64>) -> Result<Recovered, LogError> {
+    fn create_first(mut self, point: Option<i64>) -> Result<Recovered, LogError> {
+        self.base_producers = self.producers.snapshot();
         let base_offset = point.max(self.log_start).unwrap_or(0);
         let segment = Arc::new(Segment::create(self.disk, self.files, self.dir, base_offset, self.config)?);
         // Until somebody writes to it. A log that is idle needs no descriptor.
@@ -244,6 +286,7 @@ impl Recovery<'_> {
     fn walk_unproven(&mut self, bases: &[i64], segments: &mut Vec<Arc<Segment>>) -> Result<Tail, LogError> {
         let mut tail = None;
         for (number, base) in bases.iter().enumerate() {
+            self.base_producers = self.producers.snapshot();
             let mut walk = self.walk(*base)?;
             self.report.scanned_bytes += walk.tail.bytes;
             // A segment is followed by one that begins where it ends. If not, its tail is lost, although no torn batch shows it.
@@ -270,7 +313,7 @@ impl Recovery<'_> {
     }
 
     /// Reads a segment in full, up to its end or the first damage.
-    fn walk(&self, base_offset: i64) -> Result<Walk, LogError> {
+    fn walk(&mut self, base_offset: i64) -> Result<Walk, LogError> {
         let path = file_path(self.dir, base_offset, LOG);
         let opened = self.disk.open(&path, OpenMode::ReadWrite).and_then(|file| file.size_bytes().map(|bytes| (file, bytes)));
         let (log, file_bytes) = opened.map_err(|source| LogError::io("open", &path, source))?;
@@ -280,6 +323,7 @@ impl Recovery<'_> {
         loop {
             match scan.next_batch() {
                 Ok(Some((found, _))) => {
+                    self.producers.observe(&found.header, found.header.base_offset);
                     tail.indexer.add(&found.header, found.position, &mut entries);
                     tail.bytes = scan.position();
                     tail.next_offset = found.next_offset;
@@ -367,15 +411,20 @@ impl Recovery<'_> {
         for folder in [self.dir, parent(self.dir)] {
             self.disk.sync_dir(folder).map_err(|source| LogError::io("flush", folder, source))?;
         }
-        if point != Some(tail.base_offset)
+        if (point != Some(tail.base_offset) || self.producers_found)
             && self.incomplete.is_empty()
-            && let Err(error) = write_recovery_point(&**self.disk, self.dir, tail.base_offset)
+            && let Err(error) = write_recovery_point(&**self.disk, self.dir, tail.base_offset, Some(&self.base_producers))
         {
             tracing::warn!(dir = %self.dir.display(), %error, "the recovery point can't be written and lags");
         }
         let active = segments.last().map(Arc::clone);
         let active = active.unwrap_or_else(|| unreachable!("a recovered log has at least the segment that its tail is in"));
-        Ok(Recovered { segments, active, tail, incomplete: self.incomplete, log_start: self.log_start, report: self.report })
+        Ok(self.recovered(segments, active, tail))
+    }
+
+    fn recovered(self, segments: Vec<Arc<Segment>>, active: Arc<Segment>, tail: Tail) -> Recovered {
+        let Recovery { incomplete, log_start, producers, base_producers, report, .. } = self;
+        Recovered { segments, active, tail, incomplete, log_start, producers, base_producers, report }
     }
 
     fn remove(&self, path: &Path) -> Result<(), LogError> {

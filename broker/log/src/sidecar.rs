@@ -25,11 +25,7 @@ pub(crate) fn write_sealed(disk: &dyn Disk, path: &Path, heading: &str, body: &s
 
 /// The body of the file. None if there is no file, or if it is not one that was written whole with this heading, which is logged.
 pub(crate) fn read_sealed(disk: &dyn Disk, path: &Path, heading: &str, bytes_max: usize) -> io::Result<Option<String>> {
-    if !disk.exists(path)? {
-        return Ok(None);
-    }
-    let mut bytes = Vec::new();
-    disk.open(path, OpenMode::Read)?.read_at(&mut bytes, bytes_max, 0)?;
+    let Some(bytes) = read_bounded(disk, path, bytes_max)? else { return Ok(None) };
     let body = std::str::from_utf8(&bytes).ok().and_then(|text| unseal(text, heading));
     if body.is_none() {
         tracing::warn!(path = %path.display(), "the file is damaged, and is left out of account");
@@ -37,7 +33,20 @@ pub(crate) fn read_sealed(disk: &dyn Disk, path: &Path, heading: &str, bytes_max
     Ok(body.map(str::to_owned))
 }
 
-fn unseal<'a>(sealed: &'a str, heading: &str) -> Option<&'a str> {
+/// The first bytes of a small file, `bytes_max` at most; takes no more memory than the file has. None if there is no file.
+pub(crate) fn read_bounded(disk: &dyn Disk, path: &Path, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
+    if !disk.exists(path)? {
+        return Ok(None);
+    }
+    let file = disk.open(path, OpenMode::Read)?;
+    let wanted = usize::try_from(file.size_bytes()?).map_or(bytes_max, |bytes| bytes.min(bytes_max));
+    let mut bytes = Vec::new();
+    file.read_at(&mut bytes, wanted, 0)?;
+    Ok(Some(bytes))
+}
+
+/// The body between the heading and the checksum, if it is true.
+pub(crate) fn unseal<'a>(sealed: &'a str, heading: &str) -> Option<&'a str> {
     let (text, last) = sealed.strip_suffix('\n')?.rsplit_once('\n')?;
     let digits = last.strip_prefix(CHECKSUM)?.strip_prefix(' ')?;
     let sealed_part = sealed.get(..=text.len())?;

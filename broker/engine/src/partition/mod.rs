@@ -34,7 +34,7 @@ use crate::{
 };
 use answer::Open;
 use flush::Waiting;
-use millpond_log::{AppendTimes, Log, LogConfig, LogError, LogReader, RecoveryReport};
+use millpond_log::{AppendTimes, Log, LogConfig, LogError, LogReader, Pools, RecoveryReport};
 use millpond_protocol::{
     batch::Batch,
     message::{Ack, Durability, PartitionInfo, TopicConfig, Watermarks},
@@ -389,7 +389,8 @@ fn open_log(
     let verify_on_read = services.config.verify_on_read;
     let log_config = LogConfig { segment_bytes: config.segment_bytes, verify_on_read, ..LogConfig::default() };
     // Opening makes durable what a killed broker left in the page cache, so all of it can be served.
-    let opened = Log::open_in(Arc::clone(&services.disk), services.files.clone(), dir, log_config);
+    let pools = Pools { files: services.files.clone(), ..Pools::default() };
+    let opened = Log::open_in(Arc::clone(&services.disk), pools, dir, log_config);
     opened.map_err(|source| EngineError::Log { topic: Arc::clone(topic), partition, source: Arc::new(source) })
 }
 

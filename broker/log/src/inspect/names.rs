@@ -4,8 +4,9 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::append_times::APPEND_TIMES;
-use crate::folder::{CLEAN_STOP, Folder, INDEX, LOG, RECOVERY_POINT, TIME_INDEX};
+use crate::folder::{CLEAN_STOP, Folder, INDEX, LOG, TIME_INDEX};
 use crate::log_start::{LOG_START, count_before};
+use crate::recovery_point::RECOVERY_POINT;
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,12 +26,13 @@ use std::sync::Arc;
 use crate::config::LogConfig;
 use crate::disk::{Disk, DiskFile, OpenMode, TEMPORARY_SUFFIX, write_all_at, write_atomically};
 use crate::error::LogError;
-use crate::folder::{CLEAN_STOP, Folder, INDEX, LOG, TIME_INDEX, file_path, write_recovery_point};
+use crate::folder::{CLEAN_STOP, Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Indexer, encode};
 use crate::inspect::names;
 use crate::inspect::plan::{CutAt, RepairError, RepairPlan, Rewrite};
 use crate::inspect::walk::{Piece, SegmentWalk};
 use crate::log::Log;
+use crate::recovery_point::write_recovery_point;
 
 impl RepairPlan {
     /// Repairs the log. Nobody else may use it meanwhile. A power cut at any moment leaves each segment as it was or as it is to be, and a
@@ -100,7 +101,8 @@ impl RepairPlan {
         }
         self.sync_dir(&**disk)?;
         forget_clean_stop(&**disk, &self.dir)?;
-        write_recovery_point(&**disk, &self.dir, cut.base_offset)
+        // The producers that were written down are those of another offset.
+        write_recovery_point(&**disk, &self.dir, cut.base_offset, None)
             .map_err(|source| LogError::io("write the recovery point in", &self.dir, source))?;
         let (log, _) = Log::open(Arc::clone(disk), &self.dir, config)?;
         Ok(log.close()?)

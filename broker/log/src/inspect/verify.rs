@@ -8,13 +8,14 @@ use millpond_protocol::batch::BatchHeader;
 
 use crate::disk::Disk;
 use crate::error::LogError;
-use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path, read_recovery_point};
+use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::inspect::entries::IndexCheck;
 use crate::inspect::fault::{Fault, FaultKind};
 use crate::inspect::names::{self, Name};
 use crate::inspect::walk::{DamagedRange, Piece, SegmentWalk, WalkedBatch};
 use crate::inspect::{IndexFault, RECORDS_BYTES_MAX};
 use crate::log_start::read_log_start;
+use crate::recovery_point::{RecoveryPoint, read_recovery_point};
 
 /// Who is told while a log is looked through.
 pub trait Watch {
@@ -123,7 +124,9 @@ impl Verification<'_> {
         let kind = match (self.disk.exists(&path), read_recovery_point(self.disk, self.dir)) {
             (Err(source), _) | (_, Err(source)) => FaultKind::Unreadable(LogError::io("read", &path, source)),
             (Ok(true), Ok(None)) => FaultKind::RecoveryPointUnreadable,
-            (_, Ok(Some(point))) if !folder.bases.contains(&point) && !folder.bases.is_empty() => FaultKind::RecoveryPointAstray { point },
+            (_, Ok(Some(RecoveryPoint { base_offset: point, .. }))) if !folder.bases.contains(&point) && !folder.bases.is_empty() => {
+                FaultKind::RecoveryPointAstray { point }
+            }
             _ => return,
         };
         self.fault(path, None, None, kind);

@@ -19,7 +19,7 @@ pub(crate) const SMALL: LogConfig = config(4096, 512);
 pub(crate) const ROOMY: LogConfig = config(1 << 30, 4096);
 
 pub(crate) const fn config(segment_bytes: u64, index_interval_bytes: u32) -> LogConfig {
-    LogConfig { segment_bytes, index_interval_bytes, verify_on_read: VerifyOnRead::First }
+    LogConfig { segment_bytes, index_interval_bytes, verify_on_read: VerifyOnRead::First, producer_id_expiration_ms: 86_400_000 }
 }
 
 /// A batch of records with these timestamps and values of this size.

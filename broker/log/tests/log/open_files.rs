@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use millpond_log::sim::{Fault, Operation, Random};
-use millpond_log::{Log, LogError, OpenFiles};
+use millpond_log::{Log, LogError, OpenFiles, Pools};
 
 use crate::harness::{Fixture, SMALL, Stored, batch, check, open, prepared_disk, random_batch, stored};
 
@@ -24,7 +24,11 @@ impl Many {
     }
 
     fn open(&self, number: usize) -> Log {
-        Log::open_in(Arc::new(self.disk.clone()), self.files.clone(), &Many::dir(number), SMALL).expect("the log opens").0
+        Log::open_in(Arc::new(self.disk.clone()), self.pools(), &Many::dir(number), SMALL).expect("the log opens").0
+    }
+
+    fn pools(&self) -> Pools {
+        Pools { files: self.files.clone(), ..Pools::default() }
     }
 
     fn dir(number: usize) -> PathBuf {
