@@ -2,7 +2,7 @@
 
 use super::{
     Attributes, BatchError, BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES, TimestampType,
-    header::{CHECKSUM_AT, CHECKSUMMED_FROM, MAGIC},
+    header::{CHECKSUM_AT, CHECKSUMMED_FROM, MAGIC, sequence_before},
 };
 use crate::{
     compression::{self, Codec},
@@ -156,15 +156,22 @@ impl BatchBuilder {
 /// A batch with other records in place of those of `original`.
 ///
 /// `section` is uncompressed and `summary` is what [`record::check_section`] said about it. The producer fields, the timestamp type
-/// and the base timestamp are the original's, and so is the last offset delta, so that the producer's sequence still adds up; only
-/// where the new records reach further it grows with them. The records are compressed with the original's codec; a batch
+/// and the base timestamp are the original's, and so is the last offset delta, so that the producer's sequence still adds up. Only
+/// where the new records reach further it grows with them, and the base sequence goes back as far: the last sequence, which the next
+/// batch of the producer continues, is the original's in any case. The records are compressed with the original's codec; a batch
 /// without records has no section and names none, as in Kafka.
 pub fn rebuild(original: &BatchHeader, section: &[u8], summary: &SectionSummary) -> Result<Bytes, BatchError> {
     let codec = if summary.record_count == 0 { Codec::None } else { original.attributes.codec()? };
     let keeps_max_timestamp = summary.record_count == 0 || original.attributes.timestamp_type() == TimestampType::LogAppendTime;
+    let last_offset_delta = original.last_offset_delta.max(summary.last_offset_delta);
+    let base_sequence = match original.last_sequence() {
+        none @ i32::MIN..0 => none,
+        last => sequence_before(last, last_offset_delta),
+    };
     let header = BatchHeader {
         attributes: original.attributes.with_codec(codec),
-        last_offset_delta: original.last_offset_delta.max(summary.last_offset_delta),
+        last_offset_delta,
+        base_sequence,
         max_timestamp: if keeps_max_timestamp {
             original.max_timestamp
         } else {

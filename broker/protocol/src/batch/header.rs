@@ -160,6 +160,11 @@ impl BatchHeader {
         self.base_offset.saturating_add(self.last_offset_delta as i64)
     }
 
+    /// The sequence number of the record with the last offset delta: the batch takes the numbers up to this one. -1 without idempotence.
+    pub const fn last_sequence(&self) -> i32 {
+        if self.base_sequence < 0 { self.base_sequence } else { sequence_after(self.base_sequence, self.last_offset_delta) }
+    }
+
     /// The first offset behind the batch.
     pub const fn next_offset(&self) -> i64 {
         self.last_offset().saturating_add(1)
@@ -183,6 +188,16 @@ impl BatchHeader {
         bytes[57..61].copy_from_slice(&self.record_count.to_be_bytes());
         bytes
     }
+}
+
+/// The sequence number `by` records behind this one. Behind `i32::MAX` they begin again with 0 (KIP-98).
+pub const fn sequence_after(sequence: i32, by: i32) -> i32 {
+    sequence.wrapping_add(by) & i32::MAX
+}
+
+/// The sequence number `by` records before this one.
+pub const fn sequence_before(sequence: i32, by: i32) -> i32 {
+    sequence.wrapping_sub(by) & i32::MAX
 }
 
 /// `N` bytes from `at` on; both are constants of the layout above, inside the header.

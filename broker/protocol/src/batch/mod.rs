@@ -28,7 +28,9 @@ mod header;
 
 pub use builder::{BatchBuilder, rebuild};
 pub use error::{BatchError, RecordFault};
-pub use header::{Attributes, BatchHeader, CHECKSUMMED_FROM, HEADER_BYTES, LENGTH_PREFIX_BYTES, MAGIC, TimestampType};
+pub use header::{
+    Attributes, BatchHeader, CHECKSUMMED_FROM, HEADER_BYTES, LENGTH_PREFIX_BYTES, MAGIC, TimestampType, sequence_after, sequence_before,
+};
 
 use crate::{
     compression::{self, Codec, CompressionError},

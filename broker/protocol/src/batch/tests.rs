@@ -266,6 +266,8 @@ fn a_rebuilt_batch_grows_where_the_records_became_more() {
     let summary = record::check_section(&renumbered).expect("valid");
     let rebuilt = Batch::parse(rebuild(original.header(), &renumbered, &summary).expect("fits")).expect("valid");
     assert_eq!((rebuilt.header().record_count, rebuilt.header().last_offset_delta), (4, 3));
+    // It ends where the original's sequence ends: 41 and 42.
+    assert_eq!((rebuilt.header().base_sequence, rebuilt.header().last_sequence()), (39, 42));
     rebuilt.check_records(usize::MAX).expect("header and records agree");
 }
 
@@ -282,6 +284,14 @@ fn a_batch_may_lose_all_its_records() {
     // Others leave the codec in the attributes.
     let named = Batch::parse([&empty.bytes()[..22], &[2], &empty.bytes()[23..]].concat().into()).expect("well formed");
     assert_eq!(named.records(usize::MAX).expect("no section").count(), 0);
+}
+
+#[test]
+fn sequences_go_round_behind_the_largest() {
+    assert_eq!((sequence_after(i32::MAX, 1), sequence_after(i32::MAX - 1, 3), sequence_after(0, i32::MAX)), (0, 1, i32::MAX));
+    assert_eq!((sequence_before(0, 1), sequence_before(1, 3), sequence_before(i32::MAX, i32::MAX)), (i32::MAX, i32::MAX - 1, 0));
+    let header = |base_sequence| BatchHeader { base_sequence, ..*Batch::parse(golden()).expect("valid").header() };
+    assert_eq!((header(i32::MAX).last_sequence(), header(-1).last_sequence()), (0, -1));
 }
 
 #[test]
