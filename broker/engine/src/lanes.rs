@@ -8,9 +8,10 @@
 //!  lane 3   f g ─────┘
 //! ```
 //!
-//! Once jobs have come by two lanes, one lane has no more threads at a time than all but one: whatever its jobs do there, a job of another
+//! While jobs come by two lanes, one lane has no more threads at a time than all but one: whatever its jobs do there, a job of another
 //! lane meets a thread that this one can't have. Where all the work is of one lane, it has them all; and so it is where there is only one
-//! thread, on which taking turns is all that can be done. The lane that is there from the beginning has no such limit.
+//! thread, on which taking turns is all that can be done. A lane counts as in use until [`SHARE_JOBS`] jobs of others have ended without
+//! one of its own. The lane that is there from the beginning has no such limit.
 
 use std::{collections::VecDeque, mem};
 
@@ -25,8 +26,10 @@ pub(crate) struct Lanes<J> {
     /// Lanes that may start a job, in turn, each once.
     ready: VecDeque<LaneId>,
     threads: usize,
-    /// Open lanes by which jobs have come, but for the common one.
+    /// Lanes in use, but for the common one.
     sharers: usize,
+    /// Jobs that have ended, of all lanes.
+    ended: u64,
 }
 
 /// One lane.
@@ -35,8 +38,10 @@ struct Waiting<J> {
     /// Jobs that have begun and not ended.
     running: usize,
     is_ready: bool,
-    /// A job has come by it.
+    /// It is in use.
     is_sharer: bool,
+    /// How many jobs had ended when one came by it or ended last.
+    used_at: u64,
     is_closed: bool,
 }
 
@@ -46,7 +51,7 @@ impl<J> Lanes<J> {
 
     /// The common lane alone, for so many threads.
     pub(crate) fn new(threads: usize) -> Lanes<J> {
-        Lanes { queues: vec![Waiting::default()], free: Vec::new(), ready: VecDeque::new(), threads, sharers: 0 }
+        Lanes { queues: vec![Waiting::default()], free: Vec::new(), ready: VecDeque::new(), threads, sharers: 0, ended: 0 }
     }
 
     /// Adds a lane.
@@ -67,6 +72,7 @@ impl<J> Lanes<J> {
     pub(crate) fn push(&mut self, lane: LaneId, job: J) -> bool {
         let waiting = &mut self.queues[lane];
         waiting.jobs.push_back(job);
+        waiting.used_at = self.ended;
         if lane != Self::COMMON && !mem::replace(&mut waiting.is_sharer, true) {
             self.sharers += 1;
         }
@@ -95,9 +101,38 @@ impl<J> Lanes<J> {
     /// A job of this lane has ended. True if lanes may have more threads now: all are to look. Otherwise it is enough that the thread
     /// which ran the job looks for the next one.
     pub(crate) fn finish(&mut self, lane: LaneId) -> bool {
-        self.queues[lane].running -= 1;
+        self.ended += 1;
+        let waiting = &mut self.queues[lane];
+        waiting.running -= 1;
+        waiting.used_at = self.ended;
         self.make_ready(lane);
-        self.free_if_done(lane)
+        let is_raised = self.free_if_done(lane);
+        // Each lane is looked at now and then, not at each job.
+        if self.ended.is_multiple_of(SHARE_JOBS) { self.forget_unused() || is_raised } else { is_raised }
+    }
+
+    /// Lanes by which nothing comes any more leave their thread to the others. True if lanes may have more threads now.
+    fn forget_unused(&mut self) -> bool {
+        let before = self.sharers;
+        for waiting in &mut self.queues {
+            let is_unused = waiting.jobs.is_empty() && waiting.running == 0 && self.ended - waiting.used_at >= SHARE_JOBS;
+            if waiting.is_sharer && is_unused {
+                waiting.is_sharer = false;
+                self.sharers -= 1;
+            }
+        }
+        before > 1 && self.raise_last_sharer()
+    }
+
+    /// The one lane that is left may have all the threads again.
+    fn raise_last_sharer(&mut self) -> bool {
+        let is_raised = self.sharers == 1;
+        if is_raised {
+            for lane in 0..self.queues.len() {
+                self.make_ready(lane);
+            }
+        }
+        is_raised
     }
 
     /// Threads that a lane may have.
@@ -133,20 +168,16 @@ impl<J> Lanes<J> {
             return false;
         }
         self.sharers -= 1;
-        let is_raised = self.sharers == 1;
-        if is_raised {
-            // The one that is left may have all the threads again.
-            for lane in 0..self.queues.len() {
-                self.make_ready(lane);
-            }
-        }
-        is_raised
+        self.raise_last_sharer()
     }
 }
 
+/// So many jobs of others end before a lane without any no longer counts as in use.
+const SHARE_JOBS: u64 = 1_024;
+
 impl<J> Default for Waiting<J> {
     fn default() -> Self {
-        Waiting { jobs: VecDeque::new(), running: 0, is_ready: false, is_sharer: false, is_closed: false }
+        Waiting { jobs: VecDeque::new(), running: 0, is_ready: false, is_sharer: false, used_at: 0, is_closed: false }
     }
 }
 
@@ -180,6 +211,31 @@ mod tests {
             lanes.finish(lane);
         }
         assert_eq!(order, "aefbgcd");
+    }
+
+    #[test]
+    fn a_lane_that_nothing_comes_by_any_more_leaves_its_thread_to_the_others() {
+        let mut lanes = Named::new(2);
+        let (one, two) = (lanes.open(), lanes.open());
+        push_all(&mut lanes, two, &["seen once"]);
+        assert_eq!(begin(&mut lanes, 2), ["seen once"]);
+        lanes.finish(two);
+        push_all(&mut lanes, one, &["runs", "waits"]);
+        assert_eq!(begin(&mut lanes, 2), ["runs"], "the other thread is for the other lane");
+        let mut raised_after = 0;
+        for number in 1..=3 * SHARE_JOBS {
+            lanes.push(one, "more");
+            if lanes.finish(one) {
+                raised_after = number;
+                break;
+            }
+            assert_eq!(begin(&mut lanes, 2).len(), 1, "after {number}");
+        }
+        assert!((SHARE_JOBS..=2 * SHARE_JOBS).contains(&raised_after), "{raised_after}");
+        assert_eq!(begin(&mut lanes, 2).len(), 2, "it has both");
+        push_all(&mut lanes, two, &["back"]);
+        lanes.finish(one);
+        assert_eq!(begin(&mut lanes, 2), ["back"]);
     }
 
     #[test]
