@@ -62,6 +62,7 @@
 mod alter;
 mod attachments;
 mod catalogue;
+mod chain;
 mod check;
 mod clock;
 mod config;

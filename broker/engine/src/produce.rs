@@ -8,21 +8,30 @@
 //! A stream keeps its order: `submit` comes back when the batch is in its queue, so the next one lands behind it. Batches of
 //! different streams meet in the queue. While one batch is appended the next one can be in its modules.
 //!
-//! A batch of which modules left out every record is not stored and takes no offset; it is acknowledged with the offsets -1.
+//! A batch of which modules left out every record is acknowledged with the offsets -1. It is not stored and takes no offset, but for the
+//! first of a producer that numbers its batches: that one leaves an empty batch, so that the numbers can be followed from there on.
+//!
+//! # Repetitions
+//!
+//! A producer that gets no answer sends its batch again, on another stream. The partition knows it by its sequence number and answers as
+//! it did the first time ([`millpond_log::Log::admit`]). Modules run once more, since what they would drop is not known before. Where the
+//! broker places the records, each part has the number of its batch, and [`Chain`] says which part it follows.
 
 use crate::{
+    chain::{self, Chain},
     check,
     error::EngineError,
     inflight::InflightPermit,
     partition::{Partition, Submission},
-    route::{self, Routed, Slot},
+    route::{self, Part, Routed, Slot},
     services::Services,
     topic::{Runtime, Topic},
     transform::{self, BatchLimits, Records},
 };
 use bytes::Bytes;
+use millpond_log::SequenceOrder;
 use millpond_protocol::{
-    batch::Batch,
+    batch::{Batch, BatchHeader},
     message::{Ack, PlacedRecord, Placements, ProduceOpened},
 };
 use std::{
@@ -49,6 +58,7 @@ enum Target {
     Placed {
         /// Counts the batches; records without a key go to this partition, modulo their number.
         sticky: u32,
+        chain: Chain,
     },
 }
 
@@ -105,14 +115,15 @@ impl ProduceStream {
     ) -> Result<(ProduceStream, ProduceOpened), EngineError> {
         let target = match partition {
             Some(number) => Target::Partition(Arc::clone(topic.partition(number)?)),
-            None => Target::Placed { sticky },
+            None => Target::Placed { sticky, chain: Chain::default() },
         };
         let runtime = topic.runtime();
         let opened = ProduceOpened {
             max_batch_bytes: runtime.config.max_batch_bytes,
             durability: runtime.config.durability,
             topic_epoch: runtime.epoch,
-            producer_id: None,
+            // Nobody else has it: of 2^63 numbers none comes twice. So it takes no file, and none of another broker's is the same.
+            producer_id: Some((rand::random::<u64>() >> 1).cast_signed()),
         };
         Ok((ProduceStream { services: Arc::clone(services), topic: Arc::clone(topic), target }, opened))
     }
@@ -136,11 +147,7 @@ impl ProduceStream {
                 let partition = Arc::clone(partition);
                 self.take_for(&partition, runtime, batch, permit).await
             }
-            Target::Placed { sticky } => {
-                let this_sticky = *sticky;
-                *sticky = sticky.wrapping_add(1);
-                self.take_and_place(this_sticky, runtime, batch, permit).await
-            }
+            Target::Placed { .. } => self.take_and_place(runtime, batch, permit).await,
         }
     }
 
@@ -152,26 +159,30 @@ impl ProduceStream {
         permit: InflightPermit,
     ) -> Result<State, EngineError> {
         let topic_epoch = runtime.epoch;
-        let (batch, records_dropped) = if runtime.transforms.is_empty() {
-            (batch, 0)
+        let order = SequenceOrder::next(batch.header());
+        let (batch, records_dropped, is_nothing) = if runtime.transforms.is_empty() {
+            (batch, 0, false)
         } else {
             let topic = Arc::clone(&self.topic.name);
-            let (number, limits) = (partition.number(), self.limits());
+            let (number, limits, header) = (partition.number(), self.limits(), *batch.header());
             let job = {
                 let runtime = Arc::clone(&runtime);
                 move || transform::transform(&topic, number, &runtime, &batch, limits)
             };
             let transformed = self.topic.plugin.run(job).await??;
             match transformed.batch {
-                Some(batch) => (batch, transformed.records_dropped),
+                Some(batch) => (batch, transformed.records_dropped, false),
+                None if header.producer_id >= 0 => (transform::empty(&header)?, transformed.records_dropped, true),
                 None => return Ok(State::Known(Some(Ok(Answer::Ack(self.nothing_stored(&runtime, transformed.records_dropped)))))),
             }
         };
-        let submission = Submission { batch, records_dropped, topic_epoch, permit };
+        let submission = Submission { batch, records_dropped, topic_epoch, order, is_nothing, permit };
         Ok(State::Stored(partition.submit(submission).await?))
     }
 
-    async fn take_and_place(&self, sticky: u32, runtime: Arc<Runtime>, batch: Batch, permit: InflightPermit) -> Result<State, EngineError> {
+    async fn take_and_place(&mut self, runtime: Arc<Runtime>, batch: Batch, permit: InflightPermit) -> Result<State, EngineError> {
+        let header = *batch.header();
+        let sticky = self.begin_placing(&header)?;
         let topic = Arc::clone(&self.topic.name);
         let (partitions, limits) = (self.topic.partition_count(), self.limits());
         let job = {
@@ -186,18 +197,39 @@ impl ProduceStream {
             ack: self.nothing_stored(&runtime, routed.records_dropped),
             error: None,
         };
-        for part in routed.parts {
-            let submission = Submission { batch: part.batch, records_dropped: 0, topic_epoch: runtime.epoch, permit: permit.clone() };
-            match self.topic.partition(part.partition)?.submit(submission).await {
-                Ok(receiver) => placing.parts.push(PlacingPart { partition: part.partition, receiver, base_offset: -1 }),
+        for Part { partition, batch } in routed.parts {
+            let order = SequenceOrder::After { previous: self.chain().previous(partition) };
+            let permit = permit.clone();
+            let submission = Submission { batch, records_dropped: 0, topic_epoch: runtime.epoch, order, is_nothing: false, permit };
+            match self.topic.partition(partition)?.submit(submission).await {
+                Ok(receiver) => placing.parts.push(PlacingPart { partition, receiver, base_offset: -1 }),
                 // The parts before this one are on their way; they are waited for, so that the answer comes in order.
                 Err(error) => {
                     placing.error = Some(error);
-                    break;
+                    return Ok(State::Placed(placing));
                 }
             }
+            self.chain().submitted(partition, &header);
         }
+        self.chain().complete(&header);
         Ok(State::Placed(placing))
+    }
+
+    /// Holds a batch against the one before it on this stream. Gives the number that places its records without a key: of a batch that
+    /// is sent again the same as the first time, so that no part of it meets another partition.
+    fn begin_placing(&mut self, header: &BatchHeader) -> Result<u32, EngineError> {
+        let Target::Placed { sticky, chain } = &mut self.target else { return Ok(0) };
+        chain.begin(header).map_err(|source| EngineError::Sequence { topic: Arc::clone(&self.topic.name), partition: None, source })?;
+        let counted = *sticky;
+        *sticky = sticky.wrapping_add(1);
+        Ok(if header.producer_id < 0 { counted } else { chain::spread(header) })
+    }
+
+    fn chain(&mut self) -> &mut Chain {
+        match &mut self.target {
+            Target::Placed { chain, .. } => chain,
+            Target::Partition(_) => unreachable!("a stream into one partition places nothing"),
+        }
     }
 
     fn limits(&self) -> BatchLimits {

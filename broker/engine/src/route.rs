@@ -1,7 +1,7 @@
 //! Placing records: one batch becomes one for each partition that its records go to. Pure.
 //!
-//! The parts have offset deltas 0, 1, 2 and so on, and no producer fields: the sequence numbers of the batch that came count the
-//! records of all its parts together, so they mean nothing inside one partition.
+//! The parts have offset deltas 0, 1, 2 and so on. Each has the producer of the batch that came, and its last sequence: the numbers
+//! count the records of all parts together, so within one partition they rise with gaps ([`crate::chain`]).
 
 use crate::{error::EngineError, transform::Records};
 use millpond_protocol::{
@@ -63,7 +63,7 @@ pub(crate) fn split(
 ) -> Result<Routed, EngineError> {
     let header = original.header();
     let mut slots = vec![Slot::DROPPED; header.record_count.cast_unsigned() as usize];
-    let goes_whole = header.producer_id < 0 && places.windows(2).all(|pair| pair[0] == pair[1]);
+    let goes_whole = places.windows(2).all(|pair| pair[0] == pair[1]);
     let parts = match places.first() {
         None => Vec::new(),
         // One partition takes all: the batch may keep its bytes.
@@ -128,8 +128,8 @@ impl Drafts {
     }
 
     fn finish(self, topic: &Arc<str>, original: &BatchHeader, batch_bytes_max: u32) -> Result<Vec<Part>, EngineError> {
-        // The delta of a part grows with its records; see `rebuild`.
-        let header = BatchHeader { producer_id: -1, producer_epoch: -1, base_sequence: -1, last_offset_delta: 0, ..*original };
+        // The delta of a part grows with its records, and the last sequence stays; see `rebuild`.
+        let header = BatchHeader { base_sequence: original.last_sequence(), last_offset_delta: 0, ..*original };
         let finish = |draft: Draft| {
             let section = record::renumber(&draft.section)?;
             let summary = SectionSummary {
@@ -189,7 +189,7 @@ mod tests {
             first.verify_crc().expect("it is sealed");
             let header = first.header();
             assert_eq!((header.record_count, header.last_offset_delta, header.max_timestamp), (4, 3, 1006));
-            assert_eq!((header.producer_id, header.producer_epoch, header.base_sequence), (-1, -1, -1));
+            assert_eq!((header.producer_id, header.producer_epoch, header.last_sequence()), (9, 0, original.header().last_sequence()));
             assert_eq!(header.attributes.codec(), Ok(codec));
         }
     }

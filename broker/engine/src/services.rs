@@ -1,7 +1,7 @@
 //! What every part of one engine shares: the threads, the disk, the clock, and the lock on the data folder.
 
 use crate::{clock::Clock, config::EngineConfig, data_dir::DirLock, error::EngineError, pool::Pool};
-use millpond_log::{Disk, OpenFiles};
+use millpond_log::{Disk, Now, OpenFiles, ProducerPool};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
@@ -20,6 +20,8 @@ pub(crate) struct Services {
     pub(crate) disk: Arc<dyn Disk>,
     /// The open segment files of all partitions.
     pub(crate) files: OpenFiles,
+    /// How many producers the partitions remember, all together.
+    pub(crate) producers: ProducerPool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: EngineConfig,
     /// Where timers run.
@@ -29,6 +31,11 @@ pub(crate) struct Services {
 }
 
 impl Services {
+    /// The time by both clocks.
+    pub(crate) fn now(&self) -> Now {
+        Now { wall_ms: self.clock.now_ms(), monotonic_ms: self.clock.monotonic_ms() }
+    }
+
     /// Starts the threads. Needs a tokio runtime around it, for its timers.
     pub(crate) fn start(config: EngineConfig, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, lock: DirLock) -> Result<Services, EngineError> {
         let pool = |name, threads| Pool::new(name, threads).map_err(|source| EngineError::Threads(Arc::new(source)));
@@ -39,6 +46,7 @@ impl Services {
             background: pool("background", 1)?,
             disk,
             files: OpenFiles::new(config.segment_files()),
+            producers: ProducerPool::default(),
             clock,
             config,
             timers: Handle::current(),

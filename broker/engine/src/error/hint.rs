@@ -1,7 +1,7 @@
 //! What a person can do about an error. Each variant has an answer, and the compiler sees to it that a new one gets one.
 
 use super::{EngineError, place_of};
-use millpond_log::{LogError, is_out_of_files};
+use millpond_log::{LogError, SequenceError, is_out_of_files};
 use millpond_plugin::PluginError;
 use millpond_protocol::{batch::BatchError, error::ErrorCode};
 use std::{io, path::Path};
@@ -39,6 +39,7 @@ impl EngineError {
             EngineError::Batch(source) => of_batch(source).to_owned(),
             EngineError::BatchRefused { .. } => OTHER_CLIENT.to_owned(),
             EngineError::Log { source, .. } => of_log(source),
+            EngineError::Sequence { source, .. } => of_sequence(source).to_owned(),
             EngineError::PartitionLost { topic, path, .. } => of_lost(topic, path),
 
             EngineError::ModuleNotFound { name, nearest: None } => format!("`{}` uploads it", deploy(name)),
@@ -91,6 +92,21 @@ fn of_log(source: &LogError) -> String {
         ),
         LogError::Corrupt { path, .. } => of_damage(path),
         _ => "records are still served; see the broker's log for the cause, check the disk, then start the broker again".to_owned(),
+    }
+}
+
+fn of_sequence(source: &SequenceError) -> &'static str {
+    match source {
+        SequenceError::OutOfOrder { .. } => {
+            "send the batches that were not acknowledged again, in their order; Millpond's clients do it by themselves"
+        }
+        SequenceError::OldEpoch { .. } => "another producer has taken over this producer id, so this one should end",
+        SequenceError::UnknownProducer { .. } => {
+            "begin a new epoch, numbered from 0; Millpond's clients do it by themselves where nothing can be stored twice by that"
+        }
+        SequenceError::InvalidProducer { .. } => OTHER_CLIENT,
+        // Its variants can grow.
+        _ => "the records may be stored already: compare before you send them again under other numbers",
     }
 }
 

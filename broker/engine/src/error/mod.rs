@@ -6,7 +6,7 @@
 mod hint;
 
 use crate::name::NameOf;
-use millpond_log::{LogError, is_out_of_files};
+use millpond_log::{LogError, SequenceError, is_out_of_files};
 use millpond_plugin::{PluginError, World};
 use millpond_protocol::{
     batch::BatchError,
@@ -167,6 +167,16 @@ pub enum EngineError {
     BatchRefused {
         /// The rule that it breaks.
         reason: &'static str,
+    },
+    /// The batch is numbered, and its number is not the next one of its producer.
+    #[error("the batch does not continue its producer in `{topic}`{}", .partition.map(|number| format!(", partition {number}")).unwrap_or_default())]
+    Sequence {
+        /// The topic.
+        topic: Arc<str>,
+        /// The partition; none where the broker places the records.
+        partition: Option<u32>,
+        /// How.
+        source: SequenceError,
     },
     /// A write, a read or a flush of a partition failed.
     #[error("the log of `{topic}`, partition {partition}, failed")]
@@ -335,6 +345,7 @@ impl EngineError {
             EngineError::Batch(source) => source.code(),
             EngineError::BatchRefused { .. } | EngineError::TooManyRecords { .. } => ErrorCode::InvalidBatch,
             EngineError::Log { source, .. } => source.code(),
+            EngineError::Sequence { source, .. } => source.code(),
             EngineError::ModuleNotFound { .. } => ErrorCode::ModuleNotFound,
             EngineError::ModuleTooLarge { .. } => ErrorCode::ModuleTooLarge,
             EngineError::Module { source, .. } | EngineError::Guest { source, .. } => source.code(),

@@ -11,6 +11,8 @@ use std::{sync::Arc, time::Duration};
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) ack: Ack,
+    /// What is durable up to here.
+    pub(super) end_offset: i64,
     pub(super) reply: Reply,
 }
 
@@ -149,7 +151,7 @@ impl Partition {
 impl Tail {
     /// Everything that lies before `durable_end` is stored.
     fn answer_up_to(&mut self, durable_end: i64, answers: &mut Answers) {
-        while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.ack.last_offset < durable_end) {
+        while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.end_offset <= durable_end) {
             answers.push((waiting.reply, Ok(waiting.ack)));
         }
     }

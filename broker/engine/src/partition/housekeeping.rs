@@ -20,8 +20,7 @@ impl Partition {
     pub(crate) fn check_retention(self: &Arc<Self>, limits: RetentionLimits) {
         let (Ok(reader), Some(_work)) = (self.reader(), self.begin_work()) else { return };
         let _poison = PoisonOnPanic(self);
-        let clock = &self.services.clock;
-        let now = Now { wall_ms: clock.now_ms(), monotonic_ms: clock.monotonic_ms() };
+        let now = self.services.now();
         let mut times = self.append_times.lock();
         if let Err(error) = self.delete_expired(reader, &mut times, now, limits) {
             tracing::warn!(topic = %self.topic, partition = self.number, error = error.to_wire().message, "retention can't delete now");

@@ -34,7 +34,7 @@ use crate::{
 };
 use answer::Open;
 use flush::Waiting;
-use millpond_log::{AppendTimes, Log, LogConfig, LogError, LogReader, Pools, RecoveryReport};
+use millpond_log::{AppendTimes, Log, LogConfig, LogError, LogReader, Pools, RecoveryReport, SequenceOrder};
 use millpond_protocol::{
     batch::Batch,
     message::{Ack, Durability, PartitionInfo, TopicConfig, Watermarks},
@@ -89,6 +89,11 @@ pub(crate) struct Submission {
     pub(crate) batch: Batch,
     pub(crate) records_dropped: u32,
     pub(crate) topic_epoch: u32,
+    /// What it must continue, if its producer numbers its batches.
+    pub(crate) order: SequenceOrder,
+    /// The batch is empty, since modules left out every record. It is stored only where the sequence of its producer could not be
+    /// followed otherwise, and answered as not stored.
+    pub(crate) is_nothing: bool,
     pub(crate) permit: InflightPermit,
 }
 
@@ -112,6 +117,8 @@ struct Queued {
 struct Entry {
     records_dropped: u32,
     topic_epoch: u32,
+    order: SequenceOrder,
+    is_nothing: bool,
     reply: Reply,
 }
 
@@ -188,8 +195,9 @@ impl Partition {
     ) -> Result<oneshot::Receiver<Result<Ack, EngineError>>, EngineError> {
         let room = self.room.reserve(submission.batch.bytes().len()).await;
         let (reply, receiver) = Reply::new(&self.open, submission.permit);
-        let entry = Entry { records_dropped: submission.records_dropped, topic_epoch: submission.topic_epoch, reply };
-        let queued = Queued { batch: submission.batch, entry, _room: room };
+        let Submission { batch, records_dropped, topic_epoch, order, is_nothing, permit: _ } = submission;
+        let entry = Entry { records_dropped, topic_epoch, order, is_nothing, reply };
+        let queued = Queued { batch, entry, _room: room };
         let is_scheduled = {
             let mut queue = self.queue.lock();
             if let Some(refusal) = &queue.refusal {
@@ -389,7 +397,7 @@ fn open_log(
     let verify_on_read = services.config.verify_on_read;
     let log_config = LogConfig { segment_bytes: config.segment_bytes, verify_on_read, ..LogConfig::default() };
     // Opening makes durable what a killed broker left in the page cache, so all of it can be served.
-    let pools = Pools { files: services.files.clone(), ..Pools::default() };
+    let pools = Pools { files: services.files.clone(), producers: services.producers.clone() };
     let opened = Log::open_in(Arc::clone(&services.disk), pools, dir, log_config);
     opened.map_err(|source| EngineError::Log { topic: Arc::clone(topic), partition, source: Arc::new(source) })
 }

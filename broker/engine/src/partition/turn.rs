@@ -2,9 +2,9 @@
 
 use super::{Entry, Partition, PoisonOnPanic, Tail, flush::Waiting};
 use crate::error::EngineError;
-use millpond_log::LogError;
+use millpond_log::{Admission, Appended, Log, LogError, SequenceError};
 use millpond_protocol::{
-    batch::{Batch, BatchHeader},
+    batch::BatchHeader,
     message::{Ack, Durability},
 };
 use std::sync::Arc;
@@ -61,51 +61,117 @@ impl Partition {
         Some(entries)
     }
 
+    /// Appends what continues its producer's sequence, and answers the rest by what is known of it.
     fn append_run(&self, tail: &mut Tail, entries: Vec<Entry>, answers: &mut Answers) {
-        let result = match &mut tail.log {
-            Some(log) => log.append(&tail.run, LEADER_EPOCH),
-            None => Err(LogError::Failed { cause: "the log is closed".to_owned() }),
+        let Some(log) = &mut tail.log else {
+            let error = LogError::Failed { cause: "the log is closed".to_owned() };
+            return self.fail_run(tail, error, entries.into_iter().map(|entry| entry.reply), answers);
         };
-        match result {
-            Ok(base_offset) => {
-                let append_time_ms = self.services.clock.now_ms();
-                let headers = tail.run.iter().map(Batch::header);
-                let mut next_offset = base_offset;
-                for (header, entry) in headers.zip(entries) {
-                    let ack = ack(tail.durability, next_offset, append_time_ms, header, &entry);
-                    next_offset = ack.last_offset + 1;
-                    if tail.durability == Durability::Sync {
-                        tail.waiting.push_back(Waiting { ack, reply: entry.reply });
-                    } else {
-                        answers.push((entry.reply, Ok(ack)));
-                    }
-                }
+        let now = self.services.now();
+        let (mut run, first_new) = (log.begin_run(now), log.log_end());
+        let mut admitted = Vec::with_capacity(entries.len());
+        let (mut entries, durability) = (entries.into_iter(), tail.durability);
+        tail.run.retain(|batch| {
+            // There is one for each batch.
+            let Some(entry) = entries.next() else { return false };
+            let header = batch.header();
+            let admission = log.admit(&mut run, header, entry.order, entry.is_nothing);
+            let is_new = matches!(admission, Ok(Admission::Append { .. }));
+            match admission {
+                Ok(admission) => admitted.push(Admitted::new(admission, header, entry, durability, now.wall_ms)),
+                Err(source) => answers.push((entry.reply, Err(self.sequence_error(source)))),
             }
-            Err(error) => self.fail_run(tail, error, entries, answers),
-        }
+            is_new
+        });
+        // Only repetitions, perhaps.
+        let appended = if tail.run.is_empty() { Ok(first_new) } else { log.append(&tail.run, LEADER_EPOCH) };
         tail.run.clear();
+        let error = match appended {
+            Ok(_) => {
+                log.settle_run(run);
+                return tail.answer_or_wait(admitted, answers);
+            }
+            Err(error) => error,
+        };
+        // What an earlier run has stored, is stored.
+        let (old, new): (Vec<_>, Vec<_>) = admitted.into_iter().partition(|admitted| admitted.is_before(first_new));
+        tail.answer_or_wait(old, answers);
+        self.fail_run(tail, error, new.into_iter().map(|admitted| admitted.reply), answers);
+    }
+
+    fn sequence_error(&self, source: SequenceError) -> EngineError {
+        tracing::debug!(topic = %self.topic, partition = self.number, error = %source, "a batch does not continue its producer");
+        EngineError::Sequence { topic: Arc::clone(&self.topic), partition: Some(self.number), source }
     }
 
     /// One write for all, one error for all.
-    fn fail_run(&self, tail: &Tail, error: LogError, entries: Vec<Entry>, answers: &mut Answers) {
+    fn fail_run(&self, tail: &Tail, error: LogError, replies: impl ExactSizeIterator<Item = Reply>, answers: &mut Answers) {
         if tail.log.as_ref().is_some_and(|log| log.failure().is_some()) {
             self.note_failure(&error.chain());
         } else {
-            tracing::warn!(topic = %self.topic, partition = self.number, error = error.chain(), batches = entries.len(), "an append failed");
+            let batches = replies.len();
+            tracing::warn!(topic = %self.topic, partition = self.number, error = error.chain(), batches, "an append failed");
         }
         let error = self.log_error(Arc::new(error));
-        answers.extend(entries.into_iter().map(|entry| (entry.reply, Err(error.clone()))));
+        answers.extend(replies.map(|reply| (reply, Err(error.clone()))));
     }
 }
 
-fn ack(durability: Durability, base_offset: i64, append_time_ms: i64, header: &BatchHeader, entry: &Entry) -> Ack {
-    Ack {
-        base_offset,
-        last_offset: base_offset + i64::from(header.last_offset_delta),
-        append_time_ms,
-        topic_epoch: entry.topic_epoch,
-        durability,
-        records_dropped: entry.records_dropped,
+/// A batch that is stored once the append has succeeded, or was before.
+struct Admitted {
+    ack: Ack,
+    /// Everything before this offset must be as durable as the topic asks.
+    end_offset: i64,
+    is_skipped: bool,
+    reply: Reply,
+}
+
+impl Admitted {
+    fn new(admission: Admission, header: &BatchHeader, entry: Entry, durability: Durability, append_time_ms: i64) -> Admitted {
+        let is_skipped = matches!(admission, Admission::Skip);
+        let stored = match admission {
+            Admission::Append { base_offset } => Appended {
+                base_offset,
+                last_offset: base_offset + i64::from(header.last_offset_delta),
+                append_time_ms,
+                records_dropped: entry.records_dropped,
+            },
+            Admission::Repeated(first) => first,
+            Admission::Skip => Appended { base_offset: -1, last_offset: -1, append_time_ms, records_dropped: entry.records_dropped },
+        };
+        // An empty batch has offsets, and its records have none.
+        let shown = |offset| if entry.is_nothing { -1 } else { offset };
+        let ack = Ack {
+            base_offset: shown(stored.base_offset),
+            last_offset: shown(stored.last_offset),
+            append_time_ms: stored.append_time_ms,
+            topic_epoch: entry.topic_epoch,
+            durability,
+            records_dropped: stored.records_dropped,
+        };
+        Admitted { ack, end_offset: stored.last_offset + 1, is_skipped, reply: entry.reply }
+    }
+
+    /// Whether it does not depend on what is appended from this offset on.
+    fn is_before(&self, offset: i64) -> bool {
+        !self.is_skipped && self.end_offset <= offset
+    }
+}
+
+impl Tail {
+    /// Answers what is as durable as the topic asks; the rest waits for a flush.
+    fn answer_or_wait(&mut self, admitted: Vec<Admitted>, answers: &mut Answers) {
+        let durable_end = match self.durability {
+            Durability::Sync => self.log.as_ref().map_or(i64::MAX, Log::durable_end),
+            Durability::Interval(_) | Durability::Os => i64::MAX,
+        };
+        for Admitted { ack, end_offset, reply, .. } in admitted {
+            if end_offset <= durable_end {
+                answers.push((reply, Ok(ack)));
+            } else {
+                self.waiting.push_back(Waiting { ack, end_offset, reply });
+            }
+        }
     }
 }
 

@@ -65,6 +65,12 @@ pub(crate) fn transform(
     Ok(Transformed { batch, records_dropped: records.dropped_u32() })
 }
 
+/// The batch of which every record was left out: its place in the sequence of its producer, and its offsets.
+pub(crate) fn empty(original: &BatchHeader) -> Result<Batch, EngineError> {
+    let summary = SectionSummary { record_count: 0, last_offset_delta: 0, max_timestamp_delta: 0, offsets_rise: true };
+    Ok(Batch::parse(rebuild(original, &[], &summary)?)?)
+}
+
 impl Records {
     /// Unpacks and checks the records of a producer's batch.
     pub(crate) fn unpack(batch: &Batch, section_bytes_max: usize) -> Result<Records, EngineError> {

@@ -9,3 +9,4 @@ mod journey;
 mod modules;
 mod refusals;
 mod retention;
+mod sequences;

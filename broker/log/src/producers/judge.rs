@@ -10,7 +10,10 @@ use super::producer::{Appended, Producer, is_newer, last_sequence, next_sequence
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequenceOrder {
     /// Each batch of the producer goes to this partition: it begins with the sequence after the last one.
-    Next,
+    Next {
+        /// The base sequence with which the batch came. The header has another one where a module has changed the number of offsets.
+        base_sequence: i32,
+    },
     /// The broker places the records: the batch is the part of one that goes to this partition, and there may be any number of records
     /// between two parts.
     After {
@@ -18,6 +21,13 @@ pub enum SequenceOrder {
         /// one is taken, and it may begin a producer or an epoch anywhere.
         previous: Option<i32>,
     },
+}
+
+impl SequenceOrder {
+    /// The order of a batch that is as its producer has sent it.
+    pub const fn next(header: &BatchHeader) -> SequenceOrder {
+        SequenceOrder::Next { base_sequence: header.base_sequence }
+    }
 }
 
 /// Why a batch of a producer is not appended.
@@ -115,15 +125,15 @@ pub(super) fn judge(known: Option<&Producer>, header: &BatchHeader, order: Seque
     let (producer_id, epoch) = (header.producer_id, header.producer_epoch);
     // Where the batch says that it goes on; a part says it by the part before it.
     let found = match order {
-        SequenceOrder::Next => Some(header.base_sequence),
+        SequenceOrder::Next { base_sequence } => Some(base_sequence),
         SequenceOrder::After { previous } => previous.map(next_sequence),
     };
     let begins = |found: i32| SequenceError::OutOfOrder { producer_id, epoch, expected: 0, found };
     let known = known.and_then(|producer| producer.last_sequence().map(|last| (producer, last)));
     let Some((producer, last)) = known else {
         return match (order, found) {
-            (_, None) | (SequenceOrder::Next, Some(0)) => Ok(Verdict::New),
-            (SequenceOrder::Next, Some(found)) => Err(SequenceError::UnknownProducer { producer_id, epoch, found }),
+            (_, None) | (SequenceOrder::Next { .. }, Some(0)) => Ok(Verdict::New),
+            (SequenceOrder::Next { .. }, Some(found)) => Err(SequenceError::UnknownProducer { producer_id, epoch, found }),
             (SequenceOrder::After { .. }, Some(found)) => Err(begins(found)),
         };
     };
@@ -132,7 +142,7 @@ pub(super) fn judge(known: Option<&Producer>, header: &BatchHeader, order: Seque
     }
     if epoch > producer.epoch {
         return match (order, found) {
-            (_, None) | (SequenceOrder::Next, Some(0)) => Ok(Verdict::New),
+            (_, None) | (SequenceOrder::Next { .. }, Some(0)) => Ok(Verdict::New),
             (_, Some(found)) => Err(begins(found)),
         };
     }
@@ -141,11 +151,11 @@ pub(super) fn judge(known: Option<&Producer>, header: &BatchHeader, order: Seque
     let duplicate = SequenceError::Duplicate { producer_id, epoch, expected, found: last_found };
     if let Some(same) = producer.batches().iter().rev().find(|batch| batch.last_sequence == last_found) {
         // Sent whole, it is what it was, whatever modules make of it this time. A part may be another one.
-        let is_same = order == SequenceOrder::Next || same.crc == header.crc;
+        let is_same = matches!(order, SequenceOrder::Next { .. }) || same.crc == header.crc;
         return if is_same { Ok(Verdict::Repeated(same.appended)) } else { Err(duplicate) };
     }
     match (order, found) {
-        (SequenceOrder::Next, Some(found)) if found == expected => Ok(Verdict::New),
+        (SequenceOrder::Next { .. }, Some(found)) if found == expected => Ok(Verdict::New),
         _ if !is_newer(last_found, last) => Err(duplicate),
         (SequenceOrder::After { .. }, Some(found)) if found == expected => Ok(Verdict::New),
         (_, Some(found)) => Err(SequenceError::OutOfOrder { producer_id, epoch, expected, found }),
