@@ -2,13 +2,13 @@
 
 use super::{
     Attributes, BatchError, BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES, TimestampType,
-    header::{CHECKSUM_AT, CHECKSUMMED_FROM, MAGIC, sequence_before},
+    header::{CHECKSUM_AT, CHECKSUMMED_FROM, MAGIC, PRODUCER_AT, PRODUCER_BYTES, sequence_before},
 };
 use crate::{
     compression::{self, Codec},
     record::{self, NewRecord, SectionSummary},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 /// The largest batch that the length field can announce, in bytes.
 const BATCH_BYTES_MAX: usize = i32::MAX as usize + LENGTH_PREFIX_BYTES;
@@ -182,6 +182,24 @@ pub fn rebuild(original: &BatchHeader, section: &[u8], summary: &SectionSummary)
         ..*original
     };
     assemble(header, codec, section)
+}
+
+/// The same batch, numbered anew: `base_sequence` is the number of its first record, all three are -1 for a batch of no producer that is
+/// known by an id. The checksum is made again over the bytes that are there; nothing is copied where nobody else holds them. Refuses only
+/// bytes that are too short for a header.
+pub fn with_producer(batch: Bytes, id: i64, epoch: i16, base_sequence: i32) -> Result<Bytes, BatchError> {
+    if batch.len() < HEADER_BYTES {
+        return Err(BatchError::Truncated { needed: HEADER_BYTES, available: batch.len() });
+    }
+    let mut batch = batch.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    let mut numbers = [0; PRODUCER_BYTES];
+    numbers[..8].copy_from_slice(&id.to_be_bytes());
+    numbers[8..10].copy_from_slice(&epoch.to_be_bytes());
+    numbers[10..].copy_from_slice(&base_sequence.to_be_bytes());
+    batch[PRODUCER_AT..PRODUCER_AT + PRODUCER_BYTES].copy_from_slice(&numbers);
+    let crc = super::checksum(&batch[CHECKSUMMED_FROM..]);
+    batch[CHECKSUM_AT..CHECKSUMMED_FROM].copy_from_slice(&crc.to_be_bytes());
+    Ok(batch.freeze())
 }
 
 fn assemble(header: BatchHeader, codec: Codec, section: &[u8]) -> Result<Bytes, BatchError> {

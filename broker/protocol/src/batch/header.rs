@@ -19,6 +19,10 @@ const BATCH_LENGTH_MIN: i32 = 49;
 pub const CHECKSUMMED_FROM: usize = 21;
 /// Where the checksum itself is.
 pub(super) const CHECKSUM_AT: usize = 17;
+/// Where the producer id, the producer epoch and the base sequence are, one behind the other.
+pub(super) const PRODUCER_AT: usize = 43;
+/// Bytes of these three.
+pub(super) const PRODUCER_BYTES: usize = 14;
 
 /// What a header says, in the order of its bytes (drawn in [`crate::batch`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,7 +26,7 @@ mod builder;
 mod error;
 mod header;
 
-pub use builder::{BatchBuilder, rebuild};
+pub use builder::{BatchBuilder, rebuild, with_producer};
 pub use error::{BatchError, RecordFault};
 pub use header::{
     Attributes, BatchHeader, CHECKSUMMED_FROM, HEADER_BYTES, LENGTH_PREFIX_BYTES, MAGIC, TimestampType, sequence_after, sequence_before,

@@ -304,6 +304,29 @@ fn a_rebuilt_batch_keeps_the_time_of_its_append() {
 }
 
 #[test]
+fn a_batch_that_is_numbered_anew_is_the_one_that_was_built_with_the_numbers() {
+    for (id, epoch, base_sequence) in [(7, 3, 41), (-1, -1, -1), (i64::MAX, i16::MAX, i32::MAX), (0, 0, 0)] {
+        for codec in Codec::ALL {
+            let mut builder = BatchBuilder::new();
+            let build = |builder: &mut BatchBuilder, numbers: Option<(i64, i16, i32)>| {
+                let record = NewRecord { timestamp: T, value: Some(b"hello"), ..NewRecord::default() };
+                builder.push(&record).expect("fits");
+                if let Some((id, epoch, base_sequence)) = numbers {
+                    builder.set_producer(id, epoch, base_sequence);
+                }
+                builder.finish(codec).expect("one record")
+            };
+            let (before, expected) = (build(&mut builder, None), build(&mut builder, Some((id, epoch, base_sequence))));
+            let (held, unnumbered) = (before.clone(), before.to_vec());
+            let after = with_producer(before, id, epoch, base_sequence).expect("a batch");
+            assert_eq!((after, held), (expected, unnumbered.into()), "whoever holds it too keeps it as it was");
+        }
+    }
+    let short = with_producer(Bytes::from_static(&[0; HEADER_BYTES - 1]), 7, 3, 41);
+    assert_eq!(short, Err(BatchError::Truncated { needed: HEADER_BYTES, available: HEADER_BYTES - 1 }));
+}
+
+#[test]
 fn the_limit_holds_for_records_that_are_not_compressed_too() {
     let batch = Batch::parse(golden()).expect("valid");
     assert!(batch.records_section(28).is_ok());
