@@ -102,7 +102,8 @@ pub enum Error {
         /// How long that was.
         after: Duration,
     },
-    /// The connection was lost between a request, or a batch, and its answer. Where it was sent again, that failed for good.
+    /// The connection was lost between a request, or a batch, and its answer. Where it was sent again, that failed for good; a batch for
+    /// instance because the broker had forgotten its producer in the meantime and cannot say whether it has the batch.
     #[error("the connection was lost before the broker answered: {what} may or may not have been done ({reason})")]
     Unanswered {
         /// What was asked for.
@@ -245,6 +246,10 @@ impl Error {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            Error::Broker(WireError { hint: None, code: ErrorCode::InvalidProducerEpoch, .. }) => {
+                "another producer has the same producer id, as happens when a broker's data folder was put back to an older state; what is \
+                 sent from now on goes under another id"
+            }
             Error::Broker(error) => return error.hint.clone(),
             Error::TimedOut { last: Some(last), .. } => return last.hint(),
             Error::Unanswered { refused: Some(refused), .. } => {

@@ -91,8 +91,9 @@ pub struct RecordPlace {
     pub partition: u32,
     /// The offset; -1 for a record that was dropped.
     pub offset: i64,
-    /// When it was appended, in milliseconds since 1970-01-01 UTC by the broker's clock.
-    pub append_time_ms: i64,
+    /// When it was appended, in milliseconds since 1970-01-01 UTC by the broker's clock. None where the broker does not know it any more: the
+    /// record was stored before, and its answer got lost.
+    pub append_time_ms: Option<i64>,
     /// What this answer means: with [`Durability::Sync`] that the record survives a power cut.
     pub durability: Durability,
 }

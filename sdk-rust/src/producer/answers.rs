@@ -1,7 +1,7 @@
 //! What comes back on a lane's stream: answers, each to the oldest batch in flight, and the end.
 
 use super::{
-    flight::{Answered, Outgoing},
+    flight::{Answered, Flight, Outgoing, Refused},
     lane::Task,
     pending::Answer,
 };
@@ -31,16 +31,19 @@ impl Task {
                 Ok(None) => return ended(),
                 Err(error) => return error,
             };
-            let answered = self.flight.lock().answered();
-            match answered {
+            // Held until the answer has its effect: what is sent next depends on it.
+            let mut flight = self.flight.lock();
+            match flight.answered() {
                 Answered::Batch(batch) => {
-                    if let Err(error) = self.answer(batch, &frame) {
+                    if let Err(error) = self.answer(&mut flight, batch, &frame) {
                         return error;
                     }
                 }
-                Answered::GivenUp => {}
+                Answered::GivenUp { order } if matches!(frame.kind, Kind::Ack | Kind::Placements) => flight.stored(order),
+                Answered::GivenUp { order } => flight.gone(order),
                 Answered::Nothing => return Error::Protocol("an answer came for which there is no batch".to_owned()),
             }
+            drop(flight);
             self.lane.wake.notify_one();
         }
     }
@@ -69,7 +72,7 @@ impl Task {
     }
 
     /// Acts on the answer to a batch. An error says that the stream cannot be trusted any more.
-    fn answer(&self, batch: Outgoing, frame: &Frame) -> Result<(), Error> {
+    fn answer(&self, flight: &mut Flight, batch: Outgoing, frame: &Frame) -> Result<(), Error> {
         let malformed = |error| Error::Protocol(format!("the answer to a batch is {error}"));
         let answer = match frame.kind {
             Kind::Ack => Ack::decode(&frame.payload).map_err(malformed).and_then(|ack| match self.lane.partition {
@@ -86,7 +89,7 @@ impl Task {
             }),
             Kind::Error => match wire_error(&frame.payload) {
                 error @ Error::Broker(_) => {
-                    self.refused(batch, error);
+                    self.refused(flight, batch, error);
                     return Ok(());
                 }
                 broken => Err(broken),
@@ -95,23 +98,32 @@ impl Task {
         };
         let broken = answer.as_ref().err().cloned();
         if let Ok(answer) = &answer {
+            flight.stored(batch.order);
             self.accepted();
             self.shared.acknowledged(&batch, answer);
+        } else {
+            flight.gone(batch.order);
         }
         self.shared.settle(&batch, answer);
         broken.map_or(Ok(()), Err)
     }
 
     /// The broker did not take a batch.
-    fn refused(&self, mut batch: Outgoing, error: Error) {
-        if error.retryable() && self.shared.settings.retry {
-            batch.maybe_stored |= error.maybe_done();
-            let delay = self.put_off(error);
-            let mut flight = self.flight.lock();
-            flight.pause(Instant::now(), delay);
-            flight.wait(batch);
-        } else {
-            self.fail(&batch, error);
+    fn refused(&self, flight: &mut Flight, batch: Outgoing, error: Error) {
+        match flight.refused(batch, &error, self.shared.settings.retry) {
+            Refused::PutOff => {
+                let delay = self.put_off(error);
+                flight.pause(Instant::now(), delay);
+            }
+            Refused::Behind => {}
+            Refused::Anew => {
+                tracing::debug!(topic = %self.shared.topic, partition = self.lane.partition, %error, "batches are numbered anew");
+                // A broker that keeps answering so is left in peace for a while.
+                if let Some(delay) = self.patience.lock().backoff.next_but_first() {
+                    flight.pause(Instant::now(), delay);
+                }
+            }
+            Refused::ForGood(batch) => self.fail(&batch, error),
         }
     }
 
@@ -140,21 +152,17 @@ impl Task {
     /// The stream ended with batches in flight.
     pub(super) fn stream_lost(&self, error: &Error) {
         let mut flight = self.flight.lock();
-        let lost = flight.lost();
-        tracing::debug!(topic = %self.shared.topic, partition = self.lane.partition, %error, batches = lost.len(), "a stream was lost");
-        if !lost.is_empty()
+        let (lost, retry) = (flight.in_flight(), self.shared.settings.retry);
+        tracing::debug!(topic = %self.shared.topic, partition = self.lane.partition, %error, batches = lost, "a stream was lost");
+        if flight.is_waited_for()
             && let Some(delay) = self.patience.lock().backoff.next_but_first()
         {
             flight.pause(Instant::now(), delay);
         }
-        for batch in lost {
-            // One that is certainly not stored cannot be stored twice.
-            if error.retryable() && (self.shared.settings.retry || !batch.maybe_stored) {
-                flight.wait(batch);
-            } else {
-                let (what, reason) = (self.describe(batch.records), error.how_lost());
-                self.shared.settle(&batch, Err(Error::Unanswered { what, reason, refused: None }));
-            }
+        // One that is certainly not stored cannot be stored twice.
+        for batch in flight.lost(|batch| error.retryable() && (retry || !batch.maybe_stored)) {
+            let (what, reason) = (self.describe(batch.records), error.how_lost());
+            self.shared.settle(&batch, Err(Error::Unanswered { what, reason, refused: None }));
         }
     }
 }

@@ -26,6 +26,9 @@ const BUFFER_BYTES_MAX: usize = 1 << 31;
 /// The most batches in flight that make sense: at 1 MiB each, far more than any path holds.
 const IN_FLIGHT_MAX: usize = 1024;
 
+/// The most batches in flight with idempotence: a broker remembers as many of each producer, as in Kafka (KIP-98).
+const IN_FLIGHT_IDEMPOTENT_MAX: usize = 5;
+
 /// The settings of a producer. From [`crate::Client::producer`].
 #[derive(Clone, Debug)]
 pub struct ProducerBuilder {
@@ -43,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) in_flight: usize,
     pub(crate) delivery_timeout: Duration,
     pub(crate) retry: bool,
+    pub(crate) idempotence: bool,
 }
 
 impl ProducerBuilder {
@@ -55,6 +59,7 @@ impl ProducerBuilder {
             in_flight: DEFAULT_IN_FLIGHT,
             delivery_timeout: DEFAULT_DELIVERY_TIMEOUT,
             retry: true,
+            idempotence: true,
         };
         ProducerBuilder { core, topic, settings }
     }
@@ -89,8 +94,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// How many batches of a partition may be in flight, 1 to 1024; [`DEFAULT_IN_FLIGHT`] when not set. With 1, a batch that the
-    /// broker asked to send later cannot be overtaken.
+    /// How many batches of a partition may be in flight, 1 to 5, or up to 1024 without [`ProducerBuilder::idempotence`];
+    /// [`DEFAULT_IN_FLIGHT`] when not set.
     #[must_use]
     pub fn in_flight(mut self, batches: usize) -> Self {
         self.settings.in_flight = batches;
@@ -105,12 +110,22 @@ impl ProducerBuilder {
         self
     }
 
-    /// Whether a batch is sent again after its stream was lost or the broker asked for patience; yes when not set. Without it no record
-    /// is stored twice, and [`Error::Unanswered`] says which ones may or may not be stored. A batch that had not left whole when its
-    /// stream was lost cannot be stored, and is sent again in any case.
+    /// Whether a batch is sent again after its stream was lost or the broker asked for patience; yes when not set. Without it
+    /// [`Error::Unanswered`] says which records may or may not be stored. A batch that had not left whole when its stream was lost, and one
+    /// that the broker refused because another before it is missing, cannot be stored, and is sent again in any case.
     #[must_use]
     pub fn retry(mut self, retry: bool) -> Self {
         self.settings.retry = retry;
+        self
+    }
+
+    /// Whether batches carry a producer id, an epoch and a sequence (KIP-98), by which the broker recognises one that it has stored
+    /// already; yes when not set. A batch that is sent again is then stored once, and the batches of a partition stay in their order,
+    /// whatever happens. Without it, or with a broker that gives no producer id, a batch that is sent again may be stored twice, and one
+    /// that the broker asked to send later can end up behind those that were in flight with it.
+    #[must_use]
+    pub fn idempotence(mut self, idempotence: bool) -> Self {
+        self.settings.idempotence = idempotence;
         self
     }
 
@@ -120,6 +135,10 @@ impl ProducerBuilder {
         let outside = |setting, value: usize, reason| Error::InvalidSetting { setting, value: value.to_string(), reason };
         if !(1..=IN_FLIGHT_MAX).contains(&settings.in_flight) {
             return Err(outside("in_flight", settings.in_flight, "it is a number from 1 to 1024"));
+        }
+        if settings.idempotence && settings.in_flight > IN_FLIGHT_IDEMPOTENT_MAX {
+            let reason = "with idempotence it is a number from 1 to 5: set one of these, or turn it off with idempotence(false)";
+            return Err(outside("in_flight", settings.in_flight, reason));
         }
         if !(1..=BUFFER_BYTES_MAX).contains(&settings.buffer_bytes) {
             return Err(outside("buffer_bytes", settings.buffer_bytes, "it is a number of bytes from 1 to 2 GiB"));

@@ -3,6 +3,7 @@
 use super::{
     accumulator::Sealed,
     flight::{Flight, Outgoing},
+    identity::Numbers,
     lane::{Lane, Task},
     shared::Shared,
 };
@@ -15,13 +16,14 @@ use std::sync::Arc;
 const COMPRESS_ASIDE_BYTES: usize = 16 << 10;
 
 impl Task {
-    /// Turns records into bytes and puts them among those that wait to be sent.
-    pub(super) fn encode(&self, sealed: Sealed, sequence: u64) {
+    /// Turns records into bytes and puts them among those that wait to be sent: at this place in the order, and with these numbers.
+    pub(super) fn encode(&self, sealed: Sealed, (order, numbers): (u64, Option<Numbers>)) {
         let encoding = Encoding {
             lane: Arc::clone(&self.lane),
             shared: Arc::clone(&self.shared),
             flight: Arc::clone(&self.flight),
-            sequence,
+            order,
+            numbers,
             codec: self.shared.settings.compression,
         };
         if encoding.codec == Codec::None || sealed.builder.size_bytes() < COMPRESS_ASIDE_BYTES {
@@ -42,13 +44,17 @@ struct Encoding {
     lane: Arc<Lane>,
     shared: Arc<Shared>,
     flight: Arc<Mutex<Flight>>,
-    sequence: u64,
+    order: u64,
+    numbers: Option<Numbers>,
     codec: Codec,
 }
 
 impl Encoding {
     fn run(self, mut sealed: Sealed) {
         let records = sealed.builder.len();
+        if let Some(Numbers { producer_id, epoch, sequence }) = self.numbers {
+            sealed.builder.set_producer(producer_id, epoch, sequence);
+        }
         let outcome = sealed.builder.finish(self.codec);
         let mut flight = self.flight.lock();
         flight.encoding = false;
@@ -56,8 +62,9 @@ impl Encoding {
             Ok(bytes) => {
                 let Sealed { builder, pending, charged, opened_at } = sealed;
                 self.lane.accumulator.lock().give_back(builder);
-                let sequence = self.sequence;
-                flight.wait(Outgoing { bytes, pending, records, charged, sequence, opened_at, sent_at: None, maybe_stored: false });
+                let Encoding { order, numbers, .. } = self;
+                let (sent_at, maybe_stored) = (None, false);
+                flight.encoded(Outgoing { bytes, pending, records, charged, order, numbers, opened_at, sent_at, maybe_stored });
             }
             Err(error) => {
                 self.shared.fail(&sealed, Error::InvalidRecord(error));

@@ -1,9 +1,28 @@
 //! Encoded batches of one partition: those that were sent and are not answered, and those that wait to be sent, first or again.
 //!
 //! Pure: time is an argument.
+//!
+//! # Numbers
+//!
+//! A batch is numbered in the order of the lane, behind the one before it, and keeps its numbers when it is sent again: the broker then
+//! recognises what it has. It stores nothing that does not continue the sequence exactly. So once a batch is refused, those behind it in
+//! flight are refused too. They are put back, nothing is sent until all that is in flight is answered, and then everything goes again from
+//! the first one on. Only with nothing in flight do the numbers begin anew, in the next epoch, and only for one of these reasons:
+//!
+//! | reason | what may be stored of what waits |
+//! |---|---|
+//! | a batch does not continue the sequence, and none before it waits | nothing: the broker lacks one before all of them |
+//! | the broker knows nothing of the producer, and no batch before waits | what it said it may be: fails as that, the rest is certain |
+//! | another producer has the same id (the lane takes another one then) | likewise |
+//! | a batch was given up or refused for good, so a number is missing | nothing: else the broker is asked first |
 
-use super::pending::Pending;
+#[cfg(test)]
+mod model;
+
+use super::{identity::Numbers, pending::Pending};
+use crate::error::Error;
 use bytes::Bytes;
+use millpond_protocol::{batch, error::ErrorCode};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -17,13 +36,26 @@ pub(crate) struct Outgoing {
     /// Bytes that its records took from the producer's buffer.
     pub(crate) charged: usize,
     /// Its place in the order of the partition's batches.
-    pub(crate) sequence: u64,
+    pub(crate) order: u64,
+    /// As in its header; none if the broker does not look at them.
+    pub(crate) numbers: Option<Numbers>,
     /// When its first record came.
     pub(crate) opened_at: Instant,
     /// When it was sent last.
     pub(crate) sent_at: Option<Instant>,
     /// It was sent whole, and the answer got lost with the stream.
     pub(crate) maybe_stored: bool,
+}
+
+impl Outgoing {
+    fn set_numbers(&mut self, numbers: Option<Numbers>) {
+        if self.numbers != numbers {
+            self.numbers = numbers;
+            let Numbers { producer_id, epoch, sequence } = numbers.unwrap_or(Numbers::NONE);
+            self.bytes = batch::with_producer(std::mem::take(&mut self.bytes), producer_id, epoch, sequence)
+                .unwrap_or_else(|error| unreachable!("it is a batch from the builder: {error}"));
+        }
+    }
 }
 
 /// The encoded batches of one partition, each in its order.
@@ -37,14 +69,32 @@ pub(crate) struct Flight {
     pub(crate) encoding: bool,
     /// The broker asked for patience: nothing is sent before.
     pub(crate) not_before: Option<Instant>,
-    next_sequence: u64,
+    last_order: u64,
+    /// Those of the batch that is encoded next; none if the broker does not look at numbers.
+    numbers: Option<Numbers>,
+    /// A batch was refused: those behind it in flight are refused too, and go again before anything else does.
+    held: bool,
+    /// The newest batch that has numbers and is gone without being known to be stored. One behind it that is stored disproves it.
+    hole: Option<u64>,
+    restart: Option<Restart>,
 }
 
 /// The broker answers in order, so a batch that was given up keeps its place until its answer comes.
 #[derive(Debug)]
 enum Slot {
     Sent(Outgoing),
-    GivenUp,
+    GivenUp { order: u64 },
+}
+
+/// Why the numbers have to begin anew, apart from a hole.
+#[derive(Debug)]
+enum Restart {
+    /// The broker lacks a batch that nobody will send it any more.
+    Gap,
+    /// The broker knows nothing of the producer, so it can't say any more what it has stored.
+    Forgotten(Error),
+    /// Another producer has the same id.
+    Fenced(Error),
 }
 
 /// What an answer belongs to.
@@ -52,16 +102,65 @@ enum Slot {
 pub(crate) enum Answered {
     Batch(Outgoing),
     /// A batch whose records were told already that it took too long.
-    GivenUp,
+    GivenUp {
+        order: u64,
+    },
     /// There is no batch without an answer.
     Nothing,
 }
 
+/// What becomes of a batch that the broker refused.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// It is sent again after a pause: the broker asked for patience.
+    PutOff,
+    /// It is sent again behind one before it, which the broker lacks.
+    Behind,
+    /// It is sent again under other numbers.
+    Anew,
+    /// It fails.
+    ForGood(Outgoing),
+}
+
+/// What can be sent.
+#[derive(Debug)]
+pub(crate) enum Ready {
+    /// This batch, which waited.
+    Batch(Outgoing),
+    /// No batch waits: a fresh one can be encoded.
+    Fresh,
+    /// Nothing until the batches in flight are answered.
+    Later,
+    /// Nothing on this stream: the lane needs another one, and with it perhaps another producer id.
+    Elsewhere,
+    /// Nothing before these have failed: they may be stored, and the broker cannot say, for this reason.
+    Undecided(Vec<Outgoing>, Error),
+}
+
 impl Flight {
-    /// The number of the next batch.
-    pub(crate) fn number(&mut self) -> u64 {
-        self.next_sequence += 1;
-        self.next_sequence
+    /// A stream was opened. The lane takes the producer id that came with it, unless it has one.
+    pub(crate) fn opened(&mut self, producer_id: Option<i64>) {
+        if self.numbers.is_none() {
+            self.renumber(producer_id.map(Numbers::first));
+        }
+    }
+
+    /// The place in the order, and the numbers, of the batch that is encoded next.
+    pub(crate) fn begin(&mut self) -> (u64, Option<Numbers>) {
+        self.last_order += 1;
+        (self.last_order, self.numbers)
+    }
+
+    /// A batch was encoded. Only now are its numbers taken: those of one that cannot be encoded go to the next.
+    pub(crate) fn encoded(&mut self, mut batch: Outgoing) {
+        // Others only if the numbers began anew while it was compressed.
+        batch.set_numbers(self.numbers);
+        self.numbers = self.numbers.map(|numbers| numbers.behind(batch.records));
+        if self.numbers.is_some_and(|numbers| numbers.sequence == 0) {
+            // A broker that knows nothing of the producer would take the next batch for its first, and ahead of one that waits.
+            self.hole = Some(batch.order);
+        }
+        self.wait(batch);
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -79,14 +178,49 @@ impl Flight {
     }
 
     /// Puts a batch among those to be sent, where its number belongs.
-    pub(crate) fn wait(&mut self, batch: Outgoing) {
-        let at = self.waiting.partition_point(|other| other.sequence < batch.sequence);
+    fn wait(&mut self, batch: Outgoing) {
+        let at = self.waiting.partition_point(|other| other.order < batch.order);
         self.waiting.insert(at, batch);
     }
 
-    /// The next batch to be sent.
-    pub(crate) fn take(&mut self) -> Option<Outgoing> {
-        self.waiting.pop_front()
+    /// What can be sent now, as far as the order and the numbers are concerned.
+    pub(crate) fn next(&mut self) -> Ready {
+        let anew = self.restart.is_some() || self.hole.is_some() && !self.waiting.iter().any(|batch| batch.maybe_stored);
+        if !self.sent.is_empty() && (self.held || anew) {
+            // Nobody waits for the answers to what was given up.
+            return if self.is_waited_for() { Ready::Later } else { Ready::Elsewhere };
+        }
+        self.held = false;
+        if anew && let Some(first) = self.begin_anew() {
+            return first;
+        }
+        self.waiting.pop_front().map_or(Ready::Fresh, Ready::Batch)
+    }
+
+    /// Numbers everything that waits from 0 on, in the next epoch. Gives what has to be done before. Nothing is in flight.
+    fn begin_anew(&mut self) -> Option<Ready> {
+        match &self.restart {
+            Some(Restart::Gap) => self.waiting.iter_mut().for_each(|batch| batch.maybe_stored = false),
+            Some(Restart::Forgotten(cause) | Restart::Fenced(cause)) if self.waiting.iter().any(|batch| batch.maybe_stored) => {
+                let cause = cause.clone();
+                let (undecided, certain) = std::mem::take(&mut self.waiting).into_iter().partition(|batch| batch.maybe_stored);
+                self.waiting = certain;
+                return Some(Ready::Undecided(Vec::from(undecided), cause));
+            }
+            _ => {}
+        }
+        let is_fenced = matches!(self.restart, Some(Restart::Fenced(_)));
+        let next = self.numbers.filter(|_| !is_fenced).and_then(Numbers::next_epoch);
+        self.renumber(next);
+        next.is_none().then_some(Ready::Elsewhere)
+    }
+
+    fn renumber(&mut self, mut next: Option<Numbers>) {
+        for batch in &mut self.waiting {
+            batch.set_numbers(next);
+            next = next.map(|numbers| numbers.behind(batch.records));
+        }
+        (self.numbers, self.hole, self.restart) = (next, None, None);
     }
 
     /// A batch is sent now. It counts as in flight from here on: a broker that finds it too large answers before it has all of it.
@@ -101,34 +235,92 @@ impl Flight {
         self.writing = false;
     }
 
-    /// An answer came: it belongs to the oldest batch in flight.
+    /// An answer came: it belongs to the oldest batch in flight. What it says is told with [`Flight::stored`], [`Flight::refused`] or
+    /// [`Flight::gone`].
     pub(crate) fn answered(&mut self) -> Answered {
         match self.sent.pop_front() {
             Some(Slot::Sent(batch)) => Answered::Batch(batch),
-            Some(Slot::GivenUp) => Answered::GivenUp,
+            Some(Slot::GivenUp { order }) => Answered::GivenUp { order },
             None => Answered::Nothing,
         }
     }
 
-    /// The stream is gone, and with it all answers: what was in flight, and whether it may be stored.
-    pub(crate) fn lost(&mut self) -> Vec<Outgoing> {
-        let torn = if std::mem::take(&mut self.writing) { self.sent.pop_back() } else { None };
-        let whole = self.sent.drain(..).map(|slot| match slot {
-            Slot::Sent(batch) => Slot::Sent(Outgoing { maybe_stored: true, ..batch }),
-            Slot::GivenUp => Slot::GivenUp,
-        });
-        let batch = |slot| match slot {
-            Slot::Sent(batch) => Some(batch),
-            Slot::GivenUp => None,
+    /// The batch at this place is stored.
+    pub(crate) fn stored(&mut self, order: u64) {
+        // Behind a number that is missing nothing is stored.
+        self.hole = self.hole.filter(|hole| *hole > order);
+    }
+
+    /// The batch at this place will not be sent again, and is not known to be stored: its numbers may be missing.
+    pub(crate) fn gone(&mut self, order: u64) {
+        if self.numbers.is_some() {
+            self.hole = self.hole.max(Some(order));
+            self.held = true;
+        }
+    }
+
+    /// The broker did not take a batch. One that it asks to send later is put back if `retry` says so.
+    pub(crate) fn refused(&mut self, mut batch: Outgoing, error: &Error, retry: bool) -> Refused {
+        self.held |= batch.numbers.is_some();
+        // Before it in the order, so one that the broker lacks.
+        let is_behind = self.waiting.front().is_some_and(|first| first.order < batch.order);
+        let becomes = match error.broker().filter(|_| batch.numbers.is_some()).map(|error| error.code) {
+            Some(ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducerId) if is_behind => Refused::Behind,
+            Some(ErrorCode::OutOfOrderSequence) => {
+                self.restart.get_or_insert(Restart::Gap);
+                Refused::Anew
+            }
+            Some(ErrorCode::UnknownProducerId) => {
+                self.restart.get_or_insert_with(|| Restart::Forgotten(error.clone()));
+                Refused::Anew
+            }
+            code => {
+                if code == Some(ErrorCode::InvalidProducerEpoch) {
+                    self.restart = Some(Restart::Fenced(error.clone()));
+                } else if error.retryable() && retry {
+                    batch.maybe_stored |= error.maybe_done();
+                    self.wait(batch);
+                    return Refused::PutOff;
+                }
+                // It, or one with its numbers, was stored.
+                batch.maybe_stored |= code == Some(ErrorCode::DuplicateSequence);
+                self.gone(batch.order);
+                return Refused::ForGood(batch);
+            }
         };
-        whole.chain(torn).filter_map(batch).collect()
+        self.wait(batch);
+        becomes
+    }
+
+    /// The stream is gone, and with it all answers. What was in flight is put back, and is stored or not; gives what `keep` does not want to
+    /// be sent again.
+    pub(crate) fn lost(&mut self, keep: impl Fn(&Outgoing) -> bool) -> Vec<Outgoing> {
+        let torn = if std::mem::take(&mut self.writing) { self.sent.pop_back() } else { None };
+        // Behind one that is refused for its numbers nothing is stored.
+        let all_refused = self.restart.is_some();
+        let whole = std::mem::take(&mut self.sent).into_iter().map(|slot| match slot {
+            Slot::Sent(batch) => Slot::Sent(Outgoing { maybe_stored: batch.maybe_stored || !all_refused, ..batch }),
+            given_up @ Slot::GivenUp { .. } => given_up,
+        });
+        let mut unwanted = Vec::new();
+        for slot in whole.chain(torn) {
+            match slot {
+                Slot::Sent(batch) if keep(&batch) => self.wait(batch),
+                Slot::Sent(batch) => {
+                    self.gone(batch.order);
+                    unwanted.push(batch);
+                }
+                Slot::GivenUp { order } => self.gone(order),
+            }
+        }
+        unwanted
     }
 
     /// When the first record of the oldest batch came.
     pub(crate) fn oldest(&self) -> Option<Instant> {
         let in_flight = self.sent.iter().find_map(|slot| match slot {
             Slot::Sent(batch) => Some(batch.opened_at),
-            Slot::GivenUp => None,
+            Slot::GivenUp { .. } => None,
         });
         let waiting = self.waiting.front().map(|batch| batch.opened_at);
         [in_flight, waiting].into_iter().flatten().min()
@@ -138,21 +330,27 @@ impl Flight {
     pub(crate) fn take_older(&mut self, limit: Instant) -> Vec<Outgoing> {
         let mut older = Vec::new();
         for slot in &mut self.sent {
-            if matches!(slot, Slot::Sent(batch) if batch.opened_at <= limit)
-                && let Slot::Sent(batch) = std::mem::replace(slot, Slot::GivenUp)
+            if let Slot::Sent(batch) = slot
+                && batch.opened_at <= limit
             {
-                older.push(Outgoing { maybe_stored: true, ..batch });
+                let order = batch.order;
+                if let Slot::Sent(batch) = std::mem::replace(slot, Slot::GivenUp { order }) {
+                    older.push(Outgoing { maybe_stored: true, ..batch });
+                }
             }
         }
-        while self.waiting.front().is_some_and(|batch| batch.opened_at <= limit) {
-            older.extend(self.waiting.pop_front());
+        while let Some(batch) = self.waiting.pop_front_if(|batch| batch.opened_at <= limit) {
+            self.gone(batch.order);
+            older.push(batch);
         }
         older
     }
 
     /// Takes out every batch that waits to be sent.
     pub(crate) fn take_waiting(&mut self) -> Vec<Outgoing> {
-        self.waiting.drain(..).collect()
+        let waiting: Vec<Outgoing> = self.waiting.drain(..).collect();
+        waiting.iter().for_each(|batch| self.gone(batch.order));
+        waiting
     }
 
     /// The broker asked for patience.
@@ -166,16 +364,8 @@ mod tests {
     use super::*;
 
     fn outgoing(flight: &mut Flight, opened_at: Instant) -> Outgoing {
-        Outgoing {
-            bytes: Bytes::new(),
-            pending: Arc::default(),
-            records: 1,
-            charged: 1,
-            sequence: flight.number(),
-            opened_at,
-            sent_at: None,
-            maybe_stored: false,
-        }
+        let ((order, numbers), bytes, pending) = (flight.begin(), Bytes::new(), Arc::default());
+        Outgoing { bytes, pending, records: 1, charged: 1, order, numbers, opened_at, sent_at: None, maybe_stored: false }
     }
 
     fn with_sent(count: u32) -> (Flight, Instant) {
@@ -188,15 +378,27 @@ mod tests {
         (flight, now)
     }
 
-    fn sequences(batches: &[Outgoing]) -> Vec<u64> {
-        batches.iter().map(|batch| batch.sequence).collect()
+    fn overloaded() -> Error {
+        Error::Broker(millpond_protocol::error::WireError::new(ErrorCode::Overloaded, "no"))
+    }
+
+    fn waiting(flight: &mut Flight) -> Option<Outgoing> {
+        match flight.next() {
+            Ready::Batch(batch) => Some(batch),
+            Ready::Fresh => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn orders(batches: &[Outgoing]) -> Vec<u64> {
+        batches.iter().map(|batch| batch.order).collect()
     }
 
     #[test]
     fn answers_belong_to_batches_in_the_order_in_which_they_were_sent() {
         let (mut flight, _) = with_sent(2);
         for expected in [1, 2] {
-            assert!(matches!(flight.answered(), Answered::Batch(batch) if batch.sequence == expected));
+            assert!(matches!(flight.answered(), Answered::Batch(batch) if batch.order == expected));
         }
         assert!(matches!(flight.answered(), Answered::Nothing), "an answer too many");
     }
@@ -206,14 +408,11 @@ mod tests {
         let (mut flight, now) = with_sent(3);
         let Answered::Batch(refused) = flight.answered() else { panic!("no batch") };
         let fresh = outgoing(&mut flight, now);
-        flight.wait(fresh);
-        flight.wait(refused);
-        for batch in flight.lost() {
-            assert!(batch.maybe_stored);
-            flight.wait(batch);
-        }
-        let order: Vec<u64> = std::iter::from_fn(|| flight.take()).map(|batch| batch.sequence).collect();
-        assert_eq!(order, [1, 2, 3, 4]);
+        flight.encoded(fresh);
+        assert!(matches!(flight.refused(refused, &overloaded(), true), Refused::PutOff));
+        assert!(flight.lost(|_| true).is_empty());
+        let order: Vec<(u64, bool)> = std::iter::from_fn(|| waiting(&mut flight)).map(|batch| (batch.order, batch.maybe_stored)).collect();
+        assert_eq!(order, [(1, false), (2, true), (3, true), (4, false)]);
         assert!(flight.is_empty());
     }
 
@@ -222,11 +421,11 @@ mod tests {
         let (mut flight, now) = with_sent(1);
         let torn = outgoing(&mut flight, now);
         flight.send(torn, now);
-        let lost: Vec<(u64, bool)> = flight.lost().iter().map(|batch| (batch.sequence, batch.maybe_stored)).collect();
+        let lost: Vec<(u64, bool)> = flight.lost(|_| false).iter().map(|batch| (batch.order, batch.maybe_stored)).collect();
         assert_eq!(lost, [(1, true), (2, false)]);
         let again = Outgoing { maybe_stored: true, ..outgoing(&mut flight, now) };
         flight.send(again, now);
-        assert!(flight.lost()[0].maybe_stored);
+        assert!(flight.lost(|_| false)[0].maybe_stored);
     }
 
     #[test]
@@ -235,10 +434,10 @@ mod tests {
         let large = outgoing(&mut flight, now);
         flight.send(large, now);
         for expected in [1, 2] {
-            assert!(matches!(flight.answered(), Answered::Batch(batch) if batch.sequence == expected));
+            assert!(matches!(flight.answered(), Answered::Batch(batch) if batch.order == expected));
         }
         flight.written();
-        assert!(!flight.is_waited_for() && flight.lost().is_empty());
+        assert!(!flight.is_waited_for() && flight.lost(|_| false).is_empty());
     }
 
     #[test]
@@ -247,17 +446,17 @@ mod tests {
         let later = outgoing(&mut flight, now + Duration::from_secs(1));
         flight.send(later, now);
         let older = flight.take_older(now);
-        assert_eq!((sequences(&older), older[0].maybe_stored), (vec![1], true));
+        assert_eq!((orders(&older), older[0].maybe_stored), (vec![1], true));
         assert_eq!(flight.oldest(), Some(now + Duration::from_secs(1)));
-        assert!(matches!(flight.answered(), Answered::GivenUp));
-        assert!(matches!(flight.answered(), Answered::Batch(batch) if batch.sequence == 2));
+        assert!(matches!(flight.answered(), Answered::GivenUp { order: 1 }));
+        assert!(matches!(flight.answered(), Answered::Batch(batch) if batch.order == 2));
     }
 
     #[test]
     fn a_batch_that_was_never_sent_is_certainly_not_stored() {
         let (mut flight, now) = (Flight::default(), Instant::now());
         let batch = outgoing(&mut flight, now);
-        flight.wait(batch);
+        flight.encoded(batch);
         assert!(!flight.take_older(now)[0].maybe_stored);
     }
 }

@@ -14,7 +14,7 @@
 
 use super::{
     accumulator::{Accumulator, Next},
-    flight::{Flight, Outgoing},
+    flight::{Flight, Outgoing, Ready},
     pending::Pending,
     shared::Shared,
 };
@@ -107,6 +107,8 @@ enum Step {
     Wait(Option<Instant>),
     /// There is nothing to send and nothing to wait for.
     Rest,
+    /// The lane needs another stream.
+    Reopen,
     /// The lane is closed and has nothing left.
     Finish,
 }
@@ -166,6 +168,7 @@ impl Task {
         match reader.response().await? {
             Response::ProduceOpened(opened) => {
                 self.shared.opened(&opened);
+                self.flight.lock().opened(opened.producer_id.filter(|_| self.shared.settings.idempotence));
                 Ok((send, reader))
             }
             other => Err(Error::Protocol(format!("open_produce was answered with {other:?}"))),
@@ -195,7 +198,7 @@ impl Task {
                     // Fails only on a stream that the broker has stopped.
                     let _ = send.finish();
                     // What was given up and may still be answered is of no interest any more.
-                    self.flight.lock().lost();
+                    self.flight.lock().lost(|_| true);
                     return;
                 }
                 Err(unwritable) => self.read_last_answers(&mut reader, unwritable).await,
@@ -207,7 +210,7 @@ impl Task {
         self.stream_lost(&error);
     }
 
-    /// Sends until the lane is closed and everything is answered, or until the stream is of no use for the moment.
+    /// Sends until the lane is closed and everything is answered, or until the stream is of no more use.
     async fn write_batches(&self, send: &mut SendStream) -> Result<(), Error> {
         let mut idle_since = None;
         loop {
@@ -224,7 +227,7 @@ impl Task {
                 Step::Wait(None) => self.lane.wake.notified().await,
                 // Whether it was the time or a change is seen by looking again.
                 Step::Wait(Some(until)) => drop(timeout_at(until, self.lane.wake.notified()).await),
-                Step::Finish => return Ok(()),
+                Step::Reopen | Step::Finish => return Ok(()),
             }
             idle_since = None;
         }
@@ -252,8 +255,15 @@ impl Task {
                 Some(at) if at > now => return earlier(at),
                 _ => flight.not_before = None,
             }
-            if let Some(batch) = flight.take() {
-                return Step::Send(batch);
+            match flight.next() {
+                Ready::Batch(batch) => return Step::Send(batch),
+                Ready::Later => return Step::Wait(deadline),
+                Ready::Elsewhere => return Step::Reopen,
+                Ready::Undecided(batches, cause) => {
+                    batches.iter().for_each(|batch| self.fail(batch, cause.clone()));
+                    continue;
+                }
+                Ready::Fresh => {}
             }
             if flight.encoding {
                 return Step::Wait(deadline);
@@ -262,15 +272,15 @@ impl Task {
             let mut accumulator = self.lane.accumulator.lock();
             match accumulator.next(now, self.shared.settings.linger, idle, self.shared.is_short_of_room()) {
                 Next::Full(sealed) => {
-                    let sequence = flight.number();
+                    let place = flight.begin();
                     drop((accumulator, flight));
-                    self.encode(sealed, sequence);
+                    self.encode(sealed, place);
                 }
                 Next::Open(sealed) => {
-                    let sequence = flight.number();
+                    let place = flight.begin();
                     drop((accumulator, flight));
                     self.shared.batch_is_full(&self.lane);
-                    self.encode(sealed, sequence);
+                    self.encode(sealed, place);
                 }
                 Next::At(at) => return earlier(at),
                 Next::Nothing if flight.is_empty() => return if accumulator.is_finished() { Step::Finish } else { Step::Rest },
@@ -302,70 +312,7 @@ impl Task {
             Err(_) => Err(Error::ConnectionLost { reason: "the broker took nothing for too long".to_owned(), cause: None }),
         }
     }
-
-    /// Gives up the batches that are too old, and says when the next one will be; none if there are no batches.
-    pub(super) fn give_up_old(&self, now: Instant, last: Option<&Error>) -> Option<Instant> {
-        let mut flight = self.flight.lock();
-        let mut accumulator = self.lane.accumulator.lock();
-        let oldest = || [flight.oldest(), accumulator.oldest()].into_iter().flatten().min();
-        let after = self.shared.settings.delivery_timeout;
-        if let Some(limit) = now.checked_sub(after)
-            && oldest().is_some_and(|oldest| oldest <= limit)
-        {
-            let last = || last.cloned().or_else(|| self.patience.lock().refusal.clone()).or_else(|| self.shared.core.link.last_error());
-            let last = || last().map(Box::new);
-            for batch in flight.take_older(limit) {
-                let what = self.describe(batch.records);
-                self.shared.settle(&batch, Err(Error::TimedOut { what, after, maybe_done: batch.maybe_stored, last: last() }));
-            }
-            for sealed in accumulator.take_older(limit) {
-                let what = self.describe(sealed.builder.len());
-                self.shared.fail(&sealed, Error::TimedOut { what, after, maybe_done: false, last: last() });
-            }
-        }
-        let next = [flight.oldest(), accumulator.oldest()].into_iter().flatten().min();
-        // What is being compressed is neither here nor there, and keeps the lane going.
-        let next = next.or_else(|| flight.encoding.then_some(now));
-        next.map(|oldest| self.deadline(oldest))
-    }
-
-    /// No stream can be opened, and that will not change by itself.
-    fn fail_everything(&self, error: &Error) {
-        let mut flight = self.flight.lock();
-        for batch in flight.take_waiting() {
-            self.fail(&batch, error.clone());
-        }
-        for sealed in self.lane.accumulator.lock().take_all() {
-            self.shared.fail(&sealed, error.clone());
-        }
-    }
-
-    /// Fails a batch for good. Where an earlier try may have stored it, its records are told that too.
-    pub(super) fn fail(&self, batch: &Outgoing, error: Error) {
-        let error = if batch.maybe_stored {
-            let (what, reason) = (self.describe(batch.records), format!("and sending it again failed: {error}"));
-            Error::Unanswered { what, reason, refused: Some(Box::new(error)) }
-        } else {
-            error
-        };
-        self.shared.settle(batch, Err(error));
-    }
-
-    fn deadline(&self, opened_at: Instant) -> Instant {
-        opened_at.checked_add(self.shared.settings.delivery_timeout).unwrap_or_else(|| opened_at + FAR)
-    }
-
-    pub(super) fn describe(&self, records: u32) -> String {
-        let topic = &self.shared.topic;
-        match self.lane.partition {
-            Some(partition) => format!("storing {records} records in {topic}[{partition}]"),
-            None => format!("storing {records} records in {topic}"),
-        }
-    }
 }
-
-/// A time that no batch lives to see: what is meant by a delivery timeout that no clock can count to.
-const FAR: Duration = Duration::from_hours(365 * 24);
 
 #[cfg(test)]
 mod tests {
@@ -373,7 +320,7 @@ mod tests {
     use crate::{
         client::Core,
         connection::{Link, Timing},
-        producer::builder::Settings,
+        producer::{builder::Settings, flight::Answered},
     };
     use futures_util::FutureExt;
     use millpond_protocol::{
@@ -397,6 +344,7 @@ mod tests {
             in_flight: 1,
             delivery_timeout: HOUR,
             retry: true,
+            idempotence: true,
         };
         let (name, config) = ("readings".to_owned(), TopicConfig::default());
         let topic = TopicInfo { name, config, epoch: 1, partitions: Vec::new(), attachments: Vec::new() };
@@ -414,7 +362,7 @@ mod tests {
         let Step::Send(batch) = task.next_step(now) else { panic!("no batch") };
         task.flight.lock().send(batch, now);
         assert!(matches!(task.next_step(now), Step::Wait(Some(_))), "for the answer");
-        task.flight.lock().answered();
+        assert!(matches!(task.flight.lock().answered(), Answered::Batch(_)));
         assert!(matches!(task.next_step(now), Step::Rest));
         task.lane.close();
         assert!(matches!(task.next_step(now), Step::Finish));

@@ -8,21 +8,33 @@
 //! | `encoding` | sealed batches become bytes |
 //! | `answers` | what comes back: answers, refusals, the end of a stream |
 //! | `flight` | batches that were sent and are not answered, and those to be sent again |
+//! | `identity` | the numbers by which the broker recognises a batch |
+//! | `failure` | batches that are too old, or refused for good |
 //! | `pending` | the answer that the records of a batch share |
 //!
 //! # What it promises
 //!
 //! A record is acknowledged once the broker says that its topic's durability is met. Until then it is sent again whenever the connection
-//! is lost, up to the delivery timeout, so a record may be stored twice (at least once). A broker that is stopped as planned answers what
-//! it has taken, and the answers are read before anything is sent again: nothing is stored twice for that. Records of one partition are
-//! stored in the order in which they were enqueued, except that a batch which the broker asked to send later can end up behind ones that were
-//! in flight with it; `in_flight(1)` rules that out. When the buffer is full, `enqueue` waits; it never fails for that.
+//! is lost or the broker asks for patience, up to the delivery timeout. Each partition's batches are numbered, so the broker recognises one
+//! that it has stored already: for as long as the producer lives, a record is stored once, and the records of a partition are stored
+//! in the order in which they were enqueued, whatever was lost, refused or restarted in between (KIP-98). What the producer cannot know is
+//! whether a record is stored whose answer did not come in time, or which the broker has forgotten by the time that it is sent again: its
+//! error says so ([`Error::maybe_done`]), and nobody but the caller sends it again. A record that is enqueued again, by the same
+//! producer or another one, is another record.
+//!
+//! Without idempotence ([`ProducerBuilder::idempotence`]), or with a broker that gives no producer ids, a record may be stored twice (at
+//! least once), and a batch which the broker asked to send later can end up behind ones that were in flight with it; `in_flight(1)` rules
+//! that out. A broker that is stopped as planned answers what it has taken, and the answers are read before anything is sent again.
+//!
+//! When the buffer is full, `enqueue` waits; it never fails for that.
 
 mod accumulator;
 mod answers;
 mod builder;
 mod encoding;
+mod failure;
 mod flight;
+mod identity;
 mod lane;
 mod pending;
 mod placement;

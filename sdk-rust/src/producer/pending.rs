@@ -130,7 +130,9 @@ fn place_in_batch(ack: &Ack, partition: u32, records: u32, index: u32) -> Record
 }
 
 fn place(ack: &Ack, fate: Fate, partition: u32, offset: i64) -> RecordPlace {
-    RecordPlace { fate, partition, offset, append_time_ms: ack.append_time_ms, durability: ack.durability }
+    // -1 in the answer to a batch that the broker had stored before.
+    let append_time_ms = Some(ack.append_time_ms).filter(|ms| *ms >= 0);
+    RecordPlace { fate, partition, offset, append_time_ms, durability: ack.durability }
 }
 
 #[cfg(test)]
@@ -187,6 +189,12 @@ mod tests {
         assert_eq!(fate(ack(10, 12, 3), 3).offset, -1);
         assert_eq!((fate(ack(10, 12, 1), 3).fate, fate(ack(10, 12, 1), 3).offset), (Fate::StoredUnlessDropped, 11));
         assert_eq!((fate(ack(10, 19, 0), 3).fate, fate(ack(10, 19, 0), 3).offset), (Fate::Expanded, 10));
+    }
+
+    #[test]
+    fn a_batch_that_was_stored_before_may_have_no_append_time() {
+        let at = |append_time_ms| place_in_batch(&Ack { append_time_ms, ..ack(10, 12, 0) }, 0, 3, 1).append_time_ms;
+        assert_eq!((at(5), at(0), at(-1)), (Some(5), Some(0), None));
     }
 
     #[test]

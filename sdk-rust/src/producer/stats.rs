@@ -29,7 +29,8 @@ pub struct ProducerStats {
     pub batches: u64,
     /// Batches that were sent once more.
     pub retries: u64,
-    /// The records in them: what a log can hold twice, because the first answer was lost.
+    /// Of the records in them, those that may have been stored before, because an answer was lost. The broker recognises them; without
+    /// [`crate::ProducerBuilder::idempotence`] the log can hold them twice.
     pub records_resent: u64,
     /// Bytes of records that are not answered yet, of [`crate::ProducerBuilder::buffer_bytes`].
     pub buffered_bytes: u64,

@@ -7,6 +7,7 @@ mod connect;
 mod consume;
 mod produce;
 mod produce_faults;
+mod produce_once;
 mod produce_stop;
 mod send;
 mod support;

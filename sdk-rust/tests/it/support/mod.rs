@@ -1,5 +1,6 @@
 //! A broker in memory that does what a test tells it to, on a real QUIC socket.
 
+mod sequences;
 mod serve;
 mod state;
 

@@ -1,8 +1,9 @@
 //! The broker's side of the streams.
 
 use super::{
+    sequences::{Sequences, Verdict},
     soon,
-    state::{OnBatch, OnPush, OnRequest, State},
+    state::{Answer, FakeTopic, OnBatch, OnPush, OnRequest, State, ack_of},
 };
 use bytes::{Bytes, BytesMut};
 use millpond::{BrokerInfo, ErrorCode, ModuleInfo, OffsetFound, Watermarks, WireError};
@@ -159,6 +160,7 @@ async fn produce(connection: &Connection, mut send: SendStream, mut receive: Rec
     let opened = state.topics.lock().get(&open.topic).map(|topic| ProduceOpened {
         max_batch_bytes: topic.max_batch_bytes,
         topic_epoch: topic.epoch,
+        producer_id: Some(state.next_producer_id.fetch_add(1, Ordering::SeqCst)).filter(|id| *id >= 0),
         ..ProduceOpened::default()
     });
     let missing = || WireError::new(ErrorCode::TopicNotFound, format!("there is no topic `{}`", open.topic));
@@ -218,32 +220,46 @@ async fn produce(connection: &Connection, mut send: SendStream, mut receive: Rec
     }
 }
 
-/// Stores a batch and gives the answer to it.
+/// Stores a batch, unless its numbers say something else, and gives the answer to it.
 fn store(state: &State, open: &OpenProduce, batch: &Batch) -> (Kind, Vec<u8>) {
     let answer = {
         let mut topics = state.topics.lock();
         let topic = topics.get_mut(&open.topic).unwrap();
-        let durability = millpond::Durability::Os;
-        let ack = |topic_epoch| Ack { base_offset: -1, last_offset: -1, append_time_ms: 1, topic_epoch, durability, records_dropped: 0 };
-        if let Some(partition) = open.partition {
-            let base_offset = topic.append(partition as usize, batch);
-            let last_offset = base_offset + i64::from(batch.header().last_offset_delta);
-            (Kind::Ack, Ack { base_offset, last_offset, ..ack(topic.epoch) }.encode().to_vec())
-        } else {
-            // Record by record, by key.
-            let count = u32::try_from(topic.partitions.len()).unwrap();
-            let mut places = Vec::new();
-            for record in batch.records(1 << 30).unwrap() {
-                let record = record.unwrap();
-                let partition = partitioner::for_key(record.key.as_deref().unwrap_or_default(), count);
-                places.push(PlacedRecord { partition, offset: topic.end(partition as usize) });
-                topic.fill(partition as usize, &[record.value.unwrap()]);
+        match topic.sequences.entry(open.partition).or_insert_with(Sequences::new).look_at(batch.header()) {
+            Verdict::Refuse(code) => return (Kind::Error, message::encode(&WireError::new(code, "the numbers are wrong"))),
+            Verdict::Again(Answer::Ack(ack)) => Answer::Ack(Ack { append_time_ms: -1, ..ack }),
+            Verdict::Again(placements) => placements,
+            Verdict::Append => {
+                let answer = append(topic, open.partition, batch);
+                topic.sequences.get_mut(&open.partition).unwrap().appended(batch.header(), answer.clone());
+                answer
             }
-            (Kind::Placements, Placements { ack: ack(topic.epoch), records: places }.encode())
         }
     };
     state.changed.send_modify(|changes| *changes += 1);
-    answer
+    match answer {
+        Answer::Ack(ack) => (Kind::Ack, ack.encode().to_vec()),
+        Answer::Placements(placements) => (Kind::Placements, placements.encode()),
+    }
+}
+
+fn append(topic: &mut FakeTopic, partition: Option<u32>, batch: &Batch) -> Answer {
+    if let Some(partition) = partition {
+        topic.append(partition as usize, batch);
+        let stored = topic.partitions[partition as usize].last().unwrap();
+        return Answer::Ack(Ack { topic_epoch: topic.epoch, ..ack_of(stored) });
+    }
+    // Record by record, by key.
+    let count = u32::try_from(topic.partitions.len()).unwrap();
+    let mut records = Vec::new();
+    for record in batch.records(1 << 30).unwrap() {
+        let record = record.unwrap();
+        let partition = partitioner::for_key(record.key.as_deref().unwrap_or_default(), count);
+        records.push(PlacedRecord { partition, offset: topic.end(partition as usize) });
+        topic.fill(partition as usize, &[record.value.unwrap()]);
+    }
+    let ack = Ack { base_offset: -1, last_offset: -1, topic_epoch: topic.epoch, ..ack_of(batch) };
+    Answer::Placements(Placements { ack, records })
 }
 
 async fn consume(connection: &Connection, mut send: SendStream, state: &State, open: &OpenConsume) -> Option<()> {

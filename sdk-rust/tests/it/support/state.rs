@@ -1,12 +1,18 @@
 //! What the broker holds, and what it was told to do wrong.
 
+use super::sequences::Sequences;
 use bytes::{Bytes, BytesMut};
 use millpond::{AttachPoint, AttachmentStatus, ErrorCode, PartitionInfo, Position, TopicConfig, TopicInfo, WireError};
-use millpond_protocol::{batch::Batch, batch::BatchBuilder, compression::Codec, record::NewRecord};
+use millpond_protocol::{
+    batch::{Batch, BatchBuilder},
+    compression::Codec,
+    message::{Ack, Placements},
+    record::NewRecord,
+};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicI64, AtomicUsize, Ordering},
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -54,8 +60,17 @@ pub(crate) enum OnPush {
     Refuse(WireError),
 }
 
+/// The answer to a batch that was stored.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Ack(Ack),
+    Placements(Placements),
+}
+
 pub(crate) struct FakeTopic {
     pub(crate) partitions: Vec<Vec<Batch>>,
+    /// What is known of the producers of each partition; under none of those whose records the broker places.
+    pub(crate) sequences: BTreeMap<Option<u32>, Sequences<Answer>>,
     pub(crate) log_start: i64,
     /// Offsets behind the last batch that are taken and that no batch holds.
     pub(crate) tail_gap: i64,
@@ -68,6 +83,7 @@ impl FakeTopic {
     pub(crate) fn new(partitions: usize) -> FakeTopic {
         FakeTopic {
             partitions: vec![Vec::new(); partitions],
+            sequences: BTreeMap::new(),
             log_start: 0,
             tail_gap: 0,
             placed_by_broker: false,
@@ -87,6 +103,17 @@ impl FakeTopic {
         bytes[..16].copy_from_slice(&batch.with_base_offset(base_offset, 0));
         self.partitions[partition].push(Batch::parse(bytes.freeze()).unwrap());
         base_offset
+    }
+
+    /// The power went before the newest batches of a partition were on disk.
+    pub(crate) fn lose_newest(&mut self, partition: u32, batches: usize) {
+        let log = &mut self.partitions[partition as usize];
+        log.truncate(log.len() - batches);
+        let mut recovered = Sequences::new();
+        for batch in log {
+            recovered.appended(batch.header(), Answer::Ack(ack_of(batch)));
+        }
+        self.sequences.insert(Some(partition), recovered);
     }
 
     /// Stores these values as one batch.
@@ -143,6 +170,13 @@ impl FakeTopic {
     }
 }
 
+/// The acknowledgement of a batch as it lies in the log.
+pub(crate) fn ack_of(stored: &Batch) -> Ack {
+    let header = stored.header();
+    let (base_offset, last_offset) = (header.base_offset, header.last_offset());
+    Ack { base_offset, last_offset, append_time_ms: 1, topic_epoch: 1, durability: millpond::Durability::Os, records_dropped: 0 }
+}
+
 /// Everything that tests look at or set.
 pub(crate) struct State {
     pub(crate) topics: Mutex<BTreeMap<String, FakeTopic>>,
@@ -158,6 +192,8 @@ pub(crate) struct State {
     pub(crate) done: Mutex<Vec<String>>,
     /// Partitions of the produce streams that were opened, in order; none where the broker places.
     pub(crate) opened: Mutex<Vec<Option<u32>>>,
+    /// The producer id of the next stream; negative in a broker that knows no such thing.
+    pub(crate) next_producer_id: AtomicI64,
     /// Streams that a connection may have at a time.
     pub(crate) streams_max: u32,
     /// Batches that arrived, stored or not.
@@ -181,6 +217,7 @@ impl State {
             connections: AtomicUsize::new(0),
             done: Mutex::default(),
             opened: Mutex::default(),
+            next_producer_id: AtomicI64::new(1),
             streams_max: 1024,
             arrived: watch::Sender::new(0),
             pushed_bytes: AtomicUsize::new(0),
@@ -213,6 +250,12 @@ impl State {
         let batches = self.topics.lock()["readings"].partitions[partition].clone();
         let records = batches.iter().flat_map(|batch| batch.records(1 << 30).unwrap());
         records.map(|record| String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap()).collect()
+    }
+
+    /// Producer id, epoch and sequence of each batch of a partition.
+    pub(crate) fn numbers(&self, partition: usize) -> Vec<(i64, i16, i32)> {
+        let numbers = |batch: &Batch| (batch.header().producer_id, batch.header().producer_epoch, batch.header().base_sequence);
+        self.topics.lock()["readings"].partitions[partition].iter().map(numbers).collect()
     }
 
     pub(crate) fn connections(&self) -> usize {
