@@ -78,7 +78,7 @@ pub(crate) struct ProduceArgs {
     /// Give a record up that is not acknowledged in this time, sending again included, such as 2m
     #[arg(long, value_name = "TIME", value_parser = parse_delivery_timeout)]
     delivery_timeout: Option<Span>,
-    /// Send nothing twice, even if an answer is lost with the connection
+    /// Send nothing again: what is not answered when the connection is lost fails
     #[arg(long)]
     no_retry: bool,
     /// Write the summary as JSON to this file
