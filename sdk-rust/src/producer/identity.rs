@@ -9,6 +9,8 @@
 //!  2 records | 7           | 1     | 0  (was 9)  <-- so the numbers begin anew, in the next epoch
 //! ```
 
+use millpond_protocol::batch::sequence_after;
+
 /// The numbers of a batch, or those that the next batch of a lane gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Numbers {
@@ -31,8 +33,7 @@ impl Numbers {
 
     /// Those of the batch behind one with so many records.
     pub(crate) const fn behind(self, records: u32) -> Numbers {
-        let sequence = self.sequence.cast_unsigned().wrapping_add(records) & i32::MAX.cast_unsigned();
-        Numbers { sequence: sequence.cast_signed(), ..self }
+        Numbers { sequence: sequence_after(self.sequence, records.cast_signed()), ..self }
     }
 
     /// The first ones of the next epoch; none behind the last epoch, when it takes another producer id.

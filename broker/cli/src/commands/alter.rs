@@ -91,6 +91,7 @@ pub(crate) async fn alter(arguments: AlterArgs) -> Outcome {
         max_batch_bytes: arguments.max_batch_bytes.map(|size| u32::try_from(size.0).unwrap_or(u32::MAX)),
         retention_ms: arguments.retention.retention_ms(),
         retention_bytes: arguments.retention.retention_bytes(),
+        ..AlterTopic::default()
     };
     if request.is_empty() {
         return Err(

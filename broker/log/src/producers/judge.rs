@@ -4,7 +4,7 @@ use millpond_protocol::batch::BatchHeader;
 use millpond_protocol::error::ErrorCode;
 use thiserror::Error;
 
-use super::producer::{Appended, Producer, is_newer, last_sequence, next_sequence};
+use super::producer::{Appended, Producer, is_newer, next_sequence};
 
 /// What a batch must follow on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ pub(super) fn judge(known: Option<&Producer>, header: &BatchHeader, order: Seque
         };
     }
 
-    let (last_found, expected) = (last_sequence(header), next_sequence(last));
+    let (last_found, expected) = (header.last_sequence(), next_sequence(last));
     let duplicate = SequenceError::Duplicate { producer_id, epoch, expected, found: last_found };
     if let Some(same) = producer.batches().iter().rev().find(|batch| batch.last_sequence == last_found) {
         // Sent whole, it is what it was, whatever modules make of it this time. A part may be another one.
