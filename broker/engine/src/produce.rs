@@ -159,7 +159,7 @@ impl ProduceStream {
         permit: InflightPermit,
     ) -> Result<State, EngineError> {
         let topic_epoch = runtime.epoch;
-        let order = SequenceOrder::next(batch.header());
+        let order = SequenceOrder::NextFrom { base_sequence: batch.header().base_sequence };
         let (batch, records_dropped, is_nothing) = if runtime.transforms.is_empty() {
             (batch, 0, false)
         } else {

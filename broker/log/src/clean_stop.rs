@@ -21,9 +21,9 @@
 //!  +--------------+------------------+----------------+------------------+------------------+-------------+-----------+
 //! ```
 //!
-//! What stands for the producers is drawn in [`crate::producers`]; the layout before this one, "mpclean1", has nothing there, and is read as
-//! the note of a log without producers. The five fields before it are what decides which of the next batches get an index entry. The closing entry is not one of those that the next
-//! appends continue: it is cut off before them.
+//! What stands for the producers is drawn in [`crate::producers`]; the layout before this one, "mpclean1", has nothing there, and is
+//! read as the note of a log without producers. The five fields before it are what decides which of the next batches get an index entry.
+//! The closing entry is not one of those that the next appends continue: it is cut off before them.
 //!
 //! That it is removed durably is one of two safeguards. The other: as long as nothing was appended to the segment, its `.log` has the size
 //! that is noted, and with one batch more it never has again, since bytes of a segment are only ever added behind those that are there.

@@ -263,7 +263,7 @@ impl Log {
         if let Some(Failure { cause, of_flush: true }) = &self.failure {
             return Err(LogError::Failed { cause: cause.clone() });
         }
-        if self.is_as_closed {
+        if self.is_as_closed && !self.producers.has_skipped() {
             return Ok(());
         }
         self.unflushed.forget_running();
@@ -272,9 +272,11 @@ impl Log {
         }
         let (offset_entries, time_entries, tail) = (self.active.offsets.entries(), self.active.times.entries(), self.tail);
         let closing = self.tail.indexer.time_entry();
-        self.active.times.push(closing.as_slice());
+        if !self.is_as_closed {
+            self.active.times.push(closing.as_slice());
+        }
         // Failing is harmless and was logged: without the note, the next opening compares the indexes with the batches.
-        if self.active.settle_indexes() && self.failure.is_none() {
+        if (self.is_as_closed || self.active.settle_indexes()) && self.failure.is_none() {
             let stop = CleanStop { tail, offset_entries, time_entries, has_closing_entry: closing.is_some() };
             if let Err(error) = stop.write(&self.producers.snapshot(), &*self.disk, &self.dir) {
                 tracing::warn!(dir = %self.dir.display(), %error, "the clean stop can't be noted; the next opening reads the last segment");

@@ -169,7 +169,8 @@ struct Recovery<'a> {
     /// Where the log begins, as it was written down.
     log_start: Option<i64>,
     producers: Producers,
-    /// The producers of the batches before the last segment that was walked.
+    /// The producers of the batches before the last segment that was walked. After a clean stop the recovery point has them already, and
+    /// nobody asks.
     base_producers: Snapshot,
     /// Whether the recovery point said nothing of them.
     producers_found: bool,

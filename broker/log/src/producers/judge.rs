@@ -4,14 +4,16 @@ use millpond_protocol::batch::BatchHeader;
 use millpond_protocol::error::ErrorCode;
 use thiserror::Error;
 
-use super::producer::{Appended, Producer, is_newer, next_sequence};
+use super::producer::{Appended, Producer, is_newer, last_sequence, next_sequence};
 
 /// What a batch must follow on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequenceOrder {
     /// Each batch of the producer goes to this partition: it begins with the sequence after the last one.
-    Next {
-        /// The base sequence with which the batch came. The header has another one where a module has changed the number of offsets.
+    Next,
+    /// Likewise, and a module has changed how many offsets the batch takes: its header says where it ends, and this where it began.
+    NextFrom {
+        /// The base sequence that its producer gave it.
         base_sequence: i32,
     },
     /// The broker places the records: the batch is the part of one that goes to this partition, and there may be any number of records
@@ -21,13 +23,6 @@ pub enum SequenceOrder {
         /// one is taken, and it may begin a producer or an epoch anywhere.
         previous: Option<i32>,
     },
-}
-
-impl SequenceOrder {
-    /// The order of a batch that is as its producer has sent it.
-    pub const fn next(header: &BatchHeader) -> SequenceOrder {
-        SequenceOrder::Next { base_sequence: header.base_sequence }
-    }
 }
 
 /// Why a batch of a producer is not appended.
@@ -125,40 +120,43 @@ pub(super) fn judge(known: Option<&Producer>, header: &BatchHeader, order: Seque
     let (producer_id, epoch) = (header.producer_id, header.producer_epoch);
     // Where the batch says that it goes on; a part says it by the part before it.
     let found = match order {
-        SequenceOrder::Next { base_sequence } => Some(base_sequence),
+        SequenceOrder::Next => Some(header.base_sequence),
+        SequenceOrder::NextFrom { base_sequence } => Some(base_sequence),
         SequenceOrder::After { previous } => previous.map(next_sequence),
     };
     let begins = |found: i32| SequenceError::OutOfOrder { producer_id, epoch, expected: 0, found };
+    let is_part = matches!(order, SequenceOrder::After { .. });
     let known = known.and_then(|producer| producer.last_sequence().map(|last| (producer, last)));
     let Some((producer, last)) = known else {
-        return match (order, found) {
-            (_, None) | (SequenceOrder::Next { .. }, Some(0)) => Ok(Verdict::New),
-            (SequenceOrder::Next { .. }, Some(found)) => Err(SequenceError::UnknownProducer { producer_id, epoch, found }),
-            (SequenceOrder::After { .. }, Some(found)) => Err(begins(found)),
+        return match found {
+            None => Ok(Verdict::New),
+            Some(0) if !is_part => Ok(Verdict::New),
+            Some(found) if is_part => Err(begins(found)),
+            Some(found) => Err(SequenceError::UnknownProducer { producer_id, epoch, found }),
         };
     };
     if epoch < producer.epoch {
         return Err(SequenceError::OldEpoch { producer_id, epoch, expected: producer.epoch });
     }
     if epoch > producer.epoch {
-        return match (order, found) {
-            (_, None) | (SequenceOrder::Next { .. }, Some(0)) => Ok(Verdict::New),
-            (_, Some(found)) => Err(begins(found)),
+        return match found {
+            None => Ok(Verdict::New),
+            Some(0) if !is_part => Ok(Verdict::New),
+            Some(found) => Err(begins(found)),
         };
     }
 
-    let (last_found, expected) = (header.last_sequence(), next_sequence(last));
+    let (last_found, expected) = (last_sequence(header), next_sequence(last));
     let duplicate = SequenceError::Duplicate { producer_id, epoch, expected, found: last_found };
     if let Some(same) = producer.batches().iter().rev().find(|batch| batch.last_sequence == last_found) {
         // Sent whole, it is what it was, whatever modules make of it this time. A part may be another one.
-        let is_same = matches!(order, SequenceOrder::Next { .. }) || same.crc == header.crc;
+        let is_same = !is_part || same.crc == header.crc;
         return if is_same { Ok(Verdict::Repeated(same.appended)) } else { Err(duplicate) };
     }
-    match (order, found) {
-        (SequenceOrder::Next { .. }, Some(found)) if found == expected => Ok(Verdict::New),
+    match found {
+        Some(found) if found == expected && !is_part => Ok(Verdict::New),
         _ if !is_newer(last_found, last) => Err(duplicate),
-        (SequenceOrder::After { .. }, Some(found)) if found == expected => Ok(Verdict::New),
-        (_, Some(found)) => Err(SequenceError::OutOfOrder { producer_id, epoch, expected, found }),
-        (_, None) => Ok(Verdict::New),
+        Some(found) if found != expected => Err(SequenceError::OutOfOrder { producer_id, epoch, expected, found }),
+        _ => Ok(Verdict::New),
     }
 }

@@ -57,12 +57,15 @@
 //!
 //! A log remembers [`PRODUCERS_MAX`] producers, all logs that share a [`ProducerPool`] as many as that allows; the one that was used
 //! longest ago goes first. One that was not used for
-//! [`LogConfig::producer_id_expiration_ms`](crate::LogConfig::producer_id_expiration_ms) is forgotten, by the monotonic clock: its age begins
-//! anew when a log is opened, and it never goes early. Deleting records forgets no producer.
+//! [`LogConfig::producer_id_expiration_ms`](crate::LogConfig::producer_id_expiration_ms) is forgotten, by the monotonic clock: its age
+//! begins anew when a log is opened, and it never goes early. Deleting records forgets no producer.
 //!
 //! # Refused
 //!
 //! Nothing here makes a log unopenable. A state that is lost or wrong costs its producers an error, after which they begin a new epoch.
+//! So does a batch that was answered and is gone, where a topic is answered before it is flushed: its producer is told of the gap.
+//!
+//! A producer must not send a batch that is more than five ahead of one without an answer: that one would be forgotten.
 //! Transactions are not known: a producer is fenced by its epoch alone.
 
 mod judge;

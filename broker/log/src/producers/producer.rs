@@ -1,6 +1,6 @@
 //! What is remembered of one producer.
 
-use millpond_protocol::batch::{BatchHeader, sequence_after};
+use millpond_protocol::batch::BatchHeader;
 
 use super::PRODUCER_BATCHES_MAX;
 
@@ -89,13 +89,19 @@ impl ProducerBatch {
         let last_offset = if base_offset < 0 { -1 } else { base_offset.saturating_add(offsets - 1) };
         let records_dropped = u32::try_from((offsets - i64::from(header.record_count)).max(0)).unwrap_or(u32::MAX);
         let appended = Appended { base_offset, last_offset, append_time_ms, records_dropped };
-        ProducerBatch { last_sequence: header.last_sequence(), crc: header.crc, appended }
+        ProducerBatch { last_sequence: last_sequence(header), crc: header.crc, appended }
     }
+}
+
+/// The sequence of the last record of a batch (`DefaultRecordBatch.incrementSequence` in Kafka).
+pub(super) fn last_sequence(header: &BatchHeader) -> i32 {
+    let sum = header.base_sequence.wrapping_add(header.last_offset_delta);
+    sum & i32::MAX
 }
 
 /// The sequence that follows.
 pub(super) fn next_sequence(sequence: i32) -> i32 {
-    sequence_after(sequence, 1)
+    sequence.wrapping_add(1) & i32::MAX
 }
 
 /// Whether `sequence` comes after `other`: less than half of all sequences ahead of it.
@@ -115,7 +121,7 @@ mod tests {
         for (base, delta, last) in
             [(0, 0, 0), (5, 4, 9), (i32::MAX, 0, i32::MAX), (i32::MAX, 1, 0), (i32::MAX - 2, 9, 6), (i32::MAX, i32::MAX, i32::MAX - 1)]
         {
-            assert_eq!(header(base, delta).last_sequence(), last, "{base} and {delta} more");
+            assert_eq!(last_sequence(&header(base, delta)), last, "{base} and {delta} more");
         }
         for (sequence, other, newer) in
             [(1, 0, true), (0, 1, false), (0, 0, false), (0, i32::MAX, true), (i32::MAX, 0, false), (1 << 30, 0, false)]

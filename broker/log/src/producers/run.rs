@@ -18,6 +18,7 @@ pub struct AppendRun {
     /// The base offset of the next batch that is admitted.
     next_offset: i64,
     uses: u64,
+    has_skipped: bool,
     /// The producers of its batches, as they will be.
     touched: HashMap<i64, Producer>,
 }
@@ -33,7 +34,8 @@ pub enum Admission {
     },
     /// It was appended before, or stands before this one in the run: answer with that.
     Repeated(Appended),
-    /// Nothing of it need be stored, and its sequence is noted, in memory: answer with the offsets -1.
+    /// Nothing of it need be stored: answer with the offsets -1. Its sequence is noted, and kept over a stop in order; a crash forgets it,
+    /// unless a segment was closed since.
     Skip,
 }
 
@@ -86,7 +88,7 @@ impl Log {
 impl Producers {
     pub(super) fn begin_run(&mut self, now: Now, next_offset: i64) -> AppendRun {
         self.expire(now.monotonic_ms);
-        AppendRun { now, next_offset, uses: self.uses, touched: std::mem::take(&mut self.spare) }
+        AppendRun { now, next_offset, uses: self.uses, has_skipped: false, touched: std::mem::take(&mut self.spare) }
     }
 
     pub(super) fn admit(
@@ -125,12 +127,16 @@ impl Producers {
             Admission::Append { base_offset } => {
                 producer.add(header.producer_epoch, ProducerBatch::of(header, base_offset, wall_ms));
             }
-            Admission::Skip => producer.add(header.producer_epoch, ProducerBatch::of(header, -1, wall_ms)),
+            Admission::Skip => {
+                producer.add(header.producer_epoch, ProducerBatch::of(header, -1, wall_ms));
+                run.has_skipped = true;
+            }
         }
     }
 
     pub(super) fn settle(&mut self, run: AppendRun, log_end: i64) {
         if run.next_offset == log_end {
+            self.has_skipped |= run.has_skipped;
             self.take_over(run.touched, run.uses);
         } else {
             let next_offset = run.next_offset;

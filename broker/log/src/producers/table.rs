@@ -22,6 +22,8 @@ pub(crate) struct Producers {
     expiration_ms: i64,
     /// When to look for those next, by the monotonic clock.
     look_ms: i64,
+    /// Whether a batch was noted of which there is nothing in the log, so that only a note can keep it.
+    pub(super) has_skipped: bool,
     /// The next use gets this number.
     pub(super) uses: u64,
     /// Empty; the memory of a run that has ended.
@@ -42,6 +44,7 @@ impl Producers {
             expiration_ms: i64::try_from(expiration_ms.max(1)).unwrap_or(i64::MAX),
             // The first look gives a time to those that an opening has found.
             look_ms: i64::MIN,
+            has_skipped: false,
             uses: 0,
             spare: HashMap::new(),
         }
@@ -112,6 +115,11 @@ impl Producers {
         if touched.capacity() <= SPARE_PRODUCERS_MAX {
             self.spare = touched;
         }
+    }
+
+    /// Whether something is remembered that no header in the log says.
+    pub(crate) fn has_skipped(&self) -> bool {
+        self.has_skipped
     }
 
     /// What is remembered of every producer, by producer id.

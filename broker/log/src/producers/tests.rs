@@ -46,6 +46,8 @@ struct Sent {
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Whole,
+    /// A module has made so many more offsets of it.
+    Grown(i64),
     First,
     /// Behind the last one that is stored, and so many sequences more.
     Behind(i64),
@@ -61,7 +63,12 @@ struct Run {
 
 fn runs() -> impl Strategy<Value = Vec<Run>> {
     let gap = prop_oneof![6 => Just(0_i64), 1 => -40_i64..0, 2 => -6_i64..0, 1 => 1_i64..4];
-    let part = prop_oneof![6 => Just(Part::Whole), 3 => Just(Part::First), 2 => (-1_i64..2).prop_map(Part::Behind)];
+    let part = prop_oneof![
+        6 => Just(Part::Whole),
+        2 => (1_i64..20).prop_map(Part::Grown),
+        3 => Just(Part::First),
+        2 => (-1_i64..2).prop_map(Part::Behind),
+    ];
     let epoch_more = prop_oneof![12 => Just(0_i16), 1 => Just(1_i16), 1 => Just(-1_i16)];
     let records = prop_oneof![4 => Just(1_i64), 4 => 1_i64..6];
     let sent = (0..5_i64, epoch_more, gap, records, 0..2_u32, part, prop::bool::weighted(0.1)).prop_map(
@@ -107,7 +114,7 @@ impl Sent {
         let epoch = epoch + self.epoch_more;
         let base = match (last, self.epoch_more, self.part) {
             (Some(last), 0, _) => last + 1 + self.gap,
-            (_, _, Part::Whole) => self.gap.max(0),
+            (_, _, Part::Whole | Part::Grown(_)) => self.gap.max(0),
             (..) => START,
         };
         (epoch, base.max(0), (base + self.records - 1).max(0))
@@ -128,7 +135,7 @@ impl Sent {
 }
 
 fn wrapped(sequence: i64) -> i32 {
-    i32::try_from(sequence % (1 << 31)).expect("31 bits")
+    i32::try_from(sequence.rem_euclid(1 << 31)).expect("31 bits")
 }
 
 impl Model {
@@ -138,21 +145,23 @@ impl Model {
         let (epoch, base, last) = sent.place(known);
         let newest = known.filter(|known| known.epoch == epoch).and_then(|known| known.stored.last()).map(|(last, ..)| *last);
         let (order, found) = match sent.part {
-            Part::Whole => (SequenceOrder::Next { base_sequence: wrapped(base) }, Some(base)),
+            Part::Whole => (SequenceOrder::Next, Some(base)),
+            Part::Grown(_) => (SequenceOrder::NextFrom { base_sequence: wrapped(base) }, Some(base)),
             Part::First => (SequenceOrder::After { previous: None }, None),
             Part::Behind(more) => {
                 let previous = newest.map_or(START, |last| (last + more).max(0));
                 (SequenceOrder::After { previous: Some(wrapped(previous)) }, Some(previous + 1))
             }
         };
-        let outcome = self.decide(sent, (epoch, last), newest, order, found);
-        self.note(sent, (epoch, last), (last - base, now_ms), &outcome);
-        (sent.header(epoch, base, last), order, outcome)
+        let outcome = self.decide(sent, (epoch, last), newest, found);
+        let more = if let Part::Grown(more) = sent.part { more } else { 0 };
+        self.note(sent, (epoch, last), (last - base + more, now_ms), &outcome);
+        (sent.header(epoch, base - more, last), order, outcome)
     }
 
-    fn decide(&self, sent: &Sent, (epoch, last): (i16, i64), newest: Option<i64>, order: SequenceOrder, found: Option<i64>) -> Outcome {
+    fn decide(&self, sent: &Sent, (epoch, last): (i16, i64), newest: Option<i64>, found: Option<i64>) -> Outcome {
         let known = self.known.get(&sent.producer_id);
-        let is_whole = matches!(order, SequenceOrder::Next { .. });
+        let is_whole = matches!(sent.part, Part::Whole | Part::Grown(_));
         match known {
             None if is_whole && found != Some(0) => return Outcome::Refused("unknown"),
             Some(known) if epoch < known.epoch => return Outcome::Refused("epoch"),
@@ -295,7 +304,7 @@ fn numbers_that_no_producer_has_are_refused_and_noted_nowhere() {
     let mut run = producers.begin_run(Now { wall_ms: 0, monotonic_ms: 0 }, 0);
     for (producer_id, producer_epoch, base_sequence) in [(-2, 0, 0), (i64::MIN, -1, -1), (5, -1, 0), (5, 0, -1), (5, -1, -1)] {
         let header = BatchHeader { producer_id, producer_epoch, base_sequence, ..HEADER };
-        for order in [SequenceOrder::next(&header), SequenceOrder::After { previous: None }] {
+        for order in [SequenceOrder::Next, SequenceOrder::After { previous: None }] {
             let refused = producers.admit(&mut run, &header, order, false).expect_err("no producer has that");
             assert!(matches!(refused, SequenceError::InvalidProducer { .. }), "{refused}");
         }
@@ -303,9 +312,9 @@ fn numbers_that_no_producer_has_are_refused_and_noted_nowhere() {
     }
     // Without an id there is nothing to follow on, any number of times.
     for base_offset in 0..3 {
-        assert_eq!(producers.admit(&mut run, &HEADER, SequenceOrder::next(&HEADER), false), Ok(Admission::Append { base_offset }));
+        assert_eq!(producers.admit(&mut run, &HEADER, SequenceOrder::Next, false), Ok(Admission::Append { base_offset }));
     }
-    assert_eq!(producers.admit(&mut run, &HEADER, SequenceOrder::next(&HEADER), true), Ok(Admission::Skip));
+    assert_eq!(producers.admit(&mut run, &HEADER, SequenceOrder::Next, true), Ok(Admission::Skip));
     producers.settle(run, 3);
     assert_eq!(producers.states(), []);
 }
@@ -316,7 +325,7 @@ fn nothing_is_skipped_that_would_leave_no_trace_of_a_producer_or_an_epoch() {
     let mut run = producers.begin_run(Now { wall_ms: 9, monotonic_ms: 0 }, 0);
     let mut admit = |producer_epoch, base_sequence| {
         let header = BatchHeader { producer_id: 5, producer_epoch, base_sequence, record_count: 0, ..HEADER };
-        producers.admit(&mut run, &header, SequenceOrder::next(&header), true).expect("it is the next one")
+        producers.admit(&mut run, &header, SequenceOrder::Next, true).expect("it is the next one")
     };
     assert_eq!(admit(0, 0), Admission::Append { base_offset: 0 });
     assert_eq!(admit(0, 1), Admission::Skip);
@@ -332,7 +341,7 @@ fn a_run_that_was_not_appended_as_it_was_admitted_is_left_out() {
     let header = BatchHeader { producer_id: 5, producer_epoch: 0, base_sequence: 0, ..HEADER };
     for log_end in [0, 2] {
         let mut run = producers.begin_run(Now { wall_ms: 9, monotonic_ms: 0 }, 0);
-        producers.admit(&mut run, &header, SequenceOrder::next(&header), false).expect("the first");
+        producers.admit(&mut run, &header, SequenceOrder::Next, false).expect("the first");
         producers.settle(run, log_end);
         assert_eq!(producers.states(), []);
     }
@@ -380,14 +389,14 @@ fn a_producer_is_forgotten_after_its_time_and_never_before() {
     let now = |monotonic_ms| Now { wall_ms: 0, monotonic_ms };
     let at = |producers: &mut Producers, monotonic_ms| {
         let mut run = producers.begin_run(now(monotonic_ms), 1);
-        producers.admit(&mut run, &second, SequenceOrder::next(&second), false)
+        producers.admit(&mut run, &second, SequenceOrder::Next, false)
     };
     for (monotonic_ms, is_known) in [(50_000, true), (50_999, true), (51_000, false), (51_001, false)] {
         assert_eq!(at(&mut producers, monotonic_ms).is_ok(), is_known, "at {monotonic_ms}");
     }
     // A repetition is a use as well.
     let mut run = producers.begin_run(now(50_999), 1);
-    assert!(matches!(producers.admit(&mut run, &first, SequenceOrder::next(&first), false), Ok(Admission::Repeated(_))));
+    assert!(matches!(producers.admit(&mut run, &first, SequenceOrder::Next, false), Ok(Admission::Repeated(_))));
     producers.settle(run, 1);
     assert!(at(&mut producers, 51_998).is_ok());
     let unknown = SequenceError::UnknownProducer { producer_id: 5, epoch: 0, found: 1 };

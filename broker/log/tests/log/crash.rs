@@ -3,9 +3,11 @@
 //! A seed replays a failure: the workload, the moment of each cut, and what survives of the unsynced bytes all follow from it.
 
 use millpond_log::sim::{Fault, Operation, Random, SimDisk};
-use millpond_log::{Log, LogConfig, LogError};
+use millpond_log::{Log, LogConfig, LogError, ProducerBatch};
+use millpond_protocol::batch::Batch;
 
 use crate::harness::{Stored, check_from, config, prepared_disk, random_batch, stored, try_open};
+use crate::producers::{numbered, remembered, replayed};
 use crate::time::check_find_time;
 
 /// What is known of a log between its lives.
@@ -13,6 +15,8 @@ use crate::time::check_find_time;
 struct Known {
     /// The batches that were appended, or may have been, in the order of their offsets.
     batches: Vec<Stored>,
+    /// Those before them that were deleted.
+    deleted: Vec<Stored>,
     /// How many of them are durable for certain.
     durable: usize,
     /// How many of them must be there as long as the power stays on: those whose append has succeeded.
@@ -106,15 +110,16 @@ fn life(disk: &SimDisk, config: LogConfig, random: &mut Random, known: &mut Know
 fn append(log: &mut Log, random: &mut Random, known: &mut Known) -> Option<End> {
     // Up and down, so that no batch tells what the largest timestamp before it was.
     let clock = random.below(100_000).cast_signed();
-    let batches: Vec<_> = (0..=random.below(4)).map(|_| random_batch(random, clock)).collect();
-    let end = log.log_end();
+    let batches: Vec<_> = (0..=random.below(4)).map(|_| from_a_producer(random_batch(random, clock), random)).collect();
+    let (end, before) = (log.log_end(), log.producers());
     let outcome = log.append(&batches, 3);
     if outcome.is_ok() {
         known.batches.extend(stored(end, 3, &batches));
         known.appended = known.batches.len();
+        known.check_producers(log);
         return None;
     }
-    assert_eq!(log.log_end(), end, "a failed append moves nothing");
+    assert_eq!((log.log_end(), log.producers()), (end, before), "a failed append moves nothing");
     match outcome {
         // Taken back, durably: it must not come back.
         Err(LogError::Full { .. } | LogError::TooManyOpenFiles { .. }) if log.failure().is_none() => {
@@ -127,6 +132,13 @@ fn append(log: &mut Log, random: &mut Random, known: &mut Known) -> Option<End> 
             Some(End::Cut)
         }
     }
+}
+
+/// Most batches come from a producer. What its sequences are is for the broker to judge, not for the log.
+fn from_a_producer(batch: Batch, random: &mut Random) -> Batch {
+    let base_sequence = i32::try_from(random.below(1 << 31)).expect("31 bits");
+    let epoch = i16::from(random.percent(3));
+    if random.percent(80) { numbered(&batch, random.below(6).cast_signed(), epoch, base_sequence) } else { batch }
 }
 
 /// Deletes some of the oldest batches, or tries to. Says how the life ends if it does.
@@ -151,10 +163,35 @@ impl Known {
     fn begins_at(&mut self, start: i64) {
         self.start = start;
         let gone = self.batches.iter().take_while(|stored| stored.next <= start).count();
-        self.batches.drain(..gone);
+        self.deleted.extend(self.batches.drain(..gone));
         self.durable = self.durable.saturating_sub(gone);
         self.appended = self.appended.saturating_sub(gone);
     }
+
+    /// What the log remembers of its producers is what its batches say. Of those that were deleted it need not be everything: the recovery
+    /// point may not have covered them.
+    fn check_producers(&self, log: &Log) {
+        let (found, left) = (remembered(log), replayed(&self.batches));
+        if self.deleted.is_empty() {
+            assert_eq!(found, left);
+            return;
+        }
+        let all: Vec<_> = self.deleted.iter().chain(&self.batches).cloned().collect();
+        let ever = replayed_without_bound(&all);
+        for state in &found {
+            assert!(state.batches.iter().all(|batch| ever.contains(&(state.producer_id, *batch))), "{state:?} is made up");
+        }
+        for state in left {
+            let found = found.iter().find(|found| found.producer_id == state.producer_id).expect("a producer of a batch that is there");
+            assert!(found.epoch > state.epoch || found.batches.ends_with(&state.batches), "{found:?} without {state:?}");
+        }
+    }
+}
+
+/// Every batch that a producer has ever sent.
+fn replayed_without_bound(batches: &[Stored]) -> Vec<(i64, ProducerBatch)> {
+    let one = |stored: &Stored| replayed(std::slice::from_ref(stored)).into_iter().map(|state| (state.producer_id, state.batches[0]));
+    batches.iter().flat_map(one).collect()
 }
 
 /// Holds a log that was opened against what is known, which it settles.
@@ -166,6 +203,7 @@ fn resume(log: &Log, known: &mut Known) {
     let least = if known.powered { known.appended } else { known.durable };
     assert!(kept >= least, "{least} batches must be there, {kept} are left");
     known.batches.truncate(kept);
+    known.check_producers(log);
     check_from(&log.reader(), &known.batches, start);
     assert_eq!(log.durable_end(), end, "what an opening has kept is durable");
     for timestamp in (0..100_000).step_by(20_000) {

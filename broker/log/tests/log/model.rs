@@ -2,9 +2,11 @@
 
 use millpond_log::LogConfig;
 use millpond_log::sim::Random;
+use millpond_protocol::batch::Batch;
 use proptest::prelude::*;
 
-use crate::harness::{Fixture, config, random_batch};
+use crate::harness::{Fixture, config, random_batch, stored};
+use crate::producers::{numbered, remembered, replayed};
 use crate::time::check_find_time;
 
 #[derive(Clone, Debug)]
@@ -49,13 +51,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn run(config: LogConfig, steps: Vec<Step>) {
     let mut fixture = Fixture::new(config);
+    let mut all = Vec::new();
     for step in steps {
         let thousandths = |part: i64, fixture: &Fixture| fixture.end() * part / 1_000;
         match step {
             Step::Append { seed, batches, clock } => {
                 let mut random = Random::new(seed);
-                let batches: Vec<_> = (0..batches).map(|_| random_batch(&mut random, clock)).collect();
+                let mut numbered_batch = || {
+                    let batch = random_batch(&mut random, clock);
+                    numbered(&batch, random.below(4).cast_signed(), 0, i32::try_from(random.below(1 << 31)).expect("31 bits"))
+                };
+                let batches: Vec<_> = (0..batches).map(|_| numbered_batch()).collect();
                 fixture.append(&batches);
+                all.extend(stored(fixture.end() - offsets(&batches), 7, &batches));
             }
             Step::Read { from, max_bytes, end } => {
                 let (from, end) = (thousandths(from, &fixture), thousandths(end, &fixture).min(fixture.end()));
@@ -69,11 +77,22 @@ fn run(config: LogConfig, steps: Vec<Step>) {
             Step::Flush => fixture.flush(),
             Step::Kill => {
                 fixture.reopen();
+                let is_whole = fixture.start == 0;
+                assert!(!is_whole || remembered(&fixture.log) == replayed(&all), "what the batches say");
             }
-            Step::Close => fixture = fixture.close_and_reopen(1).0,
+            Step::Close => {
+                let before = fixture.log.producers();
+                fixture = fixture.close_and_reopen(1).0;
+                assert_eq!(fixture.log.producers(), before);
+            }
         }
     }
     fixture.check();
+}
+
+/// How many offsets they take.
+fn offsets(batches: &[Batch]) -> i64 {
+    batches.iter().map(|batch| i64::from(batch.header().last_offset_delta) + 1).sum()
 }
 
 fn check_read(fixture: &Fixture, from: i64, max_bytes: usize, end: i64) {
