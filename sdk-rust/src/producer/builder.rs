@@ -1,6 +1,6 @@
 //! The settings of a producer.
 
-use super::{Producer, shared::Shared};
+use super::{Producer, identity::REMEMBERED_BATCHES, shared::Shared};
 use crate::{admin::Admin, client::Core, error::Error};
 use millpond_protocol::compression::Codec;
 use std::{sync::Arc, time::Duration};
@@ -26,8 +26,9 @@ const BUFFER_BYTES_MAX: usize = 1 << 31;
 /// The most batches in flight that make sense: at 1 MiB each, far more than any path holds.
 const IN_FLIGHT_MAX: usize = 1024;
 
-/// The most batches in flight with idempotence: a broker remembers as many of each producer, as in Kafka (KIP-98).
-const IN_FLIGHT_IDEMPOTENT_MAX: usize = 5;
+/// The most batches in flight with idempotence.
+#[expect(clippy::cast_possible_truncation, reason = "it is 5")]
+const IN_FLIGHT_IDEMPOTENT_MAX: usize = REMEMBERED_BATCHES as usize;
 
 /// The settings of a producer. From [`crate::Client::producer`].
 #[derive(Clone, Debug)]

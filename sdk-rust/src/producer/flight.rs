@@ -19,7 +19,10 @@
 #[cfg(test)]
 mod model;
 
-use super::{identity::Numbers, pending::Pending};
+use super::{
+    identity::{Numbers, REMEMBERED_BATCHES},
+    pending::Pending,
+};
 use crate::error::Error;
 use bytes::Bytes;
 use millpond_protocol::{batch, error::ErrorCode};
@@ -194,7 +197,21 @@ impl Flight {
         if anew && let Some(first) = self.begin_anew() {
             return first;
         }
+        if self.is_out_of_reach() {
+            return Ready::Later;
+        }
         self.waiting.pop_front().map_or(Ready::Fresh, Ready::Batch)
+    }
+
+    /// Whether the broker, were it to store the next batch too, could forget the oldest one in flight. It may have that one from an earlier
+    /// try, put this one off all the same, and store what is behind it.
+    fn is_out_of_reach(&self) -> bool {
+        let oldest = self.sent.iter().find_map(|slot| match slot {
+            Slot::Sent(batch) => batch.numbers.map(|_| batch.order),
+            Slot::GivenUp { .. } => None,
+        });
+        let next = self.waiting.front().map_or(self.last_order + 1, |batch| batch.order);
+        oldest.is_some_and(|oldest| next >= oldest + REMEMBERED_BATCHES)
     }
 
     /// Numbers everything that waits from 0 on, in the next epoch. Gives what has to be done before. Nothing is in flight.
@@ -330,13 +347,12 @@ impl Flight {
     pub(crate) fn take_older(&mut self, limit: Instant) -> Vec<Outgoing> {
         let mut older = Vec::new();
         for slot in &mut self.sent {
-            if let Slot::Sent(batch) = slot
-                && batch.opened_at <= limit
-            {
-                let order = batch.order;
-                if let Slot::Sent(batch) = std::mem::replace(slot, Slot::GivenUp { order }) {
-                    older.push(Outgoing { maybe_stored: true, ..batch });
-                }
+            let given_up = match slot {
+                Slot::Sent(batch) if batch.opened_at <= limit => Slot::GivenUp { order: batch.order },
+                _ => continue,
+            };
+            if let Slot::Sent(batch) = std::mem::replace(slot, given_up) {
+                older.push(Outgoing { maybe_stored: true, ..batch });
             }
         }
         while let Some(batch) = self.waiting.pop_front_if(|batch| batch.opened_at <= limit) {
@@ -349,7 +365,9 @@ impl Flight {
     /// Takes out every batch that waits to be sent.
     pub(crate) fn take_waiting(&mut self) -> Vec<Outgoing> {
         let waiting: Vec<Outgoing> = self.waiting.drain(..).collect();
-        waiting.iter().for_each(|batch| self.gone(batch.order));
+        for batch in &waiting {
+            self.gone(batch.order);
+        }
         waiting
     }
 

@@ -11,6 +11,9 @@
 
 use millpond_protocol::batch::sequence_after;
 
+/// The last batches of each producer that a broker recognises, as in Kafka. No more than these are on their way at a time.
+pub(crate) const REMEMBERED_BATCHES: u64 = 5;
+
 /// The numbers of a batch, or those that the next batch of a lane gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Numbers {

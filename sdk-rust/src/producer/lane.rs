@@ -260,7 +260,9 @@ impl Task {
                 Ready::Later => return Step::Wait(deadline),
                 Ready::Elsewhere => return Step::Reopen,
                 Ready::Undecided(batches, cause) => {
-                    batches.iter().for_each(|batch| self.fail(batch, cause.clone()));
+                    for batch in &batches {
+                        self.fail(batch, cause.clone());
+                    }
                     continue;
                 }
                 Ready::Fresh => {}
