@@ -43,7 +43,7 @@ pub struct Engine {
     pub(crate) modules: RwLock<BTreeMap<String, Deployed>>,
     /// What is on disk. Whoever changes topics or modules holds it from the first look to the last step.
     pub(crate) catalogue: Mutex<Catalogue>,
-    inflight: ByteBudget,
+    pub(crate) inflight: ByteBudget,
     closing: AtomicBool,
     /// Where the next stream begins that has records placed, so that streams do not all begin with partition 0.
     next_sticky: AtomicU32,

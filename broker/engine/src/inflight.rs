@@ -28,6 +28,16 @@ impl ByteBudget {
         ByteBudget { units: Arc::new(Semaphore::new(units_max as usize)), units_max }
     }
 
+    /// The whole budget, in bytes.
+    pub(crate) fn bytes_max(&self) -> u64 {
+        u64::from(self.units_max) * UNIT_BYTES as u64
+    }
+
+    /// What is taken of it at this moment, in bytes. Takes no lock.
+    pub(crate) fn bytes_in_use(&self) -> u64 {
+        self.bytes_max().saturating_sub(self.units.available_permits() as u64 * UNIT_BYTES as u64)
+    }
+
     /// Waits for so many bytes. What is larger than the whole budget waits for the whole budget: it goes alone.
     pub(crate) fn reserve(&self, bytes: usize) -> impl Future<Output = Reserved> + Send + use<> {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES).max(1)).unwrap_or(u32::MAX).min(self.units_max);
@@ -59,10 +69,12 @@ mod tests {
     async fn who_asks_for_more_than_is_left_waits_until_it_is_given_back() {
         let budget = ByteBudget::new(4096);
         let first = budget.reserve(4000).await;
+        assert_eq!((budget.bytes_in_use(), budget.bytes_max()), (4096, 4096), "in whole KiB");
         let mut second = Box::pin(budget.reserve(1));
         assert!((&mut second).now_or_never().is_none());
         drop(first);
-        second.await;
+        drop(second.await);
+        assert_eq!(budget.bytes_in_use(), 0);
     }
 
     #[tokio::test]

@@ -55,6 +55,7 @@
 //! | `consume` | the way out |
 //! | `catalogue`, `data_dir`, `folders`, `modules` | what is on disk beside the logs |
 //! | `pool`, `lanes`, `services`, `inflight` | threads, who is next on them, what is shared, the memory budget |
+//! | `usage` | how much of what is bounded is taken |
 //! | `name`, `error`, `config`, `clock` | the vocabulary |
 
 #![forbid(unsafe_code)]
@@ -85,6 +86,7 @@ mod startup;
 mod topic;
 mod topics;
 mod transform;
+mod usage;
 
 pub use clock::{Clock, SimClock, SystemClock};
 pub use config::EngineConfig;
@@ -95,3 +97,4 @@ pub use error::EngineError;
 pub use inflight::InflightPermit;
 pub use name::NameOf;
 pub use produce::{Answer, PendingAnswer, ProduceStream};
+pub use usage::Usage;
