@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("broker/plugin", &["millpond-protocol"]),
     ("broker/engine", &["millpond-protocol", "millpond-log", "millpond-plugin"]),
     ("broker/quic", &["millpond-protocol", "millpond-engine"]),
+    ("broker/admin", &["millpond-protocol", "millpond-engine"]),
     ("sdk-rust", &["millpond-protocol"]),
 ];
 

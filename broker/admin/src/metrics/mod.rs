@@ -1,0 +1,148 @@
+//! What is measured. All of it is read from the engine at the moment of the scrape.
+//!
+//! Counters begin at 0 when the broker starts, and when a module is attached; whoever reads them expects that (`rate()`).
+
+mod text;
+
+use crate::{response::Body, status::Status};
+use millpond_engine::Usage;
+use millpond_protocol::message::{AttachmentStatus, PartitionInfo, TopicInfo};
+use std::{
+    io,
+    time::{Duration, UNIX_EPOCH},
+};
+use text::{Kind, Page};
+use tokio::io::AsyncWrite;
+
+pub(crate) use text::CONTENT_TYPE;
+
+/// One metric of a thing that there may be many of.
+struct Family<T> {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    value: fn(&T) -> i128,
+}
+
+/// Writes all metrics, to the end of the body.
+pub(crate) async fn write<W: AsyncWrite + Unpin>(status: &Status, body: Body<'_, W>) -> io::Result<()> {
+    let mut page = Page::new(body);
+    let phase = status.phase();
+    process(&mut page, status, phase.is_ready());
+    if let Some(engine) = phase.engine() {
+        usage(&mut page, &engine.usage());
+        // What is said of a partition in one family fits what is said in the next, for all of it was seen at once.
+        let topics = phase.topics().await?;
+        topic_info(&mut page, &topics).await?;
+        partitions(&mut page, &topics).await?;
+        transforms(&mut page, &topics).await?;
+    }
+    page.end().await
+}
+
+fn process<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, status: &Status, is_ready: bool) {
+    page.family("millpond_build_info", Kind::Gauge, "What runs; always 1.");
+    page.sample("millpond_build_info", &[("version", &env!("CARGO_PKG_VERSION"))], 1);
+    page.family("millpond_start_time_seconds", Kind::Gauge, "When the broker was started, in seconds since 1970 by its own clock.");
+    // A clock before 1970 counts as 1970.
+    let started: Duration = status.started().duration_since(UNIX_EPOCH).unwrap_or_default();
+    page.sample("millpond_start_time_seconds", &[], format_args!("{}.{:03}", started.as_secs(), started.subsec_millis()));
+    page.family("millpond_ready", Kind::Gauge, "1 while the broker takes requests, 0 while it starts and stops.");
+    page.sample("millpond_ready", &[], u8::from(is_ready));
+}
+
+fn usage<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, usage: &Usage) {
+    for family in USAGE {
+        page.family(family.name, family.kind, family.help);
+        page.sample(family.name, &[], (family.value)(usage));
+    }
+}
+
+async fn topic_info<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, topics: &[TopicInfo]) -> io::Result<()> {
+    const NAME: &str = "millpond_topic_info";
+    page.family(NAME, Kind::Gauge, "The topic's settings: when a batch is acknowledged, and what becomes of old records; always 1.");
+    for topic in topics {
+        page.sample(NAME, &[("topic", &topic.name), ("durability", &topic.config.durability), ("cleanup", &topic.config.cleanup)], 1);
+        page.relieve().await?;
+    }
+    Ok(())
+}
+
+async fn partitions<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, topics: &[TopicInfo]) -> io::Result<()> {
+    for family in PARTITION {
+        page.family(family.name, family.kind, family.help);
+        for topic in topics {
+            for partition in &topic.partitions {
+                page.sample(family.name, &[("topic", &topic.name), ("partition", &partition.partition)], (family.value)(partition));
+                page.relieve().await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn transforms<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, topics: &[TopicInfo]) -> io::Result<()> {
+    for family in TRANSFORM {
+        page.family(family.name, family.kind, family.help);
+        for topic in topics {
+            for module in &topic.attachments {
+                page.sample(family.name, &[("topic", &topic.name), ("module", &module.module), ("on", &module.on)], (family.value)(module));
+                page.relieve().await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+const fn gauge<T>(name: &'static str, help: &'static str, value: fn(&T) -> i128) -> Family<T> {
+    Family { name, kind: Kind::Gauge, help, value }
+}
+
+const fn counter<T>(name: &'static str, help: &'static str, value: fn(&T) -> i128) -> Family<T> {
+    Family { name, kind: Kind::Counter, help, value }
+}
+
+/// A count of things in memory, on any machine.
+fn count(count: usize) -> i128 {
+    i128::try_from(count).unwrap_or(i128::MAX)
+}
+
+const USAGE: &[Family<Usage>] = &[
+    gauge("millpond_inflight_bytes", "Memory taken by batches on their way to the log.", |usage| usage.inflight_bytes.into()),
+    gauge(
+        "millpond_inflight_limit_bytes",
+        "The most that batches on their way to the log can take; producers wait for the rest.",
+        |usage| usage.inflight_bytes_max.into(),
+    ),
+    gauge("millpond_segment_files_open", "Segment files that are open.", |usage| count(usage.segment_files)),
+    gauge("millpond_segment_files_unsynced", "Open segment files with bytes that no flush has covered.", |usage| {
+        count(usage.segment_files_unsynced)
+    }),
+    gauge("millpond_segment_files_limit", "Segment files that are kept open at most.", |usage| count(usage.segment_files_max)),
+];
+
+const PARTITION: &[Family<PartitionInfo>] = &[
+    gauge("millpond_partition_log_start_offset", "The first offset that is still there.", |partition| partition.log_start.into()),
+    gauge("millpond_partition_high_watermark", "One past the last offset that consumers can read.", |partition| {
+        partition.high_watermark.into()
+    }),
+    gauge("millpond_partition_log_end_offset", "One past the last offset that was written.", |partition| partition.log_end.into()),
+    gauge("millpond_partition_size_bytes", "Bytes of all batches in the partition.", |partition| partition.size_bytes.into()),
+    gauge(
+        "millpond_partition_writable",
+        "0 once a write or a flush has failed, or the log could not be opened: no record is taken until the broker starts again. \
+         `millpond topic describe` says why.",
+        |partition| i128::from(partition.failure.is_none()),
+    ),
+];
+
+const TRANSFORM: &[Family<AttachmentStatus>] = &[
+    counter("millpond_transform_batches_total", "Batches that the module ran on.", |module| module.batches.into()),
+    counter("millpond_transform_failures_total", "Batches that the module failed on; they were refused.", |module| module.failures.into()),
+    counter("millpond_transform_records_in_total", "Records that were given to the module.", |module| module.records_in.into()),
+    counter("millpond_transform_records_out_total", "Records that the module gave back.", |module| module.records_out.into()),
+    counter("millpond_transform_records_dropped_total", "Records that the module left out.", |module| module.records_dropped.into()),
+    counter("millpond_transform_records_changed_total", "Records that the module gave back with other bytes.", |module| {
+        module.records_changed.into()
+    }),
+];

@@ -1,0 +1,83 @@
+//! Which path gives which answer.
+
+use crate::{
+    metrics,
+    request::{Head, Method},
+    response::{Answer, Body, Code},
+    status::{Phase, Status},
+};
+use millpond_protocol::message::TopicInfo;
+use std::{fmt::Write, io};
+use tokio::{io::AsyncWrite, sync::Semaphore};
+
+/// The answers of a broker.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    status: Status,
+    scrapes: Semaphore,
+}
+
+impl Routes {
+    /// With so many scrapes at the same time.
+    pub(crate) fn new(status: Status, scrapes_max: usize) -> Routes {
+        Routes { status, scrapes: Semaphore::new(scrapes_max.clamp(1, Semaphore::MAX_PERMITS)) }
+    }
+
+    /// Answers one request.
+    pub(crate) async fn respond<W: AsyncWrite + Unpin>(&self, head: &Head, out: &mut W) -> io::Result<()> {
+        let answer = match head.path.as_str() {
+            METRICS | LIVE | READY if head.method == Method::Other => {
+                Answer::text(Code::MethodNotAllowed, "only GET and HEAD are answered")
+            }
+            METRICS => match self.scrapes.try_acquire() {
+                Ok(_permit) => return self.scrape(head, out).await,
+                Err(_) => Answer::text(Code::Unavailable, "other scrapes are still being answered; try again in a moment"),
+            },
+            LIVE => Answer::text(Code::Ok, "alive"),
+            READY => readiness(&self.status.phase()).await?,
+            _ => Answer::text(Code::NotFound, format!("not found; there are {METRICS}, {LIVE} and {READY}")),
+        };
+        answer.write(out, head.method != Method::Head).await
+    }
+
+    async fn scrape<W: AsyncWrite + Unpin>(&self, head: &Head, out: &mut W) -> io::Result<()> {
+        match Body::begin(out, head, metrics::CONTENT_TYPE).await? {
+            Some(body) => metrics::write(&self.status, body).await,
+            None => Ok(()),
+        }
+    }
+}
+
+async fn readiness(phase: &Phase) -> io::Result<Answer> {
+    Ok(match phase {
+        Phase::Starting => Answer::text(Code::Unavailable, "starting"),
+        Phase::Stopping(_) => Answer::text(Code::Unavailable, "stopping"),
+        Phase::Serving(_) => Answer::text(Code::Ok, format!("ready{}", failures(&phase.topics().await?))),
+    })
+}
+
+/// A line for each partition that has stopped writing, the first [`FAILURES_SHOWN`] of them, each after a line break.
+fn failures(topics: &[TopicInfo]) -> String {
+    let partitions = topics.iter().flat_map(|topic| topic.partitions.iter().map(|partition| (&topic.name, partition)));
+    let failed = partitions.filter_map(|(name, partition)| Some((name, partition.partition, partition.failure.as_ref()?)));
+    let mut text = String::new();
+    let mut count = 0_usize;
+    for (name, partition, failure) in failed {
+        count += 1;
+        if count <= FAILURES_SHOWN {
+            // Writing to a String does not fail. A cause may have line breaks of its own.
+            let _ = write!(text, "\n{name}[{partition}] takes no records: {}", failure.replace(char::is_control, " "));
+        }
+    }
+    if count > FAILURES_SHOWN {
+        let _ = write!(text, "\nand {} more", count - FAILURES_SHOWN);
+    }
+    text
+}
+
+const METRICS: &str = "/metrics";
+const LIVE: &str = "/health/live";
+const READY: &str = "/health/ready";
+
+/// Partitions that `/health/ready` names. All of them are in the metrics.
+const FAILURES_SHOWN: usize = 10;
