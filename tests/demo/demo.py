@@ -83,7 +83,7 @@ class Demo:
 
     def start_broker(self):
         self.words.step("starting a broker on a temporary folder")
-        arguments = ["serve", "--data-dir", str(self.data), "--quic-listen", "127.0.0.1:0"]
+        arguments = ["serve", "--data-dir", str(self.data), "--quic-listen", "127.0.0.1:0", "--admin-listen", "off"]
         self.broker = self.start(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         url = self.wait_for_url()
         self.environment["MILLPOND_URL"] = url

@@ -19,7 +19,7 @@ impl Broker {
     /// Starts `millpond serve` on `folder` and connects to it.
     pub(super) async fn start(folder: PathBuf) -> Result<Broker, BenchError> {
         let data = folder.join("data").into_os_string();
-        let listen = ["--quic-listen", "127.0.0.1:0"].map(OsString::from);
+        let listen = ["--quic-listen", "127.0.0.1:0", "--admin-listen", "off"].map(OsString::from);
         let arguments = ["serve", "--data-dir"].map(OsString::from).into_iter().chain([data]).chain(listen).collect();
         let (process, url) = Child::start("broker", arguments, folder, find_url).await?;
         let client = Client::connect(&url).await?;

@@ -37,7 +37,7 @@ pub(crate) struct ConfigArgs {
     #[arg(long, value_name = "ADDR")]
     kafka_listen: Option<String>,
 
-    /// TCP address of the admin door (HTTP), such as 127.0.0.1:9640
+    /// TCP address of the admin door (HTTP, for metrics and health), such as 127.0.0.1:9640; `off` leaves it shut
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<String>,
 

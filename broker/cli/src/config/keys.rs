@@ -46,7 +46,7 @@ pub(crate) const KEYS: &[Key] = &[
     text("quic.stall_timeout", "the time that a peer may stand still in the middle of a frame"),
     text("quic.socket_buffer_bytes", "the size that the system is asked for, for each of the two UDP buffers"),
     text("kafka.listen", "the TCP address of the Kafka door, such as 127.0.0.1:9092"),
-    text("admin.listen", "the TCP address of the admin door (HTTP), such as 127.0.0.1:9640"),
+    text("admin.listen", "the TCP address of the admin door (HTTP, for metrics and health), such as 127.0.0.1:9640, or off"),
     text("tls.cert", "the PEM file of the server's certificate and its chain; without it one is made in the data folder"),
     text("tls.key", "the PEM file of the certificate's private key"),
     list("tls.names", "a list of more names and addresses for the certificate that is made here"),

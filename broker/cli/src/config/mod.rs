@@ -5,6 +5,7 @@
 mod flags;
 mod keys;
 mod layers;
+mod listen;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -12,8 +13,10 @@ mod units;
 pub(crate) use flags::{ConfigArgs, ConfigFileArgs};
 pub(crate) use keys::{KEYS, Key};
 pub(crate) use layers::{Loaded, Origin};
+pub(crate) use listen::Listen;
 pub(crate) use units::{ByteSize, Span};
 
+use millpond_admin::AdminServer;
 use millpond_engine::EngineConfig;
 use millpond_protocol::message::{Durability, TopicConfig};
 use millpond_quic::QuicConfig;
@@ -28,7 +31,7 @@ pub(crate) struct Config {
     pub(crate) max_batch_bytes: ByteSize,
     pub(crate) quic: Quic,
     pub(crate) kafka: Door,
-    pub(crate) admin: Door,
+    pub(crate) admin: Admin,
     pub(crate) tls: Tls,
     pub(crate) threads: Threads,
     pub(crate) storage: Storage,
@@ -52,7 +55,13 @@ pub(crate) struct Quic {
     pub(crate) socket_buffer_bytes: ByteSize,
 }
 
-/// `[kafka]` and `[admin]`
+/// `[admin]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Admin {
+    pub(crate) listen: Listen,
+}
+
+/// `[kafka]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Door {
     #[serde(deserialize_with = "units::address")]
@@ -171,7 +180,7 @@ impl Config {
             max_batch_bytes: ByteSize(u64::from(engine.max_batch_bytes)),
             quic: Quic::default(),
             kafka: Door { listen: SocketAddr::from(([127, 0, 0, 1], KAFKA_PORT)) },
-            admin: Door { listen: SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT)) },
+            admin: Admin { listen: Listen::At(SocketAddr::from(([127, 0, 0, 1], AdminServer::DEFAULT_PORT))) },
             tls: Tls { cert: None, key: None, names: Vec::new() },
             threads: Threads { io: engine.io_threads, flush: engine.flush_threads, plugin: engine.plugin_threads },
             storage: Storage { segment_files_max: engine.segment_files_max, verify_on_read: VerifyOnRead::First },
@@ -261,9 +270,6 @@ const SEGMENT_FILES_MIN: usize = 16;
 
 /// The port of the Kafka door, as everybody expects it.
 const KAFKA_PORT: u16 = 9092;
-
-/// The port of the admin door.
-const ADMIN_PORT: u16 = 9640;
 
 /// No machine that this runs on gains from more threads of one kind.
 const THREADS_MAX: usize = 256;

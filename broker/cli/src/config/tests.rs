@@ -1,4 +1,4 @@
-use super::{Config, KEYS, Loaded, keys, layers};
+use super::{Config, KEYS, Listen, Loaded, keys, layers};
 use crate::failure::{Failure, Outcome};
 use std::{ffi::OsString, path::Path};
 
@@ -105,10 +105,19 @@ fn an_unknown_section_is_refused_with_the_nearest_one() {
 
 #[test]
 fn an_address_that_is_none_is_refused_with_an_example() {
-    for key in ["quic.listen", "kafka.listen", "admin.listen"] {
+    for (key, port) in [("quic.listen", 9440), ("kafka.listen", 9440), ("admin.listen", 9640)] {
         let refused = format!("{:?}", refusal("", &[], &[("--set", key, "banana")]));
-        assert!(refused.contains("`banana` is not an address") && refused.contains("such as 127.0.0.1:9440"), "{refused}");
+        assert!(refused.contains("`banana` is not an address") && refused.contains(&format!("such as 127.0.0.1:{port}")), "{refused}");
     }
+}
+
+#[test]
+fn the_admin_door_can_be_left_shut_and_the_others_can_not() {
+    let loaded = load("[admin]\nlisten = \"off\"\n", &[], &[]).expect("it can");
+    assert_eq!((loaded.config.admin.listen, loaded.value("admin.listen")), (Listen::Off, "off".into()));
+    let loaded = load("", &[("MILLPOND_ADMIN__LISTEN", "[::1]:0")], &[]).expect("it is an address");
+    assert_eq!(loaded.config.admin.listen.to_string(), "[::1]:0");
+    refusal("[quic]\nlisten = \"off\"\n", &[], &[]);
 }
 
 #[test]

@@ -45,8 +45,8 @@ fn what_a_killed_broker_left_is_replaced() {
 #[test]
 fn the_log_says_what_answers_and_what_does_not_yet() {
     let place = Place::new();
-    let (_, _, log) = place.serve_with(&["--kafka-listen", "127.0.0.1:19092", "--admin-listen", "127.0.0.1:19640"]).stop();
-    for words in ["127.0.0.1:19092", "127.0.0.1:19640", "the broker is ready", "stopped"] {
+    let (_, _, log) = place.serve_with(&["--kafka-listen", "127.0.0.1:19092", "--admin-listen", "127.0.0.1:0"]).stop();
+    for words in ["127.0.0.1:19092", "metrics=\"http://127.0.0.1:", "the broker is ready", "stopped"] {
         assert!(log.contains(words), "{log}");
     }
     assert!(!log.contains('\x1b'), "no colours outside of a terminal");

@@ -11,6 +11,7 @@ mod guests;
 mod help;
 mod lifecycle;
 mod log;
+mod metrics;
 mod place;
 mod quick_start;
 mod snapshot;

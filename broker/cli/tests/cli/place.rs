@@ -73,6 +73,10 @@ impl Place {
     fn spawn_serve(&self, flags: &[&str]) -> Child {
         let mut command = self.millpond();
         command.args(["serve", "--data-dir", "data", "--quic-listen", "127.0.0.1:0"]).args(flags);
+        if !flags.contains(&"--admin-listen") {
+            // Brokers of many tests run side by side.
+            command.args(["--admin-listen", "off"]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
     }
 
@@ -135,12 +139,14 @@ impl Broker {
         (status, rest, log)
     }
 
-    /// Waits until the broker has logged this.
-    pub(crate) fn wait_for_log(&mut self, words: &str) {
+    /// Waits until the broker has logged this,
+    /// and give all that it has logged so far.
+    pub(crate) fn wait_for_log(&mut self, words: &str) -> &str {
         while !self.read.contains(words) {
             let line = self.log.recv().unwrap_or_else(|_| panic!("the broker ended without `{words}`:\n{}", self.read));
             self.read.push_str(&line);
         }
+        &self.read
     }
 
     /// SIGTERM, and what came of it.

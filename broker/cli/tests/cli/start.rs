@@ -42,8 +42,12 @@ fn a_data_folder_that_can_not_be_is_refused_with_a_hint_that_fits() {
         (file.join("data"), format!("hint: {} is not a folder", file.display())),
         ("/proc/no-such-folder".into(), "hint: no folder can be made in /proc".to_owned()),
     ] {
-        let output =
-            place.millpond().args(["serve", "--quic-listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir).output().expect("it runs");
+        let output = place
+            .millpond()
+            .args(["serve", "--quic-listen", "127.0.0.1:0", "--admin-listen", "off", "--data-dir"])
+            .arg(data_dir)
+            .output()
+            .expect("it runs");
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains(&hint) && !stderr.contains("lock"), "{stderr}");
@@ -75,7 +79,7 @@ fn the_limit_on_open_files_is_raised_and_partitions_share_what_there_is() {
     let place = Place::new();
     // The shell's own limits, which the broker takes over with the process.
     let serve = format!(
-        "ulimit -S -n 256 && ulimit -H -n 512 && exec {} serve --data-dir data --quic-listen 127.0.0.1:0 --log-format json",
+        "ulimit -S -n 256 && ulimit -H -n 512 && exec {} serve --data-dir data --quic-listen 127.0.0.1:0 --admin-listen off --log-format json",
         env!("CARGO_BIN_EXE_millpond")
     );
     let mut command = Command::new("sh");

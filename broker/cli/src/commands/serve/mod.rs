@@ -4,6 +4,7 @@
 //! SIGTERM or Ctrl-C every batch that has arrived is answered and on disk before the process ends with 0.
 
 mod address;
+mod admin;
 mod open_files;
 mod refusal;
 mod settings;
@@ -14,6 +15,7 @@ use crate::{
     folders, logging,
 };
 use address::Announcement;
+use admin::AdminDoor;
 use clap::Args;
 use millpond_engine::{Engine, EngineConfig, SystemClock};
 use millpond_log::RealDisk;
@@ -49,14 +51,18 @@ pub(crate) fn run(arguments: &ServeArgs) -> Outcome {
 async fn serve(config: &Config) -> Outcome {
     // From here on a signal waits until there is something to stop.
     let mut stop = StopSignals::listen()?;
+    let admin = AdminDoor::open(config.admin.listen).await;
     let engine_config = EngineConfig { open_files_max: open_files::raise(), ..settings::engine(config) };
     let engine = Engine::open(engine_config, Arc::new(RealDisk), Arc::new(SystemClock)).await;
     let engine = engine.map_err(|error| refusal::of_engine(&error, &config.data_dir))?;
     // What a killed broker left there would send clients astray until the new one is written.
     address::clear(&config.data_dir);
-    let outcome = match open_door(config, &engine) {
-        Ok((server, announcement)) => {
-            let outcome = serve_until_stopped(server, announcement, config.log.format, &mut stop).await;
+    // Only now: of a second broker by mistake, the folder that is in use says more than the port.
+    let opened = admin.and_then(|admin| Ok((admin, open_door(config, &engine)?)));
+    let outcome = match opened {
+        Ok((admin, (server, announcement))) => {
+            admin.serving(&engine);
+            let outcome = serve_until_stopped(server, announcement, &admin, config.log.format, &mut stop).await;
             info!("writing what is left to disk");
             tokio::select! {
                 () = engine.shutdown() => {}
@@ -90,7 +96,6 @@ fn open_door(config: &Config, engine: &Arc<Engine>) -> Outcome<(QuicServer, Anno
     let server = QuicServer::open(socket, quic.limits, &tls, Arc::clone(engine)).map_err(|error| refusal::of_door(&error))?;
     warn_if_others_can_connect(server.local_addr());
     info!("nothing answers on the Kafka address {} yet: this version has no Kafka door", config.kafka.listen);
-    info!("nothing answers on the admin address {} yet: this version has no admin door", config.admin.listen);
     let announcement = Announcement::new(server.local_addr(), &tls.fingerprint(), &config.data_dir, folders::state());
     Ok((server, announcement))
 }
@@ -104,7 +109,13 @@ fn warn_if_others_can_connect(address: SocketAddr) {
     }
 }
 
-async fn serve_until_stopped(server: QuicServer, announcement: Announcement, log: LogFormat, stop: &mut StopSignals) -> Outcome {
+async fn serve_until_stopped(
+    server: QuicServer,
+    announcement: Announcement,
+    admin: &AdminDoor,
+    log: LogFormat,
+    stop: &mut StopSignals,
+) -> Outcome {
     let address = server.local_addr();
     let shutdown = CancellationToken::new();
     let mut serving = tokio::spawn(server.run(shutdown.clone()));
@@ -113,9 +124,10 @@ async fn serve_until_stopped(server: QuicServer, announcement: Announcement, log
         Ok(()) => {
             // A person reads it on stdout. Whatever collects a log of JSON may not see that.
             let url = (log == LogFormat::Json).then(|| announcement.url());
-            info!(version = env!("CARGO_PKG_VERSION"), %address, url, "the broker is ready");
+            info!(version = env!("CARGO_PKG_VERSION"), %address, url, metrics = admin.metrics_url(), "the broker is ready");
             tokio::select! {
                 name = stop.next() => {
+                    admin.stopping();
                     info!("{name}: answering what has arrived, then stopping; once more stops at once");
                     Ok(())
                 }

@@ -1,6 +1,7 @@
 //! Why the broker did not start, with a hint that fits.
 
 use crate::failure::Failure;
+use millpond_admin::AdminError;
 use millpond_engine::EngineError;
 use millpond_quic::QuicError;
 use std::{io, path::Path};
@@ -19,6 +20,13 @@ pub(super) fn of_engine(error: &EngineError, data_dir: &Path) -> Failure {
 pub(super) fn of_door(error: &QuicError) -> Failure {
     let failure = Failure::new("the QUIC door did not open").because(error);
     error.hint().into_iter().fold(failure, Failure::hint)
+}
+
+/// The admin door did not open.
+pub(super) fn of_admin(error: &AdminError) -> Failure {
+    let failure = Failure::new("the admin door did not open").because(error);
+    let hint = error.hint().map(|hint| hint + "; ").unwrap_or_default();
+    failure.hint(format!("{hint}`admin.listen` (--admin-listen) is its address, and `off` leaves it shut"))
 }
 
 /// As [`of_door`], for the certificate that the configuration names.
