@@ -34,6 +34,13 @@ pub trait Disk: Send + Sync + Debug + 'static {
 
     /// Makes the names in a folder durable: what was created, renamed and removed there.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Bytes that this process may still write on the file system of a path, as far as the system can tell; none where it can't. It is
+    /// out of date at once: others use the file system too.
+    fn free_bytes(&self, path: &Path) -> io::Result<Option<u64>> {
+        let _ = path;
+        Ok(None)
+    }
 }
 
 /// How a file is opened.

@@ -114,6 +114,14 @@ impl LogError {
         }
     }
 
+    /// Of a sync: what has no room there may be lost already, and trying again does not help. So a full disk is a failure like any other.
+    pub(crate) fn of_sync(self) -> LogError {
+        match self {
+            LogError::Full { operation, path, source } => LogError::Io { operation, path, source },
+            other => other,
+        }
+    }
+
     /// Whether the disk is as it was before and the same call may succeed later, so that the log need not latch.
     pub(crate) fn is_passing(&self) -> bool {
         matches!(self, LogError::Full { .. } | LogError::TooManyOpenFiles { .. })

@@ -186,6 +186,7 @@ impl Log {
                 Err(error)
             }
             Err(error) => {
+                let error = error.of_sync();
                 self.latch(&error, true);
                 Err(error)
             }
@@ -224,8 +225,14 @@ impl Log {
         Ok(())
     }
 
+    /// A segment that would grow over so many bytes is closed from the next append on, as by
+    /// [`LogConfig::segment_bytes`](crate::LogConfig::segment_bytes).
+    pub fn set_segment_bytes(&mut self, bytes: u64) {
+        self.config.segment_bytes = bytes;
+    }
+
     /// Takes down what it takes to delete the records before `before`, or before the end of the log if that is lower. No I/O. None if
-    /// there are none, and no segment that a deletion had to leave.
+    /// there are none, and no segment that a deletion had to leave, and no file that one could not remove.
     ///
     /// Segments that lie before it as a whole are removed, but for the active one. Of the one that it lies in nothing is; the log begins
     /// there all the same, and offsets before the log start are out of range from then on.
@@ -234,7 +241,7 @@ impl Log {
         // The segment that was active when all of its records were deleted is not any more.
         let has_left_over = || self.shared.segments().get(1).is_some_and(|next| next.base_offset() <= log_start);
         let start = before.max(log_start);
-        (before > log_start || has_left_over()).then(|| Deletion::new(&self.disk, &self.dir, &self.shared, start))
+        (before > log_start || has_left_over() || self.shared.has_unremoved()).then(|| Deletion::new(&self.disk, &self.dir, &self.shared, start))
     }
 
     /// A reader of this log, for any thread.

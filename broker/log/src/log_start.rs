@@ -54,7 +54,8 @@ impl Deletion {
     /// Makes the log begin at the new start, durably, and then removes the files of the segments that lie before it. Blocking. One
     /// deletion of a log runs at a time, and it ends before the log is closed.
     ///
-    /// Returns the log start from now on. A file that can't be removed is logged, and goes at the next opening.
+    /// Returns the log start from now on. A file that can't be removed is logged, and goes with the next deletion, or at the next opening
+    /// ([`LogReader::has_unremoved_files`](crate::LogReader::has_unremoved_files)).
     ///
     /// # Errors
     ///
@@ -64,6 +65,11 @@ impl Deletion {
         let segments = self.shared.segments();
         let gone = count_before(segments.iter().map(|segment| segment.base_offset()), self.start);
         let mut removed = 0;
+        let left_before = self.shared.take_unremoved();
+        left_before.iter().for_each(|segment| self.remove_or_note(segment));
+        if gone == 0 && self.start <= self.shared.log_start() {
+            return Ok(self.shared.log_start());
+        }
         while let Err(source) = write_log_start(&*self.disk, &self.dir, self.start) {
             let error = LogError::io("write", &self.dir.join(LOG_START), source);
             if !matches!(error, LogError::Full { .. }) || removed == gone {
@@ -75,12 +81,15 @@ impl Deletion {
         self.shared.advance_start(self.start);
         // The mark comes before the first name goes: whoever then can't open a file knows why.
         segments[removed..gone].iter().for_each(|segment| segment.mark_removed());
-        for segment in &segments[removed..gone] {
-            if let Err(error) = self.remove_files(segment, &[LOG, INDEX, TIME_INDEX]) {
-                tracing::warn!(error = error.chain(), "a segment that was deleted can't be removed; the next opening does it");
-            }
-        }
+        segments[removed..gone].iter().for_each(|segment| self.remove_or_note(segment));
         Ok(self.shared.log_start())
+    }
+
+    fn remove_or_note(&self, segment: &Arc<Segment>) {
+        if let Err(error) = self.remove_files(segment, &[LOG, INDEX, TIME_INDEX]) {
+            tracing::warn!(error = error.chain(), "a segment that was deleted can't be removed yet");
+            self.shared.add_unremoved(segment);
+        }
     }
 
     /// Removes the oldest segment without `log-start`. The names are synced on both sides: of the later segments, so that there is
@@ -94,7 +103,8 @@ impl Deletion {
         self.shared.advance_start(next_base);
         // They are of no use without the batches, to the next opening neither.
         if let Err(error) = self.remove_files(segment, &[INDEX, TIME_INDEX]) {
-            tracing::warn!(error = error.chain(), "an index of a segment that was deleted can't be removed; the next opening does it");
+            tracing::warn!(error = error.chain(), "an index of a segment that was deleted can't be removed yet");
+            self.shared.add_unremoved(segment);
         }
         Ok(())
     }

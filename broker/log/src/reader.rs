@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use millpond_protocol::batch::HEADER_BYTES;
+use parking_lot::Mutex;
 
 use crate::error::{Damage, LogError};
 use crate::log_start::count_before;
@@ -79,6 +80,12 @@ impl LogReader {
     /// Bytes of all batches in the log.
     pub fn size_bytes(&self) -> u64 {
         self.shared.size_bytes()
+    }
+
+    /// Whether files of deleted segments are still there because they could not be removed.
+    /// [`Log::begin_delete`](crate::Log::begin_delete) tries again, from whatever offset on.
+    pub fn has_unremoved_files(&self) -> bool {
+        self.shared.has_unremoved()
     }
 
     /// The segments, oldest first, the active one last.
@@ -247,13 +254,20 @@ pub(crate) struct Shared {
     segments: ArcSwap<Vec<Arc<Segment>>>,
     log_start: AtomicI64,
     log_end: AtomicI64,
+    /// Segments that are deleted, with files that could not be removed yet.
+    unremoved: Mutex<Vec<Arc<Segment>>>,
 }
 
 impl Shared {
     /// `log_start` may lie before the first segment, which then begins the log.
     pub(crate) fn new(segments: Vec<Arc<Segment>>, log_start: i64, log_end: i64) -> Shared {
         let log_start = segments.first().map_or(log_end, |segment| segment.base_offset()).max(log_start);
-        Shared { segments: ArcSwap::from_pointee(segments), log_start: AtomicI64::new(log_start), log_end: AtomicI64::new(log_end) }
+        Shared {
+            segments: ArcSwap::from_pointee(segments),
+            log_start: AtomicI64::new(log_start),
+            log_end: AtomicI64::new(log_end),
+            unremoved: Mutex::default(),
+        }
     }
 
     /// Adds new segments, then moves the end. The bytes are published already.
@@ -272,6 +286,20 @@ impl Shared {
             let gone = count_before(segments.iter().map(|segment| segment.base_offset()), log_start);
             segments[gone..].to_vec()
         });
+    }
+
+    /// Notes that the files of a deleted segment could not be removed.
+    pub(crate) fn add_unremoved(&self, segment: &Arc<Segment>) {
+        self.unremoved.lock().push(Arc::clone(segment));
+    }
+
+    /// Hands over the segments whose files are to be removed once more.
+    pub(crate) fn take_unremoved(&self) -> Vec<Arc<Segment>> {
+        std::mem::take(&mut self.unremoved.lock())
+    }
+
+    pub(crate) fn has_unremoved(&self) -> bool {
+        !self.unremoved.lock().is_empty()
     }
 
     pub(crate) fn segments(&self) -> Arc<Vec<Arc<Segment>>> {

@@ -61,6 +61,11 @@ impl Disk for RealDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
     }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<Option<u64>> {
+        let found = rustix::fs::statvfs(path)?;
+        Ok(found.f_bavail.checked_mul(found.f_frsize))
+    }
 }
 
 #[derive(Debug)]

@@ -60,6 +60,7 @@ pub(super) struct Faults {
     /// Operations that are to fail, each with how many of its kind come before it.
     planned: Vec<(Operation, u64, Fault)>,
     pub(super) capacity: Option<u64>,
+    pub(super) names_max: Option<u64>,
     pub(super) short_writes: Option<Random>,
     pub(super) changes_left: Option<u64>,
     /// Whether the power is off.

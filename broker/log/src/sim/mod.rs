@@ -5,8 +5,8 @@
 //! synced, a part survives that depends on the seed alone, in pieces of a sector, in no order. What was synced survives.
 //!
 //! Faults are set beforehand: the nth operation of a kind fails ([`SimDisk::fail`]), the disk has so many bytes and no more
-//! ([`SimDisk::limit_bytes`]), writes come back short ([`SimDisk::shorten_writes`]), the power goes after so many changes
-//! ([`SimDisk::cut_power_after`]). A failed sync loses what it should have made durable for good, as Linux does.
+//! ([`SimDisk::limit_bytes`]), or so many files ([`SimDisk::limit_names`]), writes come back short ([`SimDisk::shorten_writes`]), the power
+//! goes after so many changes ([`SimDisk::cut_power_after`]). A failed sync loses what it should have made durable for good, as Linux does.
 //!
 //! The simulation is deterministic: the same calls in the same order with the same seeds leave the same bytes.
 
@@ -72,6 +72,22 @@ impl SimDisk {
     /// nothing of it fits. None lifts the limit.
     pub fn limit_bytes(&self, bytes: Option<u64>) {
         self.state.lock().faults.capacity = bytes;
+    }
+
+    /// Lets there be this many files and folders, as a file system has so many inodes. Creating one more fails with "no space". None lifts
+    /// the limit.
+    pub fn limit_names(&self, names: Option<u64>) {
+        self.state.lock().faults.names_max = names;
+    }
+
+    /// What all files together have.
+    pub fn used_bytes(&self) -> u64 {
+        self.state.lock().tree.used().bytes
+    }
+
+    /// How many files and folders there are.
+    pub fn used_names(&self) -> u64 {
+        self.state.lock().tree.used().names
     }
 
     /// Makes writes write only a part of what they are given, and say so. The seed chooses which and how much. None ends it.
@@ -165,6 +181,7 @@ impl Disk for SimDisk {
             }
             (OpenMode::CreateNew | OpenMode::Replace, Err(_)) => {
                 state.refuse(Operation::Create)?;
+                state.room_for_name()?;
                 state.tree.create_file(path)?
             }
         };
@@ -181,6 +198,7 @@ impl Disk for SimDisk {
             return Ok(());
         }
         state.refuse(Operation::Create)?;
+        state.room_for_name()?;
         state.tree.create_folders(path)
     }
 
@@ -231,6 +249,11 @@ impl Disk for SimDisk {
             Err(_) => {}
         }
         verdict
+    }
+
+    fn free_bytes(&self, _path: &Path) -> io::Result<Option<u64>> {
+        let state = self.state.lock();
+        Ok(state.faults.capacity.map(|capacity| capacity.saturating_sub(state.tree.used().bytes)))
     }
 }
 
@@ -338,7 +361,14 @@ impl State {
     fn room_at(&mut self, id: Id, at: u64) -> io::Result<u64> {
         let Some(capacity) = self.faults.capacity else { return Ok(u64::MAX) };
         let size = self.tree.file(id)?.live.len() as u64;
-        let free = capacity.saturating_sub(self.tree.used_bytes());
+        let free = capacity.saturating_sub(self.tree.used().bytes);
         Ok(size.saturating_sub(at).saturating_add(free))
+    }
+
+    fn room_for_name(&self) -> io::Result<()> {
+        match self.faults.names_max {
+            Some(names_max) if self.tree.used().names >= names_max => Err(Fault::NoSpace.error()),
+            _ => Ok(()),
+        }
     }
 }

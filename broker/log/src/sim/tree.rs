@@ -46,6 +46,14 @@ pub(super) struct Folder {
     pub(super) changes: Vec<NameChange>,
 }
 
+/// How much of the disk is taken.
+pub(super) struct Used {
+    /// Live bytes of files.
+    pub(super) bytes: u64,
+    /// Files and folders, the root included.
+    pub(super) names: u64,
+}
+
 /// Names that get or lose their inode together.
 pub(super) type NameChange = Vec<(OsString, Option<Id>)>;
 
@@ -149,14 +157,15 @@ impl Tree {
         self.unlink(path)
     }
 
-    /// Live bytes of all files that have a name.
-    pub(super) fn used_bytes(&self) -> u64 {
-        let mut used = 0;
+    /// What is taken by all that has a name.
+    pub(super) fn used(&self) -> Used {
+        let mut used = Used { bytes: 0, names: 0 };
         let mut folders = vec![Id(0)];
         while let Some(id) = folders.pop() {
+            used.names += 1;
             match &self.inodes[id.0] {
                 Inode::Folder(folder) => folders.extend(folder.live.values()),
-                Inode::File(file) => used += file.live.len() as u64,
+                Inode::File(file) => used.bytes += file.live.len() as u64,
             }
         }
         used

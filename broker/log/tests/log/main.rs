@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod delete;
 mod faults;
+mod full_disk;
 mod harness;
 mod index_files;
 mod inspect;
