@@ -1,12 +1,17 @@
 //! Changing the settings of a topic while it is used.
 //!
 //! On disk before it is in force, as every change of the catalogue. The limit on a batch holds from the next batch on; the durability from
-//! the next append of each partition, whose answer says which it was; retention from the next look at the partition.
+//! the next append of each partition, whose answer says which it was; retention from the next look at the partition; a quota at once.
 
-use crate::{engine::Engine, error::EngineError, topic::Runtime, topics::to_the_end};
+use crate::{
+    engine::Engine,
+    error::{EngineError, StorageBound},
+    topic::Runtime,
+    topics::to_the_end,
+};
 use futures_util::future::join_all;
 use millpond_protocol::message::{AlterTopic, TopicInfo};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 impl Engine {
     /// Changes settings of a topic; those that are not named stay as they are. Once begun it is finished, even if the future is dropped.
@@ -45,15 +50,22 @@ impl Engine {
         let runtime = Runtime::clone(&topic.runtime());
         let durability = config.durability;
         let within = Runtime::new(epoch, config, self.services.config.max_batch_bytes).config;
-        topic.set_runtime(Runtime { epoch, config: within, ..runtime });
+        topic.space().set(&within);
+        topic.set_runtime(Runtime { epoch, config: within.clone(), ..runtime });
         let changes = topic.partitions.iter().map(|partition| {
             let partition = Arc::clone(partition);
-            self.services.io.run(move || partition.set_durability(durability))
+            let config = within.clone();
+            self.services.io.run(move || {
+                partition.set_segment_bytes(&config);
+                partition.set_durability(durability);
+            })
         });
         for changed in join_all(changes).await {
             // A partition that panics has stopped, and says so to everyone who asks it.
             changed?;
         }
+        // There may be room now for who waits, and one that drops its oldest records begins with it.
+        topic.space().request(StorageBound::Topic, 0, Weak::new());
         let info = topic.info();
         let (name, durability) = (&request.name, info.config.durability);
         let (retention_ms, retention_bytes) = (info.config.retention_ms, info.config.retention_bytes);

@@ -40,7 +40,11 @@ pub struct EngineConfig {
     pub segment_files_max: Option<usize>,
     /// Which reads compare the checksums of batches that come from the disk.
     pub verify_on_read: VerifyOnRead,
-    /// The time between two checks of what retention allows to be deleted; from a millisecond to an hour.
+    /// Bytes of batches that all topics together may have; none for what the disk has.
+    pub quota_bytes: Option<u64>,
+    /// Bytes that are kept free for deleting, starting and stopping on a full disk; 0 for none.
+    pub reserve_bytes: u64,
+    /// The time between two checks of what retention allows to be deleted, and of the room on the disk; from a millisecond to an hour.
     pub retention_check_interval: Duration,
     /// How many modules there may be.
     pub modules_max: usize,
@@ -84,6 +88,8 @@ impl Default for EngineConfig {
             open_files_max: None,
             segment_files_max: None,
             verify_on_read: VerifyOnRead::First,
+            quota_bytes: None,
+            reserve_bytes: 8 << 20,
             retention_check_interval: Duration::from_mins(1),
             modules_max: 256,
             attachments_per_topic_max: 8,

@@ -6,7 +6,7 @@ use crate::{
     config::EngineConfig,
     consume::{self, ConsumeStream},
     data_dir::{DataDir, DirLock},
-    error::EngineError,
+    error::{EngineError, is_no_room},
     folders,
     inflight::{ByteBudget, InflightPermit},
     modules::{Deployed, Workshop},
@@ -26,6 +26,7 @@ use millpond_protocol::message::{
 use parking_lot::RwLock;
 use std::{
     collections::BTreeMap,
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -134,6 +135,15 @@ impl Engine {
         ConsumeStream::open(&self.services, topic.partition(request.partition)?, request.from).await
     }
 
+    /// Writes a small file that the broker can't start without, if need be with the reserve of a full disk. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// Those of the step.
+    pub fn with_reserve<T>(&self, step: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        self.services.space.reserve.lend(is_no_room, step)
+    }
+
     /// Waits until there is memory for a batch of so many bytes. To be called before the batch is read from the network; a batch
     /// that is larger than the whole budget waits until it is alone.
     pub fn reserve_inflight(&self, bytes: usize) -> impl Future<Output = InflightPermit> + Send + use<> {
@@ -151,7 +161,13 @@ impl Engine {
         let partitions = || topics.iter().flat_map(|topic| &topic.partitions);
         // All refuse before one is waited for.
         partitions().for_each(|partition| partition.refuse(EngineError::ShuttingDown));
+        let services = Arc::clone(&self.services);
+        // A panic there leaves the logs to be read at the next start, and nothing worse.
+        let _ = self.services.io.run(move || services.space.reserve.give_up_if_tight()).await;
         join_all(partitions().map(Partition::close)).await;
+        let services = Arc::clone(&self.services);
+        // What is left of it then is kept, for what has to be deleted after the next start.
+        let _ = self.services.io.run(move || services.space.reserve.make()).await;
         self.services.lock.release();
     }
 

@@ -4,9 +4,11 @@ use crate::{
     data_dir::{DataDir, DirLock},
     error::EngineError,
     services::Services,
+    space::Counted,
 };
 use millpond_log::Disk;
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -108,15 +110,26 @@ pub(crate) fn put_aside(disk: &dyn Disk, data: &DataDir, topic: &str) -> Result<
     Ok(Some(to))
 }
 
-/// Removes a folder that was put aside, when there is time. What is left after a crash is removed at the next start.
-pub(crate) fn remove_later(services: &Arc<Services>, folder: PathBuf) {
-    let disk = Arc::clone(&services.disk);
-    services.background.spawn(move || match disk.remove_dir_all(&folder) {
+/// Removes a folder that was put aside, when there is time, and then counts its bytes no more. What is left after a crash is removed at
+/// the next start.
+pub(crate) fn remove_later(services: &Arc<Services>, folder: PathBuf, counted: Vec<Counted>) {
+    let for_job = Arc::clone(services);
+    services.background.spawn(move || remove_deleted(&for_job, folder, counted));
+}
+
+/// The same now, or, if it can't be done now, at the next look. Blocking.
+pub(crate) fn remove_deleted(services: &Services, folder: PathBuf, counted: Vec<Counted>) {
+    match services.disk.remove_dir_all(&folder) {
         Ok(()) => tracing::debug!(folder = %folder.display(), "a deleted topic is removed"),
+        // An earlier try has come as far as that.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
-            tracing::warn!(folder = %folder.display(), %error, "a deleted topic can't be removed yet; the next start tries again");
+            tracing::warn!(folder = %folder.display(), %error, "a deleted topic can't be removed yet; it is tried again");
+            return services.space.add_unremoved(folder, counted);
         }
-    });
+    }
+    drop(counted);
+    services.space.has_changed();
 }
 
 pub(crate) fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, EngineError> {

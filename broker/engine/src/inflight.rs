@@ -22,6 +22,13 @@ pub(crate) struct Reserved {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
+impl Reserved {
+    /// None, for what goes on without a reservation.
+    pub(crate) fn nothing() -> Reserved {
+        Reserved { _permit: None }
+    }
+}
+
 impl ByteBudget {
     pub(crate) fn new(bytes_max: usize) -> ByteBudget {
         let units_max = u32::try_from((bytes_max / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);

@@ -20,6 +20,7 @@
 //! ```text
 //! DATA_DIR/
 //!   lock                          flock of the broker that uses the folder
+//!   reserve                       room for cleaning up on a full disk; no data
 //!   catalogue.json                topics, settings, attachments, modules; replaced atomically
 //!   topics/
 //!     NAME/PARTITION/             one log: segments and indexes with Kafka's names, see millpond_log
@@ -41,6 +42,8 @@
 //! - Consumers see what lies below the high watermark: with `sync`, what is on disk.
 //! - Memory is bounded: batches on their way in ([`EngineConfig::inflight_bytes_max`]), each queue
 //!   ([`EngineConfig::partition_queue_bytes_max`]), one read for each consumer, unpacked records for each plugin thread.
+//! - The bytes of batches stay within the quotas, and a full disk refuses what does not fit and nothing else: it can be read, deleted from,
+//!   stopped and started, and takes batches again by itself once there is room.
 //! - Every error names its cause and, where there is something to do, what: [`EngineError::to_wire`].
 //!
 //! # Map
@@ -50,6 +53,7 @@
 //! | `engine` | [`Engine`]: the ways in, and the end |
 //! | `startup`, `topics`, `alter`, `attachments` | opening the folder; making, deleting and changing topics; modules and where they run |
 //! | `retention` | deleting the oldest records, by age, size and on request |
+//! | `space`, `reserve` | quotas, the full disk, who makes room |
 //! | `produce`, `check`, `transform`, `route` | the way in: what is refused, the chain of modules, placing records |
 //! | `partition` | queue, turn, group commit, answers |
 //! | `consume` | the way out |
@@ -79,9 +83,11 @@ mod name;
 mod partition;
 mod pool;
 mod produce;
+mod reserve;
 mod retention;
 mod route;
 mod services;
+mod space;
 mod startup;
 mod topic;
 mod topics;
@@ -93,7 +99,7 @@ pub use config::EngineConfig;
 pub use consume::ConsumeStream;
 pub use data_dir::DirLock;
 pub use engine::Engine;
-pub use error::EngineError;
+pub use error::{EngineError, Shortage, StorageBound};
 pub use inflight::InflightPermit;
 pub use name::NameOf;
 pub use produce::{Answer, PendingAnswer, ProduceStream};

@@ -2,7 +2,7 @@
 //!
 //! The first look comes one interval after the start: by then the time service has set the clock of a gateway that has none of its own.
 
-use crate::{engine::Engine, error::EngineError};
+use crate::{engine::Engine, error::EngineError, space};
 use millpond_log::RetentionLimits;
 use millpond_protocol::message::{DeleteRecords, Position, RecordsDeleted, TopicConfig};
 use std::{
@@ -16,6 +16,7 @@ pub(crate) fn start(engine: &Arc<Engine>) {
     let services = &engine.services;
     let interval = services.config.retention_check_interval.clamp(*CHECK_INTERVAL.start(), *CHECK_INTERVAL.end());
     services.timers.spawn(run(Arc::downgrade(engine), interval));
+    space::start(engine, interval);
 }
 
 async fn run(engine: Weak<Engine>, interval: Duration) {

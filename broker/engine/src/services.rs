@@ -1,6 +1,6 @@
 //! What every part of one engine shares: the threads, the disk, the clock, and the lock on the data folder.
 
-use crate::{clock::Clock, config::EngineConfig, data_dir::DirLock, error::EngineError, pool::Pool};
+use crate::{clock::Clock, config::EngineConfig, data_dir::DirLock, error::EngineError, pool::Pool, reserve::Reserve, space::Space};
 use millpond_log::{Disk, Now, OpenFiles, ProducerPool};
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -22,6 +22,8 @@ pub(crate) struct Services {
     pub(crate) files: OpenFiles,
     /// How many producers the partitions remember, all together.
     pub(crate) producers: ProducerPool,
+    /// How much room there is.
+    pub(crate) space: Arc<Space>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: EngineConfig,
     /// Where timers run.
@@ -39,7 +41,9 @@ impl Services {
     /// Starts the threads. Needs a tokio runtime around it, for its timers.
     pub(crate) fn start(config: EngineConfig, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, lock: DirLock) -> Result<Services, EngineError> {
         let pool = |name, threads| Pool::new(name, threads).map_err(|source| EngineError::Threads(Arc::new(source)));
+        let reserve = Reserve::open(Arc::clone(&disk), &config.data_dir, config.reserve_bytes);
         Ok(Services {
+            space: Space::new(config.quota_bytes, reserve),
             io: pool("io", config.io_threads)?,
             flush: pool("flush", config.flush_threads)?,
             plugin: pool("plugin", config.plugin_threads)?,

@@ -9,7 +9,8 @@ use crate::{
     modules::{AttachmentPlan, Deployed, FileCache, Workshop, read_stored},
     partition::Partition,
     services::Services,
-    topic::{Runtime, Topic},
+    space::TopicSpace,
+    topic::{Opened, Runtime, Topic},
     transform::{Attachment, Guest},
 };
 use futures_util::future::join_all;
@@ -22,8 +23,10 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 pub(crate) async fn open(services: Arc<Services>) -> Result<Engine, EngineError> {
     let data = DataDir::new(services.config.data_dir.clone());
     let found = {
-        let (disk, data) = (Arc::clone(&services.disk), data.clone());
-        services.io.run(move || look(&*disk, &data)).await??
+        let (services, data) = (Arc::clone(&services), data.clone());
+        let for_job = Arc::clone(&services);
+        let look = move || for_job.space.reserve.lend(EngineError::is_disk_full, || look(&*for_job.disk, &data));
+        services.io.run(look).await??
     };
     let mut catalogue = found.catalogue;
     // Both start now; the logs are read while the modules are loaded.
@@ -37,13 +40,15 @@ pub(crate) async fn open(services: Arc<Services>) -> Result<Engine, EngineError>
     let (workshop, modules) = modules.await??;
 
     let mut topics = BTreeMap::new();
-    for ((name, stored), partitions) in catalogue.topics.iter().zip(logs) {
+    for ((name, stored), opened) in catalogue.topics.iter().zip(logs) {
         let runtime = runtime_of(&services, &workshop, &modules, name, stored).await?;
-        topics.insert(name.clone(), Arc::new(Topic::new(name.as_str().into(), partitions, runtime, services.plugin.lane())));
+        topics.insert(name.clone(), Arc::new(Topic::new(name.as_str().into(), opened, runtime, services.plugin.lane())));
     }
     for folder in found.leftovers {
-        folders::remove_later(&services, folder);
+        folders::remove_later(&services, folder, Vec::new());
     }
+    let for_job = Arc::clone(&services);
+    services.io.run(move || for_job.space.reserve.make()).await?;
     catalogue.deleted_topics.clear();
     tracing::info!(topics = topics.len(), partitions = catalogue.partition_count(), modules = modules.len(), "the data folder is open");
     Ok(Engine::new(services, workshop, catalogue, topics, modules))
@@ -99,22 +104,23 @@ pub(crate) fn open_partitions(
     data: &DataDir,
     name: &str,
     topic: &StoredTopic,
-) -> impl Future<Output = Result<Vec<Arc<Partition>>, EngineError>> + use<> {
+) -> impl Future<Output = Result<Opened, EngineError>> + use<> {
     let (topic_name, config): (Arc<str>, _) = (name.into(), &topic.config.known);
-    let jobs: Vec<_> = (0..topic.partitions).map(|number| open_partition(services, &topic_name, number, config, data)).collect();
-    async move { join_all(jobs).await.into_iter().collect() }
+    let space = services.space.topic(config);
+    let jobs: Vec<_> = (0..topic.partitions).map(|number| open_partition(services, (&topic_name, number), config, &space, data)).collect();
+    async move { Ok((join_all(jobs).await.into_iter().collect::<Result<_, _>>()?, space)) }
 }
 
 fn open_partition(
     services: &Arc<Services>,
-    topic: &Arc<str>,
-    number: u32,
+    (topic, number): (&Arc<str>, u32),
     config: &TopicConfig,
+    space: &Arc<TopicSpace>,
     data: &DataDir,
 ) -> impl Future<Output = Result<Arc<Partition>, EngineError>> + use<> {
     let dir = data.partition(topic, number);
-    let (for_job, topic, config) = (Arc::clone(services), Arc::clone(topic), config.clone());
-    services.io.run(move || Partition::open(for_job, topic, number, &config, &dir))
+    let (for_job, topic, config, space) = (Arc::clone(services), Arc::clone(topic), config.clone(), Arc::clone(space));
+    services.io.run(move || Partition::open(for_job, (topic, number), &config, space, &dir))
 }
 
 /// Loads every module; one that can't be loaded says why to whoever wants it. Blocking.

@@ -1,6 +1,6 @@
 //! One topic while the broker runs: its partitions, and what is in force for the next batch.
 
-use crate::{error::EngineError, partition::Partition, pool::Lane, transform::Attachment};
+use crate::{error::EngineError, partition::Partition, pool::Lane, space::TopicSpace, transform::Attachment};
 use arc_swap::ArcSwap;
 use millpond_protocol::message::{AttachPoint, TopicConfig, TopicInfo};
 use std::sync::Arc;
@@ -10,11 +10,15 @@ use std::sync::Arc;
 pub(crate) struct Topic {
     pub(crate) name: Arc<str>,
     pub(crate) partitions: Vec<Arc<Partition>>,
+    space: Arc<TopicSpace>,
     /// Replaced as a whole. A batch takes one look and keeps what it saw, so a change falls between two batches.
     runtime: ArcSwap<Runtime>,
     /// The topic's way to the plugin threads.
     pub(crate) plugin: Lane,
 }
+
+/// The partitions of a topic, and the room that they share.
+pub(crate) type Opened = (Vec<Arc<Partition>>, Arc<TopicSpace>);
 
 /// What holds for a batch.
 #[derive(Clone, Debug)]
@@ -29,8 +33,8 @@ pub(crate) struct Runtime {
 }
 
 impl Topic {
-    pub(crate) fn new(name: Arc<str>, partitions: Vec<Arc<Partition>>, runtime: Runtime, plugin: Lane) -> Topic {
-        Topic { name, partitions, runtime: ArcSwap::from_pointee(runtime), plugin }
+    pub(crate) fn new(name: Arc<str>, (partitions, space): Opened, runtime: Runtime, plugin: Lane) -> Topic {
+        Topic { name, partitions, space, runtime: ArcSwap::from_pointee(runtime), plugin }
     }
 
     pub(crate) fn runtime(&self) -> Arc<Runtime> {
@@ -62,7 +66,14 @@ impl Topic {
             epoch: runtime.epoch,
             partitions: self.partitions.iter().map(|partition| partition.info()).collect(),
             attachments: runtime.attachments().map(|attachment| attachment.status()).collect(),
+            used_bytes: self.space.level().used,
+            dropped: self.space.dropped(),
         }
+    }
+
+    /// How many bytes it may have, and has.
+    pub(crate) fn space(&self) -> &Arc<TopicSpace> {
+        &self.space
     }
 }
 

@@ -16,8 +16,9 @@ use crate::{
     folders, name,
     name::NameOf,
     partition::Partition,
+    space::Counted,
     startup::open_partitions,
-    topic::{Runtime, Topic},
+    topic::{Opened, Runtime, Topic},
 };
 use futures_util::future::join_all;
 use millpond_log::Disk;
@@ -72,15 +73,15 @@ impl Engine {
             Ok(()) => open_partitions(&self.services, &self.data, &name, &stored).await.and_then(all_work),
             Err(error) => Err(error),
         };
-        let partitions = match opened {
-            Ok(partitions) => partitions,
+        let opened = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 self.forget_topic(&mut catalogue, &name).await;
                 return Err(error);
             }
         };
         let runtime = Runtime::new(stored.epoch, stored.config.known, self.services.config.max_batch_bytes);
-        let topic = Arc::new(Topic::new(name.as_str().into(), partitions, runtime, self.services.plugin.lane()));
+        let topic = Arc::new(Topic::new(name.as_str().into(), opened, runtime, self.services.plugin.lane()));
         let info = topic.info();
         tracing::info!(topic = name, partitions = info.partitions.len(), durability = %info.config.durability, "a topic was made");
         self.topics.write().insert(name, topic);
@@ -99,10 +100,10 @@ impl Engine {
         self.topics.write().remove(name);
         let gone = || EngineError::TopicNotFound { name: name.to_owned(), nearest: None };
         topic.partitions.iter().for_each(|partition| partition.refuse(gone()));
-        join_all(topic.partitions.iter().map(Partition::abandon)).await;
+        let counted = join_all(topic.partitions.iter().map(Partition::abandon)).await;
         // The topic is gone whatever happens to its folder; where this fails the name stays in the list, and the next start, or the
         // next topic of this name, tries again.
-        match self.put_aside(name).await {
+        match self.put_aside(name, counted.into_iter().flatten().collect()).await {
             Ok(()) => {
                 catalogue.deleted_topics.remove(name);
             }
@@ -117,16 +118,18 @@ impl Engine {
         let before = catalogue.clone();
         let mut next = catalogue.clone();
         change(&mut next);
-        let (disk, path) = (Arc::clone(&self.services.disk), self.data.catalogue());
-        let saved = self.services.io.run(move || match next.save(&*disk, &path) {
-            Ok(()) => Ok(next),
-            Err(error) => {
-                // It may have failed after the new file took the place of the old one. What is refused must not come true at the next
-                // start, so the old one is put back; where that fails too, the next change that succeeds does it.
-                if let Err(error) = before.save(&*disk, &path) {
-                    tracing::warn!(%error, "the catalogue may hold a change that was refused");
+        let (services, path) = (Arc::clone(&self.services), self.data.catalogue());
+        let saved = self.services.io.run(move || {
+            match services.space.reserve.lend(EngineError::is_disk_full, || next.save(&*services.disk, &path)) {
+                Ok(()) => Ok(next),
+                Err(error) => {
+                    // It may have failed after the new file took the place of the old one. What is refused must not come true at the next
+                    // start, so the old one is put back; where that fails too, the next change that succeeds does it.
+                    if let Err(error) = before.save(&*services.disk, &path) {
+                        tracing::warn!(%error, "the catalogue may hold a change that was refused");
+                    }
+                    Err(error)
                 }
-                Err(error)
             }
         });
         *catalogue = saved.await??;
@@ -146,7 +149,10 @@ impl Engine {
         within("max_batch_bytes", u64::from(config.max_batch_bytes), "bytes", max_batch_bytes)?;
         let retention_ms = config.retention_ms.map_or(Ok(()), |ms| within("retention_ms", ms, "milliseconds", RETENTION_MS));
         retention_ms?;
-        config.retention_bytes.map_or(Ok(()), |bytes| within("retention_bytes", bytes, "bytes", RETENTION_BYTES))
+        config.retention_bytes.map_or(Ok(()), |bytes| within("retention_bytes", bytes, "bytes", RETENTION_BYTES))?;
+        // With less, one batch could make a topic drop nearly everything that it has.
+        let quota_bytes = QUOTA_BATCHES_MIN * u64::from(config.max_batch_bytes)..=*RETENTION_BYTES.end();
+        config.quota_bytes.map_or(Ok(()), |bytes| within("quota_bytes", bytes, "bytes", quota_bytes))
     }
 
     fn check_room_for_topic(&self, catalogue: &Catalogue, name: &str, partitions: u32) -> Result<(), EngineError> {
@@ -166,7 +172,7 @@ impl Engine {
     /// Records of an earlier topic must not appear in the new one.
     async fn clear_the_way(&self, catalogue: &mut Catalogue, name: &str) -> Result<(), EngineError> {
         if catalogue.deleted_topics.contains(name) {
-            self.put_aside(name).await?;
+            self.put_aside(name, Vec::new()).await?;
             catalogue.deleted_topics.remove(name);
         }
         let (disk, path) = (Arc::clone(&self.services.disk), self.data.topic(name));
@@ -177,9 +183,9 @@ impl Engine {
         Ok(())
     }
 
-    async fn put_aside(&self, name: &str) -> Result<(), EngineError> {
+    async fn put_aside(&self, name: &str, counted: Vec<Counted>) -> Result<(), EngineError> {
         if let Some(folder) = self.with_folders(name, folders::put_aside).await? {
-            folders::remove_later(&self.services, folder);
+            folders::remove_later(&self.services, folder, counted);
         }
         Ok(())
     }
@@ -188,10 +194,11 @@ impl Engine {
     async fn with_folders<T: Send + 'static>(
         &self,
         topic: &str,
-        job: impl FnOnce(&dyn Disk, &DataDir, &str) -> Result<T, EngineError> + Send + 'static,
+        job: impl Fn(&dyn Disk, &DataDir, &str) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {
-        let (disk, data, topic) = (Arc::clone(&self.services.disk), self.data.clone(), topic.to_owned());
-        self.services.io.run(move || job(&*disk, &data, &topic)).await?
+        let (services, data, topic) = (Arc::clone(&self.services), self.data.clone(), topic.to_owned());
+        let lend = move || services.space.reserve.lend(EngineError::is_disk_full, || job(&*services.disk, &data, &topic));
+        self.services.io.run(lend).await?
     }
 
     /// Takes a topic back whose logs could not be opened.
@@ -210,10 +217,10 @@ impl Engine {
 }
 
 /// A new topic begins with all its partitions, an old one with those that are left.
-fn all_work(partitions: Vec<Arc<Partition>>) -> Result<Vec<Arc<Partition>>, EngineError> {
-    match partitions.iter().find_map(|partition| partition.reader().err()) {
+fn all_work(opened: Opened) -> Result<Opened, EngineError> {
+    match opened.0.iter().find_map(|partition| partition.reader().err()) {
         Some(error) => Err(error),
-        None => Ok(partitions),
+        None => Ok(opened),
     }
 }
 
@@ -232,6 +239,9 @@ const RETENTION_MS: RangeInclusive<u64> = 1_000..=36_525 * 86_400_000;
 
 /// From the smallest segment on, to what no disk has.
 const RETENTION_BYTES: RangeInclusive<u64> = *SEGMENT_BYTES.start()..=1 << 60;
+
+/// How many of a topic's largest batches its quota holds at least.
+const QUOTA_BATCHES_MIN: u64 = 4;
 
 /// Smaller batches would hold hardly a record.
 const BATCH_BYTES_MAX_MIN: u64 = 1 << 10;

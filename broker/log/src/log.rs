@@ -241,7 +241,8 @@ impl Log {
         // The segment that was active when all of its records were deleted is not any more.
         let has_left_over = || self.shared.segments().get(1).is_some_and(|next| next.base_offset() <= log_start);
         let start = before.max(log_start);
-        (before > log_start || has_left_over() || self.shared.has_unremoved()).then(|| Deletion::new(&self.disk, &self.dir, &self.shared, start))
+        (before > log_start || has_left_over() || self.shared.has_unremoved())
+            .then(|| Deletion::new(&self.disk, &self.dir, &self.shared, start))
     }
 
     /// A reader of this log, for any thread.

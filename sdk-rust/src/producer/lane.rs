@@ -349,7 +349,7 @@ mod tests {
             idempotence: true,
         };
         let (name, config) = ("readings".to_owned(), TopicConfig::default());
-        let topic = TopicInfo { name, config, epoch: 1, partitions: Vec::new(), attachments: Vec::new() };
+        let topic = TopicInfo { name, config, epoch: 1, ..TopicInfo::default() };
         let core = Arc::new(Core::new(link, HOUR));
         let shared = Arc::new(Shared::new(core, "readings".into(), settings, &topic));
         Task { lane: Arc::new(Lane::new(Some(0))), shared, flight: Arc::default(), patience: Mutex::default() }

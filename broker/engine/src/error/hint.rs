@@ -40,6 +40,7 @@ impl EngineError {
             EngineError::BatchRefused { .. } => OTHER_CLIENT.to_owned(),
             EngineError::Log { source, .. } => of_log(source),
             EngineError::Sequence { source, .. } => of_sequence(source).to_owned(),
+            EngineError::Full { topic, shortage, .. } => shortage.hint(topic),
             EngineError::PartitionLost { topic, path, .. } => of_lost(topic, path),
 
             EngineError::ModuleNotFound { name, nearest: None } => format!("`{}` uploads it", deploy(name)),
@@ -147,6 +148,7 @@ fn of_output(topic: &str, module: &str) -> String {
 
 fn of_setting(setting: &str, rule: &str) -> String {
     match setting {
+        "quota_bytes" => format!("choose a larger quota, four times `max_batch_bytes` or more, or smaller batches: {rule}"),
         "max_batch_bytes" => format!("choose another value for it: {rule}, which ends at the broker's own `max_batch_bytes`"),
         _ => format!("choose another value for it: {rule}"),
     }

@@ -3,7 +3,10 @@
 //! [`EngineError::to_wire`] is what a client sees: the code, one sentence with the values that matter, and a hint, which every variant
 //! has. An error is cheap to clone, because one failed write answers every batch of its run.
 
+mod full;
 mod hint;
+
+pub use full::{Shortage, StorageBound};
 
 use crate::name::NameOf;
 use millpond_log::{LogError, SequenceError, is_out_of_files};
@@ -188,6 +191,18 @@ pub enum EngineError {
         /// How.
         source: Arc<LogError>,
     },
+    /// A quota or the disk has no room for the batch at this moment.
+    #[error("no room for a batch of {} bytes in `{topic}`, partition {partition}: {shortage}", .shortage.batch_bytes)]
+    Full {
+        /// The topic.
+        topic: Arc<str>,
+        /// The partition.
+        partition: u32,
+        /// What has no room, and how full it is.
+        shortage: Shortage,
+        /// What the disk said, where it was asked.
+        source: Option<Arc<LogError>>,
+    },
     /// The folder of a partition was gone when the broker started. It is not replaced by an empty one.
     #[error("`{topic}`, partition {partition}, is lost: its folder {} is missing", .path.display())]
     PartitionLost {
@@ -326,6 +341,8 @@ impl EngineError {
     pub fn code(&self) -> ErrorCode {
         match self {
             EngineError::DataDir { source, .. } if is_out_of_files(source) => ErrorCode::Overloaded,
+            EngineError::DataDir { source, .. } if is_no_room(source) => ErrorCode::StorageFull,
+            EngineError::Full { .. } => ErrorCode::StorageFull,
             EngineError::Locked { .. }
             | EngineError::DataDir { .. }
             | EngineError::FolderInTheWay { .. }
@@ -376,6 +393,15 @@ impl EngineError {
         wire
     }
 
+    /// Whether the disk had no room for a step, so that the same step may work with the reserve.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        match self {
+            EngineError::DataDir { source, .. } => is_no_room(source),
+            EngineError::Log { source, .. } => matches!(**source, LogError::Full { .. }),
+            _ => false,
+        }
+    }
+
     pub(crate) fn data_dir(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> EngineError {
         EngineError::DataDir { operation, path: path.into(), source: Arc::new(source) }
     }
@@ -385,6 +411,11 @@ impl From<BatchError> for EngineError {
     fn from(source: BatchError) -> Self {
         EngineError::Batch(Arc::new(source))
     }
+}
+
+/// Whether the system has no room on the disk, or none for this user.
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The attach point where a module of this world runs.

@@ -10,7 +10,7 @@
 
 use super::{Partition, PoisonOnPanic, answer::Owed};
 use crate::error::EngineError;
-use millpond_log::{AppendTimes, LogReader, Now, RetentionLimits};
+use millpond_log::{AppendTimes, LogError, LogReader, Now, RetentionLimits};
 use millpond_protocol::message::Watermarks;
 use std::sync::Arc;
 
@@ -72,20 +72,26 @@ impl Partition {
         rolled
     }
 
-    fn delete_before(&self, before: i64) -> Result<i64, EngineError> {
+    pub(super) fn delete_before(&self, before: i64) -> Result<i64, EngineError> {
         let deletion = self.tail.lock().log.as_ref().and_then(|log| log.begin_delete(before));
         let Some(deletion) = deletion else { return Ok(self.watermarks().log_start) };
-        let log_start = deletion.run().map_err(|error| self.log_error(Arc::new(error)))?;
+        let run = || deletion.run().map_err(|error| self.log_error(Arc::new(error)));
+        let deleted = self.services.space.reserve.lend(EngineError::is_disk_full, run);
+        // Also where it failed, segments may be gone.
+        Partition::recount(&mut self.tail.lock());
+        self.services.space.has_changed();
+        let log_start = deleted?;
         self.publish(Watermarks { log_start, ..self.watermarks() });
         Ok(log_start)
     }
 
     /// Begins a new segment, and has the last one flushed.
-    fn roll(self: &Arc<Self>) -> Result<(), EngineError> {
+    pub(super) fn roll(self: &Arc<Self>) -> Result<(), EngineError> {
         let mut answers = Vec::new();
         let rolled = {
             let mut tail = self.tail.lock();
-            let rolled = tail.log.as_mut().map_or(Ok(()), millpond_log::Log::roll);
+            let roll = || tail.log.as_mut().map_or(Ok(()), millpond_log::Log::roll);
+            let rolled = self.services.space.reserve.lend(|error| matches!(error, LogError::Full { .. }), roll);
             tail.flush_due = true;
             self.start_flush(&mut tail, &mut answers);
             rolled
@@ -95,7 +101,7 @@ impl Partition {
     }
 
     /// Keeps the log from being closed, and its folder from being given back. None if it is closed.
-    fn begin_work(&self) -> Option<Work<'_>> {
+    pub(super) fn begin_work(&self) -> Option<Work<'_>> {
         let mut tail = self.tail.lock();
         if tail.log.is_none() || tail.work_running {
             return None;
@@ -106,7 +112,7 @@ impl Partition {
 }
 
 /// While it lives, there is work in the partition's folder.
-struct Work<'a> {
+pub(super) struct Work<'a> {
     partition: &'a Partition,
     // Dropped after the mark is taken away: whoever waits for this looks at that.
     _owed: Owed,

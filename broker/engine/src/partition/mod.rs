@@ -22,15 +22,18 @@
 mod answer;
 mod flush;
 mod housekeeping;
+mod room;
 mod turn;
 
 pub(crate) use answer::Reply;
+pub(crate) use room::Yielded;
 
 use crate::{
     error::EngineError,
     folders,
     inflight::{ByteBudget, InflightPermit, Reserved},
     services::Services,
+    space::{self, Counted, TopicSpace},
 };
 use answer::Open;
 use flush::Waiting;
@@ -40,7 +43,7 @@ use millpond_protocol::{
     message::{Ack, Durability, PartitionInfo, TopicConfig, Watermarks},
 };
 use parking_lot::Mutex;
-use std::{collections::VecDeque, path::Path, sync::Arc};
+use std::{collections::VecDeque, path::Path, sync::Arc, time::Instant};
 use tokio::sync::{oneshot, watch};
 
 /// One partition.
@@ -49,6 +52,7 @@ pub(crate) struct Partition {
     topic: Arc<str>,
     number: u32,
     services: Arc<Services>,
+    space: Arc<TopicSpace>,
     /// The error is why the log could not be opened.
     reader: Result<LogReader, EngineError>,
     /// Bytes that may wait in the queue.
@@ -101,6 +105,10 @@ pub(crate) struct Submission {
 struct Queue {
     batches: VecDeque<Queued>,
     turn_scheduled: bool,
+    /// There is no turn before there is room, or none can be made.
+    is_waiting_for_room: bool,
+    /// Nobody could make any the last time.
+    is_hopeless: bool,
     /// Why nothing more is taken.
     refusal: Option<EngineError>,
 }
@@ -142,6 +150,12 @@ struct Tail {
     timer_epoch: u64,
     /// Records are being deleted: the log and its folder stay.
     work_running: bool,
+    /// What the log has in its topic's quota and the node's.
+    counted: Counted,
+    /// When the batches that wait for room are refused.
+    patience_ends: Option<Instant>,
+    /// It was said that batches are refused for want of room, and not yet that they are taken again.
+    is_refusing: bool,
     /// Kept between turns for its memory.
     run: Vec<Batch>,
 }
@@ -151,7 +165,13 @@ impl Partition {
     /// the others work. So does one whose folder is missing: the folders are made before the topic is, so the records are lost, and an
     /// empty log in their place would give their offsets away again. Blocking, and reads the last segment in full unless it was closed in
     /// order.
-    pub(crate) fn open(services: Arc<Services>, topic: Arc<str>, number: u32, config: &TopicConfig, dir: &Path) -> Arc<Partition> {
+    pub(crate) fn open(
+        services: Arc<Services>,
+        (topic, number): (Arc<str>, u32),
+        config: &TopicConfig,
+        space: Arc<TopicSpace>,
+        dir: &Path,
+    ) -> Arc<Partition> {
         let (log, reader, failure) = match open_log(&services, &topic, number, config, dir) {
             Ok((log, report)) => {
                 report_recovery(&topic, number, &report);
@@ -171,6 +191,7 @@ impl Partition {
         let view = View { watermarks: log.as_ref().map_or_else(Watermarks::default, all_of), phase: Phase::Serving };
         let segments = reader.as_ref().map_or_else(|_| Vec::new(), LogReader::segments);
         let append_times = AppendTimes::new(Arc::clone(&services.disk), dir, &segments, services.clock.monotonic_ms());
+        let counted = Counted::new(&space, log.as_ref().map_or(0, Log::size_bytes));
         let queue = Queue { refusal: reader.as_ref().err().cloned(), ..Queue::default() };
         Arc::new(Partition {
             topic,
@@ -178,8 +199,9 @@ impl Partition {
             reader,
             room: ByteBudget::new(services.config.partition_queue_bytes_max),
             services,
+            space,
             queue: Mutex::new(queue),
-            tail: Mutex::new(Tail::new(log, config.durability)),
+            tail: Mutex::new(Tail::new(log, config.durability, counted)),
             view: watch::Sender::new(view),
             failure: Mutex::new(failure),
             append_times: Mutex::new(append_times),
@@ -204,7 +226,7 @@ impl Partition {
                 return Err(refusal.clone());
             }
             queue.batches.push_back(queued);
-            std::mem::replace(&mut queue.turn_scheduled, true)
+            queue.is_waiting_for_room || std::mem::replace(&mut queue.turn_scheduled, true)
         };
         if !is_scheduled {
             self.schedule_turn();
@@ -241,7 +263,7 @@ impl Partition {
             log_start: watermarks.log_start,
             high_watermark: watermarks.high_watermark,
             log_end: watermarks.log_end,
-            size_bytes: self.reader.as_ref().map_or(0, LogReader::size_bytes),
+            size_bytes: self.size_bytes(),
             failure: self.failure.lock().clone(),
         }
     }
@@ -256,9 +278,9 @@ impl Partition {
         let closed = self.take_log(|log| log.map_or(Ok(()), Log::close)).await;
         self.enter(Phase::Closed);
         match closed {
-            Ok(Ok(())) => {}
+            Ok((Ok(()), _)) => {}
             // It has been said already if the log had latched; nothing that was acknowledged is in question.
-            Ok(Err(error)) => {
+            Ok((Err(error), _)) => {
                 tracing::warn!(topic = %self.topic, partition = self.number, error = error.chain(), "a log was not closed cleanly");
             }
             Err(error) => tracing::warn!(topic = %self.topic, partition = self.number, %error, "a log was not closed cleanly"),
@@ -266,31 +288,36 @@ impl Partition {
     }
 
     /// After [`Partition::refuse`]: ends the readers, waits until every batch is answered and every flush is done, then lets go of the
-    /// log without a flush.
-    pub(crate) async fn abandon(self: &Arc<Self>) {
+    /// log without a flush. What it has counted in stays so until its files are gone: that is handed over.
+    pub(crate) async fn abandon(self: &Arc<Self>) -> Option<Counted> {
         self.enter(Phase::Deleted);
         // Closing many files takes a while, so not here.
-        if let Err(error) = self.take_log(drop).await {
-            tracing::warn!(topic = %self.topic, partition = self.number, %error, "a log was not let go cleanly");
+        match self.take_log(drop).await {
+            Ok(((), counted)) => Some(counted),
+            Err(error) => {
+                tracing::warn!(topic = %self.topic, partition = self.number, %error, "a log was not let go cleanly");
+                None
+            }
         }
     }
 
     /// Takes the log away once nothing is owed, and does something with it on the flush threads; there is none where it could not be
     /// opened. A flush that outlived the log would write into a folder that is given back, or removed, by then.
-    async fn take_log<T: Send + 'static>(self: &Arc<Self>, end: fn(Option<Log>) -> T) -> Result<T, EngineError> {
+    async fn take_log<T: Send + 'static>(self: &Arc<Self>, end: fn(Option<Log>) -> T) -> Result<(T, Counted), EngineError> {
         loop {
             self.open.none_left().await;
             let partition = Arc::clone(self);
             let ended = self.services.flush.run(move || {
-                let log = {
+                let (log, counted) = {
                     let mut tail = partition.tail.lock();
                     // A timer has begun a flush since, or records are being deleted.
                     if (tail.flush_running || tail.work_running) && tail.log.is_some() {
                         return None;
                     }
-                    tail.log.take()
+                    let nothing = Counted::new(&partition.space, 0);
+                    (tail.log.take(), std::mem::replace(&mut tail.counted, nothing))
                 };
-                Some(end(log))
+                Some((end(log), counted))
             });
             if let Some(ended) = ended.await? {
                 return Ok(ended);
@@ -347,7 +374,7 @@ impl Partition {
 }
 
 impl Tail {
-    fn new(log: Option<Log>, durability: Durability) -> Tail {
+    fn new(log: Option<Log>, durability: Durability, counted: Counted) -> Tail {
         Tail {
             durability,
             log,
@@ -358,6 +385,9 @@ impl Tail {
             timer_set: false,
             timer_epoch: 0,
             work_running: false,
+            counted,
+            patience_ends: None,
+            is_refusing: false,
             run: Vec::new(),
         }
     }
@@ -395,11 +425,15 @@ fn open_log(
         return Err(EngineError::PartitionLost { topic: Arc::clone(topic), partition, path: dir.to_owned() });
     }
     let verify_on_read = services.config.verify_on_read;
-    let log_config = LogConfig { segment_bytes: config.segment_bytes, verify_on_read, ..LogConfig::default() };
+    let segment_bytes = space::segment_bytes(config, services.config.quota_bytes);
+    let log_config = LogConfig { segment_bytes, verify_on_read, ..LogConfig::default() };
     // Opening makes durable what a killed broker left in the page cache, so all of it can be served.
-    let pools = Pools { files: services.files.clone(), producers: services.producers.clone() };
-    let opened = Log::open_in(Arc::clone(&services.disk), pools, dir, log_config);
-    opened.map_err(|source| EngineError::Log { topic: Arc::clone(topic), partition, source: Arc::new(source) })
+    let open = || {
+        let pools = Pools { files: services.files.clone(), producers: services.producers.clone() };
+        let opened = Log::open_in(Arc::clone(&services.disk), pools, dir, log_config);
+        opened.map_err(|source| EngineError::Log { topic: Arc::clone(topic), partition, source: Arc::new(source) })
+    };
+    services.space.reserve.lend(EngineError::is_disk_full, open)
 }
 
 /// All that a freshly opened log holds is durable, so all of it can be read.

@@ -1,8 +1,8 @@
 //! A turn at the log: what is queued is appended. Runs on the I/O threads, at most one at a time for each partition.
 
 use super::{Entry, Partition, PoisonOnPanic, Tail, flush::Waiting};
-use crate::error::EngineError;
-use millpond_log::{Admission, Appended, Log, LogError, SequenceError};
+use crate::error::{EngineError, StorageBound};
+use millpond_log::{Admission, AppendRun, Appended, Log, LogError, Now, SequenceError};
 use millpond_protocol::{
     batch::BatchHeader,
     message::{Ack, Durability},
@@ -41,10 +41,11 @@ impl Partition {
         self.schedule_turn();
     }
 
-    /// Moves batches from the queue into the tail's run. None when the queue is empty; the next batch then schedules a turn.
+    /// Moves batches from the queue into the tail's run. None when the queue is empty; the next batch then schedules a turn. None, too, while
+    /// the queue waits for room; whoever makes some does.
     fn take_run(&self, tail: &mut Tail) -> Option<Vec<Entry>> {
         let mut queue = self.queue.lock();
-        if queue.batches.is_empty() {
+        if queue.batches.is_empty() || queue.is_waiting_for_room {
             queue.turn_scheduled = false;
             return None;
         }
@@ -61,42 +62,87 @@ impl Partition {
         Some(entries)
     }
 
-    /// Appends what continues its producer's sequence, and answers the rest by what is known of it.
-    fn append_run(&self, tail: &mut Tail, entries: Vec<Entry>, answers: &mut Answers) {
-        let Some(log) = &mut tail.log else {
-            let error = LogError::Failed { cause: "the log is closed".to_owned() };
-            return self.fail_run(tail, error, entries.into_iter().map(|entry| entry.reply), answers);
-        };
+    /// Appends what continues its producer's sequence and has room, and answers the rest by what is known of it.
+    fn append_run(self: &Arc<Self>, tail: &mut Tail, entries: Vec<Entry>, answers: &mut Answers) {
         let now = self.services.now();
+        let entries = match self.admit_run(tail, entries, now, answers) {
+            Ok(admitted) if admitted.entries.is_empty() => return,
+            Ok(admitted) => {
+                let all = admitted.entries.len();
+                let Some(entries) = self.find_room(tail, admitted.entries, answers) else { return };
+                if entries.len() == all {
+                    return self.append_admitted(tail, Run { entries, ..admitted }, now, answers);
+                }
+                entries
+            }
+            Err(entries) => entries,
+        };
+        // Some of them are back in the queue, and none of the others depends on those.
+        match self.admit_run(tail, entries, now, answers) {
+            Ok(admitted) => self.append_admitted(tail, admitted, now, answers),
+            Err(entries) => self.fail_run(tail, LogError::Failed { cause: "the log is closed".to_owned() }, entries, answers),
+        }
+    }
+
+    /// Holds the batches against the sequences of their producers. Those that are stored already, and those that can't be, are answered
+    /// and taken out of the run. Gives the entries back where there is no log.
+    fn admit_run(&self, tail: &mut Tail, entries: Vec<Entry>, now: Now, answers: &mut Answers) -> Result<Run, Vec<Entry>> {
+        let Some(log) = &mut tail.log else { return Err(entries) };
         let (mut run, first_new) = (log.begin_run(now), log.log_end());
-        let mut admitted = Vec::with_capacity(entries.len());
+        let (mut known, mut admissions, mut kept) = (Vec::new(), Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
         let (mut entries, durability) = (entries.into_iter(), tail.durability);
         tail.run.retain(|batch| {
             // There is one for each batch.
             let Some(entry) = entries.next() else { return false };
-            let header = batch.header();
-            let admission = log.admit(&mut run, header, entry.order, entry.is_nothing);
-            let is_new = matches!(admission, Ok(Admission::Append { .. }));
-            match admission {
-                Ok(admission) => admitted.push(Admitted::new(admission, header, entry, durability, now.wall_ms)),
-                Err(source) => answers.push((entry.reply, Err(self.sequence_error(source)))),
+            match log.admit(&mut run, batch.header(), entry.order, entry.is_nothing) {
+                Ok(Admission::Repeated(first)) if first.last_offset < first_new => {
+                    known.push(Admitted::new(Admission::Repeated(first), batch.header(), entry, durability, now.wall_ms));
+                    return false;
+                }
+                Ok(admission) => {
+                    admissions.push(admission);
+                    kept.push(entry);
+                }
+                Err(source) => {
+                    answers.push((entry.reply, Err(self.sequence_error(source))));
+                    return false;
+                }
             }
-            is_new
+            true
         });
-        // Only repetitions, perhaps.
-        let appended = if tail.run.is_empty() { Ok(first_new) } else { log.append(&tail.run, LEADER_EPOCH) };
-        tail.run.clear();
-        let error = match appended {
-            Ok(_) => {
-                log.settle_run(run);
-                return tail.answer_or_wait(admitted, answers);
+        tail.answer_or_wait(known.into_iter(), answers);
+        Ok(Run { run, admissions, entries: kept })
+    }
+
+    fn append_admitted(self: &Arc<Self>, tail: &mut Tail, admitted: Run, now: Now, answers: &mut Answers) {
+        let Run { run, admissions, entries } = admitted;
+        let is_new = |admission: &Admission| matches!(admission, Admission::Append { .. });
+        let all_new = admissions.iter().all(is_new);
+        let appended = match &mut tail.log {
+            Some(log) if all_new => log.append(&tail.run, LEADER_EPOCH).map(|_| log.settle_run(run)),
+            // Among them is one that another of the run repeats, or of which nothing need be stored.
+            Some(log) => {
+                let new = tail.run.iter().zip(&admissions).filter(|(_, admission)| is_new(admission));
+                let new: Vec<_> = new.map(|(batch, _)| batch.clone()).collect();
+                let appended = if new.is_empty() { Ok(0) } else { log.append(&new, LEADER_EPOCH) };
+                appended.map(|_| log.settle_run(run))
             }
-            Err(error) => error,
+            None => Err(LogError::Failed { cause: "the log is closed".to_owned() }),
         };
-        // What an earlier run has stored, is stored.
-        let (old, new): (Vec<_>, Vec<_>) = admitted.into_iter().partition(|admitted| admitted.is_before(first_new));
-        tail.answer_or_wait(old, answers);
-        self.fail_run(tail, error, new.into_iter().map(|admitted| admitted.reply), answers);
+        if let Err(error) = appended {
+            return self.fail_run(tail, error, entries, answers);
+        }
+        if !all_new {
+            Partition::recount(tail);
+        }
+        self.room_was_found(tail);
+        let batches = std::mem::take(&mut tail.run);
+        let durability = tail.durability;
+        let stored = admissions.into_iter().zip(batches.iter().zip(entries));
+        let stored = stored.map(|(admission, (batch, entry))| Admitted::new(admission, batch.header(), entry, durability, now.wall_ms));
+        tail.answer_or_wait(stored, answers);
+        tail.run = batches;
+        tail.run.clear();
     }
 
     fn sequence_error(&self, source: SequenceError) -> EngineError {
@@ -105,16 +151,30 @@ impl Partition {
     }
 
     /// One write for all, one error for all.
-    fn fail_run(&self, tail: &Tail, error: LogError, replies: impl ExactSizeIterator<Item = Reply>, answers: &mut Answers) {
+    fn fail_run(self: &Arc<Self>, tail: &mut Tail, error: LogError, entries: Vec<Entry>, answers: &mut Answers) {
+        Partition::recount(tail);
+        let has_stopped = tail.log.as_ref().is_none_or(|log| log.failure().is_some());
+        if matches!(error, LogError::Full { .. }) && !has_stopped {
+            return self.out_of_room(tail, StorageBound::Disk, Some(error), entries, answers);
+        }
         if tail.log.as_ref().is_some_and(|log| log.failure().is_some()) {
             self.note_failure(&error.chain());
         } else {
-            let batches = replies.len();
+            let batches = entries.len();
             tracing::warn!(topic = %self.topic, partition = self.number, error = error.chain(), batches, "an append failed");
         }
         let error = self.log_error(Arc::new(error));
-        answers.extend(replies.map(|reply| (reply, Err(error.clone()))));
+        answers.extend(entries.into_iter().map(|entry| (entry.reply, Err(error.clone()))));
+        tail.run.clear();
     }
+}
+
+/// Batches that may be appended together, in the order of the run.
+struct Run {
+    run: AppendRun,
+    /// One for each batch: appended, or answered with another one of the run, or noted without being stored.
+    admissions: Vec<Admission>,
+    entries: Vec<Entry>,
 }
 
 /// A batch that is stored once the append has succeeded, or was before.
@@ -122,13 +182,11 @@ struct Admitted {
     ack: Ack,
     /// Everything before this offset must be as durable as the topic asks.
     end_offset: i64,
-    is_skipped: bool,
     reply: Reply,
 }
 
 impl Admitted {
     fn new(admission: Admission, header: &BatchHeader, entry: Entry, durability: Durability, append_time_ms: i64) -> Admitted {
-        let is_skipped = matches!(admission, Admission::Skip);
         let stored = match admission {
             Admission::Append { base_offset } => Appended {
                 base_offset,
@@ -149,23 +207,18 @@ impl Admitted {
             durability,
             records_dropped: stored.records_dropped,
         };
-        Admitted { ack, end_offset: stored.last_offset + 1, is_skipped, reply: entry.reply }
-    }
-
-    /// Whether it does not depend on what is appended from this offset on.
-    fn is_before(&self, offset: i64) -> bool {
-        !self.is_skipped && self.end_offset <= offset
+        Admitted { ack, end_offset: stored.last_offset + 1, reply: entry.reply }
     }
 }
 
 impl Tail {
     /// Answers what is as durable as the topic asks; the rest waits for a flush.
-    fn answer_or_wait(&mut self, admitted: Vec<Admitted>, answers: &mut Answers) {
+    fn answer_or_wait(&mut self, admitted: impl Iterator<Item = Admitted>, answers: &mut Answers) {
         let durable_end = match self.durability {
             Durability::Sync => self.log.as_ref().map_or(i64::MAX, Log::durable_end),
             Durability::Interval(_) | Durability::Os => i64::MAX,
         };
-        for Admitted { ack, end_offset, reply, .. } in admitted {
+        for Admitted { ack, end_offset, reply } in admitted {
             if end_offset <= durable_end {
                 answers.push((reply, Ok(ack)));
             } else {

@@ -19,12 +19,16 @@ use tempfile::TempDir;
 /// What the broker's clock shows.
 pub(crate) const NOW_MS: i64 = 1_700_000_000_000;
 
+/// Bytes of the reserve.
+pub(crate) const RESERVE_BYTES: u64 = 20_000;
+
 /// A broker and what it stands on. The folder is real in any case: the lock and the compiled modules are there.
 pub(crate) struct Broker {
     pub(crate) engine: Arc<Engine>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: Arc<TempDir>,
     pub(crate) clock: Arc<SimClock>,
+    pub(crate) config: EngineConfig,
 }
 
 impl Broker {
@@ -51,17 +55,17 @@ impl Broker {
     pub(crate) async fn with(disk: Arc<dyn Disk>, change: impl FnOnce(&mut EngineConfig)) -> Broker {
         let dir = Arc::new(tempfile::tempdir().expect("a folder"));
         let clock = Arc::new(SimClock::at(NOW_MS));
-        let mut config = EngineConfig::new(dir.path());
+        let mut config = config_in(&dir);
         change(&mut config);
-        let engine = Engine::open(config, Arc::clone(&disk), Arc::clone(&clock) as _).await.expect("it opens");
-        Broker { engine, disk, dir, clock }
+        let engine = Engine::open(config.clone(), Arc::clone(&disk), Arc::clone(&clock) as _).await.expect("it opens");
+        Broker { engine, disk, dir, clock, config }
     }
 
     /// Stops the broker and starts it again.
     pub(crate) async fn restart(self) -> Broker {
         self.engine.shutdown().await;
-        let engine = open(&self.dir, &self.disk, &self.clock).await.expect("it opens again");
-        Broker { engine, ..self }
+        let opened = Engine::open(self.config.clone(), Arc::clone(&self.disk), Arc::clone(&self.clock) as _).await;
+        Broker { engine: opened.expect("it opens again"), ..self }
     }
 
     pub(crate) async fn topic(&self, name: &str, partitions: u32, durability: &str) -> TopicInfo {
@@ -125,8 +129,9 @@ impl Broker {
     }
 }
 
-pub(crate) async fn open(dir: &Arc<TempDir>, disk: &Arc<dyn Disk>, clock: &Arc<SimClock>) -> Result<Arc<Engine>, EngineError> {
-    Engine::open(EngineConfig::new(dir.path()), Arc::clone(disk), Arc::clone(clock) as _).await
+/// The defaults, with a small reserve: a simulated disk keeps it in memory.
+fn config_in(dir: &TempDir) -> EngineConfig {
+    EngineConfig { reserve_bytes: RESERVE_BYTES, ..EngineConfig::new(dir.path()) }
 }
 
 pub(crate) fn create(name: &str, partitions: u32, durability: &str) -> CreateTopic {

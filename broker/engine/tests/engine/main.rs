@@ -3,10 +3,12 @@
 mod broker;
 mod durability;
 mod folders;
+mod full_disk;
 mod gate;
 mod guests;
 mod journey;
 mod modules;
+mod quotas;
 mod refusals;
 mod retention;
 mod sequences;

@@ -148,7 +148,7 @@ async fn a_lower_limit_of_the_broker_holds_for_a_topic_that_was_made_before_it()
 
     let config = EngineConfig { max_batch_bytes: 64 << 10, ..EngineConfig::new(broker.dir.path()) };
     let engine = Engine::open(config, Arc::clone(&broker.disk), Arc::clone(&broker.clock) as _).await.expect("it opens");
-    let limited = Broker { engine, disk: Arc::clone(&broker.disk), dir: Arc::clone(&broker.dir), clock: Arc::clone(&broker.clock) };
+    let limited = Broker { engine, ..broker };
     let (_, opened) = limited.engine.open_produce(&OpenProduce { topic: "t".to_owned(), partition: Some(0) }).expect("it opens");
     assert_eq!(opened.max_batch_bytes, 64 << 10, "what a producer is told is what is taken");
     assert_eq!(limited.engine.topic("t").expect("it is there").config.max_batch_bytes, 64 << 10);

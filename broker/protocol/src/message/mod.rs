@@ -16,7 +16,7 @@ pub use request::{
     ListOffset, OpenConsume, OpenProduce, Position, Request,
 };
 pub use response::{
-    AttachmentStatus, BrokerInfo, ConsumeOpened, ModuleInfo, OffsetFound, PartitionInfo, ProduceOpened, RecordsDeleted, ReplacedModule,
+    AttachmentStatus, BrokerInfo, ConsumeOpened, Dropped, ModuleInfo, OffsetFound, PartitionInfo, ProduceOpened, RecordsDeleted, ReplacedModule,
     Response, TopicInfo,
 };
 pub use topic::{AttachPoint, Cleanup, Durability, Limit, OnFull, ParseCleanupError, ParseDurabilityError, ParseOnFullError, TopicConfig};

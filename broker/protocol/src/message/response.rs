@@ -87,6 +87,22 @@ pub struct TopicInfo {
     pub partitions: Vec<PartitionInfo>,
     /// The modules that run on it, in the order in which they run.
     pub attachments: Vec<AttachmentStatus>,
+    /// Bytes of its batches, all partitions together: what counts against the quotas.
+    pub used_bytes: u64,
+    /// What went since the broker started because a quota or the disk was full.
+    pub dropped: Dropped,
+}
+
+/// What a topic has lost to [`OnFull::DropOldest`](super::OnFull::DropOldest) since the broker started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dropped {
+    /// Segments that were deleted, whole.
+    pub segments: u64,
+    /// Offsets that went with them: records, and gaps where compaction or a module has left records out.
+    pub records: u64,
+    /// Bytes of their batches.
+    pub bytes: u64,
 }
 
 impl TopicInfo {

@@ -301,6 +301,8 @@ fn a_topic_has_golden_bytes() {
         epoch: 7,
         partitions: vec![partition],
         attachments: vec![attachment],
+        used_bytes: 8,
+        dropped: Dropped { segments: 9, records: 10, bytes: 11 },
     };
     assert!(info.is_placed_by_broker());
     let bytes = map(&[
@@ -333,6 +335,8 @@ fn a_topic_has_golden_bytes() {
                 ("failures", vec![6]),
             ])]),
         ),
+        ("used_bytes", vec![8]),
+        ("dropped", map(&[("segments", vec![9]), ("records", vec![10]), ("bytes", vec![11])])),
     ]);
     is_golden(&Response::Topic(info.clone()), &map(&[("topic", bytes.clone())]));
     is_golden(&Response::Topics(vec![info]), &map(&[("topics", array(&[bytes]))]));

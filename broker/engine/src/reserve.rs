@@ -1,0 +1,345 @@
+//! A piece of the disk that is kept for the broker itself, so that a full disk can still be cleaned up, stopped and started.
+//!
+//! It is a file of the data folder, `reserve`, written in full and synced: no other user of the file system can take its blocks, and no
+//! batch is ever stored in them.
+//!
+//! ```text
+//!           a step for cleaning up finds the disk full: the file is removed, the step tried again
+//!   held ──────────────────────────────────────────────────────────────────────────────────────────> given up
+//!     ^                                                                                                │
+//!     └──────────────────────────────────── in part: `reserve.tmp` <───────────────────────────────────┘
+//!        the rest is written when it is free      what is free at once, so that nobody else takes it
+//! ```
+//!
+//! The steps that may have it: changes of the catalogue, which is how a topic or a module is deleted; putting folders aside; beginning a
+//! log with a later record; opening the data folder; and closing logs in order. A part of it is given up as the whole is. As long as it is
+//! not whole no batch is taken, or batches would use up what was meant for the next deletion.
+//!
+//! Where a file system has less room than the reserve from the start, it says so, and a smaller one has to be configured.
+
+use millpond_log::{Disk, OpenMode, write_all_at};
+use parking_lot::Mutex;
+use std::{
+    io::{self, IoSlice},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The reserve of one data folder.
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    disk: Arc<dyn Disk>,
+    data_dir: PathBuf,
+    /// None is kept where this is nothing.
+    bytes: u64,
+    state: Mutex<State>,
+    /// Held while the file is written.
+    making: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The file is there, and whole.
+    is_held: bool,
+    /// Bytes of what is there of it otherwise.
+    part_bytes: u64,
+    /// Counts how often it was given up.
+    given_up: u64,
+    /// Whether it was said that it can't be made, since it was last there.
+    is_said: bool,
+}
+
+impl Reserve {
+    /// The reserve of this data folder, as it was left. Blocking.
+    pub(crate) fn open(disk: Arc<dyn Disk>, data_dir: &Path, bytes: u64) -> Reserve {
+        let reserve = Reserve { disk, data_dir: data_dir.to_owned(), bytes, state: Mutex::default(), making: Mutex::default() };
+        let size_of = |path: &Path| reserve.disk.open(path, OpenMode::Read).and_then(|file| file.size_bytes()).ok();
+        let (whole, part) = (size_of(&reserve.path(RESERVE)), size_of(&reserve.path(TEMPORARY)));
+        let is_held = bytes > 0 && whole == Some(bytes);
+        // Of another size than it should have now, or left over.
+        let is_part = !is_held && part.is_some_and(|part| part <= bytes) && bytes > 0;
+        if whole.is_some() && !is_held {
+            drop(reserve.remove(RESERVE));
+        }
+        if part.is_some() && !is_part {
+            drop(reserve.remove(TEMPORARY));
+        }
+        *reserve.state.lock() = State { is_held, part_bytes: part.filter(|_| is_part).unwrap_or(0), ..State::default() };
+        reserve
+    }
+
+    /// Whether batches may be stored: the reserve is there, or none is kept.
+    pub(crate) fn is_held(&self) -> bool {
+        self.bytes == 0 || self.state.lock().is_held
+    }
+
+    /// How large it is.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Does a step for cleaning up. Where it finds the disk full, the reserve is given up, and the step done once more.
+    pub(crate) fn lend<T, E>(&self, is_full: impl Fn(&E) -> bool, mut step: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+        let before = self.state.lock().given_up;
+        match step() {
+            Err(error) if is_full(&error) && self.give_up(before) => step(),
+            outcome => outcome,
+        }
+    }
+
+    /// Before the logs are closed: on a disk with hardly any room, the reserve is what they are closed with. Blocking.
+    pub(crate) fn give_up_if_tight(&self) {
+        let free = self.disk.free_bytes(&self.data_dir).ok().flatten();
+        if free.is_some_and(|free| free < CLOSING_BYTES) {
+            let before = self.state.lock().given_up;
+            self.give_up(before);
+        }
+    }
+
+    /// Gives it up. Says whether there may be more room than at the time when it had been given up `before` times.
+    fn give_up(&self, before: u64) -> bool {
+        let mut state = self.state.lock();
+        if state.is_held || state.part_bytes > 0 {
+            let path = self.path(if state.is_held { RESERVE } else { TEMPORARY });
+            if let Err(error) = self.remove(if state.is_held { RESERVE } else { TEMPORARY }) {
+                tracing::warn!(path = %path.display(), %error, "the disk is full, and the reserve can't be given up");
+                return false;
+            }
+            *state = State { is_held: false, part_bytes: 0, given_up: state.given_up + 1, ..*state };
+            let bytes = self.bytes;
+            tracing::warn!(bytes, "the disk is full; the reserve is given up to clean up with, and no batch is taken until it is back");
+        }
+        state.given_up != before
+    }
+
+    /// Writes as much of it as is free, and the whole as soon as there is room. Says whether batches may be stored. Blocking; not on an
+    /// async worker.
+    pub(crate) fn make(&self) -> bool {
+        let _making = self.making.lock();
+        if self.is_held() {
+            return true;
+        }
+        let (before, given_up) = {
+            let state = self.state.lock();
+            (state.part_bytes, state.given_up)
+        };
+        let free = self.disk.free_bytes(&self.data_dir).ok().flatten();
+        let reachable = free.map_or(self.bytes, |free| before.saturating_add(free).min(self.bytes));
+        // A part is begun once, and then it is all or nothing: flash wears out.
+        let made = if reachable == self.bytes || before == 0 { self.extend(before, reachable) } else { Ok(before) };
+        let mut state = self.state.lock();
+        if state.given_up != given_up {
+            // It was given up while it was written.
+            return false;
+        }
+        state.part_bytes = *made.as_ref().unwrap_or(&0);
+        state.is_held = state.part_bytes == self.bytes;
+        let (bytes, is_said) = (self.bytes, state.is_said);
+        state.is_said = !state.is_held;
+        if state.is_held {
+            state.part_bytes = 0;
+            if state.given_up > 0 || is_said {
+                tracing::info!(bytes, "the reserve is there again, and batches are taken");
+            }
+        } else if !is_said {
+            let error = made.err().map(|error| error.to_string());
+            tracing::warn!(
+                bytes,
+                free,
+                error,
+                "there is no room for the whole reserve (`storage.reserve`), so no batch is taken; it is made once there is"
+            );
+        }
+        state.is_held
+    }
+
+    /// Makes the part of `from` bytes one of `to`, and the whole if that is all. Gives what there is then.
+    fn extend(&self, from: u64, to: u64) -> io::Result<u64> {
+        let (whole, part) = (self.path(RESERVE), self.path(TEMPORARY));
+        let extended = self.fill(&part, from, to).and_then(|()| {
+            if to == self.bytes {
+                self.disk.rename(&part, &whole)?;
+            }
+            self.disk.sync_dir(&self.data_dir)
+        });
+        if extended.is_err() {
+            // Every byte counts. What stays is looked at by the next start.
+            let _ = self.disk.remove_file(&part);
+        }
+        extended.map(|()| to)
+    }
+
+    fn fill(&self, path: &Path, from: u64, to: u64) -> io::Result<()> {
+        let file = self.disk.open(path, if from == 0 { OpenMode::Replace } else { OpenMode::ReadWrite })?;
+        let mut seed = to;
+        let mut at = from;
+        while at < to {
+            let chunk = noise(&mut seed, (to - at).min(CHUNK_BYTES));
+            write_all_at(&*file, &mut [IoSlice::new(&chunk)], at)?;
+            at += chunk.len() as u64;
+        }
+        file.sync_data()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove_file(&self.path(name))?;
+        // Some file systems give the blocks out again only after this. If it fails, they do so by themselves, later.
+        let _ = self.disk.sync_dir(&self.data_dir);
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.data_dir.join(name)
+    }
+}
+
+/// Bytes that no file system stores in fewer, as some do with zeros (xorshift, G. Marsaglia 2003).
+fn noise(seed: &mut u64, bytes: u64) -> Vec<u8> {
+    let mut chunk = Vec::with_capacity(usize::try_from(CHUNK_BYTES).unwrap_or(0));
+    while (chunk.len() as u64) < bytes {
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        chunk.extend_from_slice(&seed.to_le_bytes());
+    }
+    chunk.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+    chunk
+}
+
+/// In the data folder.
+const RESERVE: &str = "reserve";
+
+/// The same as long as it is not whole.
+const TEMPORARY: &str = "reserve.tmp";
+
+/// What is written at once.
+const CHUNK_BYTES: u64 = 256 << 10;
+
+/// With less room than this, it is not sure that all logs can note how they were closed.
+const CLOSING_BYTES: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millpond_log::sim::{Fault, Operation, SimDisk};
+
+    fn disk() -> SimDisk {
+        let disk = SimDisk::new();
+        disk.create_dir_all(Path::new("/data")).expect("a new disk");
+        disk
+    }
+
+    fn reserve(disk: &SimDisk, bytes: u64) -> Reserve {
+        Reserve::open(Arc::new(disk.clone()), Path::new("/data"), bytes)
+    }
+
+    fn is_full(error: &io::Error) -> bool {
+        error.kind() == io::ErrorKind::StorageFull
+    }
+
+    fn note(disk: &SimDisk) -> io::Result<()> {
+        millpond_log::write_atomically(disk, Path::new("/data/note"), &[7; 100])
+    }
+
+    #[test]
+    fn it_is_written_in_full_and_survives_a_power_cut() {
+        let disk = disk();
+        let made = reserve(&disk, 700_000);
+        assert!(!made.is_held() && made.make() && made.is_held());
+        disk.sync_dir(Path::new("/")).expect("it syncs");
+        disk.crash(1);
+        let bytes = disk.bytes(Path::new("/data/reserve")).expect("it is there");
+        assert_eq!(bytes.len(), 700_000);
+        assert!(bytes.chunks(64).all(|chunk| chunk.iter().any(|byte| *byte != 0)), "no hole, and nothing to leave out");
+        let writes = disk.count(Operation::Write);
+        assert!(reserve(&disk, 700_000).is_held());
+        assert_eq!(disk.count(Operation::Write), writes, "it is not written at every start");
+        let smaller = reserve(&disk, 1_000);
+        assert!(!smaller.is_held() && smaller.make());
+        assert_eq!(disk.bytes(Path::new("/data/reserve")).expect("it is there").len(), 1_000);
+        assert!(reserve(&disk, 0).is_held());
+        assert!(!disk.exists(Path::new("/data/reserve")).expect("it can be asked"), "none is wanted any more");
+    }
+
+    #[test]
+    fn a_step_that_finds_the_disk_full_gets_the_room_and_batches_wait_until_it_is_back() {
+        let disk = disk();
+        let reserve = reserve(&disk, 10_000);
+        assert!(reserve.make());
+        disk.limit_bytes(Some(disk.used_bytes()));
+        reserve.lend(is_full, || note(&disk)).expect("there is room in the reserve");
+        assert!(!reserve.is_held());
+        assert!(!reserve.make(), "the note has taken some of it");
+        assert_eq!(disk.bytes(Path::new("/data/reserve.tmp")).expect("a part").len(), 9_900, "and nobody else gets the rest");
+        let writes = disk.count(Operation::Write);
+        assert!(!reserve.make());
+        assert_eq!(disk.count(Operation::Write), writes, "nothing is written in vain");
+        disk.limit_bytes(Some(10_099));
+        assert!(!reserve.make());
+        disk.limit_bytes(Some(10_100));
+        assert!(reserve.make() && reserve.is_held());
+        assert_eq!(disk.bytes(Path::new("/data/reserve")).expect("the whole").len(), 10_000);
+    }
+
+    #[test]
+    fn a_part_is_given_up_as_the_whole_is_also_after_a_restart() {
+        let disk = disk();
+        disk.limit_bytes(Some(700));
+        let first = reserve(&disk, 1_000);
+        assert!(!first.make());
+        let reserve = reserve(&disk, 1_000);
+        assert!(!reserve.is_held());
+        for number in 0..3 {
+            reserve.lend(is_full, || note(&disk)).unwrap_or_else(|error| panic!("{number}: {error}"));
+            assert!(!reserve.make());
+        }
+        disk.limit_bytes(None);
+        assert!(reserve.make());
+        assert!(!disk.exists(Path::new("/data/reserve.tmp")).expect("it can be asked"));
+    }
+
+    #[test]
+    fn a_step_that_came_too_late_for_the_reserve_is_tried_again_all_the_same() {
+        let disk = disk();
+        let reserve = reserve(&disk, 10_000);
+        assert!(reserve.make());
+        disk.limit_bytes(Some(disk.used_bytes()));
+        let mut tries = 0;
+        let outcome = reserve.lend(is_full, || {
+            tries += 1;
+            if tries == 1 {
+                // Another step has given it up between this one's failure and its question.
+                reserve.lend(is_full, || note(&disk)).expect("there is room in the reserve");
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            note(&disk)
+        });
+        outcome.expect("there is room now");
+        let outcome = reserve.lend(is_full, || Err::<(), _>(io::ErrorKind::StorageFull.into()));
+        outcome.expect_err("and there is no second reserve");
+    }
+
+    #[test]
+    fn without_a_name_left_the_reserve_gives_its_own() {
+        let disk = disk();
+        let reserve = reserve(&disk, 10_000);
+        assert!(reserve.make());
+        disk.limit_names(Some(disk.used_names()));
+        reserve.lend(is_full, || note(&disk)).expect("there is a name");
+    }
+
+    #[test]
+    fn a_failure_of_another_kind_costs_nothing() {
+        let disk = disk();
+        let reserve = reserve(&disk, 10_000);
+        assert!(reserve.make());
+        disk.fail(Operation::Write, 1, Fault::Device);
+        reserve.lend(is_full, || note(&disk)).expect_err("the device failed");
+        assert!(reserve.is_held());
+        reserve.give_up_if_tight();
+        assert!(reserve.is_held(), "there is no limit");
+        disk.limit_bytes(Some(disk.used_bytes() + 1_000));
+        reserve.give_up_if_tight();
+        assert!(!reserve.is_held());
+    }
+}

@@ -1,0 +1,262 @@
+//! A disk without room: what goes on all the same, with the reserve, and what resumes by itself.
+
+use crate::{
+    broker::{Broker, RESERVE_BYTES, create},
+    quotas::{QUOTA, change, fill, info, limited, log_bytes, value},
+};
+use millpond_engine::{EngineError, Shortage, StorageBound};
+use millpond_log::{
+    Disk,
+    sim::{Fault, Operation, SimDisk},
+};
+use millpond_protocol::{
+    error::ErrorCode,
+    message::{AlterTopic, DeleteRecords, Limit, OnFull, OpenConsume, Position},
+};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+/// A broker that looks around all the time.
+async fn watchful(sim: &SimDisk) -> Broker {
+    Broker::with(Arc::new(sim.clone()), |config| config.retention_check_interval = Duration::from_millis(1)).await
+}
+
+fn reserve(broker: &Broker) -> PathBuf {
+    broker.dir.path().join("reserve")
+}
+
+/// Not a byte is left.
+fn fill_up(sim: &SimDisk) {
+    sim.limit_bytes(Some(sim.used_bytes()));
+}
+
+/// Produces until it is taken; it is refused for want of room, and for nothing else.
+async fn until_taken(broker: &Broker, topic: &str) {
+    while let Err(error) = broker.produce(topic, 0, &["again"]).await {
+        assert_eq!(error.code(), ErrorCode::StorageFull, "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn on_a_disk_that_is_full_to_the_last_byte_topics_can_be_deleted_and_writing_resumes() {
+    let sim = SimDisk::new();
+    let broker = watchful(&sim).await;
+    assert_eq!(sim.bytes(&reserve(&broker)).expect("it is there").len() as u64, RESERVE_BYTES);
+    for name in ["a", "b", "c"] {
+        broker.engine.create_topic(limited(name, 1, None, OnFull::Reject)).await.expect("it can be made");
+        for number in 0..4 {
+            broker.produce(name, 0, &[&value(number)]).await.expect("there is room");
+        }
+    }
+    fill_up(&sim);
+    let error = broker.produce("a", 0, &["x"]).await.expect_err("the disk is full");
+    let wire = error.to_wire();
+    assert_eq!((wire.code, wire.retryable), (ErrorCode::StorageFull, true));
+    assert!(wire.message.contains(": the disk is full, and 1"), "{}", wire.message);
+    let EngineError::Full { shortage: Shortage { bound, reserve_bytes, .. }, .. } = error else { panic!("{error:?}") };
+    assert_eq!((bound, reserve_bytes), (StorageBound::Disk, None));
+    assert!(sim.exists(&reserve(&broker)).expect("it can be asked"), "no batch has it");
+    // What the catalogue has grown by is not free any more, so the reserve can't be made again.
+    let request = AlterTopic { retention_ms: Some(Limit::Of(86_400_000)), ..change("b") };
+    broker.engine.alter_topic(request).await.expect("the catalogue can be written");
+    assert!(!sim.exists(&reserve(&broker)).expect("it can be asked"));
+    let wire = broker.produce("b", 0, &["x"]).await.expect_err("what is left is for cleaning up").to_wire();
+    assert!(wire.message.contains(&format!("the reserve of {RESERVE_BYTES} bytes")), "{}", wire.message);
+    assert_eq!((wire.code, wire.retryable), (ErrorCode::StorageFull, true));
+    broker.engine.delete_topic("a").await.expect("it can be deleted");
+    until_taken(&broker, "b").await;
+    assert_eq!(sim.bytes(&reserve(&broker)).expect("it is there again").len() as u64, RESERVE_BYTES);
+    assert_eq!((broker.values("b", 0).await.len(), broker.values("c", 0).await.len()), (5, 4), "nothing was lost");
+}
+
+#[tokio::test]
+async fn records_can_be_deleted_on_a_full_disk() {
+    let sim = SimDisk::new();
+    let broker = watchful(&sim).await;
+    broker.engine.create_topic(limited("t", 1, None, OnFull::Reject)).await.expect("it can be made");
+    for number in 0..4 {
+        broker.produce("t", 0, &[&value(number)]).await.expect("there is room");
+    }
+    fill_up(&sim);
+    broker.produce("t", 0, &["x"]).await.expect_err("the disk is full");
+    for (before, start) in [(Position::Offset(2), 2), (Position::End, 4)] {
+        let request = DeleteRecords { topic: "t".to_owned(), partition: 0, before };
+        assert_eq!(broker.engine.delete_records(&request).await.expect("it has the reserve").log_start, start);
+    }
+    until_taken(&broker, "t").await;
+    assert_eq!(broker.values("t", 0).await, ["again"]);
+}
+
+#[tokio::test]
+async fn a_broker_stops_in_order_and_starts_on_a_full_disk() {
+    for seed in 0..20 {
+        let sim = SimDisk::new();
+        let broker = watchful(&sim).await;
+        broker.engine.create_topic(limited("t", 3, None, OnFull::Reject)).await.expect("it can be made");
+        broker.topic("empty", 2, "sync").await;
+        for number in 0..9 {
+            broker.produce("t", u32::try_from(number % 3).expect("small"), &[&value(number)]).await.expect("there is room");
+        }
+        fill_up(&sim);
+        for partition in 0..3 {
+            broker.produce("t", partition, &["x"]).await.expect_err("the disk is full");
+        }
+        // In order, or in the middle of it all.
+        if seed % 2 == 0 {
+            broker.engine.shutdown().await;
+            let stop = broker.dir.path().join("topics/t/0/clean-stop");
+            assert!(sim.exists(&stop).expect("it can be asked"), "there is room for the notes");
+        } else {
+            sim.crash(seed);
+        }
+        fill_up(&sim);
+        let broker = broker.restart().await;
+        for partition in 0..3 {
+            assert_eq!(broker.values("t", partition).await.len(), 3, "seed {seed}");
+            let error = broker.produce("t", partition, &["x"]).await.expect_err("it is as full as before");
+            assert_eq!(error.code(), ErrorCode::StorageFull);
+        }
+        broker.engine.delete_topic("empty").await.expect("it can be deleted");
+        sim.limit_bytes(None);
+        until_taken(&broker, "t").await;
+        assert!(sim.exists(&reserve(&broker)).expect("it can be asked"));
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_has_to_begin_a_segment_has_the_reserve_for_it() {
+    let (broker, sim) = Broker::simulated().await;
+    broker.topic("t", 2, "sync").await;
+    broker.engine.shutdown().await;
+    for name in sim.list(&broker.dir.path().join("topics/t/0")).expect("it is there") {
+        sim.remove_file(&broker.dir.path().join("topics/t/0").join(name)).expect("it is there");
+    }
+    sim.limit_names(Some(sim.used_names() + 2));
+    let broker = broker.restart().await;
+    assert_eq!(info(&broker, "t").partitions[0].failure, None);
+    assert!(!sim.exists(&reserve(&broker)).expect("it can be asked"));
+}
+
+#[tokio::test]
+async fn without_room_for_the_reserve_the_broker_starts_and_says_what_it_needs() {
+    let sim = SimDisk::new();
+    sim.limit_bytes(Some(RESERVE_BYTES / 2));
+    let broker = watchful(&sim).await;
+    broker.topic("t", 1, "sync").await;
+    let wire = broker.produce("t", 0, &["x"]).await.expect_err("the reserve comes first").to_wire();
+    assert_eq!((wire.code, wire.retryable), (ErrorCode::StorageFull, true));
+    assert!(wire.hint.is_some_and(|hint| hint.contains("`storage.reserve`")));
+    sim.limit_bytes(None);
+    until_taken(&broker, "t").await;
+    let none = SimDisk::new();
+    let broker = Broker::with(Arc::new(none.clone()), |config| config.reserve_bytes = 0).await;
+    broker.topic("t", 1, "sync").await;
+    broker.produce("t", 0, &["x"]).await.expect("none was asked for");
+    assert!(!none.exists(&reserve(&broker)).expect("it can be asked"));
+}
+
+#[tokio::test]
+async fn a_topic_that_drops_its_oldest_records_goes_on_for_ever_on_a_full_disk() {
+    for short_writes in [None, Some(7)] {
+        let sim = SimDisk::new();
+        let broker = watchful(&sim).await;
+        let mut request = limited("t", 1, None, OnFull::DropOldest);
+        request.config.segment_bytes = 64 << 10;
+        broker.engine.create_topic(request).await.expect("it can be made");
+        broker.engine.create_topic(limited("keep", 1, None, OnFull::Reject)).await.expect("it can be made");
+        for number in 0..5 {
+            broker.produce("keep", 0, &[&value(number)]).await.expect("there is room");
+        }
+        sim.limit_bytes(Some(RESERVE_BYTES + QUOTA));
+        sim.shorten_writes(short_writes);
+        for number in 0..300 {
+            broker.produce("t", 0, &[&value(number)]).await.unwrap_or_else(|error| panic!("batch {number}: {error:?}"));
+        }
+        let topic = info(&broker, "t");
+        assert_eq!(broker.values("t", 0).await.len() as u64 + topic.dropped.records, 300);
+        assert!(topic.dropped.records < 290, "no more goes than has to: {:?}", topic.dropped);
+        assert_eq!(topic.used_bytes, log_bytes(&broker, &sim, "t"));
+        assert_eq!(broker.values("keep", 0).await.len(), 5);
+        assert_eq!(info(&broker, "keep").dropped, Default::default());
+        assert!(sim.exists(&reserve(&broker)).expect("it can be asked"), "whole segments were enough");
+        // One that rejects is made room for, too.
+        broker.produce("keep", 0, &[&value(5)]).await.expect("the other yields");
+    }
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_on_a_disk_that_is_full_now_and_then() {
+    for seed in 0..15 {
+        let sim = SimDisk::new();
+        let broker = watchful(&sim).await;
+        broker.engine.create_topic(limited("t", 1, None, OnFull::Reject)).await.expect("it can be made");
+        let mut acknowledged = Vec::new();
+        for step in 0..60 {
+            if step % 7 == 0 {
+                sim.limit_bytes((step % 14 == 0).then_some(sim.used_bytes() + seed * 1_500));
+                sim.shorten_writes((seed % 2 == 0).then_some(seed));
+            }
+            match broker.produce("t", 0, &[&value(step)]).await {
+                Ok(ack) => acknowledged.push((ack.base_offset, value(step))),
+                Err(error) => assert_eq!(error.code(), ErrorCode::StorageFull),
+            }
+            assert_eq!(info(&broker, "t").used_bytes, log_bytes(&broker, &sim, "t"), "seed {seed}, step {step}");
+        }
+        assert!(acknowledged.len() > 20 && acknowledged.len() < 60, "seed {seed}: {}", acknowledged.len());
+        assert!(broker.read_all("t", 0).await == acknowledged, "seed {seed}");
+        sim.crash(seed);
+        let broker = broker.restart().await;
+        assert!(broker.read_all("t", 0).await == acknowledged, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_removed_goes_while_the_broker_runs() {
+    let sim = SimDisk::new();
+    let broker = watchful(&sim).await;
+    let mut request = limited("t", 1, None, OnFull::Reject);
+    request.config.segment_bytes = 64 << 10;
+    broker.engine.create_topic(request).await.expect("it can be made");
+    for number in 0..20 {
+        broker.produce("t", 0, &[&value(number)]).await.expect("there is room");
+    }
+    let open = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::End };
+    let (mut stream, _) = broker.engine.open_consume(&open).await.expect("it opens");
+    for nth in 1..=6 {
+        sim.fail(Operation::Remove, nth, Fault::Device);
+    }
+    let request = DeleteRecords { topic: "t".to_owned(), partition: 0, before: Position::Offset(15) };
+    broker.engine.delete_records(&request).await.expect("the records are gone, if not their files");
+    while info(&broker, "t").used_bytes != log_bytes(&broker, &sim, "t") {
+        broker.produce("t", 0, &["tick"]).await.expect("there is room");
+        stream.next(1 << 20).await.expect("it reads");
+    }
+    sim.fail(Operation::Remove, 1, Fault::Device);
+    sim.fail(Operation::Remove, 2, Fault::Device);
+    broker.topic("other", 1, "os").await;
+    broker.engine.delete_topic("t").await.expect("it is gone, if not its folder");
+    let topics = broker.dir.path().join("topics");
+    while sim.list(&topics).expect("it is there").len() > 1 {
+        broker.produce("other", 0, &["tick"]).await.expect("there is room");
+    }
+}
+
+#[tokio::test]
+async fn a_topic_can_be_made_and_unmade_on_a_full_disk_and_leaves_nothing_behind() {
+    let sim = SimDisk::new();
+    let broker = watchful(&sim).await;
+    broker.topic("t", 1, "sync").await;
+    sim.limit_bytes(Some(sim.used_bytes()));
+    for _ in 0..3 {
+        broker.engine.create_topic(create("u", 3, "sync")).await.expect("it has the reserve");
+        broker.engine.delete_topic("u").await.expect("so has this");
+    }
+    until_taken_or_full(&broker).await;
+    fill(&broker, "t").await;
+}
+
+/// The catalogue may have grown by a few bytes, for which the reserve waits.
+async fn until_taken_or_full(broker: &Broker) {
+    if let Err(error) = broker.produce("t", 0, &["x"]).await {
+        assert_eq!(error.code(), ErrorCode::StorageFull);
+    }
+}
