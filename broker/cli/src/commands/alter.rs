@@ -1,7 +1,8 @@
 //! `millpond topic alter` and `millpond topic delete-records`: changing a topic while it is used.
 
+use super::space::{self, SpaceArgs};
 use crate::{
-    config::{ByteSize, Span},
+    config::{ByteSize, RETENTION, RETENTION_BYTES, Span, UNLIMITED},
     connection::ClientArgs,
     failure::{Failure, Outcome},
     names,
@@ -10,7 +11,7 @@ use crate::{
 use clap::Args;
 use millpond_protocol::message::{AlterTopic, Durability, Limit, Position, TopicInfo};
 use serde::Serialize;
-use std::{ops::RangeInclusive, time::Duration};
+use std::time::Duration;
 
 /// Arguments of `millpond topic alter`.
 #[derive(Args, Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct AlterArgs {
     max_batch_bytes: Option<ByteSize>,
     #[command(flatten)]
     retention: RetentionArgs,
+    #[command(flatten)]
+    space: SpaceArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -91,12 +94,13 @@ pub(crate) async fn alter(arguments: AlterArgs) -> Outcome {
         max_batch_bytes: arguments.max_batch_bytes.map(|size| u32::try_from(size.0).unwrap_or(u32::MAX)),
         retention_ms: arguments.retention.retention_ms(),
         retention_bytes: arguments.retention.retention_bytes(),
+        quota_bytes: arguments.space.quota,
+        on_full: arguments.space.on_full,
         ..AlterTopic::default()
     };
     if request.is_empty() {
-        return Err(
-            Failure::usage("there is nothing to change").hint("give --durability, --retention, --retention-bytes or --max-batch-bytes")
-        );
+        return Err(Failure::usage("there is nothing to change")
+            .hint("give --durability, --retention, --retention-bytes, --max-batch-bytes, --quota or --on-full"));
     }
     let topic = arguments.client.with(async |client| Ok(client.admin().alter_topic(request).await?)).await?;
     arguments.output.one(&topic, |topic| {
@@ -115,15 +119,17 @@ pub(crate) async fn delete_records(arguments: DeleteRecordsArgs) -> Outcome {
 }
 
 /// The settings that can be changed, in words.
-pub(crate) fn settings(topic: &TopicInfo) -> [(&'static str, String); 4] {
+pub(crate) fn settings(topic: &TopicInfo) -> Vec<(&'static str, String)> {
     let config = &topic.config;
-    let unlimited = || "unlimited".to_owned();
-    [
+    let unlimited = || UNLIMITED.to_owned();
+    let mut settings = vec![
         ("durability", config.durability.to_string()),
         ("max batch bytes", ByteSize(u64::from(config.max_batch_bytes)).to_string()),
         ("retention", config.retention_ms.map_or_else(unlimited, |ms| Span(Duration::from_millis(ms)).to_string())),
         ("retention bytes", config.retention_bytes.map_or_else(unlimited, |bytes| ByteSize(bytes).to_string())),
-    ]
+    ];
+    settings.extend(space::settings(topic));
+    settings
 }
 
 fn parse_retention(text: &str) -> Result<Limit, String> {
@@ -131,7 +137,7 @@ fn parse_retention(text: &str) -> Result<Limit, String> {
         return Ok(Limit::Unlimited);
     }
     let span = text.parse::<Span>().map_err(|error| format!("{error}, or `{UNLIMITED}`"))?.within(&RETENTION)?;
-    Ok(Limit::Of(u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX)))
+    Ok(Limit::Of(span.millis()))
 }
 
 fn parse_retention_bytes(text: &str) -> Result<Limit, String> {
@@ -150,20 +156,13 @@ fn parse_before(text: &str) -> Result<Position, String> {
     }
 }
 
-const UNLIMITED: &str = "unlimited";
-
-/// As the broker has it.
-const RETENTION: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(36_525 * 24);
-
-/// As the broker has it.
-const RETENTION_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 60;
-
 const ALTER_EXAMPLES: &str = "\
 What is not named stays as it is. Records are deleted in whole segments, in the background, by the time at which they were appended.
 
 Examples:
   millpond topic alter readings --retention 7d --retention-bytes 1GiB
-  millpond topic alter readings --durability interval:200ms --retention unlimited";
+  millpond topic alter readings --durability interval:200ms --retention unlimited
+  millpond topic alter readings --quota 10GiB --on-full drop-oldest";
 
 const DELETE_EXAMPLES: &str = "\
 Offsets are not used again, and there is no way back.

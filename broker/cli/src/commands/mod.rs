@@ -8,6 +8,7 @@ pub(crate) mod log;
 pub(crate) mod produce;
 pub(crate) mod serve;
 mod shared;
+mod space;
 pub(crate) mod topic;
 pub(crate) mod transform;
 

@@ -3,9 +3,10 @@
 use super::{
     alter::{self, AlterArgs, DeleteRecordsArgs, RetentionArgs},
     shared::{self, ListArgs},
+    space::{self, SpaceArgs},
 };
 use crate::{
-    config::{self, ByteSize, ConfigFileArgs},
+    config::{self, ByteSize, ConfigFileArgs, Limited, Span},
     connection::ClientArgs,
     failure::{Failure, Outcome},
     names,
@@ -61,6 +62,8 @@ pub(crate) struct CreateArgs {
     max_batch_bytes: Option<ByteSize>,
     #[command(flatten)]
     retention: RetentionArgs,
+    #[command(flatten)]
+    space: SpaceArgs,
     /// Succeed if a topic with this name is there already, and leave it as it is
     #[arg(long)]
     if_not_exists: bool,
@@ -137,8 +140,10 @@ impl CreateArgs {
             segment_bytes: self.segment_bytes.unwrap_or(defaults.segment_bytes).0,
             max_batch_bytes: u32::try_from(max_batch_bytes.0)
                 .unwrap_or_else(|_| unreachable!("{max_batch_bytes} was held against its range")),
-            retention_ms: self.retention.retention_ms().and_then(Option::from),
-            retention_bytes: self.retention.retention_bytes().and_then(Option::from),
+            retention_ms: self.retention.retention_ms().map_or(defaults.retention.value().map(Span::millis), Option::from),
+            retention_bytes: self.retention.retention_bytes().map_or(bytes_of(defaults.retention_bytes), Option::from),
+            quota_bytes: self.space.quota.map_or(bytes_of(defaults.quota), Option::from),
+            on_full: self.space.on_full.unwrap_or(defaults.on_full),
             ..TopicConfig::default()
         })
     }
@@ -177,6 +182,10 @@ async fn confirm(client: &Client, name: &str) -> Outcome {
 /// Whether the broker refused with this code.
 pub(crate) fn is(error: &millpond::Error, code: ErrorCode) -> bool {
     error.broker().is_some_and(|error| error.code == code)
+}
+
+fn bytes_of(limit: Limited<ByteSize>) -> Option<u64> {
+    limit.value().map(|size| size.0)
 }
 
 fn size_bytes(topic: &TopicInfo) -> u64 {
@@ -247,7 +256,7 @@ impl Row for ModuleRow<'_> {
 fn describe_words(topic: &TopicInfo) -> String {
     let mut lines = vec![("topic", topic.name.clone()), ("segment bytes", ByteSize(topic.config.segment_bytes).to_string())];
     lines.extend(alter::settings(topic));
-    lines.push(("size on disk", human_bytes(size_bytes(topic))));
+    lines.extend(space::usage(topic));
     let mut words = pairs(&lines);
     words.push('\n');
     words.push_str(&table(&topic.partitions.iter().map(PartitionRow).collect::<Vec<_>>()));
@@ -276,11 +285,12 @@ const PARTITIONS: RangeInclusive<i64> = 1..=10_000;
 const NONE_YET: &str = "There are no topics yet: `millpond topic create NAME` makes one.";
 
 const CREATE_EXAMPLES: &str = "\
-Without a flag, durability and sizes are taken from the [topic] section of the configuration, see \
+Without a flag, durability, sizes and limits are taken from the [topic] section of the configuration, see \
 `millpond config show`.
 
 Examples:
   millpond topic create readings --partitions 3 --retention 7d --retention-bytes 1GiB
+  millpond topic create camera --quota 20GiB --on-full drop-oldest
   millpond topic create debug --durability os --segment-bytes 16MiB --if-not-exists";
 
 #[cfg(test)]
@@ -310,7 +320,7 @@ mod tests {
             failures: 0,
         };
         let partitions = vec![partition(0, 33_334), partition(1, 7)];
-        TopicInfo { name: "readings".to_owned(), partitions, attachments: vec![module], ..TopicInfo::default() }
+        TopicInfo { name: "readings".to_owned(), partitions, attachments: vec![module], used_bytes: 1_177_790, ..TopicInfo::default() }
     }
 
     #[test]
@@ -333,7 +343,10 @@ mod tests {
              max batch bytes  4MiB\n\
              retention        unlimited\n\
              retention bytes  unlimited\n\
-             size on disk     1.1 MiB\n\
+             quota            unlimited\n\
+             on full          reject\n\
+             used             1.1 MiB\n\
+             dropped          nothing since the broker started\n\
              \n\
              PARTITION  LOG START  HIGH WATERMARK  LOG END       SIZE  STATE\n\
              \x20       0          0          33,334   33,335  575.1 KiB  ok\n\

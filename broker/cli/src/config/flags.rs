@@ -45,6 +45,14 @@ pub(crate) struct ConfigArgs {
     #[arg(long, value_name = "SIZE")]
     memory_limit: Option<String>,
 
+    /// Bytes of records that the broker keeps over all topics, such as 10GiB, or `unlimited`
+    #[arg(long, value_name = "SIZE")]
+    storage_quota: Option<String>,
+
+    /// Disk space that is kept free for cleaning up when the disk is full, such as 8MiB; 0B for none
+    #[arg(long, value_name = "SIZE")]
+    storage_reserve: Option<String>,
+
     /// PEM file of the server's certificate and its chain; without it one is made in the data folder
     #[arg(long, value_name = "PATH")]
     tls_cert: Option<String>,
@@ -103,6 +111,8 @@ impl ConfigArgs {
             ("--kafka-listen", "kafka.listen", &self.kafka_listen),
             ("--admin-listen", "admin.listen", &self.admin_listen),
             ("--memory-limit", "memory_limit", &self.memory_limit),
+            ("--storage-quota", "storage.quota", &self.storage_quota),
+            ("--storage-reserve", "storage.reserve", &self.storage_reserve),
             ("--tls-cert", "tls.cert", &self.tls_cert),
             ("--tls-key", "tls.key", &self.tls_key),
             ("--log-format", "log.format", &self.log_format),

@@ -53,6 +53,9 @@ pub(crate) const KEYS: &[Key] = &[
     number("threads.io", "how many threads append to the logs and read them"),
     number("threads.flush", "how many threads wait for the disk to flush"),
     number("threads.plugin", "how many threads run modules"),
+    text("storage.quota", "how many bytes of records the broker keeps over all topics, or unlimited; at least four of the largest batches"),
+    text("storage.reserve", "the disk space that is kept free for deleting, stopping and starting when the disk is full; 0B for none"),
+    text("storage.retention_check_interval", "the time between two looks at what can be deleted"),
     number("storage.segment_files_max", "how many segment files are kept open; without it half of the limit on open files, 1024 at most"),
     text(
         "storage.verify_on_read",
@@ -65,6 +68,10 @@ pub(crate) const KEYS: &[Key] = &[
     text("topic.durability", "when a topic's batches are acknowledged (sync, interval:200ms, os), unless `topic create` says"),
     text("topic.segment_bytes", "the size over which no segment file of a topic grows, unless `topic create` says"),
     text("topic.max_batch_bytes", "the largest batch that a topic takes, unless `topic create` says"),
+    text("topic.retention", "after which time a topic's records are deleted, or unlimited, unless `topic create` says"),
+    text("topic.retention_bytes", "how many bytes of records a partition keeps, or unlimited, unless `topic create` says"),
+    text("topic.quota", "how many bytes of records a topic takes at most, or unlimited, unless `topic create` says"),
+    text("topic.on_full", "what happens when a quota or the disk is full, unless `topic create` says: reject or drop-oldest"),
     text("log.format", "how the log is written: pretty or json"),
     text("log.level", "the least severe level that is logged: error, warn, info, debug or trace"),
 ];

@@ -14,11 +14,11 @@ pub(crate) use flags::{ConfigArgs, ConfigFileArgs};
 pub(crate) use keys::{KEYS, Key};
 pub(crate) use layers::{Loaded, Origin};
 pub(crate) use listen::Listen;
-pub(crate) use units::{ByteSize, Span};
+pub(crate) use units::{ByteSize, Limited, Span, UNLIMITED};
 
 use millpond_admin::AdminServer;
 use millpond_engine::EngineConfig;
-use millpond_protocol::message::{Durability, TopicConfig};
+use millpond_protocol::message::{Durability, OnFull, TopicConfig};
 use millpond_quic::QuicConfig;
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
@@ -87,6 +87,9 @@ pub(crate) struct Threads {
 /// `[storage]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Storage {
+    pub(crate) quota: Limited<ByteSize>,
+    pub(crate) reserve: ByteSize,
+    pub(crate) retention_check_interval: Span,
     pub(crate) segment_files_max: Option<usize>,
     pub(crate) verify_on_read: VerifyOnRead,
 }
@@ -118,6 +121,10 @@ pub(crate) struct Topic {
     pub(crate) durability: Durability,
     pub(crate) segment_bytes: ByteSize,
     pub(crate) max_batch_bytes: ByteSize,
+    pub(crate) retention: Limited<Span>,
+    pub(crate) retention_bytes: Limited<ByteSize>,
+    pub(crate) quota: Limited<ByteSize>,
+    pub(crate) on_full: OnFull,
 }
 
 /// `[log]`
@@ -183,7 +190,13 @@ impl Config {
             admin: Admin { listen: Listen::At(SocketAddr::from(([127, 0, 0, 1], AdminServer::DEFAULT_PORT))) },
             tls: Tls { cert: None, key: None, names: Vec::new() },
             threads: Threads { io: engine.io_threads, flush: engine.flush_threads, plugin: engine.plugin_threads },
-            storage: Storage { segment_files_max: engine.segment_files_max, verify_on_read: VerifyOnRead::First },
+            storage: Storage {
+                quota: engine.quota_bytes.map(ByteSize).into(),
+                reserve: ByteSize(engine.reserve_bytes),
+                retention_check_interval: Span(engine.retention_check_interval),
+                segment_files_max: engine.segment_files_max,
+                verify_on_read: VerifyOnRead::First,
+            },
             plugin: Plugin {
                 memory_bytes: size_of(engine.plugin_limits.memory_bytes),
                 time: Span(engine.plugin_limits.time),
@@ -194,6 +207,10 @@ impl Config {
                 durability: topic.durability,
                 segment_bytes: ByteSize(topic.segment_bytes),
                 max_batch_bytes: ByteSize(u64::from(topic.max_batch_bytes)),
+                retention: topic.retention_ms.map(|ms| Span(Duration::from_millis(ms))).into(),
+                retention_bytes: topic.retention_bytes.map(ByteSize).into(),
+                quota: topic.quota_bytes.map(ByteSize).into(),
+                on_full: topic.on_full,
             },
             log: Log { format: LogFormat::Pretty, level: LogLevel::Info },
         }
@@ -229,11 +246,32 @@ impl Config {
         size("plugin.max_module_bytes", self.plugin.max_module_bytes, 1 << 10..=1 << 30)?;
         size("topic.segment_bytes", self.topic.segment_bytes, SEGMENT_BYTES)?;
         size("topic.max_batch_bytes", self.topic.max_batch_bytes, *BATCH_BYTES.start()..=self.max_batch_bytes.0)?;
+        self.check_limits()?;
         match (&self.tls.cert, &self.tls.key) {
             (Some(_), None) => Err(BadValue { key: "tls.cert", why: "it needs `tls.key` beside it".to_owned() }),
             (None, Some(_)) => Err(BadValue { key: "tls.key", why: "it needs `tls.cert` beside it".to_owned() }),
             _ => Ok(()),
         }
+    }
+}
+
+impl Config {
+    /// The same for what is kept of the records.
+    fn check_limits(&self) -> Result<(), BadValue> {
+        let bad = |key| move |why| BadValue { key, why };
+        let size = |key, value: Option<ByteSize>, range: RangeInclusive<u64>| {
+            value.map_or(Ok(()), |value| value.within(&range).map(drop).map_err(bad(key)))
+        };
+        let time = |key, value: Option<Span>, range: RangeInclusive<Duration>| {
+            value.map_or(Ok(()), |value| value.within(&range).map(drop).map_err(bad(key)))
+        };
+        size("storage.quota", self.storage.quota.value(), QUOTA_BATCHES_MIN * self.max_batch_bytes.0..=*RETENTION_BYTES.end())?;
+        size("storage.reserve", Some(self.storage.reserve), 0..=1 << 40)?;
+        let interval = self.storage.retention_check_interval;
+        time("storage.retention_check_interval", Some(interval), Duration::from_millis(1)..=Duration::from_hours(1))?;
+        time("topic.retention", self.topic.retention.value(), RETENTION)?;
+        size("topic.retention_bytes", self.topic.retention_bytes.value(), RETENTION_BYTES)?;
+        size("topic.quota", self.topic.quota.value(), QUOTA_BYTES)
     }
 }
 
@@ -264,6 +302,18 @@ pub(crate) const SEGMENT_BYTES: RangeInclusive<u64> = 64 << 10..=i32::MAX as u64
 
 /// What a topic's largest batch may be, in bytes. A broker takes what its own limit allows, of that.
 pub(crate) const BATCH_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 30;
+
+/// How long records may be kept, at least and at most.
+pub(crate) const RETENTION: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(36_525 * 24);
+
+/// How many bytes may be kept of a partition, at least and at most.
+pub(crate) const RETENTION_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 60;
+
+/// What a topic's quota may be, in bytes. A broker takes one that holds four of the topic's largest batches.
+pub(crate) const QUOTA_BYTES: RangeInclusive<u64> = QUOTA_BATCHES_MIN * *BATCH_BYTES.start()..=1 << 60;
+
+/// How many of the largest batches a quota holds at least.
+const QUOTA_BATCHES_MIN: u64 = 4;
 
 /// With fewer segment files the broker's threads would take them from each other.
 const SEGMENT_FILES_MIN: usize = 16;

@@ -1,5 +1,6 @@
-use super::{Config, KEYS, Listen, Loaded, keys, layers};
+use super::{ByteSize, Config, KEYS, Limited, Listen, Loaded, Span, keys, layers};
 use crate::failure::{Failure, Outcome};
+use millpond_protocol::message::OnFull;
 use std::{ffi::OsString, path::Path};
 
 /// Loads a file with this text, these variables and these flags.
@@ -69,6 +70,14 @@ fn lists_sizes_and_times_are_read_in_every_layer() {
     assert_eq!(loaded.config.quic.idle_timeout.0.as_secs(), 60);
     assert_eq!(loaded.config.quic.push_bytes_max.0, 4096);
     assert_eq!(loaded.config.plugin.time.0.as_millis(), 5);
+    let file = "[storage]\nquota = 1073741824\n[topic]\nretention = \"7d\"\nquota = \"unlimited\"\n";
+    let loaded = load(file, &[("MILLPOND_TOPIC__ON_FULL", "drop-oldest"), ("MILLPOND_TOPIC__QUOTA", "1GiB")], &[]).expect("fine");
+    assert_eq!(loaded.config.storage.quota, Limited::To(ByteSize(1 << 30)));
+    assert_eq!(loaded.config.topic.retention.value().map(Span::millis), Some(604_800_000));
+    assert_eq!((loaded.config.topic.quota, loaded.config.topic.on_full), (Limited::To(ByteSize(1 << 30)), OnFull::DropOldest));
+    let loaded = load(file, &[], &[]).expect("fine");
+    assert_eq!((loaded.config.topic.quota, loaded.config.topic.on_full), (Limited::Unlimited, OnFull::Reject));
+    let file = "[tls]\nnames = [\"a\", \"b\"]\n";
     let loaded = load(file, &[("MILLPOND_TLS__NAMES", "c, d,")], &[]).expect("fine");
     assert_eq!(loaded.config.tls.names, ["c", "d"]);
 }
@@ -141,6 +150,12 @@ fn a_value_that_a_key_can_not_take_is_refused_with_what_it_takes() {
         ("threads.io", "two", "`two` is not a whole number"),
         ("threads.io", "0", "0 is outside 1 to 256"),
         ("topic.durability", "maybe", "`maybe` is not a durability: it is `sync`, `interval:200ms` (1ms to 1h) or `os`"),
+        ("topic.on_full", "burst", "`burst` is not a choice for a full disk: it is `reject` or `drop-oldest`"),
+        ("topic.quota", "many", "`many` is not a size: write a whole number with a unit, such as 512KiB, 16MiB or 1GiB, or `unlimited`"),
+        ("topic.quota", "1KiB", "1KiB is outside 4KiB to 1048576TiB"),
+        ("topic.retention", "1ms", "1ms is outside 1s to 36525d"),
+        ("storage.quota", "1MiB", "1MiB is outside 64MiB to 1048576TiB"),
+        ("storage.retention_check_interval", "1d", "1d is outside 1ms to 1h"),
         ("log.level", "loud", "`loud` is not one of error, warn, info, debug, trace"),
         ("tls.cert", "/cert.pem", "it needs `tls.key` beside it"),
     ] {

@@ -1,7 +1,10 @@
 //! Sizes, times and addresses as people write them: `16MiB`, `200ms`, `127.0.0.1:9440`. What is printed reads back as it was meant.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::{fmt, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, IntoDeserializer},
+};
+use std::{fmt, marker::PhantomData, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
 /// A number of bytes, written with a unit.
 ///
@@ -12,6 +15,15 @@ pub(crate) struct ByteSize(pub(crate) u64);
 /// A length of time, written with a unit: `us`, `ms`, `s`, `m`, `h` or `d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Span(pub(crate) Duration);
+
+/// A value, or the word `unlimited` where there is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limited<T> {
+    /// There is no limit.
+    Unlimited,
+    /// This is it.
+    To(T),
+}
 
 /// Why a text is neither.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +50,9 @@ const SIZE_UNITS: &[(&str, u64)] = &[
     ("", 1),
 ];
 
+/// Written where there is no limit.
+pub(crate) const UNLIMITED: &str = "unlimited";
+
 /// In microseconds, from the largest down.
 const TIME_UNITS: &[(&str, u64)] =
     &[("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
@@ -55,7 +70,28 @@ impl ByteSize {
     }
 }
 
+impl<T: Copy> Limited<T> {
+    /// The value, where there is one.
+    pub(crate) fn value(self) -> Option<T> {
+        match self {
+            Limited::Unlimited => None,
+            Limited::To(value) => Some(value),
+        }
+    }
+}
+
+impl<T> From<Option<T>> for Limited<T> {
+    fn from(value: Option<T>) -> Limited<T> {
+        value.map_or(Limited::Unlimited, Limited::To)
+    }
+}
+
 impl Span {
+    /// As a count of milliseconds.
+    pub(crate) fn millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// The same if it lies in the range, else words that say that it does not.
     pub(crate) fn within(self, range: &RangeInclusive<Duration>) -> Result<Span, String> {
         let (start, end) = (Span(*range.start()), Span(*range.end()));
@@ -119,6 +155,45 @@ impl fmt::Display for Span {
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<T: fmt::Display> Serialize for Limited<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Limited::Unlimited => serializer.serialize_str(UNLIMITED),
+            Limited::To(value) => serializer.collect_str(value),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Limited<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Limited<T>, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = Limited<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value with its unit, or \"unlimited\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Limited<T>, E> {
+                if text == UNLIMITED {
+                    return Ok(Limited::Unlimited);
+                }
+                let value = T::deserialize(text.into_deserializer()).map_err(|error: E| E::custom(format!("{error}, or `{UNLIMITED}`")));
+                value.map(Limited::To)
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Limited<T>, E> {
+                T::deserialize(number.into_deserializer()).map(Limited::To)
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Limited<T>, E> {
+                T::deserialize(number.into_deserializer()).map(Limited::To)
+            }
+        }
+        deserializer.deserialize_any(Visitor(PhantomData))
     }
 }
 

@@ -53,9 +53,10 @@ impl Announcement {
         &self.url
     }
 
-    /// Writes the files. The one in the state folder is a convenience, and its failure only a warning.
-    pub(super) fn publish(&self) -> Outcome {
-        write_whole(&self.in_data_dir, &format!("{}\n", self.url))
+    /// Writes the files, the one in the data folder by way of `on_a_full_disk`. The one in the state folder is a convenience, and its failure
+    /// only a warning.
+    pub(super) fn publish(&self, on_a_full_disk: impl FnOnce(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()>) -> Outcome {
+        on_a_full_disk(&mut || write_whole(&self.in_data_dir, &format!("{}\n", self.url)))
             .map_err(|error| Failure::new(format!("can't write {}", self.in_data_dir.display())).because(&error))?;
         if let Some(path) = &self.in_state {
             let written = path.parent().map_or(Ok(()), |state| {
@@ -173,7 +174,7 @@ mod tests {
     fn files_appear_whole_and_go_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let announcement = announcement("127.0.0.1:9440", folder.path());
-        announcement.publish().expect("written");
+        announcement.publish(|write| write()).expect("written");
         assert_eq!(fs::read_to_string(folder.path().join("url")).expect("there"), format!("{}\n", announcement.url()));
         let state = folder.path().join("state").join("broker-9440.url");
         assert_eq!(fs::metadata(&state).expect("there").permissions().mode() & 0o777, 0o600);
@@ -185,7 +186,7 @@ mod tests {
     fn the_file_of_another_broker_stays() {
         let folder = tempfile::tempdir().expect("a folder");
         let announcement = announcement("127.0.0.1:9440", folder.path());
-        announcement.publish().expect("written");
+        announcement.publish(|write| write()).expect("written");
         let state = folder.path().join("state").join("broker-9440.url");
         fs::write(&state, "millpond://127.0.0.1:9440?fp=sha256:cd\n").expect("written");
         announcement.withdraw();
@@ -203,7 +204,7 @@ mod tests {
         let (dead, alive) = (state.join("broker-1.url"), state.join("broker-2.url"));
         fs::write(&dead, format!("millpond://127.0.0.1:1\npid {pid}\n")).expect("written");
         fs::write(&alive, format!("millpond://127.0.0.1:2\npid {}\n", process::id())).expect("written");
-        announcement("127.0.0.1:9440", folder.path()).publish().expect("written");
+        announcement("127.0.0.1:9440", folder.path()).publish(|write| write()).expect("written");
         assert!(!dead.exists() && alive.exists());
     }
 }

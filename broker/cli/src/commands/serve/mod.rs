@@ -62,7 +62,7 @@ async fn serve(config: &Config) -> Outcome {
     let outcome = match opened {
         Ok((admin, (server, announcement))) => {
             admin.serving(&engine);
-            let outcome = serve_until_stopped(server, announcement, &admin, config.log.format, &mut stop).await;
+            let outcome = serve_until_stopped(&engine, server, announcement, &admin, config.log.format, &mut stop).await;
             info!("writing what is left to disk");
             tokio::select! {
                 () = engine.shutdown() => {}
@@ -110,6 +110,7 @@ fn warn_if_others_can_connect(address: SocketAddr) {
 }
 
 async fn serve_until_stopped(
+    engine: &Engine,
     server: QuicServer,
     announcement: Announcement,
     admin: &AdminDoor,
@@ -119,7 +120,7 @@ async fn serve_until_stopped(
     let address = server.local_addr();
     let shutdown = CancellationToken::new();
     let mut serving = tokio::spawn(server.run(shutdown.clone()));
-    let ready = announcement.publish().and_then(|()| print_url(announcement.url()));
+    let ready = announcement.publish(|write| engine.with_reserve(write)).and_then(|()| print_url(announcement.url()));
     let outcome = match ready {
         Ok(()) => {
             // A person reads it on stdout. Whatever collects a log of JSON may not see that.

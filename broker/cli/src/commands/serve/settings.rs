@@ -30,6 +30,9 @@ pub(super) fn engine(config: &Config) -> EngineConfig {
         flush_threads: config.threads.flush,
         plugin_threads: config.threads.plugin,
         plugin_limits,
+        quota_bytes: config.storage.quota.value().map(|quota| quota.0),
+        reserve_bytes: config.storage.reserve.0,
+        retention_check_interval: config.storage.retention_check_interval.0,
         segment_files_max: config.storage.segment_files_max,
         verify_on_read: match config.storage.verify_on_read {
             VerifyOnRead::First => millpond_log::VerifyOnRead::First,
