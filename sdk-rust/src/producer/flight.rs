@@ -15,6 +15,9 @@
 //! | the broker knows nothing of the producer, and no batch before waits | what it said it may be: fails as that, the rest is certain |
 //! | another producer has the same id (the lane takes another one then) | likewise |
 //! | a batch was given up or refused for good, so a number is missing | nothing: else the broker is asked first |
+//!
+//! A later epoch shuts out whatever the broker may still hold of an earlier one. Until then it is taken for granted that a broker gets to a
+//! batch on a stream that is lost before it gets to the same batch on the next one.
 
 #[cfg(test)]
 mod model;
@@ -309,8 +312,8 @@ impl Flight {
         becomes
     }
 
-    /// The stream is gone, and with it all answers. What was in flight is put back, and is stored or not; gives what `keep` does not want to
-    /// be sent again.
+    /// The stream is gone, and with it all answers. What was in flight is put back, and is stored or not; gives what `keep` does not want
+    /// to be sent again.
     pub(crate) fn lost(&mut self, keep: impl Fn(&Outgoing) -> bool) -> Vec<Outgoing> {
         let torn = if std::mem::take(&mut self.writing) { self.sent.pop_back() } else { None };
         // Behind one that is refused for its numbers nothing is stored.
