@@ -72,6 +72,18 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Cuts the file, or extends it with zeros.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
 
+    /// Asks for room on the disk for the bytes up to position `end`. The size stays as it is. A hint: a file system that knows no such
+    /// thing does nothing, and after an error a write may find room all the same.
+    fn allocate(&self, end: u64) -> io::Result<()> {
+        let _ = end;
+        Ok(())
+    }
+
+    /// Gives back the room behind the end of the file. Not beside a write.
+    fn release(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Makes the bytes, and the length, durable. After an error it is unknown which are, and asking again does not help.
     fn sync_data(&self) -> io::Result<()>;
 }

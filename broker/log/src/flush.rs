@@ -62,6 +62,7 @@ impl Flush {
     /// are gone. After [`LogError::TooManyOpenFiles`] it has not, and the next flush of the log does the work of this one.
     pub fn run(&self) -> Result<FlushedTo, LogError> {
         for segment in &self.closed {
+            segment.release_room();
             segment.sync_log()?;
         }
         if let Some(active) = &self.active {

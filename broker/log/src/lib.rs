@@ -55,9 +55,11 @@
 //! - The offsets of a log have no gap between batches: a batch's base offset is the last offset of the one before, plus one.
 //! - What a reader can see is in the file whole: `log_end` moves after the bytes are written, and a failed append never moves it.
 //! - What was flushed survives a power cut. What was not may survive in part; recovery keeps the whole batches up to the first hole.
-//! - Only segments at or behind the recovery point, and always the last one, may lose bytes in a recovery. Damage in an older
-//!   segment is left as it is, named in the [`RecoveryReport`], and answers reads with [`LogError::Corrupt`]. [`inspect::RepairPlan`]
-//!   mends it when somebody asks; what it removes stays in the folder, in files that no opening looks at (`*.removed-<n>`).
+//! - Only segments at or behind the recovery point, and always the last one, may lose bytes in a recovery: a torn tail, and what is behind
+//!   a hole as an interrupted write leaves it. Whole batches among that are kept in files that no opening looks at (`*.removed-<n>`).
+//! - Any other damage is left as it is, named in the [`RecoveryReport`] of the opening that reads it, and answers reads with
+//!   [`LogError::Corrupt`]; what is in front of it and behind it is served, and appends go on behind the last whole batch.
+//!   [`inspect::RepairPlan`] mends it when somebody asks, and keeps what it removes likewise.
 //! - After a failed write or flush the log takes no appends until it is opened again; reads go on. A full disk is not such a failure,
 //!   and neither is a file that could not be opened because too many are.
 //! - What is remembered of a producer is what the headers of its batches say, whatever became of the process between them.
@@ -99,6 +101,8 @@
 //! | `flush` | [`Flush`]: group commit, apart from the appends |
 //! | `reader`, `time` | [`LogReader`], [`Cursor`]: reads by offset, by position, by time |
 //! | `recovery`, `sealed`, `folder` | what is done with the files when a log is opened |
+//! | `verdict`, `kept` | whether damage is a torn tail, an interrupted write or rot; [`SetAside`]: what is cut off and kept |
+//! | `damages` | where segments are damaged in the middle, so that readers step over it |
 //! | `log_start` | [`Deletion`]: where a log begins, once its oldest records were deleted |
 //! | `retention`, `append_times` | [`RetentionLimits`], [`AppendTimes`]: which records are old enough for that |
 //! | `producers` | [`AppendRun`], [`ProducerState`]: which batches of which producers are here, so that none is stored twice |
@@ -106,6 +110,7 @@
 //! | `sidecar` | the form of our small files |
 //! | `clean_stop` | the note that nothing need be done |
 //! | `open_files` | [`OpenFiles`]: which segments are open, for all logs together |
+//! | `ahead` | room on the disk for what a segment will hold next |
 //! | `verified` | which checksums need not be compared again |
 //! | `segment`, `index`, `scan` | the files of one segment, and the walk over its batches |
 //! | `disk`, `real` | the [`Disk`] trait and the operating system behind it |
@@ -134,15 +139,18 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod append_times;
 mod clean_stop;
 mod config;
+mod damages;
 mod disk;
 mod error;
 mod flush;
 mod folder;
 mod index;
 pub mod inspect;
+mod kept;
 mod log;
 mod log_start;
 mod open_files;
@@ -159,6 +167,7 @@ mod sidecar;
 pub mod sim;
 mod tail;
 mod time;
+mod verdict;
 mod verified;
 
 pub use append_times::{AppendTimes, Now, WALL_CLOCK_FLOOR_MS};
@@ -166,6 +175,7 @@ pub use config::{LogConfig, VerifyOnRead};
 pub use disk::{Disk, DiskFile, OpenMode, WRITE_BUFFERS_MAX, write_all_at, write_atomically};
 pub use error::{Damage, LogError, is_out_of_files};
 pub use flush::{Flush, FlushedTo};
+pub use kept::{REMOVALS_KEPT_MAX, SetAside};
 pub use log::Log;
 pub use log_start::Deletion;
 pub use open_files::{OPEN_FILES_DEFAULT_MAX, OpenFiles};

@@ -275,16 +275,22 @@ impl Log {
             return Ok(());
         }
         self.unflushed.forget_running();
-        if let Some(flush) = self.begin_flush() {
-            let _ = flush.run()?;
+        let holds_room = self.active.room().is_held(self.tail.bytes);
+        self.active.release_room();
+        match self.begin_flush() {
+            Some(flush) => drop(flush.run()?),
+            None if holds_room => self.active.sync_log()?,
+            None => {}
         }
         let (offset_entries, time_entries, tail) = (self.active.offsets.entries(), self.active.times.entries(), self.tail);
         let closing = self.tail.indexer.time_entry();
         if !self.is_as_closed {
             self.active.times.push(closing.as_slice());
         }
-        // Failing is harmless and was logged: without the note, the next opening compares the indexes with the batches.
-        if (self.is_as_closed || self.active.settle_indexes()) && self.failure.is_none() {
+        // Failing is harmless and was logged: without the note, the next opening compares the indexes with the batches. It should where the
+        // segment is damaged in the middle: it says so again, and knows where.
+        let is_settled = self.is_as_closed || self.active.settle_indexes();
+        if is_settled && self.failure.is_none() && self.active.damages().is_empty() {
             let stop = CleanStop { tail, offset_entries, time_entries, has_closing_entry: closing.is_some() };
             if let Err(error) = stop.write(&self.producers.snapshot(), &*self.disk, &self.dir) {
                 tracing::warn!(dir = %self.dir.display(), %error, "the clean stop can't be noted; the next opening reads the last segment");
@@ -341,9 +347,11 @@ impl Log {
             if group.opens.is_some() {
                 created.push(Arc::new(Segment::create(&self.disk, &self.files, &self.dir, group.segment, &self.config)?));
             }
-            let log = created.last().unwrap_or(&self.active).log();
+            let segment = created.last().unwrap_or(&self.active);
+            let log = segment.log();
             let (batches, base_offsets) = (&batches[group.batches.clone()], &plan.base_offsets[group.batches.clone()]);
             let file = log.for_write().map_err(|source| LogError::io("open", log.path(), source))?;
+            segment.room().ensure(&*file, group.bytes, self.config.segment_bytes_max());
             write_batches(&*file, batches, base_offsets, leader_epoch, group.position)
                 .map_err(|source| LogError::io("write", log.path(), source))?;
         }

@@ -172,6 +172,10 @@ impl PooledFile {
         &self.path
     }
 
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
     /// The open file.
     pub(crate) fn get(&self) -> io::Result<Arc<dyn DiskFile>> {
         if let Some(file) = &*self.slot.open.read() {

@@ -48,6 +48,8 @@ struct Place {
     /// Base offset of the segment.
     segment: i64,
     position: u64,
+    /// The offset that the batch there must begin with.
+    base_offset: i64,
 }
 
 impl Cursor {
@@ -127,14 +129,12 @@ impl LogReader {
         if cursor.offset == end {
             return Ok(Bytes::new());
         }
-        let place = match cursor.place.and_then(|place| known_place(&segments, place)) {
-            Some(known) => Ok(known),
-            None => locate(&segments, cursor.offset),
+        let known = cursor.place.and_then(|place| known_place(&segments, place));
+        let read = match read_from(&segments, known, cursor.offset, max_bytes, end) {
+            // What is behind the damage may be what was asked for.
+            Err(LogError::Corrupt { .. }) if survey(&segments, cursor.offset) => read_from(&segments, None, cursor.offset, max_bytes, end),
+            other => other,
         };
-        let read = place.and_then(|(segment, position)| {
-            let read = read_batches(segment, position, cursor.offset, max_bytes, end)?;
-            Ok((Place { segment: segment.base_offset(), position: position + read.bytes.len() as u64 }, read))
-        });
         let (place, read) = read.map_err(|error| match removed_up_to(&segments, cursor.offset) {
             Some(start) => LogError::OffsetOutOfRange { requested: cursor.offset, start: start.max(self.log_start()), end },
             None => error,
@@ -148,24 +148,46 @@ impl LogReader {
     }
 }
 
-/// The segment and the position of a known place. A place at the end of a segment is the start of the next one, if there is one.
-fn known_place(segments: &[Arc<Segment>], place: Place) -> Option<(&Arc<Segment>, u64)> {
+/// Reads from a known place, or from where the batch begins that holds `offset`. Returns where the read ended, too.
+fn read_from(
+    segments: &[Arc<Segment>],
+    known: Option<(&Arc<Segment>, u64, i64)>,
+    offset: i64,
+    max_bytes: usize,
+    end: i64,
+) -> Result<(Place, Read), LogError> {
+    let (segment, position, base_offset) = known.map_or_else(|| locate(segments, offset), Ok)?;
+    let read = read_batches(segment, (position, base_offset), offset, max_bytes, end)?;
+    let base_offset = if read.bytes.is_empty() { base_offset } else { read.next_offset };
+    Ok((Place { segment: segment.base_offset(), position: position + read.bytes.len() as u64, base_offset }, read))
+}
+
+/// Looks for what is behind the damage in the segment that `offset` lies in. Returns whether more is known of it than before.
+fn survey(segments: &[Arc<Segment>], offset: i64) -> bool {
+    let after = segments.partition_point(|segment| segment.base_offset() <= offset);
+    let segment = after.checked_sub(1).and_then(|number| segments.get(number)).filter(|segment| !segment.is_removed());
+    segment.is_some_and(|segment| segment.survey(segments.get(after).map(|next| next.base_offset())))
+}
+
+/// The segment of a known place, the position, and the offset there. A place at the end of a segment is the start of the next one, if there
+/// is one.
+fn known_place(segments: &[Arc<Segment>], place: Place) -> Option<(&Arc<Segment>, u64, i64)> {
     let number = segments.binary_search_by_key(&place.segment, |segment| segment.base_offset()).ok()?;
     let segment = &segments[number];
     if place.position < segment.bytes() {
-        return Some((segment, place.position));
+        return Some((segment, place.position, place.base_offset));
     }
-    segments.get(number + 1).map(|next| (next, 0))
+    segments.get(number + 1).map(|next| (next, 0, next.base_offset()))
 }
 
-/// The segment and the position of the batch that holds `offset`, which lies in the log.
-fn locate(segments: &[Arc<Segment>], offset: i64) -> Result<(&Arc<Segment>, u64), LogError> {
+/// The segment, the position and the base offset of the batch that holds `offset`, which lies in the log.
+fn locate(segments: &[Arc<Segment>], offset: i64) -> Result<(&Arc<Segment>, u64, i64), LogError> {
     let after = segments.partition_point(|segment| segment.base_offset() <= offset);
     let segment = after.checked_sub(1).and_then(|number| segments.get(number));
     // The range was checked, and the first segment begins with the start of the log.
     let segment = segment.unwrap_or_else(|| unreachable!("no segment begins at or before offset {offset}, which lies in the log"));
     if let Some((found, _)) = segment.find(offset)? {
-        return Ok((segment, found.position));
+        return Ok((segment, found.position, found.header.base_offset));
     }
     let next_base = segments.get(after).map_or(offset, |next| next.base_offset());
     Err(corrupt(&segment.path(), segment.bytes(), offset, Damage::OffsetsMissing { next_base }))
@@ -186,16 +208,17 @@ struct Read {
     next_offset: i64,
 }
 
-/// Reads whole batches from `position`, where the batch begins that holds `offset`. One read from the file, unless the first batch is
+/// Reads whole batches from the position where the batch begins that holds `offset`, with that base offset. One read from the file, unless the first batch is
 /// larger than `max_bytes`.
-fn read_batches(segment: &Segment, position: u64, offset: i64, max_bytes: usize, end: i64) -> Result<Read, LogError> {
+fn read_batches(segment: &Segment, (position, base_offset): (u64, i64), offset: i64, max_bytes: usize, end: i64) -> Result<Read, LogError> {
     let damaged = |at: u64, offset, reason| corrupt(&segment.path(), at, offset, reason);
     let left = usize::try_from(segment.bytes().saturating_sub(position)).unwrap_or(usize::MAX);
     let mut buffer = Vec::new();
     segment.read_at(&mut buffer, max_bytes.max(HEADER_BYTES).min(left), position)?;
 
     let base = segment.base_offset();
-    let (first, next_offset) = check_header(&buffer, left as u64, None, base).map_err(|reason| damaged(position, offset, reason))?;
+    let (first, next_offset) =
+        check_header(&buffer, left as u64, Some(base_offset), base).map_err(|reason| damaged(position, offset, reason))?;
     if first.base_offset > offset || next_offset <= offset {
         return Err(damaged(position, offset, Damage::UnexpectedOffset { expected: offset, found: first.base_offset }));
     }

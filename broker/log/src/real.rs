@@ -118,6 +118,26 @@ impl DiskFile for RealFile {
         self.0.set_len(bytes)
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn allocate(&self, end: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        let start = self.size_bytes()?;
+        if start >= end {
+            return Ok(());
+        }
+        match fallocate(&self.0, FallocateFlags::KEEP_SIZE, start, end - start) {
+            // What a file system without it says.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            other => other.map_err(io::Error::from),
+        }
+    }
+
+    // Cutting a file where it ends gives back what lies behind the end.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn release(&self) -> io::Result<()> {
+        self.0.set_len(self.size_bytes()?)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!   durable and complete: looked at,            may be torn: read in full,
-//!   never cut                                   cut at the first thing that is not a whole batch
+//!   never cut                                   cut at a torn tail or a hole
 //! |--------------------|--------------------| |--------------------|------------------->
 //!   0000.log             4711.log               9012.log  ^          13337.log (last)
 //!                                               recovery point
 //! ```
 //!
 //! The recovery point moves in a flush, once every segment before it and its indexes are durable. As a rule it is the last segment.
-//! Segments behind one that had to be cut are removed: their offsets no longer follow. Where there is no recovery point, as in a folder
+//! Segments behind one that had to be cut get another name: their offsets no longer follow. Where there is no recovery point, as in a folder
 //! that was copied without it, every segment but the last counts as durable, so nothing older can be cut by mistake.
 //!
 //! The recovery point also says which producers there were before it ([`crate::producers`]); the walk behind it adds theirs. Where it says
@@ -17,6 +17,12 @@
 //!
 //! A log that was closed in order has a note of how its last segment ends ([`crate::clean_stop`]). Where the files are as it says,
 //! nothing is read but the ends of the older segments' indexes, and nothing is written or synced.
+//!
+//! What is not a whole batch ends the log only if nothing whole is behind it, or if it has a hole in it as an interrupted write leaves one;
+//! then what is behind the hole is kept ([`crate::kept`]). Otherwise it was whole once, and what is behind it may have been acknowledged:
+//! the walk goes on behind it, and readers step over it ([`crate::verdict`], [`crate::damages`]). The recovery point moves past such a
+//! segment as past any other: it was read, it has lost what it will lose, and its indexes speak of the rest. While it is the last one, no
+//! clean stop is noted, so that each opening reads it and says again what is wrong with it.
 //!
 //! A cut is made durable before the log takes appends, and everything that was kept is synced: a broker that was killed and started
 //! again answers only for bytes that are on disk. The exception is a flush that failed: the system may have dropped what it could not
@@ -27,10 +33,12 @@ use std::sync::Arc;
 
 use crate::clean_stop::{CleanStop, clean_stop_path};
 use crate::config::LogConfig;
+use crate::damages::{DamagedSpan, SPANS_MAX};
 use crate::disk::{Disk, DiskFile, OpenMode, parent};
 use crate::error::{Damage, LogError};
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Entry, Index, LazyFile};
+use crate::kept::{Keeper, SetAside};
 use crate::log_start::{count_before, read_log_start, remove_files};
 use crate::open_files::{OpenFiles, PooledFile};
 use crate::producers::{Listed, Pools, Producers, Snapshot};
@@ -39,6 +47,7 @@ use crate::scan::{BATCHES_CHUNK_BYTES, Scan};
 use crate::sealed::{Keeping, Reconciled, open_sealed, reconcile};
 use crate::segment::{Content, Segment};
 use crate::tail::Tail;
+use crate::verdict::{Place, Verdict, judge};
 use crate::verified::Verified;
 
 /// What an opening found and did. `Default` is a log that was as it should be.
@@ -48,17 +57,19 @@ pub struct RecoveryReport {
     pub clean_stop: bool,
     /// Bytes of batches that were read and compared with their checksums.
     pub scanned_bytes: u64,
-    /// Bytes that were cut off or removed, all segments together. They were written after the last flush, or damaged since.
+    /// Bytes that were cut off or removed, all segments together, kept or not. They were written after the last flush, or damaged since.
     pub truncated_bytes: u64,
     /// Where the log was cut.
     pub cut: Option<Cut>,
     /// Base offsets of the segments behind the cut that were removed.
     pub removed_segments: Vec<i64>,
+    /// What of that had whole batches in it, and where it is now.
+    pub set_aside: Vec<SetAside>,
     /// Index files that were missing or wrong, and were built again from the batches.
     pub rebuilt_indexes: Vec<PathBuf>,
     /// Files of no use that were removed.
     pub removed_leftovers: Vec<PathBuf>,
-    /// Damage in segments that were durable. Nothing was changed there; reads of these places fail.
+    /// Damage in segments that were durable, and in the middle of others. Nothing was changed there; reads of these places fail.
     pub damaged: Vec<DamagedSegment>,
 }
 
@@ -75,12 +86,12 @@ pub struct Cut {
     pub reason: Damage,
 }
 
-/// Damage in a segment that is not to be cut.
+/// Damage that is not to be cut off.
 #[derive(Debug)]
 pub struct DamagedSegment {
     /// The file.
     pub path: PathBuf,
-    /// Where the walk ended, in bytes from the start of the file.
+    /// Where it begins, in bytes from the start of the file.
     pub position: u64,
     /// What came there.
     pub reason: Damage,
@@ -92,6 +103,7 @@ impl RecoveryReport {
         self.truncated_bytes == 0
             && self.cut.is_none()
             && self.removed_segments.is_empty()
+            && self.set_aside.is_empty()
             && self.rebuilt_indexes.is_empty()
             && self.removed_leftovers.is_empty()
             && self.damaged.is_empty()
@@ -283,15 +295,15 @@ impl<'a> Recovery<'a> {
         self.finish(point, vec![segment], tail)
     }
 
-    /// Reads the segments that may be torn, oldest first, up to the first damage; cuts there, and removes what is behind.
+    /// Reads the segments that may be torn, oldest first, up to a torn tail or a hole; cuts there, and sets aside what is behind.
     fn walk_unproven(&mut self, bases: &[i64], segments: &mut Vec<Arc<Segment>>) -> Result<Tail, LogError> {
         let mut tail = None;
         for (number, base) in bases.iter().enumerate() {
             self.base_producers = self.producers.snapshot();
-            let mut walk = self.walk(*base)?;
+            let next = bases.get(number + 1).copied();
+            let mut walk = self.walk(*base, next)?;
             self.report.scanned_bytes += walk.tail.bytes;
             // A segment is followed by one that begins where it ends. If not, its tail is lost, although no torn batch shows it.
-            let next = bases.get(number + 1).copied();
             if walk.damage.is_none()
                 && let Some(next_base) = next.filter(|next| *next != walk.tail.next_offset)
             {
@@ -299,7 +311,7 @@ impl<'a> Recovery<'a> {
             }
             let cut = walk.damage.take();
             if let Some(reason) = cut {
-                self.remove_segments(&bases[number + 1..])?;
+                self.set_aside(&walk, &bases[number + 1..])?;
                 self.cut(&walk, reason)?;
             }
             let last = next.is_none() || self.report.cut.is_some();
@@ -313,27 +325,43 @@ impl<'a> Recovery<'a> {
         Ok(tail.unwrap_or_else(|| unreachable!("the last segment of a log is always walked")))
     }
 
-    /// Reads a segment in full, up to its end or the first damage.
-    fn walk(&mut self, base_offset: i64) -> Result<Walk, LogError> {
+    /// Reads a segment in full, up to its end, a torn tail or a hole.
+    fn walk(&mut self, base_offset: i64, next_base: Option<i64>) -> Result<Walk, LogError> {
         let path = file_path(self.dir, base_offset, LOG);
         let opened = self.disk.open(&path, OpenMode::ReadWrite).and_then(|file| file.size_bytes().map(|bytes| (file, bytes)));
         let (log, file_bytes) = opened.map_err(|source| LogError::io("open", &path, source))?;
         let mut scan = Scan::new(Arc::clone(&log), path.clone(), base_offset, 0, file_bytes).with_chunk(BATCHES_CHUNK_BYTES);
-        let mut tail = Tail::new(base_offset, self.config);
-        let mut entries = Entries::default();
+        let tail = Tail::new(base_offset, self.config);
+        let entries = Entries::default();
+        let mut walk = Walk { log, path, file_bytes, next_base, damage: None, is_interrupted: false, damages: Vec::new(), tail, entries };
         loop {
             match scan.next_batch() {
                 Ok(Some((found, _))) => {
                     self.producers.observe(&found.header, found.header.base_offset);
-                    tail.indexer.add(&found.header, found.position, &mut entries);
-                    tail.bytes = scan.position();
-                    tail.next_offset = found.next_offset;
+                    walk.tail.indexer.add(&found.header, found.position, &mut walk.entries);
+                    walk.tail.bytes = scan.position();
+                    walk.tail.next_offset = found.next_offset;
                 }
-                Ok(None) => return Ok(Walk { log, path, file_bytes, damage: None, tail, entries }),
-                Err(LogError::Corrupt { reason, .. }) => return Ok(Walk { log, path, file_bytes, damage: Some(reason), tail, entries }),
+                Ok(None) => return Ok(walk),
+                Err(LogError::Corrupt { reason, .. }) => match judge(&**self.disk, walk.place())? {
+                    Verdict::Rot(span) if walk.damages.len() < SPANS_MAX => {
+                        self.step_over(&mut walk, span, reason);
+                        scan = scan.resume(span.behind, span.next_offset);
+                    }
+                    verdict => return Ok(Walk { damage: Some(reason), is_interrupted: verdict != Verdict::Torn, ..walk }),
+                },
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Leaves damage where it is. Its offsets stay taken.
+    fn step_over(&mut self, walk: &mut Walk, span: DamagedSpan, reason: Damage) {
+        let (path, bytes) = (walk.path.clone(), span.behind - span.position);
+        tracing::error!(path = %path.display(), position = span.position, bytes, %reason, "a segment is damaged in the middle; reads fail there");
+        self.report.damaged.push(DamagedSegment { path, position: span.position, reason });
+        (walk.tail.bytes, walk.tail.next_offset) = (span.behind, span.next_offset);
+        walk.damages.push(span);
     }
 
     /// Cuts a segment behind its last whole batch, and notes it. What is left is synced with the rest.
@@ -349,14 +377,25 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// Removes segments, the newest first. Were one to come back after later appends, it could pass for a part of the log; so the names
-    /// are synced before there can be any.
-    fn remove_segments(&mut self, bases: &[i64]) -> Result<(), LogError> {
-        for base in bases.iter().rev() {
+    /// Keeps what is behind a hole, of its segment and of those that follow. Those go newest first, and were one to come back after later
+    /// appends, it could pass for a part of the log; so the names are synced before there can be any.
+    fn set_aside(&mut self, walk: &Walk, behind: &[i64]) -> Result<(), LogError> {
+        if !walk.is_interrupted && behind.is_empty() {
+            return Ok(());
+        }
+        let keeper = Keeper::new(&**self.disk, self.dir)?;
+        if walk.is_interrupted && walk.tail.bytes < walk.file_bytes {
+            self.report.set_aside.push(keeper.copy(&*walk.log, walk.place(), walk.file_bytes)?);
+        }
+        for base in behind.iter().rev() {
             let log = file_path(self.dir, *base, LOG);
             let bytes = self.disk.open(&log, OpenMode::Read).and_then(|file| file.size_bytes());
-            self.report.truncated_bytes += bytes.map_err(|source| LogError::io("open", &log, source))?;
-            self.remove(&log)?;
+            let bytes = bytes.map_err(|source| LogError::io("open", &log, source))?;
+            self.report.truncated_bytes += bytes;
+            match bytes {
+                0 => self.remove(&log)?,
+                _ => self.report.set_aside.push(keeper.rename(*base, bytes)?),
+            }
             for extension in [INDEX, TIME_INDEX] {
                 let path = file_path(self.dir, *base, extension);
                 if self.disk.exists(&path).map_err(|source| LogError::io("look for", &path, source))? {
@@ -371,7 +410,11 @@ impl<'a> Recovery<'a> {
 
     /// Makes a walked segment durable and compares its indexes with what the walk says they should hold.
     fn open_walked(&mut self, walk: Walk, last: bool) -> Result<(Arc<Segment>, Tail), LogError> {
-        let Walk { log, path, mut tail, mut entries, .. } = walk;
+        let Walk { log, path, mut tail, mut entries, damages, .. } = walk;
+        // A killed broker has not given it back. Failing is harmless.
+        if let Err(error) = log.release() {
+            tracing::warn!(path = %path.display(), %error, "room that a segment does not need can't be given back");
+        }
         // By the handle that it was cut with.
         log.sync_data().map_err(|source| LogError::io("flush", &path, source))?;
         // The entry that a closed segment ends with. A log that was closed in order has it for its last segment too.
@@ -388,10 +431,11 @@ impl<'a> Recovery<'a> {
         let times = self.reconcile(file_path(self.dir, base, TIME_INDEX), entries.times, allowed_extra, keeping);
         let settled = offsets.settled && times.settled;
         let max_timestamp = tail.indexer.max_timestamp();
-        // All of its batches were compared with their checksums.
-        let content = Content { bytes: tail.bytes, max_timestamp, verified: Verified::new(self.config.verify_on_read, 0) };
+        // All of its batches were compared with their checksums. Those in front of damage are compared once more.
+        let trusted_from = damages.last().map_or(0, |span| span.behind);
+        let content = Content { bytes: tail.bytes, max_timestamp, verified: Verified::new(self.config.verify_on_read, trusted_from) };
         let log = PooledFile::new(self.files, Arc::clone(self.disk), path);
-        let segment = Arc::new(Segment::assemble(base, log, offsets.index, times.index, content));
+        let segment = Arc::new(Segment::assemble(base, log, offsets.index, times.index, content).with_damages(damages));
         if !last && !settled {
             self.incomplete.push(Arc::clone(&segment));
         }
@@ -439,10 +483,24 @@ struct Walk {
     log: Arc<dyn DiskFile>,
     path: PathBuf,
     file_bytes: u64,
+    /// The offset that the next segment begins with, if there is one.
+    next_base: Option<i64>,
     /// What ended the walk before the end of the file.
     damage: Option<Damage>,
-    /// The end of the whole batches.
+    /// Whether there are whole batches behind that.
+    is_interrupted: bool,
+    /// What the walk has stepped over.
+    damages: Vec<DamagedSpan>,
+    /// The end of the whole batches, and of the damage in front of others.
     tail: Tail,
     /// What the indexes should hold for them.
     entries: Entries,
+}
+
+impl Walk {
+    /// Where it has ended.
+    fn place(&self) -> Place<'_> {
+        let Tail { base_offset, bytes, next_offset, .. } = self.tail;
+        Place { path: &self.path, base_offset, next_base: self.next_base, position: bytes, expected: next_offset }
+    }
 }

@@ -50,6 +50,12 @@ impl Scan {
         self
     }
 
+    /// The same walk from another place, where a batch must begin with offset `expected`.
+    pub(crate) fn resume(mut self, position: u64, expected: i64) -> Scan {
+        (self.position, self.expected) = (position, Some(expected));
+        self
+    }
+
     /// Where the next batch begins.
     pub(crate) fn position(&self) -> u64 {
         self.position

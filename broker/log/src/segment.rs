@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
+use crate::ahead::RoomAhead;
 use crate::config::LogConfig;
+use crate::damages::{DamagedSpan, Damages, survey};
 use crate::disk::{Disk, OpenMode};
 use crate::error::LogError;
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Index, LazyFile, NO_TIMESTAMP, OffsetEntry, TimeEntry};
+use crate::inspect::SegmentWalk;
 use crate::open_files::{OpenFiles, PooledFile};
 use crate::scan::{Found, Scan};
 use crate::verified::Verified;
@@ -25,6 +28,9 @@ pub(crate) struct Segment {
     /// No batch that readers may see has a larger timestamp.
     max_timestamp: AtomicI64,
     verified: Verified,
+    /// What is known of damage in the middle.
+    damages: Damages,
+    room: RoomAhead,
     /// Its records are deleted, and its files go, or are gone.
     removed: AtomicBool,
 }
@@ -75,7 +81,13 @@ impl Segment {
     ) -> Segment {
         let Content { bytes, max_timestamp, verified } = content;
         let (bytes, max_timestamp) = (AtomicU64::new(bytes), AtomicI64::new(max_timestamp));
-        Segment { base_offset, log, offsets, times, bytes, max_timestamp, verified, removed: AtomicBool::new(false) }
+        let (damages, removed) = (Damages::default(), AtomicBool::new(false));
+        Segment { base_offset, log, offsets, times, bytes, max_timestamp, verified, damages, room: RoomAhead::default(), removed }
+    }
+
+    /// The same segment, with damage that a recovery has found.
+    pub(crate) fn with_damages(self, spans: Vec<DamagedSpan>) -> Segment {
+        Segment { damages: Damages::new(spans), ..self }
     }
 
     pub(crate) fn base_offset(&self) -> i64 {
@@ -117,6 +129,25 @@ impl Segment {
     /// Whether the files may be gone. To be asked after one could not be opened: the mark comes before the removal.
     pub(crate) fn is_removed(&self) -> bool {
         self.removed.load(Ordering::Acquire)
+    }
+
+    /// Room on the disk for what it will hold next.
+    pub(crate) fn room(&self) -> &RoomAhead {
+        &self.room
+    }
+
+    /// Gives back the room that no batch has taken, for the next sync to make durable. Nothing is written to the segment any more, or not
+    /// now. Failing is harmless.
+    pub(crate) fn release_room(&self) {
+        if self.is_removed() || !self.room.is_held(self.bytes()) {
+            return;
+        }
+        match self.log.get().and_then(|file| file.release()) {
+            Ok(()) => self.room.is_released(),
+            Err(error) => {
+                tracing::warn!(path = %self.log.path().display(), %error, "room that a segment does not need can't be given back")
+            }
+        }
     }
 
     /// Makes the batches durable. Of a segment that was deleted there is nothing to keep.
@@ -172,20 +203,57 @@ impl Segment {
         Ok(Scan::new(file, self.path(), self.base_offset, position, self.bytes()))
     }
 
+    /// What is known of damage in the middle.
+    pub(crate) fn damages(&self) -> &Damages {
+        &self.damages
+    }
+
+    /// Reads the segment through for damage, once. Returns whether anything is known now that was not. `next_base` is where the next
+    /// segment begins.
+    pub(crate) fn survey(&self, next_base: Option<i64>) -> bool {
+        if self.damages.is_surveyed() {
+            return false;
+        }
+        let walk = SegmentWalk::open(&**self.log.disk(), self.log.path(), self.base_offset, next_base);
+        match walk.and_then(|walk| survey(walk.up_to(self.bytes()))) {
+            Ok(spans) => {
+                tracing::error!(path = %self.log.path().display(), places = spans.len(), "a segment is damaged; what is behind is still served");
+                self.damages.learn(spans);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "a damaged segment can't be read through");
+                false
+            }
+        }
+    }
+
+    /// Why nothing can be read where the segment is damaged. If the disk has thought better of it, what is there.
+    fn find_damaged(&self, span: DamagedSpan) -> Result<Option<(Found, Scan)>, LogError> {
+        let mut scan = self.scan(span.position)?.resume(span.position, span.offset);
+        let Some(found) = scan.next_header()? else { return Ok(None) };
+        scan.batch(&found)?;
+        Ok(Some((found, scan)))
+    }
+
     /// The batch that holds `offset`, with the walk behind it. None if the segment ends before.
     pub(crate) fn find(&self, offset: i64) -> Result<Option<(Found, Scan)>, LogError> {
-        if let Some(entry) = self.offsets.lookup(offset - self.base_offset) {
+        if let Some(span) = self.damages.holding(offset) {
+            return self.find_damaged(span);
+        }
+        let start = self.damages.end_before(offset);
+        if let Some(entry) = self.offsets.lookup(offset - self.base_offset).filter(|entry| u64::from(entry.position) >= start) {
             let mut scan = self.scan(u64::from(entry.position))?;
             match scan.next_header() {
                 Ok(Some(first)) if first.next_offset - 1 == self.base_offset + i64::from(entry.relative_offset) => {
                     return walk_to(offset, first, scan);
                 }
                 Err(error @ LogError::Io { .. }) => return Err(error),
-                // Either the index is wrong, or the batch that it names is damaged: the walk from the start will tell.
+                // Either the index is wrong, or the batch that it names is damaged: the walk from further in front will tell.
                 _ => tracing::warn!(path = %self.offsets.path().display(), ?entry, "an index entry does not match its batch"),
             }
         }
-        let mut scan = self.scan(0)?;
+        let mut scan = self.scan(start)?;
         match scan.next_header()? {
             Some(first) => walk_to(offset, first, scan),
             None => Ok(None),

@@ -29,7 +29,8 @@ impl LogReader {
         let end = end.min(self.log_end());
         let segments = self.shared().segments();
         for (number, segment) in segments.iter().enumerate().take_while(|(_, segment)| segment.base_offset() < end) {
-            if segment.max_timestamp() < timestamp_ms {
+            // Nobody knows which timestamps there were where it is damaged.
+            if segment.max_timestamp() < timestamp_ms && segment.damages().is_empty() {
                 continue;
             }
             let segment_end = segments.get(number + 1).map_or(end, |next| next.base_offset().min(end));
@@ -52,6 +53,10 @@ impl LogReader {
                 return Ok(None);
             }
             next_offset = batch.next_offset;
+            if segment.damages().begin_at(batch.position) {
+                // Its header looks right, and may not be.
+                scan.batch(&batch)?;
+            }
             if batch.header.max_timestamp >= timestamp_ms
                 && batch.next_offset > self.log_start()
                 && let Some(record) = self.first_in_batch(segment, &mut scan, &batch, timestamp_ms)?
@@ -93,7 +98,8 @@ fn first_at_or_after(batch: &Batch, timestamp_ms: i64, log_start: i64) -> Result
 
 /// The batch to start from: every one before it has smaller timestamps only. With the walk behind it.
 fn start(segment: &Segment, timestamp_ms: i64) -> Result<(Option<Found>, Scan), LogError> {
-    if let Some(entry) = segment.times.lookup(timestamp_ms)
+    if segment.damages().is_empty()
+        && let Some(entry) = segment.times.lookup(timestamp_ms)
         && let Some((found, scan)) = verified(segment, entry)?
     {
         return Ok((Some(found), scan));

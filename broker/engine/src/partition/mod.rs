@@ -444,7 +444,23 @@ fn all_of(log: &Log) -> Watermarks {
 fn report_recovery(topic: &str, partition: u32, report: &RecoveryReport) {
     for damaged in &report.damaged {
         let (path, reason) = (damaged.path.display(), &damaged.reason);
-        tracing::error!(topic, partition, %path, position = damaged.position, %reason, "a segment is damaged; reads of this place fail");
+        let hint = "`millpond log repair` says what can be done about it";
+        tracing::error!(topic, partition, %path, position = damaged.position, %reason, hint, "a segment is damaged; reads of this place fail");
+    }
+    for part in &report.set_aside {
+        let (segment, position, bytes) = (part.segment.display(), part.position, part.bytes);
+        let (from_offset, to_offset) = (part.offsets.start, part.offsets.end);
+        match &part.kept {
+            Some(file) => {
+                let (file, hint) = (file.display(), "look at it with `millpond log dump FILE`; what is of use can be produced again");
+                let said = "batches behind a write that the power cut has interrupted were cut off and kept";
+                tracing::error!(topic, partition, %segment, position, bytes, from_offset, to_offset, %file, hint, "{said}");
+            }
+            None => {
+                let said = "batches behind a write that the power cut has interrupted were cut off, and the disk had no room to keep them";
+                tracing::error!(topic, partition, %segment, position, bytes, from_offset, to_offset, "{said}");
+            }
+        }
     }
     if let Some(cut) = &report.cut {
         let (bytes, next_offset, reason) = (report.truncated_bytes, cut.next_offset, &cut.reason);

@@ -73,8 +73,8 @@ pub enum FaultKind {
     /// A file that was being written when a broker ended, or an index without its segment.
     #[error("a leftover")]
     Leftover,
-    /// A file that is kept from a repair.
-    #[error("kept from a repair")]
+    /// A file that is kept from a repair or a recovery.
+    #[error("kept from a repair or a recovery")]
     Kept,
     /// A file that is none of a log's.
     #[error("not a file of a log")]

@@ -13,7 +13,7 @@
 //!
 //! # Damage in the middle
 //!
-//! Recovery cuts a torn tail and never touches a segment that was durable. What is damaged there can be repaired in two ways:
+//! Recovery cuts a torn tail and never what rot has damaged. That can be repaired in two ways:
 //! [`RepairMode::Truncate`] ends the log in front of it, [`RepairMode::DropBatch`] keeps what is behind. The offsets of a log have no gap
 //! between batches, so an empty batch takes the place of the one that is dropped, as Kafka's cleaner leaves it:
 //!
@@ -23,11 +23,12 @@
 //! ```
 //!
 //! Where one byte was damaged that the checksum does not cover (in the base offset, the length or the format version), the batch
-//! gets it back and nothing is lost. All that a repair removes is kept beside the log, in files whose names end with `.removed-<n>`.
+//! gets it back and nothing is lost. All that a repair removes is kept beside the log, in files whose names end with `.removed-<n>`; so is
+//! what a recovery cuts off behind a hole. [`SegmentWalk::open_kept`] reads them.
 
 mod entries;
 mod fault;
-mod names;
+pub(crate) mod names;
 mod plan;
 mod repair;
 mod verify;
@@ -35,8 +36,9 @@ mod walk;
 
 pub use entries::{IndexEntry, IndexFault, IndexWalk};
 pub use fault::{Fault, FaultKind};
-pub use names::segment_of;
+pub use names::{kept_log_of, segment_of};
 pub use plan::{Loss, RepairError, RepairMode, RepairPlan};
+pub(crate) use repair::copy_range;
 pub use verify::{Verified, VerifyOptions, Watch, verify};
 pub use walk::{DamagedRange, Piece, SegmentWalk, WalkedBatch};
 

@@ -41,13 +41,22 @@ pub fn segment_of(path: &Path) -> Option<(i64, &'static str)> {
     if plain { Some((digits.parse().ok()?, extension)) } else { None }
 }
 
+/// The base offset of the segment that a file was kept from, by a repair or a recovery: `<digits>.log.<from>-<to>.removed-<number>`.
+pub fn kept_log_of(path: &Path) -> Option<i64> {
+    let (log, range) = path.file_name()?.to_str()?.rsplit_once(KEPT)?.0.rsplit_once('.')?;
+    let (from, to) = range.split_once('-')?;
+    let is_range = from.parse::<u64>().is_ok() && to.parse::<u64>().is_ok();
+    let (base_offset, extension) = segment_of(Path::new(log))?;
+    (is_range && extension == LOG).then_some(base_offset)
+}
+
 /// The number of the repair that has kept a file: `<name>.removed-<number>`.
-pub(super) fn kept_in(name: &str) -> Option<u64> {
+pub(crate) fn kept_in(name: &str) -> Option<u64> {
     name.rsplit_once(KEPT)?.1.parse().ok()
 }
 
 /// The name under which a repair keeps the bytes of a `.log` from one position up to another.
-pub(super) fn kept(log: &Path, from: u64, to: u64, repair: u64) -> PathBuf {
+pub(crate) fn kept(log: &Path, from: u64, to: u64, repair: u64) -> PathBuf {
     let mut name = log.as_os_str().to_os_string();
     name.push(format!(".{from}-{to}{}", kept_suffix(repair)));
     PathBuf::from(name)

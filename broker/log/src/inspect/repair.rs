@@ -15,8 +15,10 @@
 //! ```text
 //!   1  copy what is removed   of the damaged segment and of all behind it
 //!   2  forget                 what says that the folder was left clean
-//!   3  move                   the recovery point back to the damaged segment: recovery cuts at the first damage behind it
-//!   4  recover                as every start does; if the power goes before, the next start does it
+//!   3  move                   the recovery point back to the damaged segment
+//!   4  cut                    the damaged segment, synced: from here on its end is missing, and recovery keeps nothing behind that
+//!   5  remove                 the segments behind it, newest first
+//!   6  recover                as every start does; if the power goes before, the next start does it
 //! ```
 
 use std::io::{self, IoSlice};
@@ -104,6 +106,16 @@ impl RepairPlan {
         // The producers that were written down are those of another offset.
         write_recovery_point(&**disk, &self.dir, cut.base_offset, None)
             .map_err(|source| LogError::io("write the recovery point in", &self.dir, source))?;
+        for (base_offset, from, _) in cut.removed.iter().take(1) {
+            let path = file_path(&self.dir, *base_offset, LOG);
+            let cut = disk.open(&path, OpenMode::ReadWrite).and_then(|file| file.set_len(*from).and_then(|()| file.sync_data()));
+            cut.map_err(|source| LogError::io("cut", &path, source))?;
+        }
+        for (base_offset, ..) in cut.removed.iter().skip(1).rev() {
+            for extension in [LOG, INDEX, TIME_INDEX] {
+                remove_if_there(&**disk, &file_path(&self.dir, *base_offset, extension))?;
+            }
+        }
         let (log, _) = Log::open(Arc::clone(disk), &self.dir, config)?;
         Ok(log.close()?)
     }
@@ -158,7 +170,7 @@ fn write_patched(disk: &dyn Disk, old: &dyn DiskFile, path: &Path, temporary: &P
 }
 
 /// Copies the bytes from one position up to another, and says how many those are.
-fn copy_range(from: &dyn DiskFile, start: u64, end: u64, to: &dyn DiskFile, mut at: u64) -> io::Result<u64> {
+pub(crate) fn copy_range(from: &dyn DiskFile, start: u64, end: u64, to: &dyn DiskFile, mut at: u64) -> io::Result<u64> {
     let mut position = start;
     let mut buffer = Vec::new();
     while position < end {

@@ -13,7 +13,7 @@
 //! it ends, then at every byte. A length that was damaged can so cost no more than the batch that it belongs to.
 //!
 //! The checksum does not cover the base offset of a batch. In front of damage it is the batches before that vouch for it; behind, it is believed
-//! only if something else agrees: the number of offsets that the damaged batch announces, or what follows.
+//! only if something else agrees: the number of offsets or of records that the damaged batch announces, or what follows.
 //!
 //! Memory is bounded whatever the file says: batches are read through a window, and their checksums computed piece by piece.
 
@@ -40,7 +40,12 @@ pub struct SegmentWalk {
     expected: i64,
     /// Bytes that may still be compared with checksums while looking for what is behind damage.
     search_left_bytes: u64,
+    /// Whether the last batch of the file is believed without anything that agrees with its offset.
+    believes_last: bool,
 }
+
+/// The offsets that may come behind a damaged batch, by what is left of its header.
+type Announced = [Option<i64>; 2];
 
 /// What a walk meets, in the order of the file.
 #[derive(Debug)]
@@ -88,7 +93,37 @@ impl SegmentWalk {
     pub fn open(disk: &dyn Disk, path: &Path, base_offset: i64, next_base: Option<i64>) -> Result<SegmentWalk, LogError> {
         let window = Window::open(disk, path)?;
         let (position, expected) = (0, base_offset);
-        Ok(SegmentWalk { window, base_offset, next_base, position, expected, search_left_bytes: SEARCHED_BYTES_MAX })
+        let (search_left_bytes, believes_last) = (SEARCHED_BYTES_MAX, false);
+        Ok(SegmentWalk { window, base_offset, next_base, position, expected, search_left_bytes, believes_last })
+    }
+
+    /// The same walk from a place behind batches that are known to be whole, where a batch must begin with offset `expected`.
+    ///
+    /// Behind damage there it also believes a last batch that nothing but its checksum and its place at the end of the file vouches for, if
+    /// it leaves offsets for what is damaged. Whoever is to decide about removing it must know of it.
+    pub(crate) fn resume(mut self, position: u64, expected: i64) -> SegmentWalk {
+        (self.position, self.expected, self.believes_last) = (position, expected, true);
+        self
+    }
+
+    /// The same walk, up to a position where a batch ends.
+    pub(crate) fn up_to(mut self, end: u64) -> SegmentWalk {
+        self.window.end = self.window.end.min(end);
+        self
+    }
+
+    /// Opens a file that a repair, or a recovery, has kept of the segment that begins with `base_offset`. It may begin anywhere in the
+    /// segment, as a rule with damage.
+    ///
+    /// # Errors
+    ///
+    /// As [`SegmentWalk::open`].
+    pub fn open_kept(disk: &dyn Disk, path: &Path, base_offset: i64) -> Result<SegmentWalk, LogError> {
+        let mut walk = SegmentWalk::open(disk, path, base_offset, None)?;
+        let first = offset_in(walk.window.bytes_from(0, HEADER_BYTES)?);
+        let distance = first.checked_sub(base_offset).and_then(|distance| i32::try_from(distance).ok());
+        let expected = if distance.is_some_and(|distance| distance >= 0) { first } else { base_offset };
+        Ok(walk.resume(0, expected))
     }
 
     /// Where the next piece begins, in bytes from the start of the file.
@@ -199,11 +234,14 @@ impl SegmentWalk {
         self.search(from + 1, announced)
     }
 
-    /// The offset behind the damaged batch, by the number of offsets in its header, whatever else is wrong with that.
-    fn announced_at(&mut self, from: u64) -> Result<Option<i64>, LogError> {
+    /// The offset behind the damaged batch, by the number of offsets and by the number of records in its header, whatever else is wrong with
+    /// that. Where nothing was compacted the two are the same, so that one of them may be damaged.
+    fn announced_at(&mut self, from: u64) -> Result<Announced, LogError> {
         let bytes = self.window.bytes_from(from, HEADER_BYTES)?;
-        let delta = bytes.get(LAST_OFFSET_DELTA_AT..).and_then(|bytes| bytes.first_chunk()).map(|bytes| i32::from_be_bytes(*bytes));
-        Ok(delta.filter(|delta| *delta >= 0).and_then(|delta| self.expected.checked_add(i64::from(delta) + 1)))
+        let number_at =
+            |at: usize| bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map(|bytes| i64::from(i32::from_be_bytes(*bytes)));
+        let counts = [number_at(LAST_OFFSET_DELTA_AT).map(|delta| delta + 1), number_at(RECORD_COUNT_AT)];
+        Ok(counts.map(|count| count.filter(|count| *count > 0).and_then(|count| self.expected.checked_add(count))))
     }
 
     /// Whether the batch itself is whole, and it is the offsets in front of it that are missing. Its own offset may be what is damaged,
@@ -216,7 +254,7 @@ impl SegmentWalk {
     }
 
     /// The base offset of a whole batch that begins here, if its offsets can be those behind the damage and something vouches for them.
-    fn base_of_whole(&mut self, at: u64, announced: Option<i64>) -> Result<Option<i64>, LogError> {
+    fn base_of_whole(&mut self, at: u64, announced: Announced) -> Result<Option<i64>, LogError> {
         let Some(header) = self.header_at(at)? else { return Ok(None) };
         let bytes = header.total_bytes() as u64;
         if header.base_offset < self.expected || bytes > self.search_left_bytes {
@@ -226,7 +264,8 @@ impl SegmentWalk {
         if self.whole_at(at, None)?.is_err() {
             return Ok(None);
         }
-        let vouched = announced == Some(header.base_offset) || self.agrees_with_what_follows(at, &header)?;
+        let is_last = self.believes_last && at + bytes == self.window.end && self.next_base.is_none() && header.base_offset > self.expected;
+        let vouched = is_last || announced.contains(&Some(header.base_offset)) || self.agrees_with_what_follows(at, &header)?;
         Ok(vouched.then_some(header.base_offset))
     }
 
@@ -240,7 +279,7 @@ impl SegmentWalk {
     }
 
     /// Looks at every byte for the start of a whole batch.
-    fn search(&mut self, from: u64, announced: Option<i64>) -> Result<(u64, Option<i64>), LogError> {
+    fn search(&mut self, from: u64, announced: Announced) -> Result<(u64, Option<i64>), LogError> {
         let mut at = from;
         while at < self.window.end && self.search_left_bytes > 0 {
             let (least, most) = (self.expected, self.base_offset.saturating_add(i64::from(i32::MAX)));
@@ -328,6 +367,9 @@ impl Window {
 
 /// Where a header has the last offset delta.
 const LAST_OFFSET_DELTA_AT: usize = 23;
+
+/// Where a header has the number of records.
+const RECORD_COUNT_AT: usize = 57;
 
 /// Bytes of a file that are in memory at once.
 const WINDOW_BYTES: usize = 1 << 20;

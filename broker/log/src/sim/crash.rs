@@ -1,5 +1,7 @@
 //! What a power cut leaves.
 
+use std::collections::BTreeSet;
+
 use super::random::Random;
 use super::tree::{Change, File, Folder, Inode, Tree, apply_names};
 
@@ -17,13 +19,19 @@ impl Tree {
     }
 }
 
-/// Each sector of each write survives or not, and so does each change of the length. A file may also be left with its new length and
+/// Each sector survives as one of its writes has left it, and a change of the length survives or not. A file may also be left with its new length and
 /// zeros for the bytes that were lost.
 fn crash_file(file: &mut File, survival_percent: u64, random: &mut Random) {
     let live_bytes = file.live.len();
+    (file.allocated, file.has_forgotten) = (0, false);
+    // What the system writes is the sector as it is then, with all writes before: one that is lost takes the later ones with it.
+    let mut lost = BTreeSet::new();
     for change in std::mem::take(&mut file.changes) {
         for piece in pieces(&change) {
-            if random.percent(survival_percent) {
+            let sector = if let Change::Write { at, .. } = &piece { Some(at / SECTOR_BYTES) } else { None };
+            if !random.percent(survival_percent) {
+                lost.extend(sector);
+            } else if sector.is_none_or(|sector| !lost.contains(&sector)) {
                 piece.apply(&mut file.durable);
             }
         }
@@ -61,7 +69,7 @@ fn pieces(change: &Change) -> Vec<Change> {
 }
 
 /// What a disk writes whole or not at all.
-const SECTOR_BYTES: u64 = 512;
+pub(super) const SECTOR_BYTES: u64 = 512;
 
 /// How often a file that lost bytes keeps some of its length.
 const LENGTH_WITHOUT_BYTES_PERCENT: u64 = 30;

@@ -2,7 +2,8 @@
 //!
 //! Every file has the bytes that a running program sees, and the bytes that a power cut would leave for certain; the changes in between
 //! wait for a sync. The names in a folder are kept in the same two ways. [`SimDisk::crash`] cuts the power: of the changes that nobody
-//! synced, a part survives that depends on the seed alone, in pieces of a sector, in no order. What was synced survives.
+//! synced, a part survives that depends on the seed alone, in whole sectors, in no order: each as some write of it has left it. What was
+//! synced survives.
 //!
 //! Faults are set beforehand: the nth operation of a kind fails ([`SimDisk::fail`]), the disk has so many bytes and no more
 //! ([`SimDisk::limit_bytes`]), or so many files ([`SimDisk::limit_names`]), writes come back short ([`SimDisk::shorten_writes`]), the power
@@ -46,6 +47,8 @@ struct State {
     boot: u64,
     /// Open files.
     handles: usize,
+    /// Calls that asked for room ahead.
+    allocations: u64,
 }
 
 impl SimDisk {
@@ -136,6 +139,23 @@ impl SimDisk {
         let mut state = self.state.lock();
         let id = state.tree.find(path)?;
         Ok(state.tree.file(id)?.live.clone())
+    }
+
+    /// How far a file has room on the disk, by the calls that asked for it ahead; 0 if none did, or all was given back.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such file.
+    pub fn allocated_bytes(&self, path: &Path) -> u64 {
+        let mut state = self.state.lock();
+        let id = state.tree.find(path);
+        let file = id.and_then(|id| state.tree.file(id));
+        file.unwrap_or_else(|error| panic!("a test names a file that is there: {}: {error}", path.display())).allocated
+    }
+
+    /// How often room was asked for ahead.
+    pub fn allocations(&self) -> u64 {
+        self.state.lock().allocations
     }
 
     /// Changes the bytes of a file behind everybody's back, live and durable ones.
@@ -315,7 +335,7 @@ impl DiskFile for SimFile {
             if bytes.is_empty() && wanted > 0 {
                 return Err(Fault::NoSpace.error());
             }
-            let written = state.faults.shorten(bytes.len());
+            let written = end_with_sector(at, state.faults.shorten(bytes.len()), bytes.len());
             bytes.truncate(written);
             state.tree.file(self.id)?.write(at, bytes);
             Ok(written)
@@ -333,6 +353,27 @@ impl DiskFile for SimFile {
         self.with(|state| {
             state.refuse(Operation::SetLen)?;
             state.tree.file(self.id)?.change(Change::SetLen(bytes));
+            Ok(())
+        })
+    }
+
+    // Neither is an operation that can be made to fail: whoever asks for a hint makes nothing of a failure.
+    fn allocate(&self, end: u64) -> io::Result<()> {
+        self.with(|state| {
+            state.allocations += 1;
+            let room = state.room_at(self.id, 0)?;
+            let file = state.tree.file(self.id)?;
+            if end > room {
+                return Err(Fault::NoSpace.error());
+            }
+            file.allocated = file.allocated.max(end);
+            Ok(())
+        })
+    }
+
+    fn release(&self) -> io::Result<()> {
+        self.with(|state| {
+            state.tree.file(self.id)?.allocated = 0;
             Ok(())
         })
     }
@@ -360,7 +401,7 @@ impl State {
     /// How many bytes a write to this file from `at` on may have, before the disk is full.
     fn room_at(&mut self, id: Id, at: u64) -> io::Result<u64> {
         let Some(capacity) = self.faults.capacity else { return Ok(u64::MAX) };
-        let size = self.tree.file(id)?.live.len() as u64;
+        let size = self.tree.file(id)?.room_bytes();
         let free = capacity.saturating_sub(self.tree.used().bytes);
         Ok(size.saturating_sub(at).saturating_add(free))
     }
@@ -371,4 +412,14 @@ impl State {
             _ => Ok(()),
         }
     }
+}
+
+/// A write that is cut short ends with a sector, as a system's does: a part of one would be another write of the same sector, and a power
+/// cut could take one of the two.
+fn end_with_sector(at: u64, written: usize, wanted: usize) -> usize {
+    if written == wanted {
+        return wanted;
+    }
+    let behind = usize::try_from((at + written as u64) % crash::SECTOR_BYTES).unwrap_or(0);
+    if written > behind { written - behind } else { wanted }
 }

@@ -5,6 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Component, Path};
 
+use super::crash::SECTOR_BYTES;
+
 /// Names an inode, for as long as the disk exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Id(usize);
@@ -28,8 +30,12 @@ pub(super) struct File {
     pub(super) durable: Vec<u8>,
     /// What was done since, in order.
     pub(super) changes: Vec<Change>,
+    /// How far there is room on the disk, if that is more than the live bytes need.
+    pub(super) allocated: u64,
     /// How often such changes were lost behind everybody's back.
     pub(super) lost_write_backs: u64,
+    /// Whether live bytes have no change that could make them durable.
+    pub(super) has_forgotten: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -165,7 +171,7 @@ impl Tree {
             used.names += 1;
             match &self.inodes[id.0] {
                 Inode::Folder(folder) => folders.extend(folder.live.values()),
-                Inode::File(file) => used.bytes += file.live.len() as u64,
+                Inode::File(file) => used.bytes += file.room_bytes(),
             }
         }
         used
@@ -173,13 +179,31 @@ impl Tree {
 }
 
 impl File {
+    /// What it takes of the disk.
+    pub(super) fn room_bytes(&self) -> u64 {
+        self.allocated.max(self.live.len() as u64)
+    }
+
     pub(super) fn write(&mut self, at: u64, bytes: Vec<u8>) {
-        if !bytes.is_empty() {
-            self.change(Change::Write { at, bytes });
+        if bytes.is_empty() {
+            return;
+        }
+        let end = at + bytes.len() as u64;
+        self.change(Change::Write { at, bytes });
+        if self.has_forgotten {
+            // The system writes whole sectors, and with this write what it has forgotten of them.
+            self.changes.pop();
+            let start = at / SECTOR_BYTES * SECTOR_BYTES;
+            let end = end.next_multiple_of(SECTOR_BYTES).min(self.live.len() as u64);
+            let of_live = |position: u64| usize::try_from(position).unwrap_or(self.live.len());
+            self.changes.push(Change::Write { at: start, bytes: self.live[of_live(start)..of_live(end)].to_vec() });
         }
     }
 
     pub(super) fn change(&mut self, change: Change) {
+        if matches!(change, Change::SetLen(_)) {
+            self.allocated = 0;
+        }
         change.apply(&mut self.live);
         self.changes.push(change);
     }
@@ -192,6 +216,7 @@ impl File {
 
     /// What is live stays so, and never becomes durable.
     pub(super) fn forget_changes(&mut self) {
+        self.has_forgotten |= !self.changes.is_empty();
         self.changes.clear();
     }
 }

@@ -212,12 +212,14 @@ fn without_a_recovery_point_only_the_last_segment_may_be_cut() {
 }
 
 #[test]
-fn segments_that_nobody_flushed_are_cut_at_the_first_hole_and_removed_behind_it() {
+fn segments_that_nobody_flushed_are_cut_at_the_first_hole_and_kept_behind_it() {
     let mut fixture = Fixture::new(SMALL);
     fixture.append(&vec![batch(1, 700); 20]);
     let second = fixture.segments()[1].clone();
     let one = fixture.model[0].bytes.len();
-    fixture.disk.damage(&second, |bytes| bytes[one + 70] ^= 1);
+    // The sector in which the batch begins was not written again for it.
+    fixture.disk.damage(&second, |bytes| bytes[one..1024].fill(0));
+    let before: Vec<_> = fixture.segments().iter().map(|path| fixture.disk.bytes(path).expect("a segment")).collect();
     let report = fixture.reopen();
     let cut = report.cut.expect("the log was cut");
     assert_eq!((cut.segment, cut.position, cut.next_offset), (5, one as u64, 6));
@@ -225,6 +227,10 @@ fn segments_that_nobody_flushed_are_cut_at_the_first_hole_and_removed_behind_it(
     assert_eq!(report.truncated_bytes, 14 * one as u64);
     assert_eq!(fixture.segments().len(), 2);
     assert_eq!((files(&fixture.disk, ".index").len(), files(&fixture.disk, ".timeindex").len()), (2, 2));
+    let kept: Vec<u8> = files(&fixture.disk, ".removed-1").iter().flat_map(|path| fixture.disk.bytes(path).expect("kept")).collect();
+    assert!(kept == [&before[1][one..], &before[2], &before[3]].concat(), "all that was cut off");
+    let said: Vec<_> = report.set_aside.iter().map(|part| (part.position, part.offsets.clone(), part.kept.is_some())).collect();
+    assert_eq!(said, [(one as u64, 6..10, true), (0, 15..20, true), (0, 10..15, true)]);
     fixture.model.truncate(6);
     fixture.check();
 }

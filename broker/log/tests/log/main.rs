@@ -17,5 +17,7 @@ mod real_disk;
 mod repair;
 mod retention;
 mod retries;
+mod room;
+mod rot;
 mod time;
 mod verify;

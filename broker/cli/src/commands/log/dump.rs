@@ -13,7 +13,7 @@ use crate::{
 use clap::Args;
 use millpond_log::{
     LogError, RealDisk,
-    inspect::{DamagedRange, IndexEntry, IndexWalk, Piece, RECORDS_BYTES_MAX, SegmentWalk, WalkedBatch, segment_of},
+    inspect::{DamagedRange, IndexEntry, IndexWalk, Piece, RECORDS_BYTES_MAX, SegmentWalk, WalkedBatch, kept_log_of, segment_of},
 };
 use millpond_protocol::{
     batch::{BatchHeader, TimestampType},
@@ -140,6 +140,10 @@ impl Dump {
     }
 
     fn file(&mut self, partition: &Partition, path: &Path, base_offset: i64) -> Outcome {
+        if kept_log_of(path).is_some() {
+            let walk = SegmentWalk::open_kept(&RealDisk, path, base_offset).map_err(|error| failed(&error))?;
+            return self.pieces(partition, path, walk);
+        }
         if segment_of(path).is_none_or(|(_, extension)| extension != "log") {
             return self.index(path, base_offset);
         }
@@ -148,12 +152,15 @@ impl Dump {
     }
 
     fn segment(&mut self, partition: &Partition, path: &Path, base_offset: i64, next_base: Option<i64>) -> Outcome {
-        let mut walk = match SegmentWalk::open(&RealDisk, path, base_offset, next_base) {
-            Ok(walk) => walk,
+        match SegmentWalk::open(&RealDisk, path, base_offset, next_base) {
+            Ok(walk) => self.pieces(partition, path, walk),
             // Retention has removed it since the folder was listed.
-            Err(LogError::Io { source, .. }) if self.in_use && source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(failed(&error)),
-        };
+            Err(LogError::Io { source, .. }) if self.in_use && source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    fn pieces(&mut self, partition: &Partition, path: &Path, mut walk: SegmentWalk) -> Outcome {
         self.rows.line(&path.display().to_string())?;
         self.rows.line(BATCH_HEADINGS)?;
         while let Some(piece) = walk.next_piece().map_err(|error| failed(&error))? {

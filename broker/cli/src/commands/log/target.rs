@@ -1,7 +1,7 @@
 //! What a path stands for: a data folder, a topic's folder, a partition's folder, or one file of a segment.
 
 use crate::failure::{Failure, Outcome};
-use millpond_log::inspect::segment_of;
+use millpond_log::inspect::{kept_log_of, segment_of};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -32,7 +32,8 @@ impl Target {
         let not_there = |error| Failure::usage(format!("can't look at {}", path.display())).because(&error).hint(WHAT_IT_CAN_BE);
         let path = fs::canonicalize(path).map_err(not_there)?;
         if path.is_file() {
-            let Some(((base_offset, _), dir)) = segment_of(&path).zip(path.parent()) else {
+            let base_offset = segment_of(&path).map(|(base_offset, _)| base_offset).or_else(|| kept_log_of(&path));
+            let Some((base_offset, dir)) = base_offset.zip(path.parent()) else {
                 return Err(Failure::usage(format!("{} is not a file of a segment", path.display())).hint(WHAT_IT_CAN_BE));
             };
             return Ok(Target { partitions: vec![Partition::at(dir)], file: Some((path, base_offset)) });
