@@ -8,10 +8,10 @@ SHELL := /bin/bash
 
 BIN := target/release/millpond
 
-.PHONY: help setup build plugins demo test check unit bench fmt dist clean
+.PHONY: help setup build plugins demo test check unit bench bench-log fmt dist clean
 
 help: ## What can be done here
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing: a C compiler, and Rust's standard library for WebAssembly
 	@tests/setup.sh
@@ -27,6 +27,9 @@ demo: build plugins ## Show the main job on this machine's own telemetry (INPUT=
 
 bench: build plugins ## Measure Millpond beside the limits of this machine (ARGS=--quick)
 	@$(BIN) bench $(ARGS)
+
+bench-log: setup ## Measure the log beside the raw disk, in turns (ARGS=--quick, ARGS="commit read")
+	@$(CARGO) bench --locked -p millpond-log --profile release --bench log -- $(ARGS)
 
 test: setup check unit ## Run every check and every test
 

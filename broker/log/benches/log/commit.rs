@@ -1,0 +1,265 @@
+//! Group commit: many writers, each of which waits for its batch to be durable before it sends the next.
+//!
+//! The threads are laid out as in the engine (`broker/engine/src/partition`): writers put batches into a queue, one thread appends all that
+//! wait, and another runs one flush at a time while the appends go on.
+//!
+//! ```text
+//!   writer --+                  +-> append, all that wait --+
+//!   writer --+-> queue -> io ---+                           +-> flush -> fdatasync -> answers, and the next flush
+//!   writer --+
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use millpond_log::{Flush, Log, LogConfig, LogError};
+use millpond_protocol::batch::Batch;
+use parking_lot::{Condvar, Mutex};
+
+use crate::bed::{Batches, Bed, Outcome};
+use crate::figures::{Series, approximate, megabytes_per_second};
+use crate::raw::{Target, write_and_sync};
+
+pub(crate) fn run(bed: &mut Bed) -> Outcome<()> {
+    let batch_bytes = bed.count("MILLPOND_BENCH_COMMIT_BATCH_BYTES", 16 << 10, 16 << 10)?;
+    let time = Duration::from_millis(bed.count("MILLPOND_BENCH_COMMIT_MS", 2000, 400)? as u64);
+    let batch = Batches::new(batch_bytes).next()?;
+    let heading =
+        format!("batches of {} bytes, {} ms a round, beside pwrite and fdatasync of as many bytes", batch.bytes().len(), time.as_millis());
+    bed.say(&format!("\nGroup commit: {heading} for each sync"))?;
+    bed.say("  writers   durable MB/s            acks/s   syncs/s  KiB/sync   p50 ms  p99 ms   over growing          over allocated        over rewritten")?;
+    for writers in bed.counts("MILLPOND_BENCH_COMMIT_WRITERS", &[1, 16, 64, 256], &[1, 64])? {
+        let mut columns = Columns::default();
+        for _ in 0..bed.rounds()? {
+            let ours = commit(bed, &batch, writers, time)?;
+            let chunk_bytes = usize::try_from(ours.bytes / ours.syncs.max(1))?.max(1);
+            let path = bed.path("commit.raw");
+            let raw = |target| write_and_sync(&path, target, chunk_bytes, time).map(|(moved, _)| moved.megabytes_per_second());
+            columns.push(&ours, [raw(Target::Growing)?, raw(Target::Allocated)?, raw(Target::Rewritten)?]);
+        }
+        columns.say(bed, writers)?;
+        if writers == MUST_WRITERS {
+            let what = format!("group commit of {MUST_WRITERS} writers over raw writes with fdatasync, growing file");
+            bed.must_reach(&what, &columns.rate.over(&columns.raw[0]), OVER_RAW_MIN);
+        }
+    }
+    Ok(())
+}
+
+/// What came out of one round.
+struct Committed {
+    bytes: u64,
+    acks: u64,
+    syncs: u64,
+    elapsed: Duration,
+    /// How long each writer waited for each answer, sorted.
+    waits: Vec<Duration>,
+}
+
+#[derive(Default)]
+struct Columns {
+    rate: Series,
+    acks: Series,
+    syncs: Series,
+    kib_per_sync: Series,
+    p50_ms: Series,
+    p99_ms: Series,
+    /// Growing, allocated, rewritten.
+    raw: [Series; 3],
+}
+
+impl Columns {
+    fn push(&mut self, ours: &Committed, raw: [f64; 3]) {
+        let seconds = ours.elapsed.as_secs_f64();
+        let wait_ms = |hundredths: usize| ours.waits.get(ours.waits.len() * hundredths / 100).map_or(0.0, Duration::as_secs_f64) * 1e3;
+        self.rate.push(megabytes_per_second(ours.bytes, ours.elapsed));
+        self.acks.push(approximate(ours.acks) / seconds);
+        self.syncs.push(approximate(ours.syncs) / seconds);
+        self.kib_per_sync.push(approximate(ours.bytes) / 1024.0 / approximate(ours.syncs));
+        self.p50_ms.push(wait_ms(50));
+        self.p99_ms.push(wait_ms(99));
+        self.raw.iter_mut().zip(raw).for_each(|(series, rate)| series.push(rate));
+    }
+
+    fn say(&self, bed: &Bed, writers: usize) -> Outcome<()> {
+        let [growing, allocated, rewritten] = [0, 1, 2].map(|target: usize| self.rate.over(&self.raw[target]));
+        let medians = [&self.acks, &self.syncs, &self.kib_per_sync].map(Series::median);
+        let waits = [&self.p50_ms, &self.p99_ms].map(Series::median);
+        bed.say(&format!(
+            "  {writers:>7}   {:<22} {:>8.0} {:>9.0} {:>9.0} {:>8.2} {:>7.2}   {growing:<21} {allocated:<21} {rewritten}",
+            format!("{:.1}", self.rate),
+            medians[0],
+            medians[1],
+            medians[2],
+            waits[0],
+            waits[1],
+        ))
+    }
+}
+
+/// One log with its writers, for that long.
+fn commit(bed: &Bed, batch: &Batch, writers: usize, time: Duration) -> Outcome<Committed> {
+    let (log, _) = bed.open("commit", LogConfig::default())?;
+    let (flushes, to_flush) = mpsc::channel();
+    let tail = Mutex::new(Tail { log, waiting: VecDeque::new(), flush_running: false, flushes, syncs: 0 });
+    let partition =
+        Partition { queue: Mutex::default(), wake: Condvar::new(), tail, stop: AtomicBool::new(false), failed: AtomicBool::new(false) };
+    let begin = Instant::now();
+    let (waits, elapsed, outcomes) = thread::scope(|scope| {
+        let partition = &partition;
+        let io = scope.spawn(|| partition.stop_after(partition.append_until_closed()));
+        let flush = scope.spawn(move || partition.stop_after(partition.flush_until_closed(&to_flush)));
+        let writers: Vec<_> = (0..writers).map(|_| scope.spawn(|| partition.write_until_stopped(batch))).collect();
+        thread::sleep(time);
+        partition.stop.store(true, Ordering::Relaxed);
+        let waits: Vec<Vec<Duration>> = writers.into_iter().map(|writer| writer.join().unwrap_or_default()).collect();
+        let elapsed = begin.elapsed();
+        partition.close();
+        (waits, elapsed, [io.join(), flush.join()])
+    });
+    for outcome in outcomes {
+        outcome.map_err(|_| "a thread of the group commit panicked")??;
+    }
+    let tail = partition.tail.into_inner();
+    let bytes = tail.log.size_bytes();
+    drop(tail.log);
+    bed.remove("commit")?;
+    let mut waits = waits.concat();
+    waits.sort_unstable();
+    Ok(Committed { bytes, acks: waits.len() as u64, syncs: tail.syncs, elapsed, waits })
+}
+
+struct Partition {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    tail: Mutex<Tail>,
+    /// The time is over.
+    stop: AtomicBool,
+    /// Nobody is answered any more.
+    failed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queue {
+    submitted: VecDeque<(Batch, Arc<Reply>)>,
+    closed: bool,
+}
+
+struct Tail {
+    log: Log,
+    /// One past the last offset of a batch, and who waits for it.
+    waiting: VecDeque<(i64, Arc<Reply>)>,
+    flush_running: bool,
+    flushes: mpsc::Sender<Option<Flush>>,
+    syncs: u64,
+}
+
+/// Wakes one writer.
+struct Reply {
+    done: AtomicBool,
+    thread: Thread,
+}
+
+impl Partition {
+    /// Writes one batch after the other, and returns how long each took to be durable.
+    fn write_until_stopped(&self, batch: &Batch) -> Vec<Duration> {
+        let reply = Arc::new(Reply { done: AtomicBool::new(false), thread: thread::current() });
+        let mut waits = Vec::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            let begin = Instant::now();
+            self.queue.lock().submitted.push_back((batch.clone(), Arc::clone(&reply)));
+            self.wake.notify_one();
+            while !reply.done.swap(false, Ordering::Acquire) {
+                if self.failed.load(Ordering::Relaxed) {
+                    return waits;
+                }
+                thread::park_timeout(FAILED_CHECK);
+            }
+            waits.push(begin.elapsed());
+        }
+        waits
+    }
+
+    /// The I/O thread: appends all that waits.
+    fn append_until_closed(&self) -> Result<(), LogError> {
+        loop {
+            let mut queue = self.queue.lock();
+            while queue.submitted.is_empty() {
+                if queue.closed {
+                    return Ok(());
+                }
+                self.wake.wait(&mut queue);
+            }
+            let run: Vec<_> = queue.submitted.iter().take(RUN_BATCHES_MAX).map(|(batch, _)| batch.clone()).collect();
+            let replies: Vec<_> = queue.submitted.drain(..run.len()).map(|(_, reply)| reply).collect();
+            drop(queue);
+            let mut tail = self.tail.lock();
+            let mut next_offset = tail.log.append(&run, 0)?;
+            for (batch, reply) in run.iter().zip(replies) {
+                next_offset += i64::from(batch.header().last_offset_delta) + 1;
+                tail.waiting.push_back((next_offset, reply));
+            }
+            tail.start_flush();
+        }
+    }
+
+    /// The flush thread: answers what a flush has made durable, with the next flush under way.
+    fn flush_until_closed(&self, to_flush: &mpsc::Receiver<Option<Flush>>) -> Result<(), LogError> {
+        while let Ok(Some(flush)) = to_flush.recv() {
+            let outcome = flush.run();
+            let mut tail = self.tail.lock();
+            tail.flush_running = false;
+            tail.syncs += 1;
+            let durable_end = tail.log.end_flush(outcome)?;
+            let durable = tail.waiting.partition_point(|(next_offset, _)| *next_offset <= durable_end);
+            let replies: Vec<_> = tail.waiting.drain(..durable).collect();
+            tail.start_flush();
+            drop(tail);
+            for (_, reply) in replies {
+                reply.done.store(true, Ordering::Release);
+                reply.thread.unpark();
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the writers go if a thread that they wait for has ended with an error.
+    fn stop_after(&self, outcome: Result<(), LogError>) -> Result<(), LogError> {
+        if outcome.is_err() {
+            self.stop.store(true, Ordering::Relaxed);
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    fn close(&self) {
+        self.queue.lock().closed = true;
+        self.wake.notify_one();
+        // The receiver has gone if the thread met an error, which is told when it is joined.
+        let _ = self.tail.lock().flushes.send(None);
+    }
+}
+
+impl Tail {
+    fn start_flush(&mut self) {
+        if self.flush_running || self.waiting.is_empty() {
+            return;
+        }
+        if let Some(flush) = self.log.begin_flush() {
+            self.flush_running = self.flushes.send(Some(flush)).is_ok();
+        }
+    }
+}
+
+/// As in the engine: a write takes 1,024 pieces, and a batch has two.
+const RUN_BATCHES_MAX: usize = 512;
+
+/// How often a writer that waits looks whether there is anybody left to answer.
+const FAILED_CHECK: Duration = Duration::from_secs(1);
+
+const MUST_WRITERS: usize = 64;
+
+const OVER_RAW_MIN: f64 = 0.9;
