@@ -1,17 +1,18 @@
 //! Group commit: many writers, each of which waits for its batch to be durable before it sends the next.
 //!
 //! The threads are laid out as in the engine (`broker/engine/src/partition`): writers put batches into a queue, one thread appends all that
-//! wait, and another runs one flush at a time while the appends go on.
+//! wait, and a few others take the flushes, one at a time, while the appends go on. The next flush is handed to another thread before the
+//! answers go out.
 //!
 //! ```text
-//!   writer --+                  +-> append, all that wait --+
-//!   writer --+-> queue -> io ---+                           +-> flush -> fdatasync -> answers, and the next flush
 //!   writer --+
+//!   writer --+-> queue -> append all that wait -> flush, on one of some threads -> answers
+//!   writer --+                                      '--> the next flush, on another
 //! ```
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -103,22 +104,20 @@ impl Columns {
 /// One log with its writers, for that long.
 fn commit(bed: &Bed, batch: &Batch, writers: usize, time: Duration) -> Outcome<Committed> {
     let (log, _) = bed.open("commit", LogConfig::default())?;
-    let (flushes, to_flush) = mpsc::channel();
-    let tail = Mutex::new(Tail { log, waiting: VecDeque::new(), flush_running: false, flushes, syncs: 0 });
-    let partition =
-        Partition { queue: Mutex::default(), wake: Condvar::new(), tail, stop: AtomicBool::new(false), failed: AtomicBool::new(false) };
+    let partition = Partition::new(log);
     let begin = Instant::now();
     let (waits, elapsed, outcomes) = thread::scope(|scope| {
         let partition = &partition;
-        let io = scope.spawn(|| partition.stop_after(partition.append_until_closed()));
-        let flush = scope.spawn(move || partition.stop_after(partition.flush_until_closed(&to_flush)));
+        let mut workers = vec![scope.spawn(|| partition.stop_after(partition.append_until_closed()))];
+        workers.extend((0..FLUSH_THREADS).map(|_| scope.spawn(|| partition.stop_after(partition.flush_until_closed()))));
         let writers: Vec<_> = (0..writers).map(|_| scope.spawn(|| partition.write_until_stopped(batch))).collect();
         thread::sleep(time);
         partition.stop.store(true, Ordering::Relaxed);
         let waits: Vec<Vec<Duration>> = writers.into_iter().map(|writer| writer.join().unwrap_or_default()).collect();
         let elapsed = begin.elapsed();
-        partition.close();
-        (waits, elapsed, [io.join(), flush.join()])
+        partition.submitted.close();
+        partition.flushes.close();
+        (waits, elapsed, workers.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>())
     });
     for outcome in outcomes {
         outcome.map_err(|_| "a thread of the group commit panicked")??;
@@ -133,8 +132,9 @@ fn commit(bed: &Bed, batch: &Batch, writers: usize, time: Duration) -> Outcome<C
 }
 
 struct Partition {
-    queue: Mutex<Queue>,
-    wake: Condvar,
+    submitted: Inbox<(Batch, Arc<Reply>)>,
+    /// One at most.
+    flushes: Inbox<Flush>,
     tail: Mutex<Tail>,
     /// The time is over.
     stop: AtomicBool,
@@ -142,18 +142,11 @@ struct Partition {
     failed: AtomicBool,
 }
 
-#[derive(Default)]
-struct Queue {
-    submitted: VecDeque<(Batch, Arc<Reply>)>,
-    closed: bool,
-}
-
 struct Tail {
     log: Log,
     /// One past the last offset of a batch, and who waits for it.
     waiting: VecDeque<(i64, Arc<Reply>)>,
     flush_running: bool,
-    flushes: mpsc::Sender<Option<Flush>>,
     syncs: u64,
 }
 
@@ -164,14 +157,19 @@ struct Reply {
 }
 
 impl Partition {
+    fn new(log: Log) -> Partition {
+        let tail = Mutex::new(Tail { log, waiting: VecDeque::new(), flush_running: false, syncs: 0 });
+        let (stop, failed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Partition { submitted: Inbox::new(), flushes: Inbox::new(), tail, stop, failed }
+    }
+
     /// Writes one batch after the other, and returns how long each took to be durable.
     fn write_until_stopped(&self, batch: &Batch) -> Vec<Duration> {
         let reply = Arc::new(Reply { done: AtomicBool::new(false), thread: thread::current() });
         let mut waits = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
             let begin = Instant::now();
-            self.queue.lock().submitted.push_back((batch.clone(), Arc::clone(&reply)));
-            self.wake.notify_one();
+            self.submitted.push((batch.clone(), Arc::clone(&reply)));
             while !reply.done.swap(false, Ordering::Acquire) {
                 if self.failed.load(Ordering::Relaxed) {
                     return waits;
@@ -186,29 +184,23 @@ impl Partition {
     /// The I/O thread: appends all that waits.
     fn append_until_closed(&self) -> Result<(), LogError> {
         loop {
-            let mut queue = self.queue.lock();
-            while queue.submitted.is_empty() {
-                if queue.closed {
-                    return Ok(());
-                }
-                self.wake.wait(&mut queue);
+            let (run, replies): (Vec<_>, Vec<_>) = self.submitted.take(RUN_BATCHES_MAX).into_iter().unzip();
+            if run.is_empty() {
+                return Ok(());
             }
-            let run: Vec<_> = queue.submitted.iter().take(RUN_BATCHES_MAX).map(|(batch, _)| batch.clone()).collect();
-            let replies: Vec<_> = queue.submitted.drain(..run.len()).map(|(_, reply)| reply).collect();
-            drop(queue);
             let mut tail = self.tail.lock();
             let mut next_offset = tail.log.append(&run, 0)?;
             for (batch, reply) in run.iter().zip(replies) {
                 next_offset += i64::from(batch.header().last_offset_delta) + 1;
                 tail.waiting.push_back((next_offset, reply));
             }
-            tail.start_flush();
+            self.start_flush(&mut tail);
         }
     }
 
-    /// The flush thread: answers what a flush has made durable, with the next flush under way.
-    fn flush_until_closed(&self, to_flush: &mpsc::Receiver<Option<Flush>>) -> Result<(), LogError> {
-        while let Ok(Some(flush)) = to_flush.recv() {
+    /// A flush thread: answers what a flush has made durable, with the next flush under way.
+    fn flush_until_closed(&self) -> Result<(), LogError> {
+        while let Some(flush) = self.flushes.take(1).pop() {
             let outcome = flush.run();
             let mut tail = self.tail.lock();
             tail.flush_running = false;
@@ -216,7 +208,7 @@ impl Partition {
             let durable_end = tail.log.end_flush(outcome)?;
             let durable = tail.waiting.partition_point(|(next_offset, _)| *next_offset <= durable_end);
             let replies: Vec<_> = tail.waiting.drain(..durable).collect();
-            tail.start_flush();
+            self.start_flush(&mut tail);
             drop(tail);
             for (_, reply) in replies {
                 reply.done.store(true, Ordering::Release);
@@ -224,6 +216,16 @@ impl Partition {
             }
         }
         Ok(())
+    }
+
+    fn start_flush(&self, tail: &mut Tail) {
+        if tail.flush_running || tail.waiting.is_empty() {
+            return;
+        }
+        if let Some(flush) = tail.log.begin_flush() {
+            tail.flush_running = true;
+            self.flushes.push(flush);
+        }
     }
 
     /// Lets the writers go if a thread that they wait for has ended with an error.
@@ -234,28 +236,46 @@ impl Partition {
         }
         outcome
     }
-
-    fn close(&self) {
-        self.queue.lock().closed = true;
-        self.wake.notify_one();
-        // The receiver has gone if the thread met an error, which is told when it is joined.
-        let _ = self.tail.lock().flushes.send(None);
-    }
 }
 
-impl Tail {
-    fn start_flush(&mut self) {
-        if self.flush_running || self.waiting.is_empty() {
-            return;
+/// What waits for a thread.
+struct Inbox<T> {
+    /// With whether it is closed.
+    items: Mutex<(VecDeque<T>, bool)>,
+    wake: Condvar,
+}
+
+impl<T> Inbox<T> {
+    fn new() -> Inbox<T> {
+        Inbox { items: Mutex::new((VecDeque::new(), false)), wake: Condvar::new() }
+    }
+
+    fn push(&self, item: T) {
+        self.items.lock().0.push_back(item);
+        self.wake.notify_one();
+    }
+
+    fn close(&self) {
+        self.items.lock().1 = true;
+        self.wake.notify_all();
+    }
+
+    /// Waits until there is something, and takes up to so many; nothing once the inbox is closed and empty.
+    fn take(&self, max: usize) -> Vec<T> {
+        let mut items = self.items.lock();
+        while items.0.is_empty() && !items.1 {
+            self.wake.wait(&mut items);
         }
-        if let Some(flush) = self.log.begin_flush() {
-            self.flush_running = self.flushes.send(Some(flush)).is_ok();
-        }
+        let count = items.0.len().min(max);
+        items.0.drain(..count).collect()
     }
 }
 
 /// As in the engine: a write takes 1,024 pieces, and a batch has two.
 const RUN_BATCHES_MAX: usize = 512;
+
+/// As many as the engine has.
+const FLUSH_THREADS: usize = 4;
 
 /// How often a writer that waits looks whether there is anybody left to answer.
 const FAILED_CHECK: Duration = Duration::from_secs(1);

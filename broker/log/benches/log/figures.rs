@@ -35,12 +35,14 @@ impl Series {
     }
 }
 
-/// The median, and in brackets the smallest and the largest, each with the precision that is asked for.
+/// The median, and in brackets the smallest and the largest, each with the precision that is asked for, and filled up on the right.
 impl fmt::Display for Series {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let precision = f.precision().unwrap_or(2);
         let [median, smallest, largest] = [self.median(), self.smallest(), self.largest()];
-        f.pad(&format!("{median:.precision$} ({smallest:.precision$}..{largest:.precision$})"))
+        let text = format!("{median:.precision$} ({smallest:.precision$}..{largest:.precision$})");
+        // Not `pad`, which takes the precision for a length to cut at.
+        write!(f, "{text:<width$}", width = f.width().unwrap_or(0))
     }
 }
 
