@@ -26,7 +26,7 @@ use crate::raw::{Target, write_and_sync};
 
 pub(crate) fn run(bed: &mut Bed) -> Outcome<()> {
     let batch_bytes = bed.count("MILLPOND_BENCH_COMMIT_BATCH_BYTES", 16 << 10, 16 << 10)?;
-    let time = Duration::from_millis(bed.count("MILLPOND_BENCH_COMMIT_MS", 2000, 400)? as u64);
+    let time = Duration::from_millis(bed.count("MILLPOND_BENCH_COMMIT_MS", 500, 300)? as u64);
     let batch = Batches::new(batch_bytes).next()?;
     let heading =
         format!("batches of {} bytes, {} ms a round, beside pwrite and fdatasync of as many bytes", batch.bytes().len(), time.as_millis());
@@ -34,11 +34,12 @@ pub(crate) fn run(bed: &mut Bed) -> Outcome<()> {
     bed.say("  writers   durable MB/s            acks/s   syncs/s  KiB/sync   p50 ms  p99 ms   over growing          over allocated        over rewritten")?;
     for writers in bed.counts("MILLPOND_BENCH_COMMIT_WRITERS", &[1, 16, 64, 256], &[1, 64])? {
         let mut columns = Columns::default();
-        for _ in 0..bed.rounds()? {
+        // Short rounds, and more of them: the disk may change its pace within seconds.
+        for _ in 0..2 * bed.rounds()? {
             let ours = commit(bed, &batch, writers, time)?;
             let chunk_bytes = usize::try_from(ours.bytes / ours.syncs.max(1))?.max(1);
             let path = bed.path("commit.raw");
-            let raw = |target| write_and_sync(&path, target, chunk_bytes, time).map(|(moved, _)| moved.megabytes_per_second());
+            let raw = |target| write_and_sync(&path, target, chunk_bytes, time);
             columns.push(&ours, [raw(Target::Growing)?, raw(Target::Allocated)?, raw(Target::Rewritten)?]);
         }
         columns.say(bed, writers)?;

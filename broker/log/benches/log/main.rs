@@ -25,7 +25,7 @@
 //! | `MILLPOND_BENCH_APPEND_MIB` | 1024 (128) | written in a round of `append` |
 //! | `MILLPOND_BENCH_COMMIT_BATCH_BYTES` | 16384 | a batch of `commit` |
 //! | `MILLPOND_BENCH_COMMIT_WRITERS` | 1,16,64,256 (1,64) | writers of `commit` |
-//! | `MILLPOND_BENCH_COMMIT_MS` | 2000 (400) | how long a round of `commit` goes on |
+//! | `MILLPOND_BENCH_COMMIT_MS` | 500 (300) | how long a round of `commit` goes on; there are twice as many |
 //! | `MILLPOND_BENCH_READ_MIB` | 1024 (128) | the log of `read` and `seek` |
 //! | `MILLPOND_BENCH_READ_BATCH_BYTES` | 16384 | a batch in it |
 //! | `MILLPOND_BENCH_READ_CHUNK_BYTES` | 1048576 | asked for by one sequential read |

@@ -43,8 +43,8 @@ pub(crate) enum Target {
     Rewritten,
 }
 
-/// Writes `chunk_bytes` and syncs them, over and over, for that long. Returns what became durable, and the number of syncs.
-pub(crate) fn write_and_sync(path: &Path, target: Target, chunk_bytes: usize, time: Duration) -> io::Result<(Moved, u64)> {
+/// Writes `chunk_bytes` and syncs them, over and over, for that long. Returns megabytes a second that became durable.
+pub(crate) fn write_and_sync(path: &Path, target: Target, chunk_bytes: usize, time: Duration) -> io::Result<f64> {
     let chunk = noise(chunk_bytes);
     let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
     let room_bytes = (ROOM_BYTES / chunk_bytes as u64).max(2) * chunk_bytes as u64;
@@ -58,21 +58,24 @@ pub(crate) fn write_and_sync(path: &Path, target: Target, chunk_bytes: usize, ti
         }
     }
     file.sync_all()?;
-    let (begin, mut bytes, mut syncs) = (Instant::now(), 0, 0);
-    while begin.elapsed() < time {
-        if target == Target::Allocated && bytes == room_bytes {
-            break;
-        }
-        let at = if target == Target::Rewritten { bytes % room_bytes } else { bytes };
+    let (mut bytes, mut elapsed) = (0, Duration::ZERO);
+    while elapsed < time {
+        let begin = Instant::now();
+        let at = if target == Target::Growing { bytes } else { bytes % room_bytes };
         file.write_all_at(&chunk, at)?;
         file.sync_data()?;
         bytes += chunk_bytes as u64;
-        syncs += 1;
+        elapsed += begin.elapsed();
+        if target == Target::Allocated && bytes % room_bytes == 0 {
+            // Its blocks are written to by now. Others are given to it, while the clock stands still.
+            file.set_len(0)?;
+            allocate(&file, room_bytes)?;
+            file.sync_all()?;
+        }
     }
-    let elapsed = begin.elapsed();
     drop(file);
     fs::remove_file(path)?;
-    Ok((Moved { bytes, elapsed, from_device: 0 }, syncs))
+    Ok(megabytes_per_second(bytes, elapsed))
 }
 
 /// Reads files one behind the other, `chunk_bytes` at once into the same buffer. Returns how many bytes there were.
@@ -180,5 +183,5 @@ pub(crate) fn sync_file_system(_file: &File) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "syncfs is known for Linux only"))
 }
 
-/// What a file that is there beforehand has room for. A loop over a rewritten file begins again at its end.
-const ROOM_BYTES: u64 = 512 << 20;
+/// What a file that is there beforehand has room for. A loop of writes begins again at its end.
+const ROOM_BYTES: u64 = 64 << 20;
