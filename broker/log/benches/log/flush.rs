@@ -4,7 +4,7 @@
 //! having written the bytes of a file and the file system's journal. Files that are flushed side by side can share the latter.
 
 use std::fs::File;
-use std::sync::Mutex;
+use std::sync::{Barrier, Mutex};
 use std::time::Instant;
 
 use millpond_log::{Flush, Log, LogConfig, LogError};
@@ -64,10 +64,12 @@ fn end(logs: &mut [Log], outcomes: Vec<(usize, Result<millpond_log::FlushedTo, L
 fn flush_all(logs: &mut [Log], batch: &Batch, threads: usize) -> Outcome<f64> {
     let flushes = begin(logs, batch)?;
     let (next, outcomes) = (Mutex::new(flushes.iter().enumerate()), Mutex::new(Vec::new()));
-    let since = Instant::now();
-    std::thread::scope(|scope| {
+    let start = Barrier::new(threads + 1);
+    let since = std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
+                // A pool has its threads already.
+                start.wait();
                 while let Some((number, flush)) = take(&next) {
                     let outcome = flush.run();
                     if let Ok(mut outcomes) = outcomes.lock() {
@@ -76,6 +78,8 @@ fn flush_all(logs: &mut [Log], batch: &Batch, threads: usize) -> Outcome<f64> {
                 }
             });
         }
+        start.wait();
+        Instant::now()
     });
     let elapsed = since.elapsed();
     end(logs, outcomes.into_inner().map_err(|_| "a flush panicked")?)?;

@@ -3,13 +3,12 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use millpond_log::{Log, LogConfig};
 
 use crate::bed::{Batches, Bed, Outcome};
-use crate::figures::Series;
-use crate::raw::{drop_from_cache, files_in, read_files, segments_in};
+use crate::figures::{Series, approximate};
+use crate::raw::{Moved, drop_from_cache, files_in, read_files, segments_in};
 
 pub(crate) fn run(bed: &mut Bed) -> Outcome<()> {
     let bytes = (bed.count("MILLPOND_BENCH_READ_MIB", 1024, 128)? as u64) << 20;
@@ -20,7 +19,7 @@ pub(crate) fn run(bed: &mut Bed) -> Outcome<()> {
         "\nRandom reads: {seeks} of {batch_bytes} bytes in a log of {} MiB, beside pread of as many bytes at as many places",
         bytes >> 20
     ))?;
-    bed.say("                     microseconds each         over pread")?;
+    bed.say("                     microseconds each         over pread            KiB each from the device")?;
     for cold in [true, false] {
         measure(bed, cold, batch_bytes, seeks)?;
     }
@@ -31,33 +30,41 @@ fn measure(bed: &Bed, cold: bool, batch_bytes: usize, seeks: usize) -> Outcome<(
     let folder = bed.path("seek");
     let (files, segments) = (files_in(&folder)?, segments_in(&folder)?);
     let ready = || if cold { drop_from_cache(&files) } else { read_files(&files, 1 << 20).map(|_| ()) };
-    let mut columns = [Series::default(), Series::default(), Series::default()];
+    let mut columns: [Column; 3] = Default::default();
     for round in 0..bed.rounds()? {
         // In every round, and for every way to read, other places of the same log.
         let mut dice = Dice::new(round as u64);
         let (log, _) = bed.open("seek", LogConfig::default())?;
         ready()?;
-        columns[0].push(microseconds(seeks, || pread(&segments, batch_bytes, seeks, &mut dice))?);
+        columns[0].push(Moved::of_reads(|| pread(&segments, batch_bytes, seeks, &mut dice))?, seeks);
         ready()?;
-        columns[1].push(microseconds(seeks, || by_offset(&log, batch_bytes, seeks, &mut dice))?);
+        columns[1].push(Moved::of_reads(|| by_offset(&log, batch_bytes, seeks, &mut dice))?, seeks);
         ready()?;
-        columns[2].push(microseconds(seeks, || by_time(&log, batch_bytes, seeks, &mut dice))?);
+        columns[2].push(Moved::of_reads(|| by_time(&log, batch_bytes, seeks, &mut dice))?, seeks);
     }
     let state = if cold { "cold" } else { "warm" };
     for (name, column) in ["pread", "by offset", "by time"].iter().zip(&columns) {
-        let figure = format!("{column:.1}");
-        bed.say(&format!("  {state}, {name:<12} {figure:<25} {}", column.over(&columns[0])))?;
+        let (figure, ratio) = (format!("{:.1}", column.microseconds), column.microseconds.over(&columns[0].microseconds));
+        bed.say(&format!("  {state}, {name:<12} {figure:<25} {ratio:<21} {:.0}", column.kib_from_device.median()))?;
     }
     Ok(())
 }
 
-fn microseconds(count: usize, work: impl FnOnce() -> Outcome<()>) -> Outcome<f64> {
-    let begin = Instant::now();
-    work()?;
-    Ok(begin.elapsed().as_secs_f64() * 1e6 / f64::from(u32::try_from(count)?))
+#[derive(Default)]
+struct Column {
+    microseconds: Series,
+    kib_from_device: Series,
 }
 
-fn pread(segments: &[PathBuf], bytes: usize, count: usize, dice: &mut Dice) -> Outcome<()> {
+impl Column {
+    fn push(&mut self, moved: Moved, seeks: usize) {
+        let seeks = approximate(seeks as u64);
+        self.microseconds.push(moved.elapsed.as_secs_f64() * 1e6 / seeks);
+        self.kib_from_device.push(approximate(moved.from_device) / 1024.0 / seeks);
+    }
+}
+
+fn pread(segments: &[PathBuf], bytes: usize, count: usize, dice: &mut Dice) -> Outcome<u64> {
     let open = |path| -> std::io::Result<(File, u64)> {
         let file = File::open(path)?;
         let bytes = file.metadata()?.len();
@@ -69,31 +76,30 @@ fn pread(segments: &[PathBuf], bytes: usize, count: usize, dice: &mut Dice) -> O
         let (file, file_bytes) = &files[usize::try_from(dice.below(files.len() as u64))?];
         file.read_exact_at(&mut buffer, dice.below(file_bytes - bytes as u64))?;
     }
-    Ok(())
+    Ok((count * bytes) as u64)
 }
 
-fn by_offset(log: &Log, bytes: usize, count: usize, dice: &mut Dice) -> Outcome<()> {
-    let reader = log.reader();
+fn by_offset(log: &Log, bytes: usize, count: usize, dice: &mut Dice) -> Outcome<u64> {
+    let (reader, mut total) = (log.reader(), 0);
     for _ in 0..count {
         let offset = dice.below(log.log_end().unsigned_abs()).cast_signed();
-        if reader.read(offset, bytes, i64::MAX)?.is_empty() {
-            return Err(format!("there is nothing at offset {offset}").into());
-        }
+        total += reader.read(offset, bytes, i64::MAX)?.len() as u64;
     }
-    Ok(())
+    Ok(total)
 }
 
-fn by_time(log: &Log, bytes: usize, count: usize, dice: &mut Dice) -> Outcome<()> {
-    let reader = log.reader();
+fn by_time(log: &Log, bytes: usize, count: usize, dice: &mut Dice) -> Outcome<u64> {
+    let (reader, mut total) = (log.reader(), 0);
     for _ in 0..count {
         // The timestamp of each record is its offset, counted from the first.
         let offset = dice.below(log.log_end().unsigned_abs()).cast_signed();
         let found = reader.find_time(Batches::FIRST_TIMESTAMP_MS + offset, i64::MAX)?;
-        if found.map(|(found, _)| found) != Some(offset) || reader.read(offset, bytes, i64::MAX)?.is_empty() {
+        if found.map(|(found, _)| found) != Some(offset) {
             return Err(format!("the lookup of the time of offset {offset} found {found:?}").into());
         }
+        total += reader.read(offset, bytes, i64::MAX)?.len() as u64;
     }
-    Ok(())
+    Ok(total)
 }
 
 /// Random numbers that are the same in every run.
