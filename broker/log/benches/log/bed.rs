@@ -55,7 +55,7 @@ impl Bed {
 
     pub(crate) fn say(&self, line: &str) -> Outcome<()> {
         let mut out = self.out.lock();
-        writeln!(out, "{line}")?;
+        writeln!(out, "{}", line.trim_end())?;
         Ok(out.flush()?)
     }
 

@@ -31,7 +31,7 @@ pub(crate) fn run(bed: &mut Bed) -> Outcome<()> {
     let heading =
         format!("batches of {} bytes, {} ms a round, beside pwrite and fdatasync of as many bytes", batch.bytes().len(), time.as_millis());
     bed.say(&format!("\nGroup commit: {heading} for each sync"))?;
-    bed.say("  writers   durable MB/s            acks/s   syncs/s  KiB/sync   p50 ms  p99 ms   over growing          over allocated        over rewritten")?;
+    bed.say("  writers   durable MB/s            acks/s   syncs/s  KiB/sync   p50 ms  p99 ms   over growing          over reserved         over allocated        over rewritten")?;
     for writers in bed.counts("MILLPOND_BENCH_COMMIT_WRITERS", &[1, 16, 64, 256], &[1, 64])? {
         let mut columns = Columns::default();
         // Short rounds, and more of them: the disk may change its pace within seconds.
@@ -40,12 +40,12 @@ pub(crate) fn run(bed: &mut Bed) -> Outcome<()> {
             let chunk_bytes = usize::try_from(ours.bytes / ours.syncs.max(1))?.max(1);
             let path = bed.path("commit.raw");
             let raw = |target| write_and_sync(&path, target, chunk_bytes, time);
-            columns.push(&ours, [raw(Target::Growing)?, raw(Target::Allocated)?, raw(Target::Rewritten)?]);
+            columns.push(&ours, [raw(TARGETS[0])?, raw(TARGETS[1])?, raw(TARGETS[2])?, raw(TARGETS[3])?]);
         }
         columns.say(bed, writers)?;
         if writers == MUST_WRITERS {
-            for (file, raw) in ["growing", "allocated"].iter().zip(&columns.raw) {
-                let what = format!("group commit of {MUST_WRITERS} writers over raw writes with fdatasync, {file} file");
+            for (target, raw) in TARGETS.iter().zip(&columns.raw).take(3) {
+                let what = format!("group commit of {MUST_WRITERS} writers over raw writes with fdatasync, file {target:?}");
                 bed.must_reach(&what, &columns.rate.over(raw), OVER_RAW_MIN);
             }
         }
@@ -71,12 +71,12 @@ struct Columns {
     kib_per_sync: Series,
     p50_ms: Series,
     p99_ms: Series,
-    /// Growing, allocated, rewritten.
-    raw: [Series; 3],
+    /// By target.
+    raw: [Series; 4],
 }
 
 impl Columns {
-    fn push(&mut self, ours: &Committed, raw: [f64; 3]) {
+    fn push(&mut self, ours: &Committed, raw: [f64; 4]) {
         let seconds = ours.elapsed.as_secs_f64();
         let wait_ms = |hundredths: usize| ours.waits.get(ours.waits.len() * hundredths / 100).map_or(0.0, Duration::as_secs_f64) * 1e3;
         self.rate.push(megabytes_per_second(ours.bytes, ours.elapsed));
@@ -89,17 +89,18 @@ impl Columns {
     }
 
     fn say(&self, bed: &Bed, writers: usize) -> Outcome<()> {
-        let [growing, allocated, rewritten] = [0, 1, 2].map(|target: usize| self.rate.over(&self.raw[target]));
+        let ratios: Vec<_> = self.raw.iter().map(|raw| format!("{:<21}", self.rate.over(raw))).collect();
         let medians = [&self.acks, &self.syncs, &self.kib_per_sync].map(Series::median);
         let waits = [&self.p50_ms, &self.p99_ms].map(Series::median);
         bed.say(&format!(
-            "  {writers:>7}   {:<22} {:>8.0} {:>9.0} {:>9.0} {:>8.2} {:>7.2}   {growing:<21} {allocated:<21} {rewritten}",
+            "  {writers:>7}   {:<22} {:>8.0} {:>9.0} {:>9.0} {:>8.2} {:>7.2}   {}",
             format!("{:.1}", self.rate),
             medians[0],
             medians[1],
             medians[2],
             waits[0],
             waits[1],
+            ratios.join(" "),
         ))
     }
 }
@@ -273,6 +274,8 @@ impl<T> Inbox<T> {
         items.0.drain(..count).collect()
     }
 }
+
+const TARGETS: [Target; 4] = [Target::Growing, Target::Reserved, Target::Allocated, Target::Rewritten];
 
 /// As in the engine: a write takes 1,024 pieces, and a batch has two.
 const RUN_BATCHES_MAX: usize = 512;

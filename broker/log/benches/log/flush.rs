@@ -3,44 +3,58 @@
 //! This is what a pool of flush threads has to decide: each partition has one flush under way at most, and a flush ends with the system
 //! having written the bytes of a file and the file system's journal. Files that are flushed side by side can share the latter.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::sync::{Barrier, Mutex};
-use std::time::Instant;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use millpond_log::{Flush, Log, LogConfig, LogError};
 use millpond_protocol::batch::Batch;
+use parking_lot::Mutex;
 
 use crate::bed::{Batches, Bed, Outcome};
-use crate::figures::Series;
+use crate::figures::{Series, approximate};
 use crate::raw::sync_file_system;
 
 pub(crate) fn run(bed: &mut Bed) -> Outcome<()> {
     let bytes = bed.count("MILLPOND_BENCH_FLUSH_FILE_BYTES", 64 << 10, 64 << 10)?;
     let batch = Batches::new(bytes).next()?;
-    bed.say(&format!("\nFlushing many logs with {} unsynced bytes each: milliseconds until all are durable", batch.bytes().len()))?;
-    bed.say("  logs      threads   ms                        over one after the other")?;
+    bed.say(&format!("\nFlushing many logs with {} unsynced bytes each, all at once and without end", batch.bytes().len()))?;
+    bed.say("  logs      threads   ms until all are durable  over one thread       flushes/s, without end    over one thread")?;
     for count in [2, 8, 32] {
-        let mut logs =
-            (0..count).map(|number| Ok(bed.open(&format!("flush-{number}"), LogConfig::default())?.0)).collect::<Outcome<Vec<_>>>()?;
-        let threads: Vec<usize> = [1, 2, 4, 8, 16, 32].into_iter().filter(|threads| *threads <= count).collect();
-        let mut columns = vec![Series::default(); threads.len() + 1];
-        // A round takes milliseconds, so there are many.
-        for _ in 0..bed.rounds()? * ROUNDS_FACTOR {
-            for (column, threads) in columns.iter_mut().zip(&threads) {
-                column.push(flush_all(&mut logs, &batch, *threads)?);
-            }
-            let last = columns.len() - 1;
-            columns[last].push(sync_all(bed, &mut logs, &batch)?);
-        }
-        for (number, column) in columns.iter().enumerate() {
-            let name = threads.get(number).map_or("syncfs".to_owned(), usize::to_string);
-            let (figure, ratio) = (format!("{column:.2}"), column.over(&columns[0]));
-            bed.say(&format!("  {count:>4}   {name:>9}     {figure:<25} {ratio}"))?;
-        }
+        let open = |number| Ok(bed.open(&format!("flush-{number}"), LogConfig::default())?.0);
+        let mut logs = (0..count).map(open).collect::<Outcome<Vec<_>>>()?;
+        measure(bed, &mut logs, &batch)?;
         drop(logs);
         for number in 0..count {
             bed.remove(&format!("flush-{number}"))?;
         }
+    }
+    Ok(())
+}
+
+fn measure(bed: &Bed, logs: &mut [Log], batch: &Batch) -> Outcome<()> {
+    let threads: Vec<usize> = [1, 2, 4, 8, 16, 32].into_iter().filter(|threads| *threads <= logs.len()).collect();
+    let mut at_once = vec![Series::default(); threads.len() + 1];
+    let mut without_end = vec![Series::default(); threads.len()];
+    for _ in 0..bed.rounds()? {
+        for (column, threads) in without_end.iter_mut().zip(&threads) {
+            column.push(flush_without_end(logs, batch, *threads)?);
+        }
+        // These take milliseconds, so there are more of them.
+        for _ in 0..AT_ONCE_ROUNDS {
+            for (column, threads) in at_once.iter_mut().zip(&threads) {
+                column.push(flush_all(logs, batch, *threads)?);
+            }
+            at_once[threads.len()].push(sync_all(bed, logs, batch)?);
+        }
+    }
+    let ours = |figure: &Series, first: &Series, precision: usize| format!("{figure:<25.precision$} {:<21.2}", figure.over(first));
+    for (number, column) in at_once.iter().enumerate() {
+        let name = threads.get(number).map_or("syncfs".to_owned(), usize::to_string);
+        let sustained = without_end.get(number).map(|rate| ours(rate, &without_end[0], 0)).unwrap_or_default();
+        bed.say(&format!("  {:>4}   {name:>9}     {} {sustained}", logs.len(), ours(column, &at_once[0], 2)))?;
     }
     Ok(())
 }
@@ -72,9 +86,7 @@ fn flush_all(logs: &mut [Log], batch: &Batch, threads: usize) -> Outcome<f64> {
                 start.wait();
                 while let Some((number, flush)) = take(&next) {
                     let outcome = flush.run();
-                    if let Ok(mut outcomes) = outcomes.lock() {
-                        outcomes.push((number, outcome));
-                    }
+                    outcomes.lock().push((number, outcome));
                 }
             });
         }
@@ -82,13 +94,40 @@ fn flush_all(logs: &mut [Log], batch: &Batch, threads: usize) -> Outcome<f64> {
         Instant::now()
     });
     let elapsed = since.elapsed();
-    end(logs, outcomes.into_inner().map_err(|_| "a flush panicked")?)?;
+    end(logs, outcomes.into_inner())?;
     Ok(elapsed.as_secs_f64() * 1e3)
 }
 
 /// The lock is held for no longer than this takes, and not while the item is worked on.
 fn take<T>(items: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
-    items.lock().ok()?.next()
+    items.lock().next()
+}
+
+/// Logs that always have something to flush: a thread takes the one that waits longest, appends to it, flushes it, and puts it back.
+/// Returns flushes a second.
+fn flush_without_end(logs: &mut [Log], batch: &Batch, threads: usize) -> Outcome<f64> {
+    let begin = Instant::now();
+    let (waiting, flushes) = (Mutex::new(logs.iter_mut().collect::<VecDeque<_>>()), AtomicU64::new(0));
+    let work = || -> Result<(), LogError> {
+        while begin.elapsed() < WITHOUT_END {
+            let Some(log) = waiting.lock().pop_front() else { break };
+            log.append(std::slice::from_ref(batch), 0)?;
+            if let Some(flush) = log.begin_flush() {
+                log.end_flush(flush.run())?;
+                flushes.fetch_add(1, Ordering::Relaxed);
+            }
+            waiting.lock().push_back(log);
+        }
+        Ok(())
+    };
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+    });
+    for outcome in outcomes {
+        outcome.map_err(|_| "a flush panicked")??;
+    }
+    Ok(approximate(flushes.into_inner()) / begin.elapsed().as_secs_f64())
 }
 
 /// One call for the whole file system. The flushes are done all the same, after the clock has stopped, and find nothing to write.
@@ -102,4 +141,6 @@ fn sync_all(bed: &Bed, logs: &mut [Log], batch: &Batch) -> Outcome<f64> {
     Ok(elapsed.as_secs_f64() * 1e3)
 }
 
-const ROUNDS_FACTOR: usize = 5;
+const AT_ONCE_ROUNDS: usize = 5;
+
+const WITHOUT_END: Duration = Duration::from_millis(300);

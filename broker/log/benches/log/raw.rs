@@ -37,7 +37,9 @@ impl Moved {
 pub(crate) enum Target {
     /// Empty at first, as a segment is: every sync has a new length and new blocks to note in the file system.
     Growing,
-    /// Its blocks are given to it beforehand (`fallocate`), and its length set.
+    /// Its blocks are given to it beforehand (`fallocate`); its length is what was written.
+    Reserved,
+    /// Its blocks are given to it beforehand, and its length is all of them.
     Allocated,
     /// Written in full beforehand, so that a sync has nothing to note but the bytes.
     Rewritten,
@@ -50,7 +52,7 @@ pub(crate) fn write_and_sync(path: &Path, target: Target, chunk_bytes: usize, ti
     let room_bytes = (ROOM_BYTES / chunk_bytes as u64).max(2) * chunk_bytes as u64;
     match target {
         Target::Growing => {}
-        Target::Allocated => allocate(&file, room_bytes)?,
+        Target::Reserved | Target::Allocated => allocate(&file, room_bytes, target == Target::Allocated)?,
         Target::Rewritten => {
             for at in (0..room_bytes).step_by(chunk_bytes) {
                 file.write_all_at(&chunk, at)?;
@@ -66,10 +68,10 @@ pub(crate) fn write_and_sync(path: &Path, target: Target, chunk_bytes: usize, ti
         file.sync_data()?;
         bytes += chunk_bytes as u64;
         elapsed += begin.elapsed();
-        if target == Target::Allocated && bytes % room_bytes == 0 {
+        if matches!(target, Target::Reserved | Target::Allocated) && bytes % room_bytes == 0 {
             // Its blocks are written to by now. Others are given to it, while the clock stands still.
             file.set_len(0)?;
-            allocate(&file, room_bytes)?;
+            allocate(&file, room_bytes, target == Target::Allocated)?;
             file.sync_all()?;
         }
     }
@@ -153,8 +155,9 @@ fn forget(file: &File) -> io::Result<()> {
 }
 
 #[cfg(target_os = "linux")]
-fn allocate(file: &File, bytes: u64) -> io::Result<()> {
-    Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes)?)
+fn allocate(file: &File, bytes: u64, with_length: bool) -> io::Result<()> {
+    let flags = if with_length { rustix::fs::FallocateFlags::empty() } else { rustix::fs::FallocateFlags::KEEP_SIZE };
+    Ok(rustix::fs::fallocate(file, flags, 0, bytes)?)
 }
 
 /// Makes everything in the file system of this file durable.
@@ -174,8 +177,8 @@ fn forget(_file: &File) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn allocate(file: &File, bytes: u64) -> io::Result<()> {
-    file.set_len(bytes)
+fn allocate(file: &File, bytes: u64, with_length: bool) -> io::Result<()> {
+    if with_length { file.set_len(bytes) } else { Ok(()) }
 }
 
 #[cfg(not(target_os = "linux"))]
