@@ -31,16 +31,18 @@ pub(crate) fn run(bed: &mut Bed) -> Outcome<()> {
     let heading =
         format!("batches of {} bytes, {} ms a round, beside pwrite and fdatasync of as many bytes", batch.bytes().len(), time.as_millis());
     bed.say(&format!("\nGroup commit: {heading} for each sync"))?;
-    bed.say("  writers   durable MB/s            acks/s   syncs/s  KiB/sync   p50 ms  p99 ms   over growing          over reserved         over allocated        over rewritten")?;
+    let over = "over growing          over reserved         over allocated        over rewritten file";
+    bed.say(&format!("  writers   durable MB/s            acks/s   syncs/s  KiB/sync   p50 ms  p99 ms   {over}"))?;
     for writers in bed.counts("MILLPOND_BENCH_COMMIT_WRITERS", &[1, 16, 64, 256], &[1, 64])? {
         let mut columns = Columns::default();
         // Short rounds, and more of them: the disk may change its pace within seconds.
         for _ in 0..2 * bed.rounds()? {
             let ours = commit(bed, &batch, writers, time)?;
             let chunk_bytes = usize::try_from(ours.bytes / ours.syncs.max(1))?.max(1);
-            let path = bed.path("commit.raw");
-            let raw = |target| write_and_sync(&path, target, chunk_bytes, time);
-            columns.push(&ours, [raw(TARGETS[0])?, raw(TARGETS[1])?, raw(TARGETS[2])?, raw(TARGETS[3])?]);
+            columns.push(&ours);
+            for (series, target) in columns.raw.iter_mut().zip(TARGETS) {
+                series.push(write_and_sync(&bed.path("commit.raw"), target, chunk_bytes, time)?);
+            }
         }
         columns.say(bed, writers)?;
         if writers == MUST_WRITERS {
@@ -72,11 +74,11 @@ struct Columns {
     p50_ms: Series,
     p99_ms: Series,
     /// By target.
-    raw: [Series; 4],
+    raw: [Series; TARGETS.len()],
 }
 
 impl Columns {
-    fn push(&mut self, ours: &Committed, raw: [f64; 4]) {
+    fn push(&mut self, ours: &Committed) {
         let seconds = ours.elapsed.as_secs_f64();
         let wait_ms = |hundredths: usize| ours.waits.get(ours.waits.len() * hundredths / 100).map_or(0.0, Duration::as_secs_f64) * 1e3;
         self.rate.push(megabytes_per_second(ours.bytes, ours.elapsed));
@@ -85,7 +87,6 @@ impl Columns {
         self.kib_per_sync.push(approximate(ours.bytes) / 1024.0 / approximate(ours.syncs));
         self.p50_ms.push(wait_ms(50));
         self.p99_ms.push(wait_ms(99));
-        self.raw.iter_mut().zip(raw).for_each(|(series, rate)| series.push(rate));
     }
 
     fn say(&self, bed: &Bed, writers: usize) -> Outcome<()> {

@@ -15,7 +15,7 @@ pub(crate) fn run(bed: &mut Bed) -> Outcome<()> {
     bed.write_log("read", LogConfig::default(), bytes, batch_bytes)?.close()?;
     let segments = segments_in(&bed.path("read"))?;
     bed.say(&format!(
-        "\nSequential read: {} MiB in {} segments, batches of {batch_bytes} bytes, {chunk_bytes} bytes at once, beside pread of the same files",
+        "\nSequential read: {} MiB in {} segments, batches of {batch_bytes} bytes, {chunk_bytes} bytes at once, beside pread of the same",
         bytes >> 20,
         segments.len(),
     ))?;
