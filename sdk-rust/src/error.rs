@@ -222,7 +222,7 @@ impl Error {
         match self {
             Error::Unanswered { .. } => true,
             Error::TimedOut { maybe_done, .. } => *maybe_done,
-            Error::Broker(error) => matches!(error.code, ErrorCode::TimedOut),
+            Error::Broker(error) => error.partly_stored || matches!(error.code, ErrorCode::TimedOut),
             _ => false,
         }
     }

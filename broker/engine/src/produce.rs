@@ -296,6 +296,7 @@ impl Placing {
             self.answered += 1;
         }
         Poll::Ready(match self.error.take() {
+            Some(error) if self.parts.iter().any(|part| part.base_offset >= 0) => Err(EngineError::PartlyStored(Box::new(error))),
             Some(error) => Err(error),
             None => Ok(Placements { ack: self.ack, records: self.slots.iter().map(|slot| self.place_of(*slot)).collect() }),
         })

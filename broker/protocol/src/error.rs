@@ -173,12 +173,16 @@ pub struct WireError {
     /// For [`ErrorCode::OffsetOutOfRange`]: the offsets that can be asked for, first to one past the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<(i64, i64)>,
+    /// For a batch whose records the broker places: some of them are stored, and others are not. The same batch, sent again under the same
+    /// numbers, stores those alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partly_stored: bool,
 }
 
 impl WireError {
     /// An error with the retry flag of its code and no hint.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> WireError {
-        WireError { code, retryable: code.retryable(), message: message.into(), hint: None, range: None }
+        WireError { code, retryable: code.retryable(), message: message.into(), hint: None, range: None, partly_stored: false }
     }
 
     /// The same error with a hint.

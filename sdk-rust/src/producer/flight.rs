@@ -16,11 +16,16 @@
 //! | another producer has the same id (the lane takes another one then) | likewise |
 //! | a batch was given up or refused for good, so a number is missing | nothing: else the broker is asked first |
 //!
+//! Where the broker places the records, a batch has a part in each of several partitions, and the first reason says nothing of those that
+//! don't lack anything. What may be stored there fails as that, as for the second reason.
+//!
 //! A later epoch shuts out whatever the broker may still hold of an earlier one. Until then it is taken for granted that a broker gets to a
 //! batch on a stream that is lost before it gets to the same batch on the next one.
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;
 
 use super::{
     identity::{Numbers, REMEMBERED_BATCHES},
@@ -83,6 +88,8 @@ pub(crate) struct Flight {
     /// The newest batch that has numbers and is gone without being known to be stored. One behind it that is stored disproves it.
     hole: Option<u64>,
     restart: Option<Restart>,
+    /// The broker places the records.
+    is_placed: bool,
 }
 
 /// The broker answers in order, so a batch that was given up keeps its place until its answer comes.
@@ -96,7 +103,7 @@ enum Slot {
 #[derive(Debug)]
 enum Restart {
     /// The broker lacks a batch that nobody will send it any more.
-    Gap,
+    Gap(Error),
     /// The broker knows nothing of the producer, so it can't say any more what it has stored.
     Forgotten(Error),
     /// Another producer has the same id.
@@ -144,6 +151,11 @@ pub(crate) enum Ready {
 }
 
 impl Flight {
+    /// That of a lane whose records the broker places.
+    pub(crate) fn placed() -> Flight {
+        Flight { is_placed: true, ..Flight::default() }
+    }
+
     /// A stream was opened. The lane takes the producer id that came with it, unless it has one.
     pub(crate) fn opened(&mut self, producer_id: Option<i64>) {
         if self.numbers.is_none() {
@@ -220,8 +232,10 @@ impl Flight {
     /// Numbers everything that waits from 0 on, in the next epoch. Gives what has to be done before. Nothing is in flight.
     fn begin_anew(&mut self) -> Option<Ready> {
         match &self.restart {
-            Some(Restart::Gap) => self.waiting.iter_mut().for_each(|batch| batch.maybe_stored = false),
-            Some(Restart::Forgotten(cause) | Restart::Fenced(cause)) if self.waiting.iter().any(|batch| batch.maybe_stored) => {
+            Some(Restart::Gap(_)) if !self.is_placed => self.waiting.iter_mut().for_each(|batch| batch.maybe_stored = false),
+            Some(Restart::Gap(cause) | Restart::Forgotten(cause) | Restart::Fenced(cause))
+                if self.waiting.iter().any(|batch| batch.maybe_stored) =>
+            {
                 let cause = cause.clone();
                 let (undecided, certain) = std::mem::take(&mut self.waiting).into_iter().partition(|batch| batch.maybe_stored);
                 self.waiting = certain;
@@ -282,12 +296,13 @@ impl Flight {
     /// The broker did not take a batch. One that it asks to send later is put back if `retry` says so.
     pub(crate) fn refused(&mut self, mut batch: Outgoing, error: &Error, retry: bool) -> Refused {
         self.held |= batch.numbers.is_some();
+        batch.maybe_stored |= error.maybe_done();
         // Before it in the order, so one that the broker lacks.
         let is_behind = self.waiting.front().is_some_and(|first| first.order < batch.order);
         let becomes = match error.broker().filter(|_| batch.numbers.is_some()).map(|error| error.code) {
             Some(ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducerId) if is_behind => Refused::Behind,
             Some(ErrorCode::OutOfOrderSequence) => {
-                self.restart.get_or_insert(Restart::Gap);
+                self.restart.get_or_insert_with(|| Restart::Gap(error.clone()));
                 Refused::Anew
             }
             Some(ErrorCode::UnknownProducerId) => {
@@ -298,7 +313,6 @@ impl Flight {
                 if code == Some(ErrorCode::InvalidProducerEpoch) {
                     self.restart = Some(Restart::Fenced(error.clone()));
                 } else if error.retryable() && retry {
-                    batch.maybe_stored |= error.maybe_done();
                     self.wait(batch);
                     return Refused::PutOff;
                 }
@@ -317,7 +331,7 @@ impl Flight {
     pub(crate) fn lost(&mut self, keep: impl Fn(&Outgoing) -> bool) -> Vec<Outgoing> {
         let torn = if std::mem::take(&mut self.writing) { self.sent.pop_back() } else { None };
         // Behind one that is refused for its numbers nothing is stored.
-        let all_refused = self.restart.is_some();
+        let all_refused = self.restart.is_some() && !self.is_placed;
         let whole = std::mem::take(&mut self.sent).into_iter().map(|slot| match slot {
             Slot::Sent(batch) => Slot::Sent(Outgoing { maybe_stored: batch.maybe_stored || !all_refused, ..batch }),
             given_up @ Slot::GivenUp { .. } => given_up,
@@ -377,107 +391,5 @@ impl Flight {
     /// The broker asked for patience.
     pub(crate) fn pause(&mut self, now: Instant, delay: Duration) {
         self.not_before = now.checked_add(delay);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn outgoing(flight: &mut Flight, opened_at: Instant) -> Outgoing {
-        let ((order, numbers), bytes, pending) = (flight.begin(), Bytes::new(), Arc::default());
-        Outgoing { bytes, pending, records: 1, charged: 1, order, numbers, opened_at, sent_at: None, maybe_stored: false }
-    }
-
-    fn with_sent(count: u32) -> (Flight, Instant) {
-        let (mut flight, now) = (Flight::default(), Instant::now());
-        for _ in 0..count {
-            let batch = outgoing(&mut flight, now);
-            flight.send(batch, now);
-            flight.written();
-        }
-        (flight, now)
-    }
-
-    fn overloaded() -> Error {
-        Error::Broker(millpond_protocol::error::WireError::new(ErrorCode::Overloaded, "no"))
-    }
-
-    fn waiting(flight: &mut Flight) -> Option<Outgoing> {
-        match flight.next() {
-            Ready::Batch(batch) => Some(batch),
-            Ready::Fresh => None,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn orders(batches: &[Outgoing]) -> Vec<u64> {
-        batches.iter().map(|batch| batch.order).collect()
-    }
-
-    #[test]
-    fn answers_belong_to_batches_in_the_order_in_which_they_were_sent() {
-        let (mut flight, _) = with_sent(2);
-        for expected in [1, 2] {
-            assert!(matches!(flight.answered(), Answered::Batch(batch) if batch.order == expected));
-        }
-        assert!(matches!(flight.answered(), Answered::Nothing), "an answer too many");
-    }
-
-    #[test]
-    fn after_a_loss_everything_is_sent_again_in_its_order_before_anything_new() {
-        let (mut flight, now) = with_sent(3);
-        let Answered::Batch(refused) = flight.answered() else { panic!("no batch") };
-        let fresh = outgoing(&mut flight, now);
-        flight.encoded(fresh);
-        assert!(matches!(flight.refused(refused, &overloaded(), true), Refused::PutOff));
-        assert!(flight.lost(|_| true).is_empty());
-        let order: Vec<(u64, bool)> = std::iter::from_fn(|| waiting(&mut flight)).map(|batch| (batch.order, batch.maybe_stored)).collect();
-        assert_eq!(order, [(1, false), (2, true), (3, true), (4, false)]);
-        assert!(flight.is_empty());
-    }
-
-    #[test]
-    fn a_batch_that_was_torn_is_certainly_not_stored_unless_it_was_sent_whole_before() {
-        let (mut flight, now) = with_sent(1);
-        let torn = outgoing(&mut flight, now);
-        flight.send(torn, now);
-        let lost: Vec<(u64, bool)> = flight.lost(|_| false).iter().map(|batch| (batch.order, batch.maybe_stored)).collect();
-        assert_eq!(lost, [(1, true), (2, false)]);
-        let again = Outgoing { maybe_stored: true, ..outgoing(&mut flight, now) };
-        flight.send(again, now);
-        assert!(flight.lost(|_| false)[0].maybe_stored);
-    }
-
-    #[test]
-    fn a_batch_that_was_refused_while_it_was_being_written_leaves_the_others_as_they_are() {
-        let (mut flight, now) = with_sent(1);
-        let large = outgoing(&mut flight, now);
-        flight.send(large, now);
-        for expected in [1, 2] {
-            assert!(matches!(flight.answered(), Answered::Batch(batch) if batch.order == expected));
-        }
-        flight.written();
-        assert!(!flight.is_waited_for() && flight.lost(|_| false).is_empty());
-    }
-
-    #[test]
-    fn a_batch_that_was_given_up_keeps_its_place_until_its_answer_comes() {
-        let (mut flight, now) = with_sent(1);
-        let later = outgoing(&mut flight, now + Duration::from_secs(1));
-        flight.send(later, now);
-        let older = flight.take_older(now);
-        assert_eq!((orders(&older), older[0].maybe_stored), (vec![1], true));
-        assert_eq!(flight.oldest(), Some(now + Duration::from_secs(1)));
-        assert!(matches!(flight.answered(), Answered::GivenUp { order: 1 }));
-        assert!(matches!(flight.answered(), Answered::Batch(batch) if batch.order == 2));
-    }
-
-    #[test]
-    fn a_batch_that_was_never_sent_is_certainly_not_stored() {
-        let (mut flight, now) = (Flight::default(), Instant::now());
-        let batch = outgoing(&mut flight, now);
-        flight.encoded(batch);
-        assert!(!flight.take_older(now)[0].maybe_stored);
     }
 }

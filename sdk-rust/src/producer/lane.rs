@@ -65,7 +65,9 @@ impl Lane {
     /// Starts the lane's task, the first time that it is called. It ends when the lane is closed and everything is answered.
     pub(crate) fn start(self: &Arc<Lane>, shared: &Arc<Shared>) {
         if !self.started.swap(true, Ordering::AcqRel) {
-            let task = Task { lane: Arc::clone(self), shared: Arc::clone(shared), flight: Arc::default(), patience: Mutex::default() };
+            let flight = if self.partition.is_some() { Flight::default() } else { Flight::placed() };
+            let flight = Arc::new(Mutex::new(flight));
+            let task = Task { lane: Arc::clone(self), shared: Arc::clone(shared), flight, patience: Mutex::default() };
             shared.runtime.spawn(task.run());
         }
     }

@@ -40,6 +40,7 @@ impl EngineError {
             EngineError::BatchRefused { .. } => OTHER_CLIENT.to_owned(),
             EngineError::Log { source, .. } => of_log(source),
             EngineError::Sequence { source, .. } => of_sequence(source).to_owned(),
+            EngineError::PartlyStored(source) => return source.hint(),
             EngineError::Full { topic, shortage, .. } => shortage.hint(topic),
             EngineError::PartitionLost { topic, path, .. } => of_lost(topic, path),
 

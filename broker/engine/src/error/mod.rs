@@ -181,6 +181,9 @@ pub enum EngineError {
         /// How.
         source: SequenceError,
     },
+    /// Of a batch that the broker has placed some parts are stored, and this became of another one.
+    #[error("some records of the batch are stored, and others are not")]
+    PartlyStored(#[source] Box<EngineError>),
     /// A write, a read or a flush of a partition failed.
     #[error("the log of `{topic}`, partition {partition}, failed")]
     Log {
@@ -363,6 +366,7 @@ impl EngineError {
             EngineError::BatchRefused { .. } | EngineError::TooManyRecords { .. } => ErrorCode::InvalidBatch,
             EngineError::Log { source, .. } => source.code(),
             EngineError::Sequence { source, .. } => source.code(),
+            EngineError::PartlyStored(source) => source.code(),
             EngineError::ModuleNotFound { .. } => ErrorCode::ModuleNotFound,
             EngineError::ModuleTooLarge { .. } => ErrorCode::ModuleTooLarge,
             EngineError::Module { source, .. } | EngineError::Guest { source, .. } => source.code(),
@@ -390,6 +394,7 @@ impl EngineError {
         if let EngineError::OffsetOutOfRange { start, end, .. } = self {
             wire.range = Some((*start, *end));
         }
+        wire.partly_stored = matches!(self, EngineError::PartlyStored(_));
         wire
     }
 

@@ -259,3 +259,41 @@ impl fmt::Display for AttachPoint {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_durability_is_read_as_it_is_written() {
+        for (written, durability) in [
+            ("sync", Durability::Sync),
+            ("os", Durability::Os),
+            ("interval:1ms", Durability::Interval(Duration::from_millis(1))),
+            ("interval:3600000ms", Durability::Interval(Duration::from_hours(1))),
+        ] {
+            assert_eq!(written.parse(), Ok(durability));
+            assert_eq!(durability.to_string(), written);
+        }
+        assert_eq!("interval:2s".parse(), Ok(Durability::Interval(Duration::from_secs(2))));
+        for wrong in
+            ["", "fsync", "interval:", "interval:0ms", "interval:5", "interval:3601s", "interval:-1ms", "interval:99999999999999999999s"]
+        {
+            assert!(wrong.parse::<Durability>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn choices_are_read_as_they_are_written_and_an_unknown_one_says_what_there_is() {
+        for cleanup in [Cleanup::Delete, Cleanup::Compact, Cleanup::CompactDelete] {
+            assert_eq!(cleanup.to_string().parse(), Ok(cleanup));
+        }
+        for on_full in [OnFull::Reject, OnFull::DropOldest] {
+            assert_eq!(on_full.to_string().parse(), Ok(on_full));
+        }
+        let error = "drop".parse::<OnFull>().expect_err("there is no such choice").to_string();
+        assert_eq!(error, "`drop` is not a choice for a full disk: it is `reject` or `drop-oldest`");
+        let error = "".parse::<Cleanup>().expect_err("there is no such choice").to_string();
+        assert!(error.contains("`compact,delete`"), "{error}");
+    }
+}

@@ -152,6 +152,7 @@ impl FakeTopic {
             epoch: self.epoch,
             partitions: (0..self.partitions.len()).map(partition).collect(),
             attachments: self.placed_by_broker.then_some(attachment).into_iter().collect(),
+            ..TopicInfo::default()
         }
     }
 
