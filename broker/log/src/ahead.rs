@@ -1,8 +1,8 @@
 //! Room on the disk for what a segment will hold next.
 //!
 //! A file that grows by small writes gets its blocks piece by piece, between those of all other files that grow at that time. Asking for a
-//! larger piece ahead of the writes keeps a segment together, and takes the search for free blocks out of the append. The size of the file stays
-//! what was written (fallocate(2) with `FALLOC_FL_KEEP_SIZE`), so a crash leaves no bytes that nobody has written.
+//! larger piece ahead of the writes keeps a segment together, and takes the search for free blocks out of the append. The size of the
+//! file stays what was written (fallocate(2) with `FALLOC_FL_KEEP_SIZE`), so a crash leaves no bytes that nobody has written.
 //!
 //! ```text
 //!   | batches                | room ahead  |                a half of what is there, 4 MiB at most
@@ -10,8 +10,8 @@
 //! ```
 //!
 //! It is a hint: where the file system has no such thing, or no room, the append does without. The room that is not used is given back when
-//! the segment is closed and flushed, when the log is closed, and when it is opened after a crash. A segment below 128 KiB has none, so that
-//! many small logs hold nothing.
+//! the segment is closed and flushed, when the log is closed, and when it is opened after a crash. A segment below 128 KiB has none,
+//! so that many small logs hold nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

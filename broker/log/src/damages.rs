@@ -1,7 +1,7 @@
 //! Where a segment is damaged in the middle, as far as it is known, so that readers can step over it.
 //!
-//! A lookup walks from batch to batch, and ends at one that is damaged. What is behind can be found all the same once somebody has looked for
-//! it, by the checksums: the recovery has where it read the segment, and otherwise the first read that meets the damage does, once for each
+//! A lookup walks from batch to batch, and ends at one that is damaged. What is behind can be found all the same once somebody has looked
+//! for it, by the checksums: the recovery has where it read the segment, and otherwise the first read that meets the damage does, once for each
 //! segment and opening.
 
 use std::sync::OnceLock;

@@ -208,8 +208,8 @@ struct Read {
     next_offset: i64,
 }
 
-/// Reads whole batches from the position where the batch begins that holds `offset`, with that base offset. One read from the file, unless the first batch is
-/// larger than `max_bytes`.
+/// Reads whole batches from the position where the batch begins that holds `offset`, with that base offset. One read from the file, unless
+/// the first batch is larger than `max_bytes`.
 fn read_batches(segment: &Segment, (position, base_offset): (u64, i64), offset: i64, max_bytes: usize, end: i64) -> Result<Read, LogError> {
     let damaged = |at: u64, offset, reason| corrupt(&segment.path(), at, offset, reason);
     let left = usize::try_from(segment.bytes().saturating_sub(position)).unwrap_or(usize::MAX);

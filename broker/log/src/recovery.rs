@@ -9,8 +9,8 @@
 //! ```
 //!
 //! The recovery point moves in a flush, once every segment before it and its indexes are durable. As a rule it is the last segment.
-//! Segments behind one that had to be cut get another name: their offsets no longer follow. Where there is no recovery point, as in a folder
-//! that was copied without it, every segment but the last counts as durable, so nothing older can be cut by mistake.
+//! Segments behind one that had to be cut get another name: their offsets no longer follow. Where there is no recovery point, as in a
+//! folder that was copied without it, every segment but the last counts as durable, so nothing older can be cut by mistake.
 //!
 //! The recovery point also says which producers there were before it ([`crate::producers`]); the walk behind it adds theirs. Where it says
 //! nothing of them, or there is none, the headers of all batches before are read once.
@@ -344,9 +344,9 @@ impl<'a> Recovery<'a> {
                 }
                 Ok(None) => return Ok(walk),
                 Err(LogError::Corrupt { reason, .. }) => match judge(&**self.disk, walk.place())? {
-                    Verdict::Rot(span) if walk.damages.len() < SPANS_MAX => {
-                        self.step_over(&mut walk, span, reason);
-                        scan = scan.resume(span.behind, span.next_offset);
+                    Verdict::Rot(rotten) if walk.damages.len() < SPANS_MAX => {
+                        self.step_over(&mut walk, rotten, reason);
+                        scan = scan.resume(rotten.behind, rotten.next_offset);
                     }
                     verdict => return Ok(Walk { damage: Some(reason), is_interrupted: verdict != Verdict::Torn, ..walk }),
                 },
@@ -357,9 +357,9 @@ impl<'a> Recovery<'a> {
 
     /// Leaves damage where it is. Its offsets stay taken.
     fn step_over(&mut self, walk: &mut Walk, span: DamagedSpan, reason: Damage) {
-        let (path, bytes) = (walk.path.clone(), span.behind - span.position);
-        tracing::error!(path = %path.display(), position = span.position, bytes, %reason, "a segment is damaged in the middle; reads fail there");
-        self.report.damaged.push(DamagedSegment { path, position: span.position, reason });
+        let (path, position, bytes) = (walk.path.clone(), span.position, span.behind - span.position);
+        tracing::error!(path = %path.display(), position, bytes, %reason, "a segment is damaged in the middle; reads fail there");
+        self.report.damaged.push(DamagedSegment { path, position, reason });
         (walk.tail.bytes, walk.tail.next_offset) = (span.behind, span.next_offset);
         walk.damages.push(span);
     }

@@ -145,7 +145,7 @@ impl Segment {
         match self.log.get().and_then(|file| file.release()) {
             Ok(()) => self.room.is_released(),
             Err(error) => {
-                tracing::warn!(path = %self.log.path().display(), %error, "room that a segment does not need can't be given back")
+                tracing::warn!(path = %self.log.path().display(), %error, "room that a segment does not need can't be given back");
             }
         }
     }
@@ -217,7 +217,8 @@ impl Segment {
         let walk = SegmentWalk::open(&**self.log.disk(), self.log.path(), self.base_offset, next_base);
         match walk.and_then(|walk| survey(walk.up_to(self.bytes()))) {
             Ok(spans) => {
-                tracing::error!(path = %self.log.path().display(), places = spans.len(), "a segment is damaged; what is behind is still served");
+                let (path, places) = (self.log.path().display(), spans.len());
+                tracing::error!(%path, places, "a segment is damaged; what is behind is still served");
                 self.damages.learn(spans);
                 true
             }
@@ -229,8 +230,8 @@ impl Segment {
     }
 
     /// Why nothing can be read where the segment is damaged. If the disk has thought better of it, what is there.
-    fn find_damaged(&self, span: DamagedSpan) -> Result<Option<(Found, Scan)>, LogError> {
-        let mut scan = self.scan(span.position)?.resume(span.position, span.offset);
+    fn find_damaged(&self, damaged: DamagedSpan) -> Result<Option<(Found, Scan)>, LogError> {
+        let mut scan = self.scan(damaged.position)?.resume(damaged.position, damaged.offset);
         let Some(found) = scan.next_header()? else { return Ok(None) };
         scan.batch(&found)?;
         Ok(Some((found, scan)))
@@ -238,8 +239,8 @@ impl Segment {
 
     /// The batch that holds `offset`, with the walk behind it. None if the segment ends before.
     pub(crate) fn find(&self, offset: i64) -> Result<Option<(Found, Scan)>, LogError> {
-        if let Some(span) = self.damages.holding(offset) {
-            return self.find_damaged(span);
+        if let Some(damaged) = self.damages.holding(offset) {
+            return self.find_damaged(damaged);
         }
         let start = self.damages.end_before(offset);
         if let Some(entry) = self.offsets.lookup(offset - self.base_offset).filter(|entry| u64::from(entry.position) >= start) {

@@ -11,12 +11,12 @@
 //! first damaged batch lacks all that the batch has in some sector: the sector is zeros as a whole, or from the start of the batch on. Or
 //! the file is shorter than the batch. What was behind such a hole was not flushed either, since a flush covers all that came before.
 //!
-//! Rot changes bytes that were durable, and what is behind it may have been acknowledged. A batch that has zeros of its own can be taken for
-//! an interrupted one, so a single flipped bit is looked for first: a checksum tells which one it was. What is cut off as interrupted is
+//! Rot changes bytes that were durable, and what is behind it may have been acknowledged. A batch that has zeros of its own can be taken
+//! for an interrupted one, so a single flipped bit is looked for first: a checksum tells which one it was. What is cut off as interrupted is
 //! kept, for the case that the guess is wrong.
 //!
-//! Time and memory are bounded: the walk that looks for whole batches has a budget ([`SegmentWalk`]), the range in front of them is read once
-//! in pieces, and a flipped bit is looked for in batches up to [`EXPLAINED_BYTES_MAX`].
+//! Time and memory are bounded: the walk that looks for whole batches has a budget ([`SegmentWalk`]), the range in front of them is read
+//! once in pieces, and a flipped bit is looked for in batches up to [`EXPLAINED_BYTES_MAX`].
 
 use std::path::Path;
 use std::sync::Arc;

@@ -138,6 +138,15 @@ fn damage_in_the_middle_is_met_shown_and_repaired() {
         assert!(done.ends_with("no faults\n"), "{done}");
         ok(&place, &["log", "verify", "data"]);
         assert_eq!(ok(&place, &["log", "repair", "data", mode]), "nothing to repair\n");
+        // What was removed can still be looked at.
+        let names = fs::read_dir(place.path(PARTITION)).expect("a folder").flatten().map(|entry| entry.file_name());
+        let kept = names.filter_map(|name| name.into_string().ok()).find(|name| name.starts_with("00000000000000000000.log."));
+        let kept = format!("{PARTITION}/{}", kept.expect("it is kept"));
+        let (dumped, refused) = fails(&place, &["log", "dump", &kept, "-o", "jsonl"]);
+        assert!(refused.contains("1 damaged place met"), "{refused}");
+        let offsets: Vec<_> = json_lines(&dumped).iter().filter_map(|row| row["base_offset"].as_i64()).take(2).collect();
+        assert_eq!(offsets, if mode == "--truncate" { vec![2, 3] } else { Vec::new() }, "{dumped}");
+        assert_eq!(run(&place, &["log", "verify", &kept]).status.code(), Some(2));
 
         let broker = place.serve();
         let read = broker.ok(&place, &["consume", "readings", "--from-beginning", "--until-end", "-o", "jsonl"], b"");

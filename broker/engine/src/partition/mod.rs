@@ -444,8 +444,8 @@ fn all_of(log: &Log) -> Watermarks {
 fn report_recovery(topic: &str, partition: u32, report: &RecoveryReport) {
     for damaged in &report.damaged {
         let (path, reason) = (damaged.path.display(), &damaged.reason);
-        let hint = "`millpond log repair` says what can be done about it";
-        tracing::error!(topic, partition, %path, position = damaged.position, %reason, hint, "a segment is damaged; reads of this place fail");
+        let (position, hint) = (damaged.position, "`millpond log repair` says what can be done about it");
+        tracing::error!(topic, partition, %path, position, %reason, hint, "a segment is damaged; reads of this place fail");
     }
     for part in &report.set_aside {
         let (segment, position, bytes) = (part.segment.display(), part.position, part.bytes);

@@ -19,8 +19,8 @@ impl Tree {
     }
 }
 
-/// Each sector survives as one of its writes has left it, and a change of the length survives or not. A file may also be left with its new length and
-/// zeros for the bytes that were lost.
+/// Each sector survives as one of its writes has left it, and a change of the length survives or not. A file may also be left with its new
+/// length and zeros for the bytes that were lost.
 fn crash_file(file: &mut File, survival_percent: u64, random: &mut Random) {
     let live_bytes = file.live.len();
     (file.allocated, file.has_forgotten) = (0, false);

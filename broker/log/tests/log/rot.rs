@@ -6,7 +6,9 @@ use std::sync::Arc;
 use millpond_log::inspect::{Piece, RepairMode, SegmentWalk, kept_log_of};
 use millpond_log::sim::{Random, SimDisk};
 use millpond_log::{Disk, LogConfig, LogError, LogReader, REMOVALS_KEPT_MAX, RecoveryReport};
+use millpond_protocol::batch::{Batch, BatchBuilder};
 use millpond_protocol::compression::Codec;
+use millpond_protocol::record::NewRecord;
 
 use crate::harness::{DIR, Fixture, ROOMY, SMALL, Stored, batch, batch_with, config, files, random_batch, read_all, stored, try_open};
 use crate::inspect::{look, plan};
@@ -217,6 +219,29 @@ fn what_lies_behind_a_hole_is_cut_off_and_kept_where_it_can_be_dumped() {
     fixture.check();
     assert!(fixture.disk.bytes(&kept).expect("kept") == cut_off);
     assert_eq!((look(&fixture.disk).0.faults, look(&fixture.disk).0.notes), (0, 1));
+}
+
+#[test]
+fn batches_within_the_records_of_a_torn_batch_are_not_taken_for_batches_of_the_log() {
+    // As somebody stores who keeps a copy of another log in this one.
+    let inner: Vec<u8> =
+        stored(100, 7, &[batch(2, 30), batch(3, 20), batch(1, 10)]).iter().flat_map(|stored| stored.bytes.clone()).collect();
+    for left_behind in [0, 1, 40] {
+        let mut fixture = five(20);
+        let mut builder = BatchBuilder::new();
+        let value = [&inner[..], &[7; 1_000]].concat();
+        builder.push(&NewRecord { timestamp: 1, key: None, value: Some(&value), headers: &[] }).expect("fits");
+        let outer = Batch::parse(builder.finish(Codec::None).expect("a record")).expect("a batch");
+        fixture.log.append(&[outer], 7).expect("appends");
+        let path = fixture.segments()[0].clone();
+        fixture.disk.damage(&path, |bytes| {
+            let at = bytes.windows(inner.len()).position(|window| window == inner).expect("it is there");
+            bytes.truncate(at + inner.len() + left_behind);
+        });
+        let report = fixture.reopen();
+        assert!(report.cut.is_some() && report.damaged.is_empty(), "{report:?}");
+        fixture.check();
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::{
 use clap::Args;
 use millpond_log::{
     RealDisk,
-    inspect::{self, Fault, Verified, VerifyOptions, Watch},
+    inspect::{self, Fault, Verified, VerifyOptions, Watch, kept_log_of},
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,10 @@ pub(crate) struct VerifyArgs {
 /// Runs `millpond log verify`.
 pub(super) fn run(arguments: &VerifyArgs) -> Outcome {
     let target = Target::of(&arguments.path)?;
+    if let Some((file, _)) = target.file.as_ref().filter(|(file, _)| kept_log_of(file).is_some()) {
+        let hint = "`millpond log dump` shows what is in it";
+        return Err(Failure::usage(format!("{} is kept beside a log, and no part of it", file.display())).hint(hint));
+    }
     let in_use = target.is_in_use();
     let segment = target.file.as_ref().map(|(_, base_offset)| *base_offset);
     let options = VerifyOptions { segment, in_use };
