@@ -450,16 +450,13 @@ fn report_recovery(topic: &str, partition: u32, report: &RecoveryReport) {
     for part in &report.set_aside {
         let (segment, position, bytes) = (part.segment.display(), part.position, part.bytes);
         let (from_offset, to_offset) = (part.offsets.start, part.offsets.end);
-        match &part.kept {
-            Some(file) => {
-                let (file, hint) = (file.display(), "look at it with `millpond log dump FILE`; what is of use can be produced again");
-                let said = "batches behind a write that the power cut has interrupted were cut off and kept";
-                tracing::error!(topic, partition, %segment, position, bytes, from_offset, to_offset, %file, hint, "{said}");
-            }
-            None => {
-                let said = "batches behind a write that the power cut has interrupted were cut off, and the disk had no room to keep them";
-                tracing::error!(topic, partition, %segment, position, bytes, from_offset, to_offset, "{said}");
-            }
+        if let Some(file) = &part.kept {
+            let (file, hint) = (file.display(), "look at it with `millpond log dump FILE`; what is of use can be produced again");
+            let said = "batches behind a write that the power cut has interrupted were cut off and kept";
+            tracing::error!(topic, partition, %segment, position, bytes, from_offset, to_offset, %file, hint, "{said}");
+        } else {
+            let said = "batches behind a write that the power cut has interrupted were cut off, and the disk had no room to keep them";
+            tracing::error!(topic, partition, %segment, position, bytes, from_offset, to_offset, "{said}");
         }
     }
     if let Some(cut) = &report.cut {
