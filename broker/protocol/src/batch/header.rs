@@ -112,6 +112,12 @@ impl Attributes {
     pub const fn has_delete_horizon(self) -> bool {
         self.0 & DELETE_HORIZON != 0
     }
+
+    /// The same attributes, saying that `base_timestamp` is a delete horizon.
+    #[must_use]
+    pub const fn with_delete_horizon(self) -> Attributes {
+        Attributes(self.0 | DELETE_HORIZON)
+    }
 }
 
 impl BatchHeader {

@@ -237,6 +237,21 @@ pub fn renumber(section: &[u8]) -> Result<Vec<u8>, BatchError> {
     Ok(out)
 }
 
+/// Appends a record as it is, but for a timestamp delta that is `shift_ms` less, as it must be where the base timestamp of its batch grows
+/// by that. False, and nothing is appended, if the record is not well formed or the difference has more than 64 bits.
+#[must_use]
+pub fn append_shifted(out: &mut Vec<u8>, encoded: &[u8], shift_ms: i64) -> bool {
+    let mut rest = encoded;
+    let Some((&attributes, mut rest)) = read_bytes(&mut rest).ok().and_then(<[u8]>::split_first) else { return false };
+    let Some(timestamp_delta) = read_i64(&mut rest).and_then(|delta| delta.checked_sub(shift_ms)) else { return false };
+    let Ok(length) = i32::try_from(1 + len_i64(timestamp_delta) + rest.len()) else { return false };
+    write_i32(out, length);
+    out.push(attributes);
+    write_i64(out, timestamp_delta);
+    out.extend_from_slice(rest);
+    true
+}
+
 /// Attributes, timestamp delta, and what lies behind the offset delta.
 fn split_behind_offset(encoded: &[u8]) -> Result<(u8, i64, &[u8]), RecordFault> {
     let mut rest = encoded;

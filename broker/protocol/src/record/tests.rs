@@ -139,3 +139,26 @@ fn renumbered_records_count_from_zero_and_keep_the_rest() {
     }
     assert!(renumber(&[0]).is_err());
 }
+
+#[test]
+fn a_shifted_record_differs_in_its_timestamp_delta_alone() {
+    let mut section = Vec::new();
+    let record = NewRecord { timestamp: 0, key: Some(b"k"), value: None, headers: &[("h", Some(b"v"))] };
+    for (timestamp_delta, offset_delta) in [(5, 0), (-7, 300), (i64::MAX, 301)] {
+        let body = body_bytes(&record, timestamp_delta, offset_delta);
+        write(&mut section, &record, timestamp_delta, offset_delta, body);
+    }
+    for shift in [0, 1, -1, 1_700_000_000_000] {
+        for original in iterate(&section).map(Result::unwrap) {
+            let mut shifted = b"front".to_vec();
+            let Some(expected) = original.timestamp_delta.checked_sub(shift) else {
+                assert!(!append_shifted(&mut shifted, original.encoded, shift) && shifted == b"front");
+                continue;
+            };
+            assert!(append_shifted(&mut shifted, original.encoded, shift));
+            let read = iterate(&shifted[5..]).next().expect("there is one").expect("it is well formed");
+            assert_eq!(read, RecordRef { timestamp_delta: expected, encoded: &shifted[5..], ..original });
+        }
+    }
+    assert!(!append_shifted(&mut Vec::new(), b"", 0) && !append_shifted(&mut Vec::new(), &[9, 0], 0));
+}
