@@ -128,6 +128,15 @@ impl AppendTimes {
         segments.iter().map(age).collect()
     }
 
+    /// Takes note that compaction has put one segment in the place of all that began at its offsets: its records are as old as theirs.
+    pub fn replaced(&mut self, segment: &SegmentInfo) {
+        let Some(begun_ms) = self.seen.range(segment.base_offset..segment.end_offset).map(|(_, seen)| seen.begun_ms).min() else { return };
+        let appended_ms = self.seen.range(segment.base_offset..segment.end_offset).map(|(_, seen)| seen.appended_ms).max();
+        self.seen.retain(|base, _| !(segment.base_offset..segment.end_offset).contains(base));
+        let appended_ms = appended_ms.unwrap_or(begun_ms);
+        self.seen.insert(segment.base_offset, Seen { begun_ms, bytes: segment.bytes, appended_ms, is_as_opened: false });
+    }
+
     /// Writes the file if it would say something new, durably. Blocking. Says whether it did.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::append_times::APPEND_TIMES;
+use crate::compact::{CLEANED_SUFFIX, COMPACTED_TO, COMPACTION};
 use crate::disk::TEMPORARY_SUFFIX;
 use crate::log_start::LOG_START;
 use crate::recovery_point::RECOVERY_POINT;
@@ -56,9 +57,12 @@ pub(crate) fn parse_base(digits: &str) -> Option<i64> {
 }
 
 fn is_temporary(name: &str) -> bool {
+    let of_segment = |name: &str| [LOG, INDEX, TIME_INDEX].iter().any(|extension| base_of(name, extension).is_some());
+    if let Some(compacted) = name.strip_suffix(CLEANED_SUFFIX) {
+        return of_segment(compacted);
+    }
     let Some(finished) = name.strip_suffix(TEMPORARY_SUFFIX) else { return false };
-    [RECOVERY_POINT, CLEAN_STOP, LOG_START, APPEND_TIMES].contains(&finished)
-        || [LOG, INDEX, TIME_INDEX].iter().any(|extension| base_of(finished, extension).is_some())
+    [RECOVERY_POINT, CLEAN_STOP, LOG_START, APPEND_TIMES, COMPACTED_TO, COMPACTION].contains(&finished) || of_segment(finished)
 }
 
 /// Digits of an offset in a file name.
@@ -84,6 +88,10 @@ mod tests {
             "clean-stop",
             "clean-stop.tmp",
             "notes.tmp",
+            "notes.cleaned",
+            "00000000000000000042.log.cleaned",
+            "compaction",
+            "compaction.tmp",
             "7.log",
             "0000000000000000000x.log",
             "99999999999999999999.log",
@@ -94,7 +102,14 @@ mod tests {
         assert_eq!(folder.bases, [7, 42]);
         assert_eq!(
             folder.leftovers,
-            ["00000000000000000009.index", "00000000000000000042.timeindex.tmp", "recovery-point.tmp", "clean-stop.tmp"]
+            [
+                "00000000000000000009.index",
+                "00000000000000000042.timeindex.tmp",
+                "recovery-point.tmp",
+                "clean-stop.tmp",
+                "00000000000000000042.log.cleaned",
+                "compaction.tmp"
+            ]
         );
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! # Files
 //!
-//! A log is a folder. It holds segments in Kafka's layout, so that Kafka's own dump tool reads them, and one small file of ours:
+//! A log is a folder. It holds segments in Kafka's layout, so that Kafka's own dump tool reads them, and small files of ours:
 //!
 //! ```text
 //! 00000000000000000000.log         batches, one behind the other, offsets 0..4711
@@ -18,6 +18,8 @@
 //! clean-stop                       nothing was appended since the log was closed in order
 //! log-start                        records before this offset are deleted
 //! append-times                     when the segments got their last appends, by the broker's clock
+//! compacted-to                     of the records before this offset, only the latest of each key are left
+//! compaction                       segments are being exchanged: the next opening completes it
 //! ```
 //!
 //! The number in a name is the offset of the segment's first batch, in 20 digits. A segment is closed, and the next one opened, when
@@ -53,6 +55,7 @@
 //! # Invariants
 //!
 //! - The offsets of a log have no gap between batches: a batch's base offset is the last offset of the one before, plus one.
+//! - Offsets never change. Where compaction leaves records out, their offsets are unused; where whole batches, an empty one takes them.
 //! - What a reader can see is in the file whole: `log_end` moves after the bytes are written, and a failed append never moves it.
 //! - What was flushed survives a power cut. What was not may survive in part; recovery keeps the whole batches up to the first hole.
 //! - Only segments at or behind the recovery point, and always the last one, may lose bytes in a recovery: a torn tail, and what is behind
@@ -105,6 +108,7 @@
 //! | `damages` | where segments are damaged in the middle, so that readers step over it |
 //! | `log_start` | [`Deletion`]: where a log begins, once its oldest records were deleted |
 //! | `retention`, `append_times` | [`RetentionLimits`], [`AppendTimes`]: which records are old enough for that |
+//! | `compact` | [`Compactor`]: of each key the latest record is kept |
 //! | `producers` | [`AppendRun`], [`ProducerState`]: which batches of which producers are here, so that none is stored twice |
 //! | `recovery_point` | how far the segments are proven, and which producers there are up to there |
 //! | `sidecar` | the form of our small files |
@@ -134,14 +138,13 @@
 //! Every batch is compared with its checksum on its way in, by whoever took it in; in a recovery, if it is read there; and on its way out,
 //! the first time since the log was opened ([`LogConfig::verify_on_read`]). Damage is never served: a read that meets it answers
 //! [`LogError::Corrupt`], and the log goes on.
-//!
-//! Deliberately absent: nothing is compacted.
 
 #![forbid(unsafe_code)]
 
 mod ahead;
 mod append_times;
 mod clean_stop;
+mod compact;
 mod config;
 mod damages;
 mod disk;
@@ -171,6 +174,7 @@ mod verdict;
 mod verified;
 
 pub use append_times::{AppendTimes, Now, WALL_CLOCK_FLOOR_MS};
+pub use compact::{Compacted, Compaction, CompactionPass, CompactionStep, Compactor};
 pub use config::{LogConfig, VerifyOnRead};
 pub use disk::{Disk, DiskFile, OpenMode, WRITE_BUFFERS_MAX, write_all_at, write_atomically};
 pub use error::{Damage, LogError, is_out_of_files};

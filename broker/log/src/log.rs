@@ -7,6 +7,7 @@ use std::sync::Arc;
 use millpond_protocol::batch::Batch;
 
 use crate::clean_stop::{CleanStop, clean_stop_path};
+use crate::compact::{Compactor, forget_beyond};
 use crate::config::LogConfig;
 use crate::disk::{Disk, DiskFile, write_all_at};
 use crate::error::LogError;
@@ -72,6 +73,9 @@ impl Log {
     /// As [`Log::open`].
     pub fn open_in(disk: Arc<dyn Disk>, pools: Pools, dir: &Path, config: LogConfig) -> Result<(Log, RecoveryReport), LogError> {
         let recovered = recover(&disk, &pools, dir, &config)?;
+        if recovered.report.truncated_bytes > 0 || recovered.report.cut.is_some() {
+            forget_beyond(&*disk, dir, recovered.tail.next_offset)?;
+        }
         let log_start = recovered.log_start.unwrap_or(0);
         let shared = Arc::new(Shared::new(recovered.segments, log_start, recovered.tail.next_offset));
         let log = Log {
@@ -243,6 +247,11 @@ impl Log {
         let start = before.max(log_start);
         (before > log_start || has_left_over() || self.shared.has_unremoved())
             .then(|| Deletion::new(&self.disk, &self.dir, &self.shared, start))
+    }
+
+    /// What compacts this log, for any thread. There is to be one.
+    pub fn compactor(&self) -> Compactor {
+        Compactor::new(&self.disk, &self.files, &self.dir, self.config, &self.shared)
     }
 
     /// A reader of this log, for any thread.

@@ -62,6 +62,7 @@ impl Deletion {
     /// [`LogError::Io`], [`LogError::TooManyOpenFiles`]: the new start could not be made durable, and readers don't see it; the next
     /// opening may. [`LogError::Full`]: likewise, but some of the oldest segments may be gone. The log goes on in all these cases.
     pub fn run(&self) -> Result<i64, LogError> {
+        let _changing = self.shared.changing();
         let segments = self.shared.segments();
         let gone = count_before(segments.iter().map(|segment| segment.base_offset()), self.start);
         let mut removed = 0;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use millpond_protocol::batch::HEADER_BYTES;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::{Damage, LogError};
 use crate::log_start::count_before;
@@ -47,6 +47,8 @@ pub struct SegmentInfo {
 struct Place {
     /// Base offset of the segment.
     segment: i64,
+    /// Its generation: in another one with this base offset, the batches lie elsewhere.
+    generation: u64,
     position: u64,
     /// The offset that the batch there must begin with.
     base_offset: i64,
@@ -159,7 +161,15 @@ fn read_from(
     let (segment, position, base_offset) = known.map_or_else(|| locate(segments, offset), Ok)?;
     let read = read_batches(segment, (position, base_offset), offset, max_bytes, end)?;
     let base_offset = if read.bytes.is_empty() { base_offset } else { read.next_offset };
-    Ok((Place { segment: segment.base_offset(), position: position + read.bytes.len() as u64, base_offset }, read))
+    Ok((
+        Place {
+            segment: segment.base_offset(),
+            generation: segment.generation(),
+            position: position + read.bytes.len() as u64,
+            base_offset,
+        },
+        read,
+    ))
 }
 
 /// Looks for what is behind the damage in the segment that `offset` lies in. Returns whether more is known of it than before.
@@ -170,10 +180,10 @@ fn survey(segments: &[Arc<Segment>], offset: i64) -> bool {
 }
 
 /// The segment of a known place, the position, and the offset there. A place at the end of a segment is the start of the next one, if there
-/// is one.
+/// is one. None if the segment was compacted since: then the offset says where to go on.
 fn known_place(segments: &[Arc<Segment>], place: Place) -> Option<(&Arc<Segment>, u64, i64)> {
     let number = segments.binary_search_by_key(&place.segment, |segment| segment.base_offset()).ok()?;
-    let segment = &segments[number];
+    let segment = segments.get(number).filter(|segment| segment.generation() == place.generation)?;
     if place.position < segment.bytes() {
         return Some((segment, place.position, place.base_offset));
     }
@@ -279,6 +289,8 @@ pub(crate) struct Shared {
     log_end: AtomicI64,
     /// Segments that are deleted, with files that could not be removed yet.
     unremoved: Mutex<Vec<Arc<Segment>>>,
+    /// Held by who removes or replaces files of closed segments, so that no two do at once. Never by readers or the tail.
+    changing: Mutex<()>,
 }
 
 impl Shared {
@@ -290,7 +302,25 @@ impl Shared {
             log_start: AtomicI64::new(log_start),
             log_end: AtomicI64::new(log_end),
             unremoved: Mutex::default(),
+            changing: Mutex::default(),
         }
+    }
+
+    /// To be held while files of closed segments are removed or replaced.
+    pub(crate) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock()
+    }
+
+    /// Puts one segment in the place of some that follow each other and are in the list. Under [`Shared::changing`].
+    pub(crate) fn replace(&self, old: &[Arc<Segment>], new: &Arc<Segment>) {
+        let is_old = |segment: &Arc<Segment>| old.iter().any(|old| old.generation() == segment.generation());
+        // Appends may change the list at the same time, at its end.
+        self.segments.rcu(|segments| {
+            let at = segments.iter().position(is_old).unwrap_or(0);
+            let mut next: Vec<_> = segments.iter().filter(|segment| !is_old(segment)).cloned().collect();
+            next.insert(at, Arc::clone(new));
+            next
+        });
     }
 
     /// Adds new segments, then moves the end. The bytes are published already.

@@ -207,6 +207,7 @@ impl<'a> Recovery<'a> {
     /// Makes sure that there is a folder, lists it, and removes what is of no use.
     fn prepare(&mut self) -> Result<Folder, LogError> {
         self.disk.create_dir_all(self.dir).map_err(|source| LogError::io("create the folder", self.dir, source))?;
+        self.report.removed_leftovers = crate::compact::resume(&**self.disk, self.dir)?;
         let names = self.disk.list(self.dir).map_err(|source| LogError::io("list", self.dir, source))?;
         let folder = Folder::of(&names);
         for name in &folder.leftovers {

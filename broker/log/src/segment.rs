@@ -1,13 +1,14 @@
 //! One segment: its three files, and how much of them readers may see.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::ahead::RoomAhead;
 use crate::config::LogConfig;
 use crate::damages::{DamagedSpan, Damages, survey};
-use crate::disk::{Disk, OpenMode};
+use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::LogError;
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Index, LazyFile, NO_TIMESTAMP, OffsetEntry, TimeEntry};
@@ -33,6 +34,10 @@ pub(crate) struct Segment {
     room: RoomAhead,
     /// Its records are deleted, and its files go, or are gone.
     removed: AtomicBool,
+    /// Set before compaction gives its name to another file: the file as it was, for those who still read it.
+    replaced: OnceLock<Arc<dyn DiskFile>>,
+    /// Tells it from every other segment of this process, those with the same base offset included.
+    generation: u64,
 }
 
 /// What is known of a segment when it is opened.
@@ -81,13 +86,18 @@ impl Segment {
     ) -> Segment {
         let Content { bytes, max_timestamp, verified } = content;
         let (bytes, max_timestamp) = (AtomicU64::new(bytes), AtomicI64::new(max_timestamp));
-        let (damages, removed) = (Damages::default(), AtomicBool::new(false));
-        Segment { base_offset, log, offsets, times, bytes, max_timestamp, verified, damages, room: RoomAhead::default(), removed }
+        let (damages, room, removed, replaced) = (Damages::default(), RoomAhead::default(), AtomicBool::new(false), OnceLock::new());
+        let generation = NEXT_GENERATION.fetch_add(1, Ordering::Relaxed);
+        Segment { base_offset, log, offsets, times, bytes, max_timestamp, verified, damages, room, removed, replaced, generation }
     }
 
     /// The same segment, with damage that a recovery has found.
     pub(crate) fn with_damages(self, spans: Vec<DamagedSpan>) -> Segment {
         Segment { damages: Damages::new(spans), ..self }
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
     }
 
     pub(crate) fn base_offset(&self) -> i64 {
@@ -139,7 +149,7 @@ impl Segment {
     /// Gives back the room that no batch has taken, for the next sync to make durable. Nothing is written to the segment any more, or not
     /// now. Failing is harmless.
     pub(crate) fn release_room(&self) {
-        if self.is_removed() || !self.room.is_held(self.bytes()) {
+        if self.is_gone() || !self.room.is_held(self.bytes()) {
             return;
         }
         match self.log.get().and_then(|file| file.release()) {
@@ -150,13 +160,40 @@ impl Segment {
         }
     }
 
+    /// Notes that its names are about to stand for another file, or for none. Whoever has this segment goes on reading the file as it was,
+    /// by this handle, and without its indexes.
+    pub(crate) fn mark_replaced(&self, file: Arc<dyn DiskFile>) {
+        // A second handle would be one of the same file.
+        let _ = self.replaced.set(file);
+    }
+
+    /// Whether its names may stand for another file. To be asked after one was opened: the mark comes before the first name changes.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.replaced.get().is_some()
+    }
+
+    /// Whether its files are no concern of the log any more.
+    fn is_gone(&self) -> bool {
+        self.is_removed() || self.is_replaced()
+    }
+
+    /// The file that holds this segment's batches, whatever its name stands for by now.
+    pub(crate) fn file(&self) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(file) = self.replaced.get() {
+            return Ok(Arc::clone(file));
+        }
+        let opened = self.log.get();
+        // Asked again: what was opened may be the other file.
+        self.replaced.get().map_or(opened, |file| Ok(Arc::clone(file)))
+    }
+
     /// Makes the batches durable. Of a segment that was deleted there is nothing to keep.
     pub(crate) fn sync_log(&self) -> Result<(), LogError> {
-        if self.is_removed() {
+        if self.is_gone() {
             return Ok(());
         }
         match self.log.sync() {
-            Err(source) if !self.is_removed() => Err(LogError::io("flush", self.log.path(), source)),
+            Err(source) if !self.is_gone() => Err(LogError::io("flush", self.log.path(), source)),
             _ => Ok(()),
         }
     }
@@ -177,13 +214,13 @@ impl Segment {
 
     /// Completes both index files and makes them durable. Returns whether that worked.
     pub(crate) fn settle_indexes(&self) -> bool {
-        if self.is_removed() {
+        if self.is_gone() {
             return true;
         }
         let mut settled = true;
         for (outcome, path) in [(self.offsets.settle(), self.offsets.path()), (self.times.settle(), self.times.path())] {
             if let Err(error) = outcome
-                && !self.is_removed()
+                && !self.is_gone()
             {
                 tracing::warn!(path = %path.display(), %error, "an index can't be completed; it will be rebuilt when the log is opened");
                 settled = false;
@@ -194,12 +231,12 @@ impl Segment {
 
     /// Appends bytes of the `.log` to `into`, as [`crate::DiskFile::read_at`].
     pub(crate) fn read_at(&self, into: &mut Vec<u8>, bytes_max: usize, at: u64) -> Result<usize, LogError> {
-        self.log.get().and_then(|file| file.read_at(into, bytes_max, at)).map_err(|source| LogError::io("read", self.log.path(), source))
+        self.file().and_then(|file| file.read_at(into, bytes_max, at)).map_err(|source| LogError::io("read", self.log.path(), source))
     }
 
     /// A walk over the batches that readers may see, from a position where one begins.
     pub(crate) fn scan(&self, position: u64) -> Result<Scan, LogError> {
-        let file = self.log.get().map_err(|source| LogError::io("open", self.log.path(), source))?;
+        let file = self.file().map_err(|source| LogError::io("open", self.log.path(), source))?;
         Ok(Scan::new(file, self.path(), self.base_offset, position, self.bytes()))
     }
 
@@ -211,7 +248,8 @@ impl Segment {
     /// Reads the segment through for damage, once. Returns whether anything is known now that was not. `next_base` is where the next
     /// segment begins.
     pub(crate) fn survey(&self, next_base: Option<i64>) -> bool {
-        if self.damages.is_surveyed() {
+        // Its name may stand for another file.
+        if self.damages.is_surveyed() || self.is_replaced() {
             return false;
         }
         let walk = SegmentWalk::open(&**self.log.disk(), self.log.path(), self.base_offset, next_base);
@@ -243,7 +281,10 @@ impl Segment {
             return self.find_damaged(damaged);
         }
         let start = self.damages.end_before(offset);
-        if let Some(entry) = self.offsets.lookup(offset - self.base_offset).filter(|entry| u64::from(entry.position) >= start) {
+        // Whether it was replaced is asked last: the entry may be one of another file's index.
+        if let Some(entry) = self.offsets.lookup(offset - self.base_offset).filter(|entry| u64::from(entry.position) >= start)
+            && !self.is_replaced()
+        {
             let mut scan = self.scan(u64::from(entry.position))?;
             match scan.next_header() {
                 Ok(Some(first)) if first.next_offset - 1 == self.base_offset + i64::from(entry.relative_offset) => {
@@ -272,3 +313,6 @@ fn walk_to(offset: i64, mut found: Found, mut scan: Scan) -> Result<Option<(Foun
     }
     Ok(Some((found, scan)))
 }
+
+/// Counts the segments of this process.
+static NEXT_GENERATION: AtomicU64 = AtomicU64::new(0);

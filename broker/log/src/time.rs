@@ -100,6 +100,7 @@ fn first_at_or_after(batch: &Batch, timestamp_ms: i64, log_start: i64) -> Result
 fn start(segment: &Segment, timestamp_ms: i64) -> Result<(Option<Found>, Scan), LogError> {
     if segment.damages().is_empty()
         && let Some(entry) = segment.times.lookup(timestamp_ms)
+        && !segment.is_replaced()
         && let Some((found, scan)) = verified(segment, entry)?
     {
         return Ok((Some(found), scan));

@@ -70,6 +70,9 @@ pub enum FaultKind {
     /// A file can't be read.
     #[error("{}", .0.chain())]
     Unreadable(LogError),
+    /// Compaction is putting segments in the place of others, or a broker has ended in the middle of it.
+    #[error("segments are being exchanged by compaction")]
+    Exchange,
     /// A file that was being written when a broker ended, or an index without its segment.
     #[error("a leftover")]
     Leftover,
@@ -84,7 +87,7 @@ pub enum FaultKind {
 impl FaultKind {
     /// Whether it is only worth a mention: nothing is lost, and nothing has to be done.
     pub fn is_note(&self) -> bool {
-        matches!(self, FaultKind::InMotion { .. } | FaultKind::Leftover | FaultKind::Kept | FaultKind::Stranger)
+        matches!(self, FaultKind::InMotion { .. } | FaultKind::Exchange | FaultKind::Leftover | FaultKind::Kept | FaultKind::Stranger)
     }
 
     /// A name for programs; it never changes.
@@ -98,6 +101,7 @@ impl FaultKind {
             FaultKind::RecoveryPointUnreadable | FaultKind::RecoveryPointAstray { .. } => "recovery_point",
             FaultKind::LogStartUnreadable => "log_start",
             FaultKind::Unreadable(_) => "unreadable",
+            FaultKind::Exchange => "exchange",
             FaultKind::Leftover => "leftover",
             FaultKind::Kept => "kept",
             FaultKind::Stranger => "stranger",
@@ -119,6 +123,7 @@ impl FaultKind {
             }
             FaultKind::LogStartUnreadable => "records that were deleted may be served again, as far as their segments are there",
             FaultKind::Unreadable(_) => "the disk, or the rights on the file, need a look",
+            FaultKind::Exchange => "a broker that runs completes it, and otherwise its next start; look again then",
             FaultKind::Leftover => "the next start of the broker removes it",
             FaultKind::Kept => "it can be deleted once nobody needs it",
             FaultKind::Stranger => "left alone",

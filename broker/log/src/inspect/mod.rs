@@ -37,6 +37,7 @@ mod walk;
 pub use entries::{IndexEntry, IndexFault, IndexWalk};
 pub use fault::{Fault, FaultKind};
 pub use names::{kept_log_of, segment_of};
+pub(crate) use plan::empty_batch;
 pub use plan::{Loss, RepairError, RepairMode, RepairPlan};
 pub(crate) use repair::copy_range;
 pub use verify::{Verified, VerifyOptions, Watch, verify};

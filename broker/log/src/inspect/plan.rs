@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use millpond_protocol::batch::{Attributes, Batch, BatchChecksum, BatchHeader, CHECKSUMMED_FROM, HEADER_BYTES, MAGIC};
 use thiserror::Error;
 
+use crate::compact::COMPACTION;
 use crate::disk::{Disk, OpenMode};
 use crate::error::LogError;
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
@@ -44,6 +45,12 @@ pub enum RepairError {
     #[error("{} is damaged in more than {DAMAGES_MAX} places", .path.display())]
     TooManyDamages {
         /// The segment file where the counting ended.
+        path: PathBuf,
+    },
+    /// A broker has ended while compaction was putting segments in the place of others.
+    #[error("{} says that segments were being exchanged: start the broker once, which completes it, and then repair", .path.display())]
+    Interrupted {
+        /// The note of it.
         path: PathBuf,
     },
     /// A file is not what the plan was made for.
@@ -120,6 +127,10 @@ impl RepairPlan {
     pub fn new(disk: &dyn Disk, dir: &Path, mode: RepairMode, watch: &mut dyn Watch) -> Result<RepairPlan, RepairError> {
         let found = disk.list(dir).map_err(|source| LogError::io("list", dir, source))?;
         let folder = Folder::of(&found);
+        let exchange = dir.join(COMPACTION);
+        if disk.exists(&exchange).map_err(|source| LogError::io("look for", &exchange, source))? {
+            return Err(RepairError::Interrupted { path: exchange });
+        }
         let kept = found.iter().filter_map(|name| names::kept_in(name.to_str()?)).max();
         let number = kept.unwrap_or(0).saturating_add(1);
         let mut plan =
@@ -310,7 +321,7 @@ fn mended_front(disk: &dyn Disk, survey: &Survey, range: &DamagedRange) -> Resul
 
 /// A batch that takes offsets and holds no records, as Kafka's cleaner leaves it where all records of a batch are gone
 /// (`DefaultRecordBatch.writeEmptyHeader`).
-fn empty_batch(base_offset: i64, last_offset_delta: i32) -> [u8; HEADER_BYTES] {
+pub(crate) fn empty_batch(base_offset: i64, last_offset_delta: i32) -> [u8; HEADER_BYTES] {
     let mut header = BatchHeader {
         base_offset,
         batch_length: 49,

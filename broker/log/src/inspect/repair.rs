@@ -25,6 +25,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::compact::COMPACTED_TO;
 use crate::config::LogConfig;
 use crate::disk::{Disk, DiskFile, OpenMode, TEMPORARY_SUFFIX, write_all_at, write_atomically};
 use crate::error::LogError;
@@ -216,9 +217,11 @@ fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
     }
 }
 
-/// Removes the note of a clean stop, durably: the next opening must look at the files as they are.
+/// Removes the note of a clean stop, durably: the next opening must look at the files as they are. And the one that says how far the log is
+/// compacted: what could not be read then can be read now.
 fn forget_clean_stop(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
     remove_if_there(disk, &dir.join(CLEAN_STOP))?;
+    remove_if_there(disk, &dir.join(COMPACTED_TO))?;
     disk.sync_dir(dir).map_err(|source| LogError::io("flush", dir, source))
 }
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use millpond_protocol::batch::BatchHeader;
 
-use crate::disk::Disk;
+use crate::compact::{COMPACTION, replaced_already};
+use crate::disk::{Disk, OpenMode};
 use crate::error::LogError;
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::inspect::entries::IndexCheck;
@@ -64,8 +65,11 @@ pub struct VerifyOptions {
 /// [`LogError::Io`] if the folder can't be listed. A file that can't be read is a fault.
 pub fn verify(disk: &dyn Disk, dir: &Path, options: VerifyOptions, watch: &mut dyn Watch) -> Result<Verified, LogError> {
     let found = disk.list(dir).map_err(|source| LogError::io("list", dir, source))?;
-    let folder = Folder::of(&found);
-    let mut verification = Verification { disk, dir, options, watch, seen: Verified::default() };
+    let mut folder = Folder::of(&found);
+    let mut verification = Verification { disk, dir, options, watch, seen: Verified::default(), held: None };
+    if let Some(replaced) = verification.check_exchange() {
+        folder.bases.retain(|base| !replaced.contains(base));
+    }
     let log_start = verification.check_log_start();
     let (deleted, bases) = names::split_deleted(&folder, log_start);
     if options.segment.is_none() {
@@ -91,16 +95,40 @@ struct Verification<'a> {
     options: VerifyOptions,
     watch: &'a mut dyn Watch,
     seen: Verified,
+    /// The faults of a segment that a broker may be exchanging meanwhile.
+    held: Option<Vec<Fault>>,
 }
 
 impl Verification<'_> {
     fn fault(&mut self, path: PathBuf, position: Option<u64>, offset: Option<i64>, kind: FaultKind) {
-        if kind.is_note() {
+        let fault = Fault { path, position, offset, kind };
+        match &mut self.held {
+            Some(held) if held.len() < HELD_FAULTS_MAX => held.push(fault),
+            _ => self.tell(&fault),
+        }
+    }
+
+    fn tell(&mut self, fault: &Fault) {
+        if fault.kind.is_note() {
             self.seen.notes += 1;
         } else {
             self.seen.faults += 1;
         }
-        self.watch.fault(&Fault { path, position, offset, kind });
+        self.watch.fault(fault);
+    }
+
+    /// The segments that an interrupted exchange has left beside the one that has replaced them.
+    fn check_exchange(&mut self) -> Option<Vec<i64>> {
+        let path = self.dir.join(COMPACTION);
+        let replaced = match replaced_already(self.disk, self.dir) {
+            Ok(replaced) => replaced?,
+            Err(source) => {
+                self.fault(path.clone(), None, None, FaultKind::Unreadable(LogError::io("read", &path, source)));
+                return None;
+            }
+        };
+        self.fault(path, None, None, FaultKind::Exchange);
+        Some(replaced)
     }
 
     fn check_names(&mut self, found: &[OsString], deleted: &[i64]) {
@@ -144,7 +172,34 @@ impl Verification<'_> {
         None
     }
 
+    /// Of a closed segment that a broker has exchanged meanwhile, nothing is said but that.
     fn check_segment(&mut self, base: i64, next_base: Option<i64>) {
+        let Some(next_base) = next_base.filter(|_| self.options.in_use) else { return self.check_segment_at_rest(base, next_base) };
+        let before = self.shape_of(base, next_base);
+        self.held = Some(Vec::new());
+        self.check_segment_at_rest(base, Some(next_base));
+        let held = self.held.take().unwrap_or_default();
+        if before.is_some() && self.shape_of(base, next_base) == before {
+            for fault in &held {
+                self.tell(fault);
+            }
+        } else if !held.is_empty() {
+            self.fault(file_path(self.dir, base, LOG), None, Some(base), FaultKind::Exchange);
+        }
+    }
+
+    /// What changes where a segment is exchanged: the sizes of its files, and whether the next one is there. None while one is.
+    fn shape_of(&self, base: i64, next_base: i64) -> Option<([Option<u64>; 3], bool)> {
+        let size = |extension| {
+            let file = self.disk.open(&file_path(self.dir, base, extension), OpenMode::Read);
+            file.and_then(|file| file.size_bytes()).ok()
+        };
+        let is_there = |path: &Path| self.disk.exists(path).unwrap_or(false);
+        let shape = ([LOG, INDEX, TIME_INDEX].map(size), is_there(&file_path(self.dir, next_base, LOG)));
+        (!is_there(&self.dir.join(COMPACTION))).then_some(shape)
+    }
+
+    fn check_segment_at_rest(&mut self, base: i64, next_base: Option<i64>) {
         let path = file_path(self.dir, base, LOG);
         if let Err(error) = self.try_check_segment(&path, base, next_base) {
             // Retention may have removed it since the folder was listed.
@@ -228,6 +283,9 @@ impl Verification<'_> {
         self.fault(path.to_path_buf(), Some(position), Some(offset), kind);
     }
 }
+
+/// Faults of one segment that are held back. Further ones are told at once.
+const HELD_FAULTS_MAX: usize = 10_000;
 
 fn is_over_limit(error: &millpond_protocol::batch::BatchError) -> bool {
     use millpond_protocol::{batch::BatchError, compression::CompressionError};

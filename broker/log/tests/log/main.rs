@@ -2,6 +2,10 @@
 
 mod append;
 mod clean_stop;
+mod compact;
+mod compact_beside;
+mod compact_model;
+mod compacted;
 mod crash;
 mod damage;
 mod delete;
