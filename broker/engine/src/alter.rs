@@ -1,7 +1,9 @@
 //! Changing the settings of a topic while it is used.
 //!
 //! On disk before it is in force, as every change of the catalogue. The limit on a batch holds from the next batch on; the durability from
-//! the next append of each partition, whose answer says which it was; retention from the next look at the partition; a quota at once.
+//! the next append of each partition, whose answer says which it was; retention and compaction from the next look at the partition; a
+//! quota at once. Records without a key that a topic holds when it becomes a compacted one stay; of those that come, the next batch on, none
+//! is taken.
 
 use crate::{
     engine::Engine,
@@ -69,7 +71,7 @@ impl Engine {
         let info = topic.info();
         let (name, durability) = (&request.name, info.config.durability);
         let (retention_ms, retention_bytes) = (info.config.retention_ms, info.config.retention_bytes);
-        tracing::info!(topic = name, %durability, retention_ms, retention_bytes, max_batch_bytes = info.config.max_batch_bytes, "a topic was changed");
+        tracing::info!(topic = name, %durability, retention_ms, retention_bytes, max_batch_bytes = info.config.max_batch_bytes, cleanup = %info.config.cleanup, "a topic was changed");
         Ok(info)
     }
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use millpond_protocol::{
     batch::{Batch, HEADER_BYTES, TimestampType},
     compression::Codec,
+    record,
 };
 use std::sync::Arc;
 
@@ -24,6 +25,17 @@ pub(crate) fn accept(topic: &Arc<str>, bytes: Bytes, limits: BatchLimits) -> Res
     Ok(batch)
 }
 
+/// What a compacted topic asks for beyond: every record has a key. `section` is uncompressed.
+pub(crate) fn keyed(topic: &Arc<str>, section: &[u8]) -> Result<(), EngineError> {
+    for record in record::iterate(section) {
+        let record = record?;
+        if record.key.is_none() {
+            return Err(EngineError::RecordWithoutKey { topic: Arc::clone(topic), record: record.offset_delta });
+        }
+    }
+    Ok(())
+}
+
 fn refusal(batch: &Batch) -> Option<&'static str> {
     let header = batch.header();
     let attributes = header.attributes;
@@ -35,6 +47,9 @@ fn refusal(batch: &Batch) -> Option<&'static str> {
     }
     if attributes.timestamp_type() == TimestampType::LogAppendTime {
         return Some("it says that a broker gave it its timestamps");
+    }
+    if attributes.has_delete_horizon() {
+        return Some("it says that a broker has compacted it");
     }
     if header.record_count == 0 {
         return Some("it holds no records");
@@ -109,10 +124,11 @@ mod tests {
     fn a_batch_of_a_producer_is_taken_and_each_broken_rule_is_refused() {
         let good = batch_of(3);
         assert_eq!(code_of(good.clone()), None);
-        let broken: [fn(&mut BatchHeader); 6] = [
+        let broken: [fn(&mut BatchHeader); 7] = [
             |header| header.attributes.0 |= 1 << 5,
             |header| header.attributes.0 |= 1 << 4,
             |header| header.attributes.0 |= 1 << 3,
+            |header| header.attributes.0 |= 1 << 6,
             |header| header.record_count = 0,
             |header| header.last_offset_delta = 7,
             |header| (header.record_count, header.last_offset_delta) = (i32::MAX, i32::MAX - 1),

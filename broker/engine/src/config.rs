@@ -44,7 +44,8 @@ pub struct EngineConfig {
     pub quota_bytes: Option<u64>,
     /// Bytes that are kept free for deleting, starting and stopping on a full disk; 0 for none.
     pub reserve_bytes: u64,
-    /// The time between two checks of what retention allows to be deleted, and of the room on the disk; from a millisecond to an hour.
+    /// The time between two checks of what retention allows to be deleted, of what is to be compacted, and of the room on the disk; from a
+    /// millisecond to an hour.
     pub retention_check_interval: Duration,
     /// How many modules there may be.
     pub modules_max: usize,

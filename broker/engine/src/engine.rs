@@ -3,6 +3,7 @@
 use crate::{
     catalogue::Catalogue,
     clock::Clock,
+    compaction,
     config::EngineConfig,
     consume::{self, ConsumeStream},
     data_dir::{DataDir, DirLock},
@@ -65,6 +66,7 @@ impl Engine {
         let services = Arc::new(Services::start(config, disk, clock, lock)?);
         let engine = Arc::new(startup::open(services).await?);
         retention::start(&engine);
+        compaction::start(&engine);
         Ok(engine)
     }
 

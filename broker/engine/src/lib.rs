@@ -54,6 +54,7 @@
 //! | `startup`, `topics`, `alter`, `attachments` | opening the folder; making, deleting and changing topics; modules and where they run |
 //! | `retention` | deleting the oldest records, by age, size and on request |
 //! | `space`, `reserve` | quotas, the full disk, who makes room |
+//! | `compaction` | keeping the latest record of each key |
 //! | `produce`, `check`, `transform`, `route` | the way in: what is refused, the chain of modules, placing records |
 //! | `partition` | queue, turn, group commit, answers |
 //! | `consume` | the way out |
@@ -70,6 +71,7 @@ mod catalogue;
 mod chain;
 mod check;
 mod clock;
+mod compaction;
 mod config;
 mod consume;
 mod data_dir;

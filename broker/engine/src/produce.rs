@@ -160,7 +160,8 @@ impl ProduceStream {
     ) -> Result<State, EngineError> {
         let topic_epoch = runtime.epoch;
         let order = SequenceOrder::NextFrom { base_sequence: batch.header().base_sequence };
-        let (batch, records_dropped, is_nothing) = if runtime.transforms.is_empty() {
+        // Of a compacted topic, the records are looked at even where no module does: each must have a key.
+        let (batch, records_dropped, is_nothing) = if runtime.transforms.is_empty() && !runtime.config.cleanup.compacts() {
             (batch, 0, false)
         } else {
             let topic = Arc::clone(&self.topic.name);
@@ -261,6 +262,7 @@ fn place(
 ) -> Result<Routed, EngineError> {
     let mut records = Records::unpack(batch, limits.section_bytes_max)?;
     records.pass_through(topic, None, runtime, batch.header())?;
+    records.check_keys(topic, runtime)?;
     let places = match &runtime.partitioner {
         // A module is not asked about nothing.
         Some(partitioner) if records.count() > 0 => partitioner.partition(topic, &records, batch.header().base_timestamp, partitions)?,

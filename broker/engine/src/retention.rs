@@ -2,7 +2,7 @@
 //!
 //! The first look comes one interval after the start: by then the time service has set the clock of a gateway that has none of its own.
 
-use crate::{engine::Engine, error::EngineError, space};
+use crate::{config::EngineConfig, engine::Engine, error::EngineError, space};
 use millpond_log::RetentionLimits;
 use millpond_protocol::message::{DeleteRecords, Position, RecordsDeleted, TopicConfig};
 use std::{
@@ -14,9 +14,14 @@ use std::{
 /// Begins to look. Ends when the engine is dropped or stops.
 pub(crate) fn start(engine: &Arc<Engine>) {
     let services = &engine.services;
-    let interval = services.config.retention_check_interval.clamp(*CHECK_INTERVAL.start(), *CHECK_INTERVAL.end());
+    let interval = check_interval(&services.config);
     services.timers.spawn(run(Arc::downgrade(engine), interval));
     space::start(engine, interval);
+}
+
+/// The time between two looks.
+pub(crate) fn check_interval(config: &EngineConfig) -> Duration {
+    config.retention_check_interval.clamp(*CHECK_INTERVAL.start(), *CHECK_INTERVAL.end())
 }
 
 async fn run(engine: Weak<Engine>, interval: Duration) {
@@ -71,7 +76,11 @@ impl Engine {
     }
 }
 
+/// The limits of a topic; without `delete` in its cleanup it has none.
 fn limits_of(config: &TopicConfig) -> RetentionLimits {
+    if !config.cleanup.deletes() {
+        return RetentionLimits::default();
+    }
     RetentionLimits { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes }
 }
 

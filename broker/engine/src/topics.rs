@@ -149,6 +149,7 @@ impl Engine {
         within("max_batch_bytes", u64::from(config.max_batch_bytes), "bytes", max_batch_bytes)?;
         let retention_ms = config.retention_ms.map_or(Ok(()), |ms| within("retention_ms", ms, "milliseconds", RETENTION_MS));
         retention_ms?;
+        within("delete_retention_ms", config.delete_retention_ms, "milliseconds", RETENTION_MS)?;
         config.retention_bytes.map_or(Ok(()), |bytes| within("retention_bytes", bytes, "bytes", RETENTION_BYTES))?;
         // With less, one batch could make a topic drop nearly everything that it has.
         let quota_bytes = QUOTA_BATCHES_MIN * u64::from(config.max_batch_bytes)..=*RETENTION_BYTES.end();

@@ -38,6 +38,11 @@ impl EngineError {
             EngineError::TooManyRecords { limit, .. } => format!("send {limit} records in one batch at most"),
             EngineError::Batch(source) => of_batch(source).to_owned(),
             EngineError::BatchRefused { .. } => OTHER_CLIENT.to_owned(),
+            EngineError::RecordWithoutKey { topic, .. } => {
+                format!(
+                    "give every record a key: the latest record of each is kept; `millpond topic alter {topic} --cleanup delete` ends that"
+                )
+            }
             EngineError::Log { source, .. } => of_log(source),
             EngineError::Sequence { source, .. } => of_sequence(source).to_owned(),
             EngineError::PartlyStored(source) => return source.hint(),

@@ -184,6 +184,14 @@ pub enum EngineError {
     /// Of a batch that the broker has placed some parts are stored, and this became of another one.
     #[error("some records of the batch are stored, and others are not")]
     PartlyStored(#[source] Box<EngineError>),
+    /// A record without a key, for a compacted topic.
+    #[error("record {record} of the batch has no key, and the topic `{topic}` is compacted; nothing of the batch was stored")]
+    RecordWithoutKey {
+        /// The topic.
+        topic: Arc<str>,
+        /// Which record, from 0.
+        record: i32,
+    },
     /// A write, a read or a flush of a partition failed.
     #[error("the log of `{topic}`, partition {partition}, failed")]
     Log {
@@ -364,6 +372,7 @@ impl EngineError {
             EngineError::BatchTooLarge { .. } => ErrorCode::BatchTooLarge,
             EngineError::Batch(source) => source.code(),
             EngineError::BatchRefused { .. } | EngineError::TooManyRecords { .. } => ErrorCode::InvalidBatch,
+            EngineError::RecordWithoutKey { .. } => ErrorCode::InvalidRecord,
             EngineError::Log { source, .. } => source.code(),
             EngineError::Sequence { source, .. } => source.code(),
             EngineError::PartlyStored(source) => source.code(),

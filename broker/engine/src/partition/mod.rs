@@ -20,6 +20,7 @@
 //! failure: what is asked at that moment is refused, and the next append tries again.
 
 mod answer;
+mod compaction;
 mod flush;
 mod housekeeping;
 mod room;
@@ -36,6 +37,7 @@ use crate::{
     space::{self, Counted, TopicSpace},
 };
 use answer::Open;
+use compaction::Compacting;
 use flush::Waiting;
 use millpond_log::{AppendTimes, Log, LogConfig, LogError, LogReader, Pools, RecoveryReport, SequenceOrder};
 use millpond_protocol::{
@@ -66,6 +68,8 @@ pub(crate) struct Partition {
     failure: Mutex<Option<String>>,
     /// Only locked on the background thread, for as long as it is at work here.
     append_times: Mutex<AppendTimes>,
+    /// Likewise. None where the log could not be opened.
+    compacting: Mutex<Option<Compacting>>,
     open: Arc<Open>,
 }
 
@@ -148,7 +152,7 @@ struct Tail {
     timer_set: bool,
     /// Counts the changes of the durability: a timer of an earlier one is void.
     timer_epoch: u64,
-    /// Records are being deleted: the log and its folder stay.
+    /// Records are being deleted, or compacted: the log and its folder stay.
     work_running: bool,
     /// What the log has in its topic's quota and the node's.
     counted: Counted,
@@ -192,6 +196,7 @@ impl Partition {
         let segments = reader.as_ref().map_or_else(|_| Vec::new(), LogReader::segments);
         let append_times = AppendTimes::new(Arc::clone(&services.disk), dir, &segments, services.clock.monotonic_ms());
         let counted = Counted::new(&space, log.as_ref().map_or(0, Log::size_bytes));
+        let compacting = log.as_ref().map(|log| Compacting::new(log.compactor()));
         let queue = Queue { refusal: reader.as_ref().err().cloned(), ..Queue::default() };
         Arc::new(Partition {
             topic,
@@ -205,6 +210,7 @@ impl Partition {
             view: watch::Sender::new(view),
             failure: Mutex::new(failure),
             append_times: Mutex::new(append_times),
+            compacting: Mutex::new(compacting),
             open: Arc::default(),
         })
     }

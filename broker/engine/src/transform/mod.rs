@@ -10,7 +10,7 @@ mod difference;
 
 pub(crate) use attachment::{Attachment, Counters, Guest};
 
-use crate::{error::EngineError, topic::Runtime};
+use crate::{check, error::EngineError, topic::Runtime};
 use bytes::Bytes;
 use difference::Difference;
 use millpond_plugin::BatchInfo;
@@ -51,7 +51,7 @@ pub(crate) struct BatchLimits {
     pub(crate) batch_bytes_max: u32,
 }
 
-/// Runs the topic's transforms on a batch for a known partition.
+/// Runs the topic's transforms on a batch for a known partition, and holds what comes out against the topic's rule for keys.
 pub(crate) fn transform(
     topic: &Arc<str>,
     partition: u32,
@@ -61,6 +61,7 @@ pub(crate) fn transform(
 ) -> Result<Transformed, EngineError> {
     let mut records = Records::unpack(batch, limits.section_bytes_max)?;
     records.pass_through(topic, Some(partition), runtime, batch.header())?;
+    records.check_keys(topic, runtime)?;
     let batch = records.pack(topic, batch, limits.batch_bytes_max)?;
     Ok(Transformed { batch, records_dropped: records.dropped_u32() })
 }
@@ -106,6 +107,11 @@ impl Records {
             result?;
         }
         Ok(())
+    }
+
+    /// Refuses records without a key where the topic is compacted. After the modules: one of them may give the keys, or take them.
+    pub(crate) fn check_keys(&self, topic: &Arc<str>, runtime: &Runtime) -> Result<(), EngineError> {
+        if runtime.config.cleanup.compacts() { check::keyed(topic, &self.section) } else { Ok(()) }
     }
 
     /// The batch to store: the one that came where nothing has changed, so that it keeps its very bytes; none without records.

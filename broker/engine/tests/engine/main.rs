@@ -1,6 +1,7 @@
 //! The engine from outside: what a front door sees. One program, because linking takes longer than testing.
 
 mod broker;
+mod compaction;
 mod durability;
 mod folders;
 mod full_disk;

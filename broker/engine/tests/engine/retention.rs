@@ -10,24 +10,24 @@ use millpond_protocol::{
 };
 use std::{sync::Arc, time::Duration};
 
-const HOUR_MS: u32 = 3_600_000;
+pub(crate) const HOUR_MS: u32 = 3_600_000;
 
 /// Two of them fill a segment.
-fn large() -> String {
+pub(crate) fn large() -> String {
     "x".repeat(40 << 10)
 }
 
 /// A topic whose segments hold one large batch each.
-fn small_segments(name: &str, mut config: TopicConfig) -> CreateTopic {
+pub(crate) fn small_segments(name: &str, mut config: TopicConfig) -> CreateTopic {
     config.segment_bytes = 64 << 10;
     CreateTopic { name: name.to_owned(), partitions: 1, config }
 }
 
-fn change(name: &str) -> AlterTopic {
+pub(crate) fn change(name: &str) -> AlterTopic {
     AlterTopic { name: name.to_owned(), ..AlterTopic::default() }
 }
 
-fn partition(broker: &Broker, topic: &str) -> PartitionInfo {
+pub(crate) fn partition(broker: &Broker, topic: &str) -> PartitionInfo {
     broker.engine.topic(topic).expect("it is there").partitions[0].clone()
 }
 
@@ -37,7 +37,7 @@ async fn delete_before(broker: &Broker, topic: &str, before: Position) -> Result
 }
 
 /// A broker that looks at its partitions all the time.
-async fn watchful() -> Broker {
+pub(crate) async fn watchful() -> Broker {
     Broker::with(Arc::new(SimDisk::new()), |config| config.retention_check_interval = Duration::from_millis(1)).await
 }
 
@@ -52,7 +52,7 @@ async fn log_start(broker: &Broker, topic: &str, start: i64) {
 }
 
 /// Waits until every topic was looked at, from the first to the last.
-async fn a_whole_check(broker: &Broker) {
+pub(crate) async fn a_whole_check(broker: &Broker) {
     // The check that is under way may be past the others already.
     for _ in 0..2 {
         let first = partition(broker, "zz-last").log_end;

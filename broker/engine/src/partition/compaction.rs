@@ -1,0 +1,100 @@
+//! A partition's part in its compaction: single steps, on the background thread, beside turns and flushes.
+//!
+//! What is compacted are closed segments. A topic of little records would never close one, so the active segment is closed where that is
+//! worth it: it holds a mebibyte at least, and with it, half of what could be compacted is new (`millpond_log::Compactor::wants_roll`). It
+//! is compacted at a later look, once it is flushed.
+
+use super::{Partition, PoisonOnPanic};
+use millpond_log::{Compaction, CompactionPass, CompactionStep, Compactor, LogError, Now};
+use std::sync::Arc;
+
+/// What a partition remembers between two passes.
+#[derive(Debug)]
+pub(super) struct Compacting {
+    compactor: Compactor,
+    /// No pass before this moment, by the monotonic clock: the last one has failed.
+    not_before_ms: i64,
+}
+
+impl Compacting {
+    pub(super) fn new(compactor: Compactor) -> Compacting {
+        Compacting { compactor, not_before_ms: i64::MIN }
+    }
+}
+
+impl Partition {
+    /// Begins a pass if there is enough to do. None if not, or if it can't be done now, which is logged.
+    pub(crate) fn begin_compaction(self: &Arc<Self>, delete_retention_ms: u64) -> Option<CompactionPass> {
+        let (reader, _work) = (self.reader().ok()?, self.begin_work()?);
+        let _poison = PoisonOnPanic(self);
+        // The disk that failed a write is not written to for this, either.
+        if self.failure.lock().is_some() {
+            return None;
+        }
+        let clock = &self.services.clock;
+        let now = Now { wall_ms: clock.now_ms(), monotonic_ms: clock.monotonic_ms() };
+        let mut compacting = self.compacting.lock();
+        let Compacting { compactor, not_before_ms } = compacting.as_mut()?;
+        if now.monotonic_ms < *not_before_ms {
+            return None;
+        }
+        // Looked at before a segment is exchanged: what takes its place inherits its age.
+        self.append_times.lock().observe(now, &reader.segments());
+        let below = self.watermarks().high_watermark;
+        let compaction = Compaction { below, dirty_percent_min: DIRTY_PERCENT_MIN, wall_ms: now.wall_ms, delete_retention_ms };
+        let begun = match compactor.wants_roll(compaction) {
+            Ok(true) => {
+                if let Err(error) = self.roll() {
+                    tracing::warn!(topic = %self.topic, partition = self.number, error = error.to_wire().message, "no segment can be begun");
+                }
+                compactor.begin(compaction)
+            }
+            Ok(false) => compactor.begin(compaction),
+            Err(error) => Err(error),
+        };
+        begun.unwrap_or_else(|error| {
+            self.put_off(&error, not_before_ms);
+            None
+        })
+    }
+
+    /// Does the next part of a pass. None if it has ended, or can't go on, which is logged; the next one begins where it did.
+    pub(crate) fn continue_compaction(self: &Arc<Self>, mut pass: CompactionPass) -> Option<CompactionPass> {
+        let _work = self.begin_work()?;
+        let _poison = PoisonOnPanic(self);
+        let mut compacting = self.compacting.lock();
+        let Compacting { compactor, not_before_ms } = compacting.as_mut()?;
+        match compactor.step(&mut pass) {
+            Ok(CompactionStep::More) => Some(pass),
+            Ok(CompactionStep::Replaced(segment)) => {
+                self.append_times.lock().replaced(&segment);
+                Some(pass)
+            }
+            Ok(CompactionStep::Done(done)) => {
+                let (topic, partition) = (&self.topic, self.number);
+                let (bytes_before, bytes_after, records_removed) = (done.bytes_before, done.bytes_after, done.records_removed);
+                let (segments, bytes_written, damaged) = (done.segments_after, done.bytes_written, done.segments_damaged);
+                tracing::info!(
+                    %topic, partition, from = done.from, to = done.to, bytes_before, bytes_after, records_removed, segments, bytes_written, damaged,
+                    "a partition was compacted"
+                );
+                None
+            }
+            Err(error) => {
+                self.put_off(&error, not_before_ms);
+                None
+            }
+        }
+    }
+
+    fn put_off(&self, error: &LogError, not_before_ms: &mut i64) {
+        *not_before_ms = self.services.clock.monotonic_ms().saturating_add(PUT_OFF_MS);
+        tracing::warn!(topic = %self.topic, partition = self.number, error = error.chain(), "compaction can't go on now, and is tried again");
+    }
+}
+
+/// After a pass has failed, as on a full disk, the next one waits so long: each may write a segment before it fails again.
+const PUT_OFF_MS: i64 = 600_000;
+
+/// Kafka's `min.cleanable.dirty.ratio`: so many hundredths of what could be compacted must be new, or much is read and written for little.
+const DIRTY_PERCENT_MIN: u8 = 50;
