@@ -9,7 +9,7 @@ use crate::{
     output::{OutputArgs, thousands},
 };
 use clap::Args;
-use millpond_protocol::message::{AlterTopic, Durability, Limit, Position, TopicInfo};
+use millpond_protocol::message::{AlterTopic, Cleanup, Durability, Limit, Position, TopicInfo};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -45,6 +45,12 @@ pub(crate) struct RetentionArgs {
     /// Delete the oldest records of a partition as long as this is left, such as 1GiB; `unlimited` keeps them
     #[arg(long, value_name = "SIZE", value_parser = parse_retention_bytes)]
     retention_bytes: Option<Limit>,
+    /// What becomes of old records: `delete` lets age and size decide, `compact` keeps the latest record of each key, `compact,delete` does both
+    #[arg(long, value_name = "CLEANUP")]
+    pub(crate) cleanup: Option<Cleanup>,
+    /// How long a compacted topic keeps a tombstone (a key without a value), such as 24h
+    #[arg(long, value_name = "TIME", value_parser = parse_delete_retention)]
+    delete_retention: Option<Span>,
 }
 
 /// Arguments of `millpond topic delete-records`.
@@ -84,6 +90,11 @@ impl RetentionArgs {
     pub(crate) fn retention_bytes(&self) -> Option<Limit> {
         self.retention_bytes
     }
+
+    /// How long a tombstone is kept, in milliseconds.
+    pub(crate) fn delete_retention_ms(&self) -> Option<u64> {
+        self.delete_retention.map(|span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX))
+    }
 }
 
 /// Runs `millpond topic alter`.
@@ -94,13 +105,15 @@ pub(crate) async fn alter(arguments: AlterArgs) -> Outcome {
         max_batch_bytes: arguments.max_batch_bytes.map(|size| u32::try_from(size.0).unwrap_or(u32::MAX)),
         retention_ms: arguments.retention.retention_ms(),
         retention_bytes: arguments.retention.retention_bytes(),
+        cleanup: arguments.retention.cleanup,
+        delete_retention_ms: arguments.retention.delete_retention_ms(),
         quota_bytes: arguments.space.quota,
         on_full: arguments.space.on_full,
         ..AlterTopic::default()
     };
     if request.is_empty() {
         return Err(Failure::usage("there is nothing to change")
-            .hint("give --durability, --retention, --retention-bytes, --max-batch-bytes, --quota or --on-full"));
+            .hint("give --durability, --retention, --cleanup or another of its options; --help has all"));
     }
     let topic = arguments.client.with(async |client| Ok(client.admin().alter_topic(request).await?)).await?;
     arguments.output.one(&topic, |topic| {
@@ -127,9 +140,17 @@ pub(crate) fn settings(topic: &TopicInfo) -> Vec<(&'static str, String)> {
         ("max batch bytes", ByteSize(u64::from(config.max_batch_bytes)).to_string()),
         ("retention", config.retention_ms.map_or_else(unlimited, |ms| Span(Duration::from_millis(ms)).to_string())),
         ("retention bytes", config.retention_bytes.map_or_else(unlimited, |bytes| ByteSize(bytes).to_string())),
+        ("cleanup", config.cleanup.to_string()),
     ];
+    if config.cleanup.compacts() {
+        settings.push(("delete retention", Span(Duration::from_millis(config.delete_retention_ms)).to_string()));
+    }
     settings.extend(space::settings(topic));
     settings
+}
+
+fn parse_delete_retention(text: &str) -> Result<Span, String> {
+    text.parse::<Span>().map_err(|error| error.to_string())?.within(&RETENTION)
 }
 
 fn parse_retention(text: &str) -> Result<Limit, String> {
@@ -161,6 +182,7 @@ What is not named stays as it is. Records are deleted in whole segments, in the 
 
 Examples:
   millpond topic alter readings --retention 7d --retention-bytes 1GiB
+  millpond topic alter settings --cleanup compact --delete-retention 48h
   millpond topic alter readings --durability interval:200ms --retention unlimited
   millpond topic alter readings --quota 10GiB --on-full drop-oldest";
 
@@ -186,6 +208,10 @@ mod tests {
         }
         for wrong in ["", "1KiB", "-1", "2000000TiB"] {
             assert!(parse_retention_bytes(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_delete_retention("24h").map(|span| span.0), Ok(Duration::from_hours(24)));
+        for wrong in ["", "24", "unlimited", "1ms", "200000d"] {
+            assert!(parse_delete_retention(wrong).is_err(), "{wrong}");
         }
     }
 

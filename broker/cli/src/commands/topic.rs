@@ -135,6 +135,7 @@ impl CreateArgs {
     fn topic_config(&self) -> Outcome<TopicConfig> {
         let defaults = self.config.load()?.config.topic;
         let max_batch_bytes = self.max_batch_bytes.unwrap_or(defaults.max_batch_bytes);
+        let unsaid = TopicConfig::default();
         Ok(TopicConfig {
             durability: self.durability.unwrap_or(defaults.durability),
             segment_bytes: self.segment_bytes.unwrap_or(defaults.segment_bytes).0,
@@ -144,7 +145,8 @@ impl CreateArgs {
             retention_bytes: self.retention.retention_bytes().map_or(bytes_of(defaults.retention_bytes), Option::from),
             quota_bytes: self.space.quota.map_or(bytes_of(defaults.quota), Option::from),
             on_full: self.space.on_full.unwrap_or(defaults.on_full),
-            ..TopicConfig::default()
+            cleanup: self.retention.cleanup.unwrap_or(unsaid.cleanup),
+            delete_retention_ms: self.retention.delete_retention_ms().unwrap_or(unsaid.delete_retention_ms),
         })
     }
 }
@@ -291,6 +293,7 @@ Without a flag, durability, sizes and limits are taken from the [topic] section 
 Examples:
   millpond topic create readings --partitions 3 --retention 7d --retention-bytes 1GiB
   millpond topic create camera --quota 20GiB --on-full drop-oldest
+  millpond topic create settings --cleanup compact
   millpond topic create debug --durability os --segment-bytes 16MiB --if-not-exists";
 
 #[cfg(test)]
@@ -343,6 +346,7 @@ mod tests {
              max batch bytes  4MiB\n\
              retention        unlimited\n\
              retention bytes  unlimited\n\
+             cleanup          delete\n\
              quota            unlimited\n\
              on full          reject\n\
              used             1.1 MiB\n\

@@ -68,6 +68,35 @@ fn deleted_records_are_gone_and_the_rest_keep_their_offsets() {
 }
 
 #[test]
+fn a_compacted_topic_is_made_shown_changed_and_takes_no_record_without_a_key() {
+    let place = Place::new();
+    let broker = place.serve();
+    let mut shown = String::new();
+    for (arguments, input) in [
+        (&["topic", "create", "a", "--cleanup", "compact,delete", "--delete-retention", "36h"][..], &b""[..]),
+        (&["topic", "describe", "a"], b""),
+        (&["topic", "describe", "a", "-o", "json"], b""),
+        (&["produce", "a", "--key-separator", ":"], b"k:kept\n"),
+        (&["produce", "a"], b"refused\n"),
+        (&["topic", "create", "b", "--cleanup", "shrink"], b""),
+        (&["topic", "alter", "a", "--delete-retention", "0s"], b""),
+        (&["topic", "alter", "a", "--cleanup", "delete"], b""),
+        (&["produce", "a"], b"taken\n"),
+        (&["topic", "alter", "a", "--cleanup", "compact", "--delete-retention", "2d"], b""),
+    ] {
+        let output = broker.run(&place, arguments, input);
+        // What was stored is told with the time that it took.
+        if arguments[0] == "produce" && output.status.success() {
+            continue;
+        }
+        shown.push_str(&snapshot::of(arguments, &output));
+        shown.push('\n');
+    }
+    assert_eq!(broker.ok(&place, &["topic", "describe", "a", "-o", "json"], b"").matches("\"high_watermark\": 2").count(), 1);
+    snapshot::check("compacted", &shown);
+}
+
+#[test]
 fn defaults_for_topics_come_from_the_configuration() {
     let place = Place::new();
     let broker = place.serve();
