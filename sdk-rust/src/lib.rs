@@ -66,8 +66,8 @@ pub use millpond_protocol::{
     compression::Codec,
     error::{ErrorCode, WireError},
     message::{
-        AlterTopic, AttachPoint, AttachTransform, AttachmentStatus, BrokerInfo, CreateTopic, DetachTransform, Dropped, Durability, Limit,
-        ModuleInfo, OffsetFound, OnFull, PartitionInfo, Position, RecordsDeleted, TopicConfig, TopicInfo, Watermarks,
+        AlterTopic, AttachPoint, AttachTransform, AttachmentStatus, BrokerInfo, Cleanup, CreateTopic, DetachTransform, Dropped, Durability,
+        Limit, ModuleInfo, OffsetFound, OnFull, PartitionInfo, Position, RecordsDeleted, TopicConfig, TopicInfo, Watermarks,
     },
     record::Headers,
 };

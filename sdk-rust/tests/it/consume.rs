@@ -269,3 +269,52 @@ async fn more_partitions_than_a_connection_has_streams_are_read_over_several() {
     let error = soon(consumer.seek(1_099, Start::Beginning)).await.unwrap_err();
     assert_eq!(error.code(), "closed");
 }
+
+/// Stores ten records of which compaction has left these.
+fn fill_compacted(broker: &FakeBroker, left: &[i32]) {
+    use millpond_protocol::{
+        batch::{Batch, BatchBuilder, rebuild},
+        compression::Codec,
+        record::{NewRecord, SectionSummary, iterate},
+    };
+    let mut builder = BatchBuilder::new();
+    for number in 0..10 {
+        builder.push(&NewRecord { value: Some(number.to_string().as_bytes()), ..NewRecord::default() }).unwrap();
+    }
+    let whole = Batch::parse(builder.finish(Codec::Lz4).unwrap()).unwrap();
+    let section = whole.records_section(1 << 20).unwrap();
+    let (mut kept, mut summary) = (Vec::new(), SectionSummary::EMPTY);
+    for record in iterate(&section).map(Result::unwrap).filter(|record| left.contains(&record.offset_delta)) {
+        kept.extend_from_slice(record.encoded);
+        summary.add(record.offset_delta, record.timestamp_delta);
+    }
+    let batch = Batch::parse(rebuild(whole.header(), &kept, &summary).unwrap()).unwrap();
+    assert_eq!((batch.header().next_offset(), usize::try_from(batch.header().record_count)), (10, Ok(left.len())));
+    broker.state.with_topic(|topic| topic.append(0, &batch));
+}
+
+#[tokio::test]
+async fn offsets_that_compaction_has_left_unused_are_passed_over() {
+    let broker = FakeBroker::start(1);
+    for left in [&[][..], &[3, 7], &[], &[0], &[]] {
+        fill_compacted(&broker, left);
+    }
+    let left = [(13, "3".to_owned()), (17, "7".to_owned()), (30, "0".to_owned())];
+    for (start, expected) in [(0, &left[..]), (14, &left[1..]), (25, &left[2..]), (31, &[]), (45, &[])] {
+        let builder = broker.client().await.consumer("readings").start(Start::Offset(start)).until_end(true);
+        let mut consumer = soon(builder.build()).await.unwrap();
+        assert_eq!(take(&mut consumer, expected.len()).await, expected, "from {start}");
+        assert!(soon(consumer.next()).await.is_none(), "it ends, whatever the last batch holds");
+        assert_eq!((consumer.position(0), consumer.at_end()), (Some(50), true));
+        // In batches, likewise.
+        let builder = broker.client().await.consumer("readings").start(Start::Offset(start)).until_end(true);
+        let mut consumer = soon(builder.build()).await.unwrap();
+        let batches: Vec<_> = soon(consumer.batches().map(Result::unwrap).collect()).await;
+        assert_eq!(batches.iter().map(|batch| batch.records().count()).sum::<usize>(), expected.len());
+        assert_eq!(batches.last().map(millpond::ConsumedBatch::next_offset), Some(50));
+    }
+    // One that waits for more gets it with its offset.
+    let mut consumer = consumer(&broker, Start::Offset(31)).await;
+    fill_compacted(&broker, &[9]);
+    assert_eq!(take(&mut consumer, 1).await, [(59, "9".to_owned())]);
+}
