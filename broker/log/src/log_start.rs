@@ -66,8 +66,9 @@ impl Deletion {
         let segments = self.shared.segments();
         let gone = count_before(segments.iter().map(|segment| segment.base_offset()), self.start);
         let mut removed = 0;
-        let left_before = self.shared.take_unremoved();
-        left_before.iter().for_each(|segment| self.remove_or_note(segment));
+        for segment in self.shared.take_unremoved() {
+            self.remove_or_note(&segment);
+        }
         if gone == 0 && self.start <= self.shared.log_start() {
             return Ok(self.shared.log_start());
         }
@@ -82,7 +83,9 @@ impl Deletion {
         self.shared.advance_start(self.start);
         // The mark comes before the first name goes: whoever then can't open a file knows why.
         segments[removed..gone].iter().for_each(|segment| segment.mark_removed());
-        segments[removed..gone].iter().for_each(|segment| self.remove_or_note(segment));
+        for segment in &segments[removed..gone] {
+            self.remove_or_note(segment);
+        }
         Ok(self.shared.log_start())
     }
 

@@ -71,7 +71,7 @@ mod tests {
     fn what_is_used_and_what_was_dropped_is_told() {
         let config = TopicConfig { quota_bytes: Some(1 << 20), on_full: OnFull::DropOldest, ..TopicConfig::default() };
         let dropped = Dropped { segments: 1_200, records: 34_000, bytes: 5 << 20 };
-        let topic = TopicInfo { config, used_bytes: 943_719, dropped, ..TopicInfo::default() };
+        let topic = TopicInfo { config, used_bytes: 943_718, dropped, ..TopicInfo::default() };
         assert_eq!(settings(&topic), [("quota", "1MiB".to_owned()), ("on full", "drop-oldest".to_owned())]);
         assert_eq!(
             usage(&topic).map(|(_, words)| words),

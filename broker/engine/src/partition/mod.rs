@@ -160,6 +160,8 @@ struct Tail {
     patience_ends: Option<Instant>,
     /// It was said that batches are refused for want of room, and not yet that they are taken again.
     is_refusing: bool,
+    /// When it was said last.
+    refusal_said: Option<Instant>,
     /// Kept between turns for its memory.
     run: Vec<Batch>,
 }
@@ -394,6 +396,7 @@ impl Tail {
             counted,
             patience_ends: None,
             is_refusing: false,
+            refusal_said: None,
             run: Vec::new(),
         }
     }

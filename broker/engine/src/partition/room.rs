@@ -113,7 +113,10 @@ impl Partition {
         }
         tail.patience_ends = None;
         let error = self.full(bound, first_bytes, source);
-        if !std::mem::replace(&mut tail.is_refusing, true) {
+        // Small batches may fit now and then while larger ones do not.
+        let is_quiet = tail.refusal_said.is_some_and(|at| at.elapsed() < SAID_EVERY);
+        if !tail.is_refusing && !is_quiet {
+            (tail.is_refusing, tail.refusal_said) = (true, Some(Instant::now()));
             let why = error.to_wire().message;
             tracing::warn!(topic = %self.topic, partition = self.number, why, "batches are refused until there is room");
         }
@@ -224,6 +227,9 @@ impl Partition {
         self.reader.as_ref().map_or(0, millpond_log::LogReader::size_bytes)
     }
 }
+
+/// A partition does not say more often than this that it refuses batches.
+const SAID_EVERY: Duration = Duration::from_mins(1);
 
 /// How long batches wait for room that somebody may make. A client hears of it then, and sends them again.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -11,7 +11,7 @@ use millpond_log::{
 };
 use millpond_protocol::{
     error::ErrorCode,
-    message::{AlterTopic, DeleteRecords, Limit, OnFull, OpenConsume, Position},
+    message::{AlterTopic, DeleteRecords, Dropped, Limit, OnFull, OpenConsume, Position},
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -176,7 +176,7 @@ async fn a_topic_that_drops_its_oldest_records_goes_on_for_ever_on_a_full_disk()
         assert!(topic.dropped.records < 290, "no more goes than has to: {:?}", topic.dropped);
         assert_eq!(topic.used_bytes, log_bytes(&broker, &sim, "t"));
         assert_eq!(broker.values("keep", 0).await.len(), 5);
-        assert_eq!(info(&broker, "keep").dropped, Default::default());
+        assert_eq!(info(&broker, "keep").dropped, Dropped::default());
         assert!(sim.exists(&reserve(&broker)).expect("it can be asked"), "whole segments were enough");
         // One that rejects is made room for, too.
         broker.produce("keep", 0, &[&value(5)]).await.expect("the other yields");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use millpond_log::sim::{Fault, Operation, Random};
+use millpond_log::sim::{Fault, Operation, Random, SimDisk};
 use millpond_log::{Disk, LogError};
 
 use crate::harness::{DIR, Fixture, ROOMY, SMALL, batch, config, files, random_batch};
@@ -13,8 +13,19 @@ fn log_bytes(fixture: &Fixture) -> u64 {
 }
 
 #[track_caller]
-fn is_full<T: std::fmt::Debug>(outcome: Result<T, LogError>) {
+fn is_full<T: std::fmt::Debug>(outcome: &Result<T, LogError>) {
     assert!(matches!(outcome, Err(LogError::Full { .. })), "{outcome:?}");
+}
+
+/// Now and then: from less than there is to some room, or none of these limits.
+fn change_limits(disk: &SimDisk, random: &mut Random, seed: u64) {
+    if random.percent(30) {
+        let limit = (disk.used_bytes() + random.below(6_000)).saturating_sub(1_500);
+        disk.limit_bytes(random.percent(70).then_some(limit));
+        let names = disk.used_names() + random.below(5);
+        disk.limit_names(random.percent(30).then_some(names));
+        disk.shorten_writes(random.percent(50).then_some(seed));
+    }
 }
 
 #[test]
@@ -24,27 +35,19 @@ fn a_log_on_a_disk_that_is_full_now_and_then_loses_nothing_and_never_stops() {
         let mut fixture = Fixture::new(config(2048, 256));
         let (mut refused, mut taken) = (0, 0);
         for step in 0..120 {
-            if random.percent(30) {
-                // From less than there is to some room.
-                let room = random.below(6_000);
-                let limit = (fixture.disk.used_bytes() + room).saturating_sub(1_500);
-                fixture.disk.limit_bytes(random.percent(70).then_some(limit));
-                let names = fixture.disk.used_names() + random.below(5);
-                fixture.disk.limit_names(random.percent(30).then_some(names));
-                fixture.disk.shorten_writes(random.percent(50).then_some(step));
-            }
+            change_limits(&fixture.disk, &mut random, step);
             match random.below(10) {
                 0 => fixture.flush(),
                 1 => match fixture.log.roll() {
                     Ok(()) => {}
-                    outcome => is_full(outcome),
+                    outcome => is_full(&outcome),
                 },
                 2 => {
                     let before = fixture.start + random.below(40).cast_signed();
                     if let Some(deletion) = fixture.log.begin_delete(before) {
                         let outcome = deletion.run();
                         if outcome.is_err() {
-                            is_full(outcome);
+                            is_full(&outcome);
                         }
                         // Also where it failed, whole segments may be gone.
                         fixture.note_start(fixture.log.log_start());
@@ -58,7 +61,7 @@ fn a_log_on_a_disk_that_is_full_now_and_then_loses_nothing_and_never_stops() {
                             taken += 1;
                         }
                         outcome => {
-                            is_full(outcome);
+                            is_full(&outcome);
                             refused += 1;
                         }
                     }
@@ -112,8 +115,8 @@ fn without_a_name_for_the_next_segment_an_append_is_refused_whole() {
         fixture.append(&vec![batch(1, 700); 4]);
         fixture.flush();
         fixture.disk.limit_names(Some(fixture.disk.used_names() + names));
-        is_full(fixture.log.append(&vec![batch(1, 700); 4], 7).map(drop));
-        is_full(fixture.log.roll());
+        is_full(&fixture.log.append(&vec![batch(1, 700); 4], 7));
+        is_full(&fixture.log.roll());
         assert_eq!(fixture.segments().len(), 1);
         fixture.check();
         fixture.disk.limit_names(None);
