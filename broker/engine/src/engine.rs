@@ -168,8 +168,7 @@ impl Engine {
         let _ = self.services.io.run(move || services.space.reserve.give_up_if_tight()).await;
         join_all(partitions().map(Partition::close)).await;
         let services = Arc::clone(&self.services);
-        // What is left of it then is kept, for what has to be deleted after the next start.
-        let _ = self.services.io.run(move || services.space.reserve.make()).await;
+        let _ = self.services.io.run(move || services.space.reserve.make_after_all()).await;
         self.services.lock.release();
     }
 

@@ -33,8 +33,9 @@ pub(crate) struct Reserve {
     /// None is kept where this is nothing.
     bytes: u64,
     state: Mutex<State>,
-    /// Held while the file is written.
-    making: Mutex<()>,
+    /// Held while the file is written, and while what it has given up is used: who writes it must not take that away. Whether it is not to be
+    /// written at all for now.
+    making: Mutex<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -81,19 +82,30 @@ impl Reserve {
     /// Does a step for cleaning up. Where it finds the disk full, the reserve is given up, and the step done once more.
     pub(crate) fn lend<T, E>(&self, is_full: impl Fn(&E) -> bool, mut step: impl FnMut() -> Result<T, E>) -> Result<T, E> {
         let before = self.state.lock().given_up;
-        match step() {
-            Err(error) if is_full(&error) && self.give_up(before) => step(),
-            outcome => outcome,
+        let outcome = step();
+        if !outcome.as_ref().is_err_and(is_full) {
+            return outcome;
         }
+        let _making = self.making.lock();
+        if self.give_up(before) { step() } else { outcome }
     }
 
-    /// Before the logs are closed: on a disk with hardly any room, the reserve is what they are closed with. Blocking.
+    /// Before the logs are closed: on a disk with hardly any room, the reserve is what they are closed with. Until then it is not written
+    /// again. Blocking.
     pub(crate) fn give_up_if_tight(&self) {
+        let mut is_paused = self.making.lock();
+        *is_paused = true;
         let free = self.disk.free_bytes(&self.data_dir).ok().flatten();
         if free.is_some_and(|free| free < CLOSING_BYTES) {
             let before = self.state.lock().given_up;
             self.give_up(before);
         }
+    }
+
+    /// After the logs are closed: what is left is kept, for what has to be deleted after the next start. Blocking.
+    pub(crate) fn make_after_all(&self) {
+        *self.making.lock() = false;
+        self.make();
     }
 
     /// Gives it up. Says whether there may be more room than at the time when it had been given up `before` times.
@@ -115,9 +127,9 @@ impl Reserve {
     /// Writes as much of it as is free, and the whole as soon as there is room. Says whether batches may be stored. Blocking; not on an
     /// async worker.
     pub(crate) fn make(&self) -> bool {
-        let _making = self.making.lock();
-        if self.is_held() {
-            return true;
+        let is_paused = self.making.lock();
+        if self.is_held() || *is_paused {
+            return self.is_held();
         }
         let (before, given_up) = {
             let state = self.state.lock();
@@ -340,6 +352,8 @@ mod tests {
         assert!(reserve.is_held(), "there is no limit");
         disk.limit_bytes(Some(disk.used_bytes() + 1_000));
         reserve.give_up_if_tight();
-        assert!(!reserve.is_held());
+        assert!(!reserve.is_held() && !reserve.make(), "nobody takes it before the logs are closed");
+        reserve.make_after_all();
+        assert!(reserve.is_held());
     }
 }

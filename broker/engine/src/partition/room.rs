@@ -179,7 +179,9 @@ impl Partition {
         let outcome = if segments.len() == 1 { self.roll() } else { Ok(()) };
         let watermarks = self.watermarks();
         if outcome.is_ok() && oldest.end_offset > watermarks.high_watermark {
-            return Yielded::NotYet(oldest.end_offset);
+            // Of one that has stopped writing, nothing more is ever answered.
+            let has_stopped = self.failure.lock().is_some();
+            return if has_stopped { Yielded::Nothing } else { Yielded::NotYet(oldest.end_offset) };
         }
         match outcome.and_then(|()| self.delete_before(oldest.end_offset)) {
             Ok(log_start) => {
