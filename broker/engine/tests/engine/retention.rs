@@ -322,13 +322,14 @@ async fn the_oldest_records_go_when_there_are_more_bytes_than_the_limit_and_a_ch
 
 #[tokio::test]
 async fn a_shutdown_in_the_middle_of_checks_ends_them() {
-    let broker = watchful().await;
+    let mut broker = watchful().await;
     let config = TopicConfig { retention_bytes: Some(64 << 10), ..TopicConfig::default() };
     broker.engine.create_topic(small_segments("t", config)).await.expect("it can be made");
     for _ in 0..20 {
         broker.produce("t", 0, &[&large()]).await.expect("it is stored");
     }
     // The next look of the restarted broker comes in a minute.
+    broker.config.retention_check_interval = Duration::from_mins(1);
     let broker = broker.restart().await;
     let start = partition(&broker, "t").log_start;
     let values = broker.values("t", 0).await;
