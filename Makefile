@@ -8,10 +8,10 @@ SHELL := /bin/bash
 
 BIN := target/release/millpond
 
-.PHONY: help setup build plugins demo test check unit bench bench-log fmt dist clean
+.PHONY: help setup build plugins demo test check unit kafka-check bench bench-log fmt dist clean
 
 help: ## What can be done here
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing: a C compiler, and Rust's standard library for WebAssembly
 	@tests/setup.sh
@@ -38,12 +38,15 @@ check: plugins ## Format, lints, docs
 	cd plugins && $(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps
-	python3 -m compileall -q tests/demo
+	python3 -m compileall -q tests/demo tests/kafka
 
 unit: plugins ## Unit, property and end-to-end tests, the plugins' own among them
 	$(CARGO) build --release --locked -p millpond-cli
 	plugins/build.sh --test
 	$(CARGO) test --release --locked --workspace
+
+kafka-check: setup ## Let Kafka's own dump tool read our files; needs Java and Maven, and downloads 50 MB once
+	@tests/kafka/check.py
 
 fmt: ## Format everything
 	$(CARGO) fmt --all
