@@ -8,7 +8,10 @@ SHELL := /bin/bash
 
 BIN := target/release/millpond
 
-.PHONY: help setup build plugins demo test check unit kafka-check bench bench-log fmt dist clean
+.PHONY: help setup build plugins demo test check unit soak kafka-check bench bench-log fmt dist clean
+
+help: ## What can be done here
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 help: ## What can be done here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +47,10 @@ unit: plugins ## Unit, property and end-to-end tests, the plugins' own among the
 	$(CARGO) build --release --locked -p millpond-cli
 	plugins/build.sh --test
 	$(CARGO) test --release --locked --workspace
+
+soak: setup ## Replay the crash simulation with many seeds (SEEDS=100000), or with one that has failed (SEED=14307)
+	@MILLPOND_CRASH_SEEDS="$(or $(SEEDS),100000)" MILLPOND_CRASH_FROM="$(FROM)" MILLPOND_CRASH_SEED="$(SEED)" \
+		$(CARGO) test --release --locked -p millpond-log --test log -- crash --nocapture --test-threads=1
 
 kafka-check: setup ## Let Kafka's own dump tool read our files; needs Java and Maven, and downloads 50 MB once
 	@tests/kafka/check.py

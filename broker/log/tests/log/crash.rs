@@ -1,6 +1,7 @@
 //! Power cuts at any point of a random workload.
 //!
-//! A seed replays a failure: the workload, the moment of each cut, and what survives of the unsynced bytes all follow from it.
+//! A seed replays a failure: the workload, the moment of each cut, and what survives of the unsynced bytes all follow from it
+//! ([`crate::seeds`] says how).
 
 use millpond_log::sim::{Fault, Operation, Random, SimDisk};
 use millpond_log::{Log, LogConfig, LogError, ProducerBatch};
@@ -8,29 +9,30 @@ use millpond_protocol::batch::Batch;
 
 use crate::harness::{Stored, check_from, config, prepared_disk, random_batch, stored, try_open};
 use crate::producers::{numbered, remembered, replayed};
+use crate::seeds;
 use crate::time::check_find_time;
 
 /// What is known of a log between its lives.
 #[derive(Debug, Default)]
-struct Known {
+pub(crate) struct Known {
     /// The batches that were appended, or may have been, in the order of their offsets.
-    batches: Vec<Stored>,
+    pub(crate) batches: Vec<Stored>,
     /// Those before them that were deleted.
     deleted: Vec<Stored>,
     /// How many of them are durable for certain.
-    durable: usize,
+    pub(crate) durable: usize,
     /// How many of them must be there as long as the power stays on: those whose append has succeeded.
-    appended: usize,
+    pub(crate) appended: usize,
     /// Where the log begins, as it was seen; it never goes back.
     start: i64,
     /// Where it was asked to begin.
     start_asked: i64,
     /// Whether the power has stayed on since.
-    powered: bool,
+    pub(crate) powered: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     /// The power was cut.
     Cut,
     /// The log was dropped, as by a kill.
@@ -49,7 +51,7 @@ fn life(disk: &SimDisk, config: LogConfig, random: &mut Random, known: &mut Know
     for _ in 0..random.below(40) {
         match random.below(12) {
             0..6 => {
-                if let Some(end) = append(&mut log, random, known) {
+                if let Some(end) = append(disk, &mut log, random, known) {
                     return end;
                 }
             }
@@ -65,7 +67,7 @@ fn life(disk: &SimDisk, config: LogConfig, random: &mut Random, known: &mut Know
                     return if early.is_some_and(|outcome| outcome.is_err()) { End::Latched } else { end };
                 }
                 for _ in 0..random.below(3) {
-                    if let Some(end) = append(&mut log, random, known) {
+                    if let Some(end) = append(disk, &mut log, random, known) {
                         return end;
                     }
                 }
@@ -85,16 +87,7 @@ fn life(disk: &SimDisk, config: LogConfig, random: &mut Random, known: &mut Know
                     return End::Latched;
                 }
             }
-            _ => {
-                let operations = [Operation::Write, Operation::Create, Operation::Sync, Operation::SetLen, Operation::SyncDir];
-                let operation = operations[usize::try_from(random.below(5)).expect("small")];
-                let fault = match (operation, random.below(10)) {
-                    (Operation::SyncDir, _) | (Operation::Create, 0..3) => Fault::TooManyOpenFiles,
-                    (_, 0..7) => Fault::NoSpace,
-                    _ => Fault::Device,
-                };
-                disk.fail(operation, 1 + random.below(4), fault);
-            }
+            _ => break_something(disk, random),
         }
     }
     if random.percent(30) {
@@ -106,8 +99,20 @@ fn life(disk: &SimDisk, config: LogConfig, random: &mut Random, known: &mut Know
     End::Killed
 }
 
+/// Lets one of the next operations fail.
+pub(crate) fn break_something(disk: &SimDisk, random: &mut Random) {
+    let operations = [Operation::Write, Operation::Create, Operation::Sync, Operation::SetLen, Operation::SyncDir];
+    let operation = operations[usize::try_from(random.below(5)).expect("small")];
+    let fault = match (operation, random.below(10)) {
+        (Operation::SyncDir, _) | (Operation::Create, 0..3) => Fault::TooManyOpenFiles,
+        (_, 0..7) => Fault::NoSpace,
+        _ => Fault::Device,
+    };
+    disk.fail(operation, 1 + random.below(4), fault);
+}
+
 /// Appends some batches. Says how the life ends if it does.
-fn append(log: &mut Log, random: &mut Random, known: &mut Known) -> Option<End> {
+pub(crate) fn append(disk: &SimDisk, log: &mut Log, random: &mut Random, known: &mut Known) -> Option<End> {
     // Up and down, so that no batch tells what the largest timestamp before it was.
     let clock = random.below(100_000).cast_signed();
     let batches: Vec<_> = (0..=random.below(4)).map(|_| from_a_producer(random_batch(random, clock), random)).collect();
@@ -123,7 +128,9 @@ fn append(log: &mut Log, random: &mut Random, known: &mut Known) -> Option<End> 
     match outcome {
         // Taken back, durably: it must not come back.
         Err(LogError::Full { .. } | LogError::TooManyOpenFiles { .. }) if log.failure().is_none() => {
-            check_from(&log.reader(), &known.batches, known.start);
+            if disk.is_powered() {
+                check_from(&log.reader(), &known.batches, known.start);
+            }
             None
         }
         _ => {
@@ -142,7 +149,7 @@ fn from_a_producer(batch: Batch, random: &mut Random) -> Batch {
 }
 
 /// Deletes some of the oldest batches, or tries to. Says how the life ends if it does.
-fn delete(log: &Log, random: &mut Random, known: &mut Known) -> Option<End> {
+pub(crate) fn delete(log: &Log, random: &mut Random, known: &mut Known) -> Option<End> {
     let (start, end) = (log.log_start(), log.log_end());
     let before = start + random.below((end - start).unsigned_abs() + 1).cast_signed();
     if let Some(deletion) = log.begin_delete(before) {
@@ -195,7 +202,7 @@ fn replayed_without_bound(batches: &[Stored]) -> Vec<(i64, ProducerBatch)> {
 }
 
 /// Holds a log that was opened against what is known, which it settles.
-fn resume(log: &Log, known: &mut Known) {
+pub(crate) fn resume(log: &Log, known: &mut Known) {
     let (start, end) = (log.log_start(), log.log_end());
     assert!((known.start..=known.start_asked.max(known.start)).contains(&start), "the log begins at {start}, {known:?}");
     known.begins_at(start);
@@ -252,10 +259,5 @@ fn replay(seed: u64) {
 
 #[test]
 fn what_was_flushed_survives_every_power_cut_without_gap_or_repetition() {
-    // More of them for a night: MILLPOND_CRASH_SEEDS=100000.
-    let seeds = std::env::var("MILLPOND_CRASH_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(1_500);
-    for seed in 0..seeds {
-        let outcome = std::panic::catch_unwind(|| replay(seed));
-        assert!(outcome.is_ok(), "seed {seed} fails");
-    }
+    seeds::replay_each(5_000, replay);
 }
