@@ -8,10 +8,7 @@ SHELL := /bin/bash
 
 BIN := target/release/millpond
 
-.PHONY: help setup build plugins demo test check unit soak kafka-check bench bench-log fmt dist clean
-
-help: ## What can be done here
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+.PHONY: help setup build plugins demo test check unit soak fuzz kafka-check bench bench-log fmt dist clean
 
 help: ## What can be done here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,9 +36,10 @@ test: setup check unit ## Run every check and every test
 check: plugins ## Format, lints, docs
 	$(CARGO) fmt --all --check
 	cd plugins && $(CARGO) fmt --all --check
+	cd tests/fuzz && $(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps
-	python3 -m compileall -q tests/demo tests/kafka
+	python3 -m compileall -q tests/demo tests/fuzz tests/kafka
 
 unit: plugins ## Unit, property and end-to-end tests, the plugins' own among them
 	$(CARGO) build --release --locked -p millpond-cli
@@ -52,12 +50,16 @@ soak: setup ## Replay the crash simulation with many seeds (SEEDS=100000), or wi
 	@MILLPOND_CRASH_SEEDS="$(or $(SEEDS),100000)" MILLPOND_CRASH_FROM="$(FROM)" MILLPOND_CRASH_SEED="$(SEED)" \
 		$(CARGO) test --release --locked -p millpond-log --test log -- crash --nocapture --test-threads=1
 
+fuzz: setup ## Feed arbitrary bytes to every parser and to the log (TARGET=folder SECONDS=600; INPUT=file runs one again)
+	@tests/fuzz/fuzz.py $(TARGET) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(INPUT),--input $(abspath $(INPUT)))
+
 kafka-check: setup ## Let Kafka's own dump tool read our files; needs Java and Maven, and downloads 50 MB once
 	@tests/kafka/check.py
 
 fmt: ## Format everything
 	$(CARGO) fmt --all
 	cd plugins && $(CARGO) fmt --all
+	cd tests/fuzz && $(CARGO) fmt --all
 
 dist: setup ## Build the binary that is shipped: one codegen unit, link-time optimisation, stripped
 	$(CARGO) build --profile dist --locked -p millpond-cli

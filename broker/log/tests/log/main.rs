@@ -12,6 +12,7 @@ mod damage;
 mod delete;
 mod faults;
 mod full_disk;
+mod fuzz;
 mod harness;
 mod index_files;
 mod inspect;

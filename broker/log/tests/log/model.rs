@@ -10,7 +10,7 @@ use crate::producers::{numbered, remembered, replayed};
 use crate::time::check_find_time;
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Append {
         seed: u64,
         batches: u64,
@@ -34,8 +34,14 @@ enum Step {
     Close,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
+/// Segments of one batch, of several, and of all of them.
+pub(crate) fn any_config() -> impl Strategy<Value = LogConfig> {
+    let segment_bytes = prop_oneof![Just(1_u64), 500..10_000_u64, Just(1 << 30)];
+    (segment_bytes, 0..3_000_u32).prop_map(|(segment_bytes, index_interval_bytes)| config(segment_bytes, index_interval_bytes))
+}
+
+pub(crate) fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
         6 => (any::<u64>(), 1..6_u64, 0..5_000_i64).prop_map(|(seed, batches, clock)| Step::Append { seed, batches, clock }),
         4 => (0..1_001_i64, prop_oneof![0..3_000_usize, Just(usize::MAX)], 0..1_100_i64)
             .prop_map(|(from, max_bytes, end)| Step::Read { from, max_bytes, end }),
@@ -45,11 +51,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Flush),
         1 => Just(Step::Kill),
         1 => Just(Step::Close),
-    ];
-    prop::collection::vec(step, 1..40)
+    ]
 }
 
-fn run(config: LogConfig, steps: Vec<Step>) {
+pub(crate) fn run(config: LogConfig, steps: Vec<Step>) {
     let mut fixture = Fixture::new(config);
     let mut all = Vec::new();
     for step in steps {
@@ -117,11 +122,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_log_does_as_a_plain_list_would(
-        segment_bytes in prop_oneof![Just(1_u64), 500..10_000_u64, Just(1 << 30)],
-        index_interval_bytes in 0..3_000_u32,
-        steps in steps(),
-    ) {
-        run(config(segment_bytes, index_interval_bytes), steps);
+    fn the_log_does_as_a_plain_list_would(config in any_config(), steps in prop::collection::vec(step(), 1..40)) {
+        run(config, steps);
     }
 }

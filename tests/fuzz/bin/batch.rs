@@ -1,0 +1,5 @@
+//! The target `batch`, driven by libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| millpond_fuzz::batch(data));
