@@ -167,6 +167,8 @@ impl Unflushed {
 
     /// Forgets that a flush is running: its outcome will not be brought back.
     pub(crate) fn forget_running(&mut self) {
+        // It may never sync the names that it has taken.
+        self.new_names |= self.running;
         self.running = false;
     }
 
