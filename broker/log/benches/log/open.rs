@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use millpond_log::{Log, LogConfig, OpenFiles, RealDisk};
+use millpond_log::{Log, LogConfig, Pools, RealDisk};
 
 use crate::bed::{Bed, Outcome};
 use crate::figures::{Series, approximate};
@@ -116,10 +116,10 @@ fn time_openings(folders: &[PathBuf], uncached: &[PathBuf], (closed_in_order, th
     let mut times = Series::default();
     for _ in 0..rounds {
         drop_from_cache(uncached)?;
-        let (begin, files) = (Instant::now(), OpenFiles::default());
+        let (begin, pools) = (Instant::now(), Pools::default());
         let opened = thread::scope(|scope| {
-            let files = &files;
-            let open = |part| scope.spawn(move || open_all(part, files, closed_in_order));
+            let pools = &pools;
+            let open = |part| scope.spawn(move || open_all(part, pools, closed_in_order));
             let workers: Vec<_> = folders.chunks(folders.len().div_ceil(threads)).map(open).collect();
             workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err("an opening panicked".to_owned()))).collect::<Vec<_>>()
         });
@@ -129,10 +129,10 @@ fn time_openings(folders: &[PathBuf], uncached: &[PathBuf], (closed_in_order, th
     Ok(times)
 }
 
-/// Opens logs one after the other, in one pool of files.
-fn open_all(folders: &[PathBuf], files: &OpenFiles, closed_in_order: bool) -> Result<Vec<Log>, String> {
+/// Opens logs one after the other, all in the same pools.
+fn open_all(folders: &[PathBuf], pools: &Pools, closed_in_order: bool) -> Result<Vec<Log>, String> {
     let open = |folder: &PathBuf| {
-        let opened = Log::open_in(Arc::new(RealDisk), files.clone(), folder, LogConfig::default());
+        let opened = Log::open_in(Arc::new(RealDisk), pools.clone(), folder, LogConfig::default());
         let (log, report) = opened.map_err(|error| error.chain())?;
         if report.clean_stop == closed_in_order { Ok(log) } else { Err(format!("{report:?}")) }
     };
