@@ -35,6 +35,9 @@
 //! | `MILLPOND_BENCH_OPEN_LOGS` | 1000 (50) | the small logs that are opened |
 //! | `MILLPOND_BENCH_FLUSH_FILE_BYTES` | 65536 | unsynced in each file of `flush` |
 //!
+//! Where other work keeps all cores busy, a sync costs a slice of the scheduler (4 ms on many kernels) and not what the disk takes. Root
+//! can run the program itself ahead of that work: `chrt -f 10 target/release/deps/log-<hash> commit`.
+//!
 //! A plain program and not one on a measuring framework: what counts here are ratios of two ways to do the same, taken in turns and with
 //! a cache that is emptied in between, and a framework measures one function after the other until each is steady.
 
