@@ -159,7 +159,9 @@ fn read_from(
     end: i64,
 ) -> Result<(Place, Read), LogError> {
     let (segment, position, base_offset) = known.map_or_else(|| locate(segments, offset), Ok)?;
-    let read = read_batches(segment, (position, base_offset), offset, max_bytes, end)?;
+    let next = segments.partition_point(|other| other.base_offset() <= segment.base_offset());
+    let bounds = Bounds { end, next_base: segments.get(next).map(|next| next.base_offset()) };
+    let read = read_batches(segment, (position, base_offset), offset, max_bytes, bounds)?;
     let base_offset = if read.bytes.is_empty() { base_offset } else { read.next_offset };
     Ok((
         Place {
@@ -211,6 +213,15 @@ fn removed_up_to(segments: &[Arc<Segment>], offset: i64) -> Option<i64> {
     segment.is_removed().then(|| segments.get(after).map_or(offset, |next| next.base_offset()))
 }
 
+/// Where a read ends at the latest.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// What may be seen ends here.
+    end: i64,
+    /// The base offset of the next segment. Whatever a file says that was put there, no offset is served twice.
+    next_base: Option<i64>,
+}
+
 /// What one read yields.
 struct Read {
     bytes: Bytes,
@@ -220,7 +231,13 @@ struct Read {
 
 /// Reads whole batches from the position where the batch begins that holds `offset`, with that base offset. One read from the file, unless
 /// the first batch is larger than `max_bytes`.
-fn read_batches(segment: &Segment, (position, base_offset): (u64, i64), offset: i64, max_bytes: usize, end: i64) -> Result<Read, LogError> {
+fn read_batches(
+    segment: &Segment,
+    (position, base_offset): (u64, i64),
+    offset: i64,
+    max_bytes: usize,
+    bounds: Bounds,
+) -> Result<Read, LogError> {
     let damaged = |at: u64, offset, reason| corrupt(&segment.path(), at, offset, reason);
     let left = usize::try_from(segment.bytes().saturating_sub(position)).unwrap_or(usize::MAX);
     let mut buffer = Vec::new();
@@ -243,7 +260,7 @@ fn read_batches(segment: &Segment, (position, base_offset): (u64, i64), offset: 
     while taken < buffer.len() {
         let rest = buffer.slice(taken..);
         let to_verify = position + taken as u64 >= verified_until;
-        match next_whole(&rest, (left - taken) as u64, expected, base, end, to_verify) {
+        match next_whole(&rest, (left - taken) as u64, expected, base, bounds, to_verify) {
             Ok(Some((bytes, next_offset))) => (taken, expected) = (taken + bytes, next_offset),
             Ok(None) => break,
             // Behind whole batches, a torn or damaged one is left to the next read, which tells them apart.
@@ -265,7 +282,7 @@ fn next_whole(
     left_bytes: u64,
     expected: i64,
     segment_base: i64,
-    end: i64,
+    bounds: Bounds,
     to_verify: bool,
 ) -> Result<Option<(usize, i64)>, Damage> {
     let (header, next_offset) = check_header(bytes, left_bytes, Some(expected), segment_base)?;
@@ -274,10 +291,13 @@ fn next_whole(
         return Err(Damage::BatchCutOff { batch_bytes: batch_bytes as u64, left_bytes: bytes.len() as u64 });
     }
     // Before its offsets are believed: a damaged header must not pass for a batch behind the end.
-    if to_verify || next_offset > end {
+    if to_verify || next_offset > bounds.end {
         check_content(bytes.slice(..batch_bytes))?;
     }
-    Ok((next_offset <= end).then_some((batch_bytes, next_offset)))
+    if let Some(next_base) = bounds.next_base.filter(|next_base| next_offset > *next_base) {
+        return Err(Damage::OffsetsOverlap { next_base });
+    }
+    Ok((next_offset <= bounds.end).then_some((batch_bytes, next_offset)))
 }
 
 /// What the tail publishes and readers look at.

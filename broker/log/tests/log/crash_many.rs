@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use millpond_log::sim::{Operation, Random, SimDisk};
-use millpond_log::{Flush, Log, LogConfig, OpenFiles};
+use millpond_log::{Flush, Log, LogConfig, OpenFiles, Pools};
 
 use crate::crash::{End, Known, append, break_something, delete, resume};
 use crate::harness::{config, prepared_disk};
@@ -77,7 +77,8 @@ impl World {
 
     fn open(&mut self, number: usize, files: &OpenFiles) {
         let dir = PathBuf::from(format!("/data/readings-{number}"));
-        let opened = Log::open_in(Arc::new(self.disk.clone()), files.clone(), &dir, self.config);
+        let pools = Pools { files: files.clone(), ..Pools::default() };
+        let opened = Log::open_in(Arc::new(self.disk.clone()), pools, &dir, self.config);
         let partition = &mut self.partitions[number];
         (partition.stopped, partition.half_deleted) = (opened.is_err(), false);
         let Ok((log, _)) = opened else { return };

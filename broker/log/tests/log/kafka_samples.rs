@@ -239,7 +239,7 @@ fn parsed(bytes: Bytes) -> Batch {
 }
 
 const fn config(segment_bytes: u64, index_interval_bytes: u32) -> LogConfig {
-    LogConfig { segment_bytes, index_interval_bytes, verify_on_read: VerifyOnRead::First }
+    LogConfig { segment_bytes, index_interval_bytes, verify_on_read: VerifyOnRead::First, producer_id_expiration_ms: 86_400_000 }
 }
 
 const ROOMY: LogConfig = config(1 << 30, 4_096);
