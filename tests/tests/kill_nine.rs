@@ -90,10 +90,7 @@ async fn producers_that_reconnect_store_everything_once_and_in_order_through_two
     assert!(load.acknowledged.lock().expect("no panic").is_empty(), "all that was acknowledged was found");
     let sent = load.sent.load(Ordering::Relaxed);
     assert_eq!(seen.records.iter().map(Vec::len).sum::<usize>(), sent as usize, "each record is there once");
-    println!(
-        "{sent} records of {PRODUCERS} producers through {KILLS_UNDER_LOAD} kills, {} batches sent again",
-        load.retries.load(Ordering::Relaxed)
-    );
+    assert!(load.retries.load(Ordering::Relaxed) > 0, "answers were lost, and their batches sent again");
     assert!(broker.stop().success(), "the broker stops cleanly");
 }
 

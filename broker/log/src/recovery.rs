@@ -28,6 +28,8 @@
 //! again answers only for bytes that are on disk. The exception is a flush that failed: the system may have dropped what it could not
 //! write and still show it until the next boot, and no program can tell.
 
+mod report;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,7 +40,7 @@ use crate::disk::{Disk, DiskFile, OpenMode, parent};
 use crate::error::{Damage, LogError};
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Entry, Index, LazyFile};
-use crate::kept::{Keeper, SetAside};
+use crate::kept::Keeper;
 use crate::log_start::{count_before, read_log_start, remove_files};
 use crate::open_files::{OpenFiles, PooledFile};
 use crate::producers::{Listed, Pools, Producers, Snapshot};
@@ -50,65 +52,7 @@ use crate::tail::Tail;
 use crate::verdict::{Place, Verdict, judge};
 use crate::verified::Verified;
 
-/// What an opening found and did. `Default` is a log that was as it should be.
-#[derive(Debug, Default)]
-pub struct RecoveryReport {
-    /// Whether the log was closed in order, so that its last segment was not read.
-    pub clean_stop: bool,
-    /// Bytes of batches that were read and compared with their checksums.
-    pub scanned_bytes: u64,
-    /// Bytes that were cut off or removed, all segments together, kept or not. They were written after the last flush, or damaged since.
-    pub truncated_bytes: u64,
-    /// Where the log was cut.
-    pub cut: Option<Cut>,
-    /// Base offsets of the segments behind the cut that were removed.
-    pub removed_segments: Vec<i64>,
-    /// What of that had whole batches in it, and where it is now.
-    pub set_aside: Vec<SetAside>,
-    /// Index files that were missing or wrong, and were built again from the batches.
-    pub rebuilt_indexes: Vec<PathBuf>,
-    /// Files of no use that were removed.
-    pub removed_leftovers: Vec<PathBuf>,
-    /// Damage in segments that were durable, and in the middle of others. Nothing was changed there; reads of these places fail.
-    pub damaged: Vec<DamagedSegment>,
-}
-
-/// The place where a log was cut.
-#[derive(Debug)]
-pub struct Cut {
-    /// Base offset of the segment.
-    pub segment: i64,
-    /// Bytes that are left in it.
-    pub position: u64,
-    /// The next offset of the log from here on.
-    pub next_offset: i64,
-    /// What came there.
-    pub reason: Damage,
-}
-
-/// Damage that is not to be cut off.
-#[derive(Debug)]
-pub struct DamagedSegment {
-    /// The file.
-    pub path: PathBuf,
-    /// Where it begins, in bytes from the start of the file.
-    pub position: u64,
-    /// What came there.
-    pub reason: Damage,
-}
-
-impl RecoveryReport {
-    /// Whether nothing had to be repaired and nothing is damaged.
-    pub fn is_clean(&self) -> bool {
-        self.truncated_bytes == 0
-            && self.cut.is_none()
-            && self.removed_segments.is_empty()
-            && self.set_aside.is_empty()
-            && self.rebuilt_indexes.is_empty()
-            && self.removed_leftovers.is_empty()
-            && self.damaged.is_empty()
-    }
-}
+pub use report::{Cut, DamagedSegment, RecoveryReport};
 
 /// An opened log, before anybody has it.
 pub(crate) struct Recovered {

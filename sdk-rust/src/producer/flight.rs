@@ -71,6 +71,7 @@ impl Outgoing {
 
 /// The encoded batches of one partition, each in its order.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Flight {
     sent: VecDeque<Slot>,
     waiting: VecDeque<Outgoing>,

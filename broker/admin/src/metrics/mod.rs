@@ -34,6 +34,7 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(status: &Status, body: Body<'_,
         // What is said of a partition in one family fits what is said in the next, for all of it was seen at once.
         let topics = phase.topics().await?;
         topic_info(&mut page, &topics).await?;
+        of_topics(&mut page, &topics).await?;
         partitions(&mut page, &topics).await?;
         transforms(&mut page, &topics).await?;
     }
@@ -64,6 +65,17 @@ async fn topic_info<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, topics: &[Top
     for topic in topics {
         page.sample(NAME, &[("topic", &topic.name), ("durability", &topic.config.durability), ("cleanup", &topic.config.cleanup)], 1);
         page.relieve().await?;
+    }
+    Ok(())
+}
+
+async fn of_topics<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, topics: &[TopicInfo]) -> io::Result<()> {
+    for family in TOPIC {
+        page.family(family.name, family.kind, family.help);
+        for topic in topics {
+            page.sample(family.name, &[("topic", &topic.name)], (family.value)(topic));
+            page.relieve().await?;
+        }
     }
     Ok(())
 }
@@ -119,6 +131,15 @@ const USAGE: &[Family<Usage>] = &[
         count(usage.segment_files_unsynced)
     }),
     gauge("millpond_segment_files_limit", "Segment files that are kept open at most.", |usage| count(usage.segment_files_max)),
+];
+
+const TOPIC: &[Family<TopicInfo>] = &[
+    gauge("millpond_topic_used_bytes", "Bytes of all batches of the topic, as its quota counts them.", |topic| topic.used_bytes.into()),
+    counter("millpond_topic_dropped_segments_total", "Segments that the topic has dropped to make room.", |topic| {
+        topic.dropped.segments.into()
+    }),
+    counter("millpond_topic_dropped_records_total", "Offsets in them.", |topic| topic.dropped.records.into()),
+    counter("millpond_topic_dropped_bytes_total", "Bytes of batches in them.", |topic| topic.dropped.bytes.into()),
 ];
 
 const PARTITION: &[Family<PartitionInfo>] = &[

@@ -36,6 +36,10 @@ async fn a_scrape_says_what_the_engine_knows() {
         assert_eq!(scrape.value(&format!("millpond_partition_{family}{{topic=\"readings\",partition=\"1\"}}")), expected, "{family}");
         assert_eq!(scrape.count(&format!("millpond_partition_{family}")), 3, "{family}");
     }
+    assert_eq!(scrape.value("millpond_topic_used_bytes{topic=\"readings\"}"), info.size_bytes.to_string());
+    for dropped in ["segments", "records", "bytes"] {
+        assert_eq!(scrape.value(&format!("millpond_topic_dropped_{dropped}_total{{topic=\"readings\"}}")), "0");
+    }
 }
 
 #[tokio::test]

@@ -109,7 +109,6 @@ pub(crate) async fn alter(arguments: AlterArgs) -> Outcome {
         delete_retention_ms: arguments.retention.delete_retention_ms(),
         quota_bytes: arguments.space.quota,
         on_full: arguments.space.on_full,
-        ..AlterTopic::default()
     };
     if request.is_empty() {
         return Err(Failure::usage("there is nothing to change")

@@ -56,6 +56,7 @@ pub(crate) const KEYS: &[Key] = &[
     text("storage.quota", "how many bytes of records the broker keeps over all topics, or unlimited; at least four of the largest batches"),
     text("storage.reserve", "the disk space that is kept free for deleting, stopping and starting when the disk is full; 0B for none"),
     text("storage.retention_check_interval", "the time between two looks at what can be deleted"),
+    text("storage.producer_id_expiration", "how long a producer that stores nothing is remembered, so that nothing of it is stored twice"),
     number("storage.segment_files_max", "how many segment files are kept open; without it half of the limit on open files, 1024 at most"),
     text(
         "storage.verify_on_read",

@@ -90,6 +90,7 @@ pub(crate) struct Storage {
     pub(crate) quota: Limited<ByteSize>,
     pub(crate) reserve: ByteSize,
     pub(crate) retention_check_interval: Span,
+    pub(crate) producer_id_expiration: Span,
     pub(crate) segment_files_max: Option<usize>,
     pub(crate) verify_on_read: VerifyOnRead,
 }
@@ -194,6 +195,7 @@ impl Config {
                 quota: engine.quota_bytes.map(ByteSize).into(),
                 reserve: ByteSize(engine.reserve_bytes),
                 retention_check_interval: Span(engine.retention_check_interval),
+                producer_id_expiration: Span(engine.producer_id_expiration),
                 segment_files_max: engine.segment_files_max,
                 verify_on_read: VerifyOnRead::First,
             },
@@ -269,6 +271,8 @@ impl Config {
         size("storage.reserve", Some(self.storage.reserve), 0..=1 << 40)?;
         let interval = self.storage.retention_check_interval;
         time("storage.retention_check_interval", Some(interval), Duration::from_millis(1)..=Duration::from_hours(1))?;
+        let expiration = self.storage.producer_id_expiration;
+        time("storage.producer_id_expiration", Some(expiration), Duration::from_secs(1)..=Duration::from_hours(365 * 24))?;
         time("topic.retention", self.topic.retention.value(), RETENTION)?;
         size("topic.retention_bytes", self.topic.retention_bytes.value(), RETENTION_BYTES)?;
         size("topic.quota", self.topic.quota.value(), QUOTA_BYTES)

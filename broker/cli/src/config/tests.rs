@@ -156,6 +156,7 @@ fn a_value_that_a_key_can_not_take_is_refused_with_what_it_takes() {
         ("topic.retention", "1ms", "1ms is outside 1s to 36525d"),
         ("storage.quota", "1MiB", "1MiB is outside 64MiB to 1048576TiB"),
         ("storage.retention_check_interval", "1d", "1d is outside 1ms to 1h"),
+        ("storage.producer_id_expiration", "1ms", "1ms is outside 1s to 365d"),
         ("log.level", "loud", "`loud` is not one of error, warn, info, debug, trace"),
         ("tls.cert", "/cert.pem", "it needs `tls.key` beside it"),
     ] {

@@ -60,6 +60,8 @@ fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))).collect()
 }
 
+const CRC: &str = "\"crc\":\"";
+
 /// Without the producer ids, which are others each time, and the checksums, which cover them.
 fn masked(text: &str) -> String {
     let mut masked = String::new();
@@ -74,7 +76,6 @@ fn masked(text: &str) -> String {
         rest = &rest[start + digits..];
     }
     masked.push_str(rest);
-    const CRC: &str = "\"crc\":\"";
     let mut parts = masked.split(CRC);
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |text, part| text + CRC + "CHECKSUM" + part.trim_start_matches(|character: char| character.is_ascii_hexdigit()))

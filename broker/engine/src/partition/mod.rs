@@ -435,7 +435,8 @@ fn open_log(
     }
     let verify_on_read = services.config.verify_on_read;
     let segment_bytes = space::segment_bytes(config, services.config.quota_bytes);
-    let log_config = LogConfig { segment_bytes, verify_on_read, ..LogConfig::default() };
+    let producer_id_expiration_ms = u64::try_from(services.config.producer_id_expiration.as_millis()).unwrap_or(u64::MAX);
+    let log_config = LogConfig { segment_bytes, verify_on_read, producer_id_expiration_ms, ..LogConfig::default() };
     // Opening makes durable what a killed broker left in the page cache, so all of it can be served.
     let open = || {
         let pools = Pools { files: services.files.clone(), producers: services.producers.clone() };

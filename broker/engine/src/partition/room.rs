@@ -201,7 +201,8 @@ impl Partition {
         }
     }
 
-    /// Removes what could not be removed, and counts again what the log has. Blocking; on the background thread.
+    /// Removes what could not be removed, counts again what the log has, and forgets producers that are long gone. Blocking; on the background
+    /// thread.
     pub(crate) fn check_space(self: &Arc<Self>) {
         let Ok(reader) = self.reader() else { return };
         if reader.has_unremoved_files()
@@ -213,7 +214,11 @@ impl Partition {
                 tracing::warn!(topic = %self.topic, partition = self.number, error, "files of deleted records can't be removed now");
             }
         }
-        Partition::recount(&mut self.tail.lock());
+        let mut tail = self.tail.lock();
+        Partition::recount(&mut tail);
+        if let Some(log) = &mut tail.log {
+            log.expire_producers(self.services.now());
+        }
     }
 
     /// Closes segments at the size that these settings ask for, from the next append on.

@@ -111,21 +111,21 @@ impl Partition {
             true
         });
         tail.answer_or_wait(known.into_iter(), answers);
-        Ok(Run { run, admissions, entries: kept })
+        Ok(Run { sequences: run, admissions, entries: kept })
     }
 
     fn append_admitted(self: &Arc<Self>, tail: &mut Tail, admitted: Run, now: Now, answers: &mut Answers) {
-        let Run { run, admissions, entries } = admitted;
+        let Run { sequences, admissions, entries } = admitted;
         let is_new = |admission: &Admission| matches!(admission, Admission::Append { .. });
         let all_new = admissions.iter().all(is_new);
         let appended = match &mut tail.log {
-            Some(log) if all_new => log.append(&tail.run, LEADER_EPOCH).map(|_| log.settle_run(run)),
+            Some(log) if all_new => log.append(&tail.run, LEADER_EPOCH).map(|_| log.settle_run(sequences)),
             // Among them is one that another of the run repeats, or of which nothing need be stored.
             Some(log) => {
                 let new = tail.run.iter().zip(&admissions).filter(|(_, admission)| is_new(admission));
                 let new: Vec<_> = new.map(|(batch, _)| batch.clone()).collect();
                 let appended = if new.is_empty() { Ok(0) } else { log.append(&new, LEADER_EPOCH) };
-                appended.map(|_| log.settle_run(run))
+                appended.map(|_| log.settle_run(sequences))
             }
             None => Err(LogError::Failed { cause: "the log is closed".to_owned() }),
         };
@@ -171,7 +171,8 @@ impl Partition {
 
 /// Batches that may be appended together, in the order of the run.
 struct Run {
-    run: AppendRun,
+    /// What their producers' sequences will be.
+    sequences: AppendRun,
     /// One for each batch: appended, or answered with another one of the run, or noted without being stored.
     admissions: Vec<Admission>,
     entries: Vec<Entry>,

@@ -33,6 +33,7 @@ pub(super) fn engine(config: &Config) -> EngineConfig {
         quota_bytes: config.storage.quota.value().map(|quota| quota.0),
         reserve_bytes: config.storage.reserve.0,
         retention_check_interval: config.storage.retention_check_interval.0,
+        producer_id_expiration: config.storage.producer_id_expiration.0,
         segment_files_max: config.storage.segment_files_max,
         verify_on_read: match config.storage.verify_on_read {
             VerifyOnRead::First => millpond_log::VerifyOnRead::First,
