@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::append_times::APPEND_TIMES;
 use crate::compact::{CLEANED_SUFFIX, COMPACTED_TO, COMPACTION};
 use crate::disk::TEMPORARY_SUFFIX;
+use crate::flush_failed::FLUSH_FAILED;
 use crate::log_start::LOG_START;
 use crate::recovery_point::RECOVERY_POINT;
 
@@ -62,7 +63,8 @@ fn is_temporary(name: &str) -> bool {
         return of_segment(compacted);
     }
     let Some(finished) = name.strip_suffix(TEMPORARY_SUFFIX) else { return false };
-    [RECOVERY_POINT, CLEAN_STOP, LOG_START, APPEND_TIMES, COMPACTED_TO, COMPACTION].contains(&finished) || of_segment(finished)
+    [RECOVERY_POINT, CLEAN_STOP, LOG_START, APPEND_TIMES, COMPACTED_TO, COMPACTION, FLUSH_FAILED].contains(&finished)
+        || of_segment(finished)
 }
 
 /// Digits of an offset in a file name.

@@ -17,6 +17,7 @@
 //! recovery-point                   every segment before this one is known to be whole and durable, and its producers are
 //! clean-stop                       nothing was appended since the log was closed in order
 //! log-start                        records before this offset are deleted
+//! flush-failed                     what the system shows of the last segments may not be on disk
 //! append-times                     when the segments got their last appends, by the broker's clock
 //! compacted-to                     of the records before this offset, only the latest of each key are left
 //! compaction                       segments are being exchanged: the next opening completes it
@@ -111,6 +112,7 @@
 //! | `compact` | [`Compactor`]: of each key the latest record is kept |
 //! | `producers` | [`AppendRun`], [`ProducerState`]: which batches of which producers are here, so that none is stored twice |
 //! | `recovery_point` | how far the segments are proven, and which producers there are up to there |
+//! | `flush_failed` | the note that a flush has failed |
 //! | `sidecar` | the form of our small files |
 //! | `clean_stop` | the note that nothing need be done |
 //! | `open_files` | [`OpenFiles`]: which segments are open, for all logs together |
@@ -150,6 +152,7 @@ mod damages;
 mod disk;
 mod error;
 mod flush;
+mod flush_failed;
 mod folder;
 mod index;
 pub mod inspect;

@@ -12,6 +12,7 @@ use crate::config::LogConfig;
 use crate::disk::{Disk, DiskFile, write_all_at};
 use crate::error::LogError;
 use crate::flush::{Flush, FlushedTo, Unflushed};
+use crate::flush_failed;
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::log_start::Deletion;
 use crate::open_files::OpenFiles;
@@ -435,8 +436,10 @@ impl Log {
     fn latch(&mut self, error: &LogError, of_flush: bool) {
         let cause = error.chain();
         tracing::error!(dir = %self.dir.display(), cause, "the log stops writing and goes on serving reads");
-        let failure = self.failure.get_or_insert(Failure { cause, of_flush });
-        failure.of_flush |= of_flush;
+        let failure = self.failure.get_or_insert(Failure { cause, of_flush: false });
+        if of_flush && !std::mem::replace(&mut failure.of_flush, true) {
+            flush_failed::note(&*self.disk, &self.dir);
+        }
     }
 }
 

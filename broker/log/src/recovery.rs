@@ -25,8 +25,8 @@
 //! clean stop is noted, so that each opening reads it and says again what is wrong with it.
 //!
 //! A cut is made durable before the log takes appends, and everything that was kept is synced: a broker that was killed and started
-//! again answers only for bytes that are on disk. The exception is a flush that failed: the system may have dropped what it could not
-//! write and still show it until the next boot, and no program can tell.
+//! again answers only for bytes that are on disk. After a flush that failed, the system may have dropped what it could not write and still
+//! show it: then everything that is walked is written once more before it is synced ([`crate::flush_failed`]).
 
 mod report;
 
@@ -38,6 +38,7 @@ use crate::config::LogConfig;
 use crate::damages::{DamagedSpan, SPANS_MAX};
 use crate::disk::{Disk, DiskFile, OpenMode, parent};
 use crate::error::{Damage, LogError};
+use crate::flush_failed;
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Entry, Index, LazyFile};
 use crate::kept::Keeper;
@@ -130,6 +131,8 @@ struct Recovery<'a> {
     base_producers: Snapshot,
     /// Whether the recovery point said nothing of them.
     producers_found: bool,
+    /// What the system shows of the files may not be on disk.
+    flush_has_failed: bool,
 }
 
 impl<'a> Recovery<'a> {
@@ -145,6 +148,7 @@ impl<'a> Recovery<'a> {
             producers: Producers::new(pools, config),
             base_producers: Snapshot::default(),
             producers_found: false,
+            flush_has_failed: false,
         }
     }
 
@@ -152,6 +156,8 @@ impl<'a> Recovery<'a> {
     fn prepare(&mut self) -> Result<Folder, LogError> {
         self.disk.create_dir_all(self.dir).map_err(|source| LogError::io("create the folder", self.dir, source))?;
         self.report.removed_leftovers = crate::compact::resume(&**self.disk, self.dir)?;
+        self.flush_has_failed =
+            flush_failed::is_noted(&**self.disk, self.dir).map_err(|source| LogError::io("look for", self.dir, source))?;
         let names = self.disk.list(self.dir).map_err(|source| LogError::io("list", self.dir, source))?;
         let folder = Folder::of(&names);
         for name in &folder.leftovers {
@@ -171,7 +177,7 @@ impl<'a> Recovery<'a> {
         let believed = found.filter(|(stop, _)| {
             let base = Some(stop.tail.base_offset);
             let is_in_range = self.log_start.is_none_or(|start| start <= stop.tail.next_offset);
-            base == last && base == point && is_in_range && stop.tail.indexer.interval_bytes == interval_bytes
+            !self.flush_has_failed && base == last && base == point && is_in_range && stop.tail.indexer.interval_bytes == interval_bytes
         });
         if believed.is_none() && self.disk.exists(&path).map_err(|source| LogError::io("look for", &path, source))? {
             self.remove(&path)?;
@@ -360,6 +366,9 @@ impl<'a> Recovery<'a> {
         if let Err(error) = log.release() {
             tracing::warn!(path = %path.display(), %error, "room that a segment does not need can't be given back");
         }
+        if self.flush_has_failed {
+            flush_failed::rewrite(&*log, tail.bytes).map_err(|source| LogError::io("write once more", &path, source))?;
+        }
         // By the handle that it was cut with.
         log.sync_data().map_err(|source| LogError::io("flush", &path, source))?;
         // The entry that a closed segment ends with. A log that was closed in order has it for its last segment too.
@@ -406,6 +415,11 @@ impl<'a> Recovery<'a> {
             && let Err(error) = write_recovery_point(&**self.disk, self.dir, tail.base_offset, Some(&self.base_producers))
         {
             tracing::warn!(dir = %self.dir.display(), %error, "the recovery point can't be written and lags");
+        }
+        if self.flush_has_failed
+            && let Err(error) = flush_failed::forget(&**self.disk, self.dir)
+        {
+            tracing::warn!(dir = %self.dir.display(), %error, "the note of a failed flush stays, and the next opening writes the last segment once more");
         }
         let active = segments.last().map(Arc::clone);
         let active = active.unwrap_or_else(|| unreachable!("a recovered log has at least the segment that its tail is in"));

@@ -11,6 +11,16 @@
 //! printed. `corpus/<target>` holds what the fuzzers have found, minimised; the tests of the two crates replay it: they include these
 //! modules by their path, since no build but `make fuzz` compiles this workspace.
 
+//!
+//! How long each was run so far, and what it found:
+//!
+//! | target | seconds | executions | found and mended |
+//! |---|---|---|---|
+//! | `batch` | 651 | 2.8 million | nothing |
+//! | `message` | 130 | 14.3 million | nothing |
+//! | `folder` | 1,100 | 355,000 | a batch that reaches into the next segment was served twice, or held a reader up for ever |
+//! | `model` | 350 | 186,000 | nothing in the log; the plain list was wrong about a deletion |
+
 mod batch;
 mod folder;
 #[path = "../../../broker/log/tests/log/harness.rs"]
@@ -19,6 +29,8 @@ mod harness;
 mod message;
 #[path = "../../../broker/log/tests/log/model.rs"]
 mod model;
+#[path = "../../../broker/log/tests/log/numbers.rs"]
+mod numbers;
 mod operations;
 #[path = "../../../broker/log/tests/log/time.rs"]
 #[expect(dead_code, unused_imports, reason = "its tests are not built here")]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::append_times::APPEND_TIMES;
 use crate::compact::{COMPACTED_TO, COMPACTION};
+use crate::flush_failed::FLUSH_FAILED;
 use crate::folder::{CLEAN_STOP, Folder, INDEX, LOG, TIME_INDEX};
 use crate::log_start::{LOG_START, count_before};
 use crate::recovery_point::RECOVERY_POINT;
@@ -28,7 +29,7 @@ pub(super) fn sort(name: &OsStr, folder: &Folder) -> Name {
     if folder.leftovers.iter().any(|leftover| leftover == name) {
         return Name::Leftover;
     }
-    if [RECOVERY_POINT, CLEAN_STOP, LOG_START, APPEND_TIMES, COMPACTED_TO, COMPACTION].contains(&name)
+    if [RECOVERY_POINT, CLEAN_STOP, LOG_START, APPEND_TIMES, COMPACTED_TO, COMPACTION, FLUSH_FAILED].contains(&name)
         || segment_of(Path::new(name)).is_some()
     {
         return Name::Log;

@@ -10,6 +10,7 @@ use millpond_protocol::compression::Codec;
 
 use crate::compacted::{DAY_MS, Model, NOON_MS, batch_of, compaction, random_rows};
 use crate::harness::{config, open, prepared_disk, try_open};
+use crate::seeds;
 
 struct Life {
     disk: SimDisk,
@@ -167,10 +168,5 @@ fn replay(seed: u64) {
 
 #[test]
 fn after_any_life_the_latest_record_of_each_key_is_there_and_no_other() {
-    // More of them for a night: MILLPOND_CRASH_SEEDS=100000.
-    let seeds = std::env::var("MILLPOND_CRASH_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(600);
-    for seed in 0..seeds {
-        let outcome = std::panic::catch_unwind(|| replay(seed));
-        assert!(outcome.is_ok(), "seed {seed} fails");
-    }
+    seeds::replay_each(600, replay);
 }

@@ -3,12 +3,14 @@
 //! A seed replays a failure: the workload, the moment of each cut, and what survives of the unsynced bytes all follow from it
 //! ([`crate::seeds`] says how).
 
+use std::path::Path;
+
 use millpond_log::sim::{Fault, Operation, Random, SimDisk};
-use millpond_log::{Log, LogConfig, LogError, ProducerBatch};
+use millpond_log::{Disk, Log, LogConfig, LogError, ProducerBatch};
 use millpond_protocol::batch::Batch;
 
-use crate::harness::{Stored, check_from, config, prepared_disk, random_batch, stored, try_open};
-use crate::producers::{numbered, remembered, replayed};
+use crate::harness::{DIR, Stored, check_from, config, prepared_disk, random_batch, stored, try_open};
+use crate::numbers::{numbered, remembered, replayed};
 use crate::seeds;
 use crate::time::check_find_time;
 
@@ -244,8 +246,14 @@ fn replay(seed: u64) {
             disk.cut_power_after(random.below(changes_max));
         }
         let end = life(&disk, config, &mut random, &mut known);
-        // After a kill the system may go on, and with it the bytes in its cache.
-        if end != End::Killed || random.percent(50) {
+        // After a kill the system may go on, and with it the bytes in its cache. After a flush that has failed it shows bytes that are not on
+        // disk, and the opening has to know it.
+        let must_lose_power = match end {
+            End::Cut => true,
+            End::Latched => !disk.exists(&Path::new(DIR).join("flush-failed")).unwrap_or(false),
+            End::Killed => false,
+        };
+        if must_lose_power || random.percent(50) {
             disk.crash(random.next_u64());
             known.powered = false;
         }

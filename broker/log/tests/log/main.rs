@@ -20,6 +20,7 @@ mod kafka;
 mod kafka_samples;
 mod kafka_words;
 mod model;
+mod numbers;
 mod open_files;
 mod producers;
 mod real_disk;

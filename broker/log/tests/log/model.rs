@@ -6,7 +6,7 @@ use millpond_protocol::batch::Batch;
 use proptest::prelude::*;
 
 use crate::harness::{Fixture, config, random_batch, stored};
-use crate::producers::{numbered, remembered, replayed};
+use crate::numbers::{numbered, remembered, replayed};
 use crate::time::check_find_time;
 
 #[derive(Clone, Debug)]

@@ -5,7 +5,8 @@ use millpond_log::{Admission, Log, LogConfig, Now, SequenceError, SequenceOrder}
 use millpond_protocol::batch::Batch;
 
 use crate::harness::{batch, batches, config, prepared_disk, read_all, try_open};
-use crate::producers::numbered;
+use crate::numbers::numbered;
+use crate::seeds;
 
 /// A producer with several batches in flight. What was answered is durable; the rest it sends again, oldest first.
 struct Producer {
@@ -155,10 +156,5 @@ fn replay(seed: u64) {
 
 #[test]
 fn every_batch_is_stored_once_and_in_order_however_often_it_is_sent() {
-    // More of them for a night: MILLPOND_CRASH_SEEDS=100000.
-    let seeds = std::env::var("MILLPOND_CRASH_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(500);
-    for seed in 0..seeds {
-        let outcome = std::panic::catch_unwind(|| replay(seed));
-        assert!(outcome.is_ok(), "seed {seed} fails");
-    }
+    seeds::replay_each(500, replay);
 }

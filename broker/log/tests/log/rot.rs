@@ -12,6 +12,7 @@ use millpond_protocol::record::NewRecord;
 
 use crate::harness::{DIR, Fixture, ROOMY, SMALL, Stored, batch, batch_with, config, files, random_batch, read_all, stored, try_open};
 use crate::inspect::{look, plan};
+use crate::seeds;
 
 /// A log of one segment: five batches of three records, which nobody has flushed, or closed in order.
 fn five(value_bytes: usize) -> Fixture {
@@ -378,9 +379,5 @@ fn replay(seed: u64) {
 
 #[test]
 fn rot_of_durable_bytes_under_power_cuts_takes_nothing_but_the_rotten_batches() {
-    let seeds = std::env::var("MILLPOND_CRASH_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(1_000);
-    for seed in 0..seeds {
-        let outcome = std::panic::catch_unwind(|| replay(seed));
-        assert!(outcome.is_ok(), "seed {seed} fails");
-    }
+    seeds::replay_each(1_000, replay);
 }
