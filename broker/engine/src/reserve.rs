@@ -165,6 +165,14 @@ impl Reserve {
         state.is_held
     }
 
+    /// Bytes that have to become free before it can be whole; 0 if it is not for want of them. None where the system does not say.
+    pub(crate) fn missing_bytes(&self) -> Option<u64> {
+        let free = self.disk.free_bytes(&self.data_dir).ok().flatten()?;
+        let needed = self.bytes.saturating_sub(self.state.lock().part_bytes);
+        // A file system takes some for itself.
+        Some(needed.saturating_add(needed / 8).saturating_sub(free))
+    }
+
     /// Makes the part of `from` bytes one of `to`, and the whole if that is all. Gives what there is then.
     fn extend(&self, from: u64, to: u64) -> io::Result<u64> {
         let (whole, part) = (self.path(RESERVE), self.path(TEMPORARY));

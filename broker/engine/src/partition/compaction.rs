@@ -68,6 +68,9 @@ impl Partition {
             Ok(CompactionStep::More) => Some(pass),
             Ok(CompactionStep::Replaced(segment)) => {
                 self.append_times.lock().replaced(&segment);
+                // There is room at once, for whoever waits for it.
+                Partition::recount(&mut self.tail.lock());
+                self.services.space.has_changed();
                 Some(pass)
             }
             Ok(CompactionStep::Done(done)) => {

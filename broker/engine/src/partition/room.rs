@@ -109,6 +109,10 @@ impl Partition {
             self.put_back(tail, 0, entries);
             self.queue.lock().is_waiting_for_room = true;
             self.space.request(bound, first_bytes, Arc::downgrade(self));
+            if tail.patience_ends.is_some_and(|end| Instant::now() >= end) {
+                // The timer may have looked before there was anybody to wake.
+                self.wake(true);
+            }
             return;
         }
         tail.patience_ends = None;
@@ -121,6 +125,7 @@ impl Partition {
             tracing::warn!(topic = %self.topic, partition = self.number, why, "batches are refused until there is room");
         }
         answers.extend(entries.into_iter().map(|entry| (entry.reply, Err(error.clone()))));
+        tail.run.clear();
     }
 
     fn full(&self, bound: StorageBound, batch_bytes: u64, source: Option<LogError>) -> EngineError {

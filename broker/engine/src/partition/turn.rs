@@ -66,7 +66,11 @@ impl Partition {
     fn append_run(self: &Arc<Self>, tail: &mut Tail, entries: Vec<Entry>, answers: &mut Answers) {
         let now = self.services.now();
         let entries = match self.admit_run(tail, entries, now, answers) {
-            Ok(admitted) if admitted.entries.is_empty() => return,
+            // Nothing is left that needs room.
+            Ok(admitted) if admitted.entries.is_empty() => {
+                tail.patience_ends = None;
+                return;
+            }
             Ok(admitted) => {
                 let all = admitted.entries.len();
                 let Some(entries) = self.find_room(tail, admitted.entries, answers) else { return };
@@ -95,7 +99,8 @@ impl Partition {
             // There is one for each batch.
             let Some(entry) = entries.next() else { return false };
             match log.admit(&mut run, batch.header(), entry.order, entry.is_nothing) {
-                Ok(Admission::Repeated(first)) if first.last_offset < first_new => {
+                // Where nothing was stored, the first may be one of this run.
+                Ok(Admission::Repeated(first)) if (0..first_new).contains(&first.last_offset) => {
                     known.push(Admitted::new(Admission::Repeated(first), batch.header(), entry, durability, now.wall_ms));
                     return false;
                 }

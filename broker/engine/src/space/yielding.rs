@@ -137,6 +137,13 @@ fn step(services: &Services, topics: &[Arc<Topic>], asking: &Arc<TopicSpace>, bo
             bytes: topic.space().level().used,
         })
         .collect();
+    if bound == StorageBound::Disk && !reserve.is_held() {
+        // No record goes for a reserve that could not be made all the same.
+        let droppable: u64 = candidates.iter().filter(|candidate| candidate.drops_oldest).map(|candidate| candidate.bytes).sum();
+        if reserve.missing_bytes().is_some_and(|missing| missing == 0 || missing > droppable) {
+            return Step::Nothing;
+        }
+    }
     for number in order(&candidates, bound) {
         // The fullest first. A partition that has hardly anything is not asked to yield it while another one can.
         let mut partitions: Vec<_> = topics[number].partitions.iter().collect();

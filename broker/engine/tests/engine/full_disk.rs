@@ -155,6 +155,27 @@ async fn without_room_for_the_reserve_the_broker_starts_and_says_what_it_needs()
 }
 
 #[tokio::test]
+async fn no_record_goes_for_a_reserve_that_can_not_be_made() {
+    let sim = SimDisk::new();
+    let mut broker = watchful(&sim).await;
+    for (name, on_full) in [("camera", OnFull::DropOldest), ("t", OnFull::Reject)] {
+        broker.engine.create_topic(limited(name, 1, None, on_full)).await.expect("it can be made");
+        for number in 0..4 {
+            broker.produce(name, 0, &[&value(number)]).await.expect("there is room");
+        }
+    }
+    // More than all records together would make room for.
+    sim.limit_bytes(Some(sim.used_bytes() + 100_000));
+    broker.config.reserve_bytes = 10 << 20;
+    let broker = broker.restart().await;
+    for name in ["t", "camera", "camera"] {
+        let error = broker.produce(name, 0, &["x"]).await.expect_err("no batch is taken without the reserve");
+        assert_eq!(error.code(), ErrorCode::StorageFull, "{error:?}");
+    }
+    assert_eq!((broker.values("camera", 0).await.len(), broker.values("t", 0).await.len()), (4, 4));
+}
+
+#[tokio::test]
 async fn a_topic_that_drops_its_oldest_records_goes_on_for_ever_on_a_full_disk() {
     for short_writes in [None, Some(7)] {
         let sim = SimDisk::new();

@@ -55,7 +55,7 @@
 //!
 //! # Bounds
 //!
-//! A log remembers [`PRODUCERS_MAX`] producers, all logs that share a [`ProducerPool`] as many as that allows; the one that was used
+//! A log remembers [`PRODUCERS_MAX`] producers, all logs that share a [`ProducerPool`] as many as that allows, and 16 each; the one that was used
 //! longest ago goes first. One that was not used for
 //! [`LogConfig::producer_id_expiration_ms`](crate::LogConfig::producer_id_expiration_ms) is forgotten, by the monotonic clock: its age
 //! begins anew when a log is opened, and it never goes early. Deleting records forgets no producer.

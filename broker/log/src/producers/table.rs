@@ -148,10 +148,15 @@ impl Producers {
         added
     }
 
+    /// Producers that the bound of the pool leaves to this log: with fewer, two that write by turns would forget each other.
+    fn pool_floor(&self) -> usize {
+        POOL_FLOOR.min(self.max / 4).max(1)
+    }
+
     /// Forgets those that were used longest ago, after `added` have come: as many as are too many here, or in the pool.
     fn evict(&mut self, added: usize) {
         let mut owed = added;
-        while self.by_id.len() > self.max || (owed > 0 && self.by_id.len() > 1 && self.pool.is_over()) {
+        while self.by_id.len() > self.max || (owed > 0 && self.by_id.len() > self.pool_floor() && self.pool.is_over()) {
             let oldest = self.by_id.iter().min_by_key(|(_, producer)| producer.used).map(|(producer_id, _)| *producer_id);
             let Some(oldest) = oldest else { break };
             self.by_id.remove(&oldest);
@@ -178,3 +183,6 @@ const LOOK_INTERVAL_MS: i64 = 60_000;
 
 /// Producers whose memory a log keeps from one run to the next; most have a few. A thousand logs with this many keep 8 MB.
 const SPARE_PRODUCERS_MAX: usize = 28;
+
+/// Producers that each log may remember, however many the others do.
+const POOL_FLOOR: usize = 16;
