@@ -15,6 +15,7 @@
 //! | `seek` | reads at random offsets and times, cold and warm | `pread` at the same positions |
 //! | `open` | opening after a kill, and after a clean stop: one large log, and many small ones | `pread` of what is scanned |
 //! | `flush` | many files with unsynced bytes: one after the other, or on several threads | one `syncfs` for all |
+//! | `compact` | one log whose keys come again and again, until nothing is dirty | reading the same twice and writing what stays |
 //!
 //! The settings, each an environment variable:
 //!
@@ -33,6 +34,8 @@
 //! | `MILLPOND_BENCH_SCAN_MIB` | 512 (64) | the segment that a recovery scans |
 //! | `MILLPOND_BENCH_OPEN_MIB` | 5120 (256) | the large log that is opened |
 //! | `MILLPOND_BENCH_OPEN_LOGS` | 1000 (50) | the small logs that are opened |
+//! | `MILLPOND_BENCH_COMPACT_MIB` | 512 (64) | the log that is compacted |
+//! | `MILLPOND_BENCH_COMPACT_KEYS` | 100000 (10000) | keys in it |
 //! | `MILLPOND_BENCH_FLUSH_FILE_BYTES` | 65536 | unsynced in each file of `flush` |
 //!
 //! Where other work keeps all cores busy, a sync costs a slice of the scheduler (4 ms on many kernels) and not what the disk takes. Root
@@ -44,6 +47,7 @@
 mod append;
 mod bed;
 mod commit;
+mod compact;
 mod figures;
 mod flush;
 mod open;
@@ -65,6 +69,7 @@ const PARTS: &[Part] = &[
     ("seek", seek::run),
     ("open", open::run),
     ("flush", flush::run),
+    ("compact", compact::run),
 ];
 
 fn main() -> ExitCode {
