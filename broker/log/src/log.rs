@@ -255,6 +255,16 @@ impl Log {
         Compactor::new(&self.disk, &self.files, &self.dir, self.config, &self.shared)
     }
 
+    /// Gives back the room on the disk that the active segment has asked for ahead of its writes. True if there was some. For a disk that is
+    /// full: the room is of more use to whoever writes next.
+    pub fn release_room(&mut self) -> bool {
+        let is_held = self.active.room().is_held(self.tail.bytes);
+        if is_held {
+            self.active.release_room();
+        }
+        is_held && !self.active.room().is_held(self.tail.bytes)
+    }
+
     /// A reader of this log, for any thread.
     pub fn reader(&self) -> LogReader {
         LogReader::new(Arc::clone(&self.shared))

@@ -9,7 +9,7 @@ use crate::{
     inflight::Reserved,
     space::{self, Level},
 };
-use millpond_log::LogError;
+use millpond_log::{Log, LogError};
 use millpond_protocol::{batch::Batch, message::TopicConfig};
 use std::{
     sync::Arc,
@@ -123,6 +123,10 @@ impl Partition {
             (tail.is_refusing, tail.refusal_said) = (true, Some(Instant::now()));
             let why = error.to_wire().message;
             tracing::warn!(topic = %self.topic, partition = self.number, why, "batches are refused until there is room");
+            if bound == StorageBound::Disk && !self.space.may_yield(bound) {
+                // Although no topic yields: other partitions may hold room that they do not use.
+                self.space.request(bound, first_bytes, std::sync::Weak::new());
+            }
         }
         answers.extend(entries.into_iter().map(|entry| (entry.reply, Err(error.clone()))));
         tail.run.clear();
@@ -204,6 +208,11 @@ impl Partition {
                 Yielded::Nothing
             }
         }
+    }
+
+    /// Gives back what the log holds of the disk without having written it. True if there was some. Blocking; on the background thread.
+    pub(crate) fn release_room(&self) -> bool {
+        self.tail.lock().log.as_mut().is_some_and(Log::release_room)
     }
 
     /// Removes what could not be removed, counts again what the log has, and forgets producers that are long gone. Blocking; on the background

@@ -129,6 +129,15 @@ fn step(services: &Services, topics: &[Arc<Topic>], asking: &Arc<TopicSpace>, bo
     if asking.is_roomy(bound, bytes) || (bound == StorageBound::Disk && !reserve.is_held() && reserve.make()) {
         return Step::Enough;
     }
+    if bound == StorageBound::Disk {
+        // What no record is in goes before any record does.
+        let partitions = topics.iter().flat_map(|topic| &topic.partitions);
+        let released = partitions.filter(|partition| partition.release_room()).count();
+        if released > 0 {
+            tracing::debug!(released, "segments have given back room that they had asked for ahead");
+            return Step::Freed;
+        }
+    }
     let candidates: Vec<_> = topics
         .iter()
         .map(|topic| Candidate {

@@ -155,6 +155,23 @@ async fn without_room_for_the_reserve_the_broker_starts_and_says_what_it_needs()
 }
 
 #[tokio::test]
+async fn room_that_a_segment_has_asked_for_ahead_is_given_back_when_the_disk_is_full() {
+    let sim = SimDisk::new();
+    let broker = watchful(&sim).await;
+    for name in ["a", "b"] {
+        broker.topic(name, 1, "os").await;
+    }
+    // From 128 KiB on a segment holds more than it has.
+    for _ in 0..6 {
+        broker.produce("a", 0, &[&"x".repeat(50_000)]).await.expect("there is room");
+    }
+    fill_up(&sim);
+    let taken = tokio::time::timeout(Duration::from_secs(20), until_taken(&broker, "b")).await;
+    taken.expect("the room is given back, although no topic drops records");
+    assert_eq!(broker.values("a", 0).await.len(), 6);
+}
+
+#[tokio::test]
 async fn no_record_goes_for_a_reserve_that_can_not_be_made() {
     let sim = SimDisk::new();
     let mut broker = watchful(&sim).await;
