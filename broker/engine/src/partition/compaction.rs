@@ -5,7 +5,7 @@
 //! is compacted at a later look, once it is flushed.
 
 use super::{Partition, PoisonOnPanic};
-use millpond_log::{Compaction, CompactionPass, CompactionStep, Compactor, LogError, Now};
+use millpond_log::{Compaction, CompactionPass, CompactionStep, Compactor, LogError};
 use std::sync::Arc;
 
 /// What a partition remembers between two passes.
@@ -31,8 +31,7 @@ impl Partition {
         if self.failure.lock().is_some() {
             return None;
         }
-        let clock = &self.services.clock;
-        let now = Now { wall_ms: clock.now_ms(), monotonic_ms: clock.monotonic_ms() };
+        let now = self.services.now();
         let mut compacting = self.compacting.lock();
         let Compacting { compactor, not_before_ms } = compacting.as_mut()?;
         if now.monotonic_ms < *not_before_ms {

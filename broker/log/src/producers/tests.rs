@@ -380,6 +380,25 @@ fn a_pool_bounds_all_logs_together_and_leaves_none_without() {
 }
 
 #[test]
+fn two_producers_that_write_by_turns_are_both_remembered_though_others_have_filled_the_pool() {
+    let pool = ProducerPool::new(10);
+    let send = |log: &mut Producers, producer_id, sequence, offset| {
+        let header = BatchHeader { producer_id, producer_epoch: 0, base_sequence: sequence, ..HEADER };
+        log.observe(&header, offset);
+    };
+    let mut full = Producers::bounded(pool.clone(), 1_000, 1_000);
+    (0..20).for_each(|producer_id| send(&mut full, producer_id, 0, producer_id));
+    assert_eq!(pool.producers(), 16, "a log keeps so many, whatever the bound of the pool");
+    let mut other = Producers::bounded(pool, 1_000, 1_000);
+    for round in 0..10 {
+        for producer_id in [100, 200] {
+            send(&mut other, producer_id, round, i64::from(round));
+        }
+        assert_eq!(other.states().len(), 2, "round {round}");
+    }
+}
+
+#[test]
 fn a_producer_is_forgotten_after_its_time_and_never_before() {
     let mut producers = Producers::bounded(ProducerPool::default(), MODEL_MAX, 1_000);
     let first = BatchHeader { producer_id: 5, producer_epoch: 0, base_sequence: 0, ..HEADER };
