@@ -8,7 +8,7 @@
 //! flush-failed            in the manner of crate::sidecar, without a body
 //! ```
 //!
-//! The note is written when the log latches. An opening that finds it, writes every segment that a recovery reads once more, in place, before
+//! The note is written when the log latches, and by an opening that can't flush what it has walked. An opening that finds it, writes every segment that a recovery reads once more, in place, before
 //! it syncs and counts them as durable, and removes the note when that has worked. Twice is harmless, and so is a note that outlives a
 //! reboot. If the disk takes not even the note, nothing is known at the next opening; it is then said in the log.
 
@@ -39,8 +39,9 @@ pub(crate) fn forget(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.sync_dir(dir)
 }
 
-/// Writes the first `bytes` bytes of a file once more.
+/// Writes a file of so many bytes once more, its length too.
 pub(crate) fn rewrite(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
+    file.set_len(bytes)?;
     let (mut at, mut chunk) = (0, Vec::new());
     while at < bytes {
         chunk.clear();

@@ -5,10 +5,16 @@
 //! 00000000000000009012.log.0-4096.removed-3         a whole segment behind it
 //! ```
 //!
-//! A part of a segment is copied and synced before it is cut off; a segment that goes as a whole gets another name. Of the recoveries and
-//! repairs that have kept something, the newest [`REMOVALS_KEPT_MAX`] count when a recovery adds another; the files of older ones go.
+//! A part of a segment is copied before it is cut off; a segment that goes as a whole gets another name. Nothing is cut before its copy is
+//! durable, unless no room for it can be had at all: an opening that may be tried again with more room fails without having cut anything
+//! ([`WhenFull::Fail`]), and only one that may not goes on without the copy. If an opening fails between the copy and the cut, the next one
+//! uses the copy that is there.
+//!
+//! Of the recoveries and repairs that have kept something, the newest [`REMOVALS_KEPT_MAX`] count when a recovery adds another; the files
+//! of older ones go.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -33,32 +39,64 @@ pub struct SetAside {
     pub kept: Option<PathBuf>,
 }
 
+/// What an opening does where bytes are to be cut off and kept, and the disk has no room to keep them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It fails with [`LogError::Full`], before anything is cut: for one that is tried again with more room.
+    Fail,
+    /// It cuts them off all the same, and [`SetAside::kept`] is none: they are gone, and the log can be opened.
+    Drop,
+}
+
 /// Keeps what one recovery cuts off.
 #[derive(Debug)]
 pub(crate) struct Keeper<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
+    when_full: WhenFull,
     /// In the names of the files.
     number: u64,
+    /// The last one before it.
+    earlier: Option<u64>,
 }
 
 impl Keeper<'_> {
     /// Finds the next number, and removes what was kept too long ago.
-    pub(crate) fn new<'a>(disk: &'a dyn Disk, dir: &'a Path) -> Result<Keeper<'a>, LogError> {
+    pub(crate) fn new<'a>(disk: &'a dyn Disk, dir: &'a Path, when_full: WhenFull) -> Result<Keeper<'a>, LogError> {
         let found = disk.list(dir).map_err(|source| LogError::io("list", dir, source))?;
         let kept: Vec<_> = found.iter().filter_map(|name| Some((names::kept_in(name.to_str()?)?, name))).collect();
         let numbers: BTreeSet<u64> = kept.iter().map(|(number, _)| *number).collect();
         let oldest = numbers.iter().rev().nth(REMOVALS_KEPT_MAX - 2).copied().unwrap_or(0);
-        for (_, name) in kept.iter().filter(|(number, _)| *number < oldest) {
+        let too_old: Vec<_> = kept.iter().filter(|(number, _)| *number < oldest).collect();
+        for (_, name) in &too_old {
             let path = dir.join(name);
-            tracing::warn!(path = %path.display(), "a file that was kept from an older repair or recovery is removed");
             disk.remove_file(&path).map_err(|source| LogError::io("remove", &path, source))?;
         }
-        Ok(Keeper { disk, dir, number: numbers.last().map_or(1, |last| last.saturating_add(1)) })
+        if !too_old.is_empty() {
+            let files = too_old.len();
+            tracing::warn!(dir = %dir.display(), files, "files that were kept from older repairs and recoveries are removed");
+        }
+        let earlier = numbers.last().copied();
+        Ok(Keeper { disk, dir, when_full, number: earlier.map_or(1, |last| last.saturating_add(1)), earlier })
     }
 
     /// Copies a segment from a place on to its end at byte `to`, durably.
     pub(crate) fn copy(&self, file: &dyn DiskFile, place: Place<'_>, to: u64) -> Result<SetAside, LogError> {
+        let copied = match self.earlier_copy(file, place, to) {
+            Some(path) => self.sync_dir().map(|()| path),
+            None => self.new_copy(file, place, to),
+        };
+        let kept = match copied {
+            Err(LogError::Full { .. }) if self.when_full == WhenFull::Drop => None,
+            copied => Some(copied?),
+        };
+        let mut walk = SegmentWalk::open(self.disk, place.path, place.base_offset, place.next_base)?.resume(place.position, place.expected);
+        while walk.next_piece()?.is_some() {}
+        let offsets = place.expected..walk.next_offset();
+        Ok(SetAside { segment: place.path.to_path_buf(), position: place.position, bytes: to - place.position, offsets, kept })
+    }
+
+    fn new_copy(&self, file: &dyn DiskFile, place: Place<'_>, to: u64) -> Result<PathBuf, LogError> {
         let path = names::kept(place.path, place.position, to, self.number);
         let copy = || {
             let copy = self.disk.open(&path, OpenMode::Replace)?;
@@ -66,19 +104,40 @@ impl Keeper<'_> {
             copy.sync_data()
         };
         let copied = copy().map_err(|source| LogError::io("write", &path, source)).and_then(|()| self.sync_dir());
-        let kept = match copied {
-            Ok(()) => Some(path),
-            Err(LogError::Full { .. }) => {
-                // What is left of it would take the room that is missing. If this fails too, it is there, and too short.
-                let _ = self.disk.remove_file(&path);
-                None
+        if copied.is_err() {
+            // What is left of it would take the room that may be missing. If this fails too, it is there, and perhaps too short.
+            let _ = self.disk.remove_file(&path);
+        }
+        copied.map(|()| path)
+    }
+
+    /// The copy of the same bytes that the opening before this one has made, if it failed before the cut. One that can't be read or flushed
+    /// is none.
+    fn earlier_copy(&self, file: &dyn DiskFile, place: Place<'_>, to: u64) -> Option<PathBuf> {
+        let path = names::kept(place.path, place.position, to, self.earlier?);
+        self.is_copy(&path, file, place.position, to).unwrap_or(false).then_some(path)
+    }
+
+    fn is_copy(&self, path: &Path, file: &dyn DiskFile, from: u64, to: u64) -> io::Result<bool> {
+        if !self.disk.exists(path)? {
+            return Ok(false);
+        }
+        let copy = self.disk.open(path, OpenMode::ReadWrite)?;
+        let is_as_long = copy.size_bytes()? == to - from;
+        let (mut at, mut original, mut copied) = (from, Vec::new(), Vec::new());
+        while is_as_long && at < to {
+            let bytes = usize::try_from(to - at).unwrap_or(usize::MAX).min(COMPARED_AT_ONCE_BYTES);
+            original.clear();
+            copied.clear();
+            file.read_at(&mut original, bytes, at)?;
+            copy.read_at(&mut copied, bytes, at - from)?;
+            if original != copied || original.is_empty() {
+                return Ok(false);
             }
-            Err(error) => return Err(error),
-        };
-        let mut walk = SegmentWalk::open(self.disk, place.path, place.base_offset, place.next_base)?.resume(place.position, place.expected);
-        while walk.next_piece()?.is_some() {}
-        let offsets = place.expected..walk.next_offset();
-        Ok(SetAside { segment: place.path.to_path_buf(), position: place.position, bytes: to - place.position, offsets, kept })
+            at += original.len() as u64;
+        }
+        copy.sync_data()?;
+        Ok(is_as_long)
     }
 
     /// Gives a segment of so many bytes another name. Its indexes are left to the caller, and so is the sync of the names.
@@ -102,3 +161,6 @@ impl Keeper<'_> {
 
 /// Recoveries and repairs whose kept files stay in a log's folder when a recovery adds its own, this one included.
 pub const REMOVALS_KEPT_MAX: usize = 8;
+
+/// Bytes of a copy that are compared at once.
+const COMPARED_AT_ONCE_BYTES: usize = 256 << 10;

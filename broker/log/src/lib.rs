@@ -60,7 +60,8 @@
 //! - What a reader can see is in the file whole: `log_end` moves after the bytes are written, and a failed append never moves it.
 //! - What was flushed survives a power cut. What was not may survive in part; recovery keeps the whole batches up to the first hole.
 //! - Only segments at or behind the recovery point, and always the last one, may lose bytes in a recovery: a torn tail, and what is behind
-//!   a hole as an interrupted write leaves it. Whole batches among that are kept in files that no opening looks at (`*.removed-<n>`).
+//!   a hole as an interrupted write leaves it. Whole batches among that are kept in files that no opening looks at (`*.removed-<n>`),
+//!   and nothing is cut before they are durable there, unless no room for them can be had at all ([`WhenFull`]).
 //! - Any other damage is left as it is, named in the [`RecoveryReport`] of the opening that reads it, and answers reads with
 //!   [`LogError::Corrupt`]; what is in front of it and behind it is served, and appends go on behind the last whole batch.
 //!   [`inspect::RepairPlan`] mends it when somebody asks, and keeps what it removes likewise.
@@ -182,7 +183,7 @@ pub use config::{LogConfig, VerifyOnRead};
 pub use disk::{Disk, DiskFile, OpenMode, WRITE_BUFFERS_MAX, write_all_at, write_atomically};
 pub use error::{Damage, LogError, is_out_of_files};
 pub use flush::{Flush, FlushedTo};
-pub use kept::{REMOVALS_KEPT_MAX, SetAside};
+pub use kept::{REMOVALS_KEPT_MAX, SetAside, WhenFull};
 pub use log::Log;
 pub use log_start::Deletion;
 pub use open_files::{OPEN_FILES_DEFAULT_MAX, OpenFiles};

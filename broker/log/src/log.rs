@@ -14,6 +14,7 @@ use crate::error::LogError;
 use crate::flush::{Flush, FlushedTo, Unflushed};
 use crate::flush_failed;
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
+use crate::kept::WhenFull;
 use crate::log_start::Deletion;
 use crate::open_files::OpenFiles;
 use crate::producers::{Pools, Producers};
@@ -73,8 +74,27 @@ impl Log {
     ///
     /// As [`Log::open`].
     pub fn open_in(disk: Arc<dyn Disk>, pools: Pools, dir: &Path, config: LogConfig) -> Result<(Log, RecoveryReport), LogError> {
-        let recovered = recover(&disk, &pools, dir, &config)?;
-        if recovered.report.truncated_bytes > 0 || recovered.report.cut.is_some() {
+        let mut report = RecoveryReport::default();
+        Log::try_open(disk, pools, dir, config, WhenFull::Drop, &mut report).map(|log| (log, report))
+    }
+
+    /// As [`Log::open_in`], as one try of several: what it has found and done is added to the report, also where it fails. Of one report
+    /// for all tries none is silent about what it has cut.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::open`]; [`LogError::Full`] also as [`WhenFull::Fail`] says.
+    pub fn try_open(
+        disk: Arc<dyn Disk>,
+        pools: Pools,
+        dir: &Path,
+        config: LogConfig,
+        when_full: WhenFull,
+        report: &mut RecoveryReport,
+    ) -> Result<Log, LogError> {
+        let recovered = recover(&disk, &pools, dir, &config, when_full, report)?;
+        if !report.clean_stop {
+            // Whoever has cut the log: an opening before this one may have failed behind the cut.
             forget_beyond(&*disk, dir, recovered.tail.next_offset)?;
         }
         let log_start = recovered.log_start.unwrap_or(0);
@@ -89,10 +109,10 @@ impl Log {
             tail: recovered.tail,
             unflushed: Unflushed::nothing(recovered.tail.next_offset, recovered.incomplete, recovered.base_producers),
             failure: None,
-            is_as_closed: recovered.report.clean_stop,
+            is_as_closed: report.clean_stop,
             producers: recovered.producers,
         };
-        Ok((log, recovered.report))
+        Ok(log)
     }
 
     /// Appends batches: all of them, or none. They get the offsets from [`Log::log_end`] on, one behind the other, and the leader

@@ -41,7 +41,7 @@ use crate::error::{Damage, LogError};
 use crate::flush_failed;
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Entry, Index, LazyFile};
-use crate::kept::Keeper;
+use crate::kept::{Keeper, SetAside, WhenFull};
 use crate::log_start::{count_before, read_log_start, remove_files};
 use crate::open_files::{OpenFiles, PooledFile};
 use crate::producers::{Listed, Pools, Producers, Snapshot};
@@ -68,13 +68,20 @@ pub(crate) struct Recovered {
     pub(crate) producers: Producers,
     /// The producers of the batches before the active segment.
     pub(crate) base_producers: Snapshot,
-    pub(crate) report: RecoveryReport,
 }
 
-/// Opens the files in `dir`.
-pub(crate) fn recover(disk: &Arc<dyn Disk>, pools: &Pools, dir: &Path, config: &LogConfig) -> Result<Recovered, LogError> {
+/// Opens the files in `dir`. What it finds and does is added to the report as it goes, so that it is there after an error, too.
+pub(crate) fn recover(
+    disk: &Arc<dyn Disk>,
+    pools: &Pools,
+    dir: &Path,
+    config: &LogConfig,
+    when_full: WhenFull,
+    report: &mut RecoveryReport,
+) -> Result<Recovered, LogError> {
+    report.begin_try();
     let files = &pools.files;
-    let mut recovery = Recovery::new(disk, pools, dir, config);
+    let mut recovery = Recovery::new(disk, pools, dir, config, when_full, report);
     let mut folder = recovery.prepare()?;
     recovery.remove_deleted(&mut folder)?;
     let point = read_recovery_point(&**disk, dir).map_err(|source| LogError::io("read the recovery point in", dir, source))?;
@@ -97,7 +104,7 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, pools: &Pools, dir: &Path, config: &
     for (number, base) in proven.iter().enumerate() {
         // The segment behind the last proven one is there: at least the last segment is unproven.
         let next_base = folder.bases[number + 1];
-        segments.push(Arc::new(open_sealed((disk, files), dir, (*base, next_base), config, &mut recovery.report)?));
+        segments.push(Arc::new(open_sealed((disk, files), dir, (*base, next_base), config, recovery.report)?));
     }
     if let Some((stop, at_end)) = stop {
         return Ok(recovery.open_as_closed(&stop, at_end, segments));
@@ -121,7 +128,8 @@ struct Recovery<'a> {
     files: &'a OpenFiles,
     dir: &'a Path,
     config: &'a LogConfig,
-    report: RecoveryReport,
+    when_full: WhenFull,
+    report: &'a mut RecoveryReport,
     incomplete: Vec<Arc<Segment>>,
     /// Where the log begins, as it was written down.
     log_start: Option<i64>,
@@ -136,13 +144,21 @@ struct Recovery<'a> {
 }
 
 impl<'a> Recovery<'a> {
-    fn new(disk: &'a Arc<dyn Disk>, pools: &'a Pools, dir: &'a Path, config: &'a LogConfig) -> Recovery<'a> {
+    fn new(
+        disk: &'a Arc<dyn Disk>,
+        pools: &'a Pools,
+        dir: &'a Path,
+        config: &'a LogConfig,
+        when_full: WhenFull,
+        report: &'a mut RecoveryReport,
+    ) -> Recovery<'a> {
         Recovery {
             disk,
             files: &pools.files,
             dir,
             config,
-            report: RecoveryReport::default(),
+            when_full,
+            report,
             incomplete: Vec::new(),
             log_start: None,
             producers: Producers::new(pools, config),
@@ -155,7 +171,7 @@ impl<'a> Recovery<'a> {
     /// Makes sure that there is a folder, lists it, and removes what is of no use.
     fn prepare(&mut self) -> Result<Folder, LogError> {
         self.disk.create_dir_all(self.dir).map_err(|source| LogError::io("create the folder", self.dir, source))?;
-        self.report.removed_leftovers = crate::compact::resume(&**self.disk, self.dir)?;
+        self.report.removed_leftovers.extend(crate::compact::resume(&**self.disk, self.dir)?);
         self.flush_has_failed =
             flush_failed::is_noted(&**self.disk, self.dir).map_err(|source| LogError::io("look for", self.dir, source))?;
         let names = self.disk.list(self.dir).map_err(|source| LogError::io("list", self.dir, source))?;
@@ -261,11 +277,14 @@ impl<'a> Recovery<'a> {
                 walk.damage = Some(Damage::OffsetsMissing { next_base });
             }
             let cut = walk.damage.take();
+            let last = next.is_none() || cut.is_some();
             if let Some(reason) = cut {
-                self.set_aside(&walk, &bases[number + 1..])?;
-                self.cut(&walk, reason)?;
+                let copied = self.set_aside(&walk, &bases[number + 1..])?;
+                let done = self.cut(&walk, reason, bases.len() - number - 1);
+                // Also where it failed: nobody knows what is left then.
+                self.report.add_set_aside(copied);
+                done?;
             }
-            let last = next.is_none() || self.report.cut.is_some();
             let (segment, at_end) = self.open_walked(walk, last)?;
             segments.push(segment);
             tail = Some(at_end);
@@ -308,55 +327,51 @@ impl<'a> Recovery<'a> {
 
     /// Leaves damage where it is. Its offsets stay taken.
     fn step_over(&mut self, walk: &mut Walk, span: DamagedSpan, reason: Damage) {
-        let (path, position, bytes) = (walk.path.clone(), span.position, span.behind - span.position);
-        tracing::error!(path = %path.display(), position, bytes, %reason, "a segment is damaged in the middle; reads fail there");
-        self.report.damaged.push(DamagedSegment { path, position, reason });
+        self.report.add_damaged(walk.path.clone(), span.position, reason);
         (walk.tail.bytes, walk.tail.next_offset) = (span.behind, span.next_offset);
         walk.damages.push(span);
     }
 
     /// Cuts a segment behind its last whole batch, and notes it. What is left is synced with the rest.
-    fn cut(&mut self, walk: &Walk, reason: Damage) -> Result<(), LogError> {
+    fn cut(&mut self, walk: &Walk, reason: Damage, segments_behind: usize) -> Result<(), LogError> {
         let bytes = walk.tail.bytes;
         if walk.file_bytes > bytes {
             walk.log.set_len(bytes).map_err(|source| LogError::io("cut", &walk.path, source))?;
         }
         self.report.truncated_bytes += walk.file_bytes - bytes;
         let (path, cut_bytes) = (walk.path.display(), walk.file_bytes - bytes);
-        tracing::warn!(%path, position = bytes, cut_bytes, %reason, "the log was cut");
+        tracing::warn!(%path, position = bytes, cut_bytes, segments_behind, %reason, "the log was cut");
         self.report.cut = Some(Cut { segment: walk.tail.base_offset, position: bytes, next_offset: walk.tail.next_offset, reason });
         Ok(())
     }
 
-    /// Keeps what is behind a hole, of its segment and of those that follow. Those go newest first, and were one to come back after later
-    /// appends, it could pass for a part of the log; so the names are synced before there can be any.
-    fn set_aside(&mut self, walk: &Walk, behind: &[i64]) -> Result<(), LogError> {
+    /// Keeps what is behind a hole: gives the copy of what is of the same segment, and sets aside those that follow. They go newest first,
+    /// and were one to come back after later appends, it could pass for a part of the log; so the names are synced before there can be any.
+    fn set_aside(&mut self, walk: &Walk, behind: &[i64]) -> Result<Option<SetAside>, LogError> {
         if !walk.is_interrupted && behind.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let keeper = Keeper::new(&**self.disk, self.dir)?;
-        if walk.is_interrupted && walk.tail.bytes < walk.file_bytes {
-            self.report.set_aside.push(keeper.copy(&*walk.log, walk.place(), walk.file_bytes)?);
-        }
+        let keeper = Keeper::new(&**self.disk, self.dir, self.when_full)?;
+        let is_kept = walk.is_interrupted && walk.tail.bytes < walk.file_bytes;
+        let copied = is_kept.then(|| keeper.copy(&*walk.log, walk.place(), walk.file_bytes)).transpose()?;
         for base in behind.iter().rev() {
             let log = file_path(self.dir, *base, LOG);
             let bytes = self.disk.open(&log, OpenMode::Read).and_then(|file| file.size_bytes());
             let bytes = bytes.map_err(|source| LogError::io("open", &log, source))?;
-            self.report.truncated_bytes += bytes;
             match bytes {
                 0 => self.remove(&log)?,
                 _ => self.report.set_aside.push(keeper.rename(*base, bytes)?),
             }
+            self.report.truncated_bytes += bytes;
+            self.report.removed_segments.push(*base);
             for extension in [INDEX, TIME_INDEX] {
                 let path = file_path(self.dir, *base, extension);
                 if self.disk.exists(&path).map_err(|source| LogError::io("look for", &path, source))? {
                     self.remove(&path)?;
                 }
             }
-            tracing::warn!(path = %log.display(), "a segment behind a cut was removed");
-            self.report.removed_segments.push(*base);
         }
-        Ok(())
+        Ok(copied)
     }
 
     /// Makes a walked segment durable and compares its indexes with what the walk says they should hold.
@@ -367,10 +382,14 @@ impl<'a> Recovery<'a> {
             tracing::warn!(path = %path.display(), %error, "room that a segment does not need can't be given back");
         }
         if self.flush_has_failed {
-            flush_failed::rewrite(&*log, tail.bytes).map_err(|source| LogError::io("write once more", &path, source))?;
+            let rewritten = flush_failed::rewrite(&*log, tail.bytes);
+            rewritten.map_err(|source| LogError::io("write once more", &path, source))?;
         }
         // By the handle that it was cut with.
-        log.sync_data().map_err(|source| LogError::io("flush", &path, source))?;
+        log.sync_data().map_err(|source| {
+            flush_failed::note(&**self.disk, self.dir);
+            LogError::io("flush", &path, source)
+        })?;
         // The entry that a closed segment ends with. A log that was closed in order has it for its last segment too.
         let mut indexer = tail.indexer;
         let closing = indexer.time_entry();
@@ -383,7 +402,8 @@ impl<'a> Recovery<'a> {
         let keeping = if last { Keeping::Active } else { Keeping::Sealed };
         let offsets = self.reconcile(file_path(self.dir, base, INDEX), entries.offsets, None, keeping);
         let times = self.reconcile(file_path(self.dir, base, TIME_INDEX), entries.times, allowed_extra, keeping);
-        let settled = offsets.settled && times.settled;
+        let settled = offsets.unwritten.is_none() && times.unwritten.is_none();
+        self.report.unwritten_indexes.extend(offsets.unwritten.into_iter().chain(times.unwritten));
         let max_timestamp = tail.indexer.max_timestamp();
         // All of its batches were compared with their checksums. Those in front of damage are compared once more.
         let trusted_from = damages.last().map_or(0, |span| span.behind);
@@ -427,8 +447,12 @@ impl<'a> Recovery<'a> {
     }
 
     fn recovered(self, segments: Vec<Arc<Segment>>, active: Arc<Segment>, tail: Tail) -> Recovered {
-        let Recovery { incomplete, log_start, producers, base_producers, report, .. } = self;
-        Recovered { segments, active, tail, incomplete, log_start, producers, base_producers, report }
+        let Recovery { incomplete, log_start, producers, base_producers, report, dir, .. } = self;
+        if let Some(error) = report.unwritten_indexes.first() {
+            let indexes = report.unwritten_indexes.len();
+            tracing::warn!(dir = %dir.display(), indexes, %error, "indexes can't be written and stay in memory");
+        }
+        Recovered { segments, active, tail, incomplete, log_start, producers, base_producers }
     }
 
     fn remove(&self, path: &Path) -> Result<(), LogError> {

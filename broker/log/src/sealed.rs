@@ -14,7 +14,7 @@ use crate::error::{Damage, LogError};
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Entry, Index, Indexer, LazyFile, NO_TIMESTAMP, OffsetEntry, TimeEntry, encode};
 use crate::open_files::{OpenFiles, PooledFile};
-use crate::recovery::{DamagedSegment, RecoveryReport};
+use crate::recovery::RecoveryReport;
 use crate::scan::Scan;
 use crate::segment::{Content, Segment};
 use crate::verified::Verified;
@@ -48,9 +48,7 @@ pub(crate) fn open_sealed(
 
     let HeaderWalk { entries, max_timestamp, damage } = sealed.walk(&log, bytes)?;
     if let Some((position, reason)) = damage {
-        let path = path.clone();
-        tracing::error!(path = %path.display(), position, %reason, "a closed segment is damaged; reads of it will fail there");
-        report.damaged.push(DamagedSegment { path, position, reason });
+        report.add_damaged(path.clone(), position, reason);
         // The indexes stay: an entry behind the damage may still be true, and each is checked when it is used. Nothing is known of the
         // timestamps behind it, so a lookup by time must not skip the segment.
         let (offsets, times) = (sealed.index(INDEX, offsets.map_or(0, |(count, _)| count)), sealed.index(TIME_INDEX, 0));
@@ -59,6 +57,7 @@ pub(crate) fn open_sealed(
     // What is right of them was made durable before the recovery point was moved behind them.
     let offsets = reconcile(disk, file_path(dir, base_offset, INDEX), entries.offsets, None, Keeping::SealedDurable);
     let times = reconcile(disk, file_path(dir, base_offset, TIME_INDEX), entries.times, None, Keeping::SealedDurable);
+    report.unwritten_indexes.extend(offsets.unwritten.into_iter().chain(times.unwritten));
     for (changed, path) in [(offsets.changed, offsets.index.path()), (times.changed, times.index.path())] {
         if changed {
             report.rebuilt_indexes.push(path.to_path_buf());
@@ -181,8 +180,8 @@ pub(crate) struct Reconciled<E> {
     pub(crate) changed: bool,
     /// Whether it was missing or wrong. One that merely lacks its newest entries, as after a crash, is neither.
     pub(crate) wrong: bool,
-    /// Whether the file is as it should be, and durable where that was asked for.
-    pub(crate) settled: bool,
+    /// Why the file is not as it should be, and durable where that was asked for, if it is not.
+    pub(crate) unwritten: Option<io::Error>,
 }
 
 /// Which index file it is.
@@ -222,15 +221,11 @@ pub(crate) fn reconcile<E: Entry>(
     };
     let count = expected.len() as u64;
     let file = LazyFile::new(Arc::clone(disk), path);
-    let settled = written.is_ok();
-    let index = match written {
-        Ok(()) => Index::new(file, count, Vec::new()),
-        Err(error) => {
-            tracing::warn!(path = %file.path().display(), %error, "an index can't be written and stays in memory");
-            Index::new(file, 0, expected)
-        }
+    let (index, unwritten) = match written {
+        Ok(()) => (Index::new(file, count, Vec::new()), None),
+        Err(error) => (Index::new(file, 0, expected), Some(error)),
     };
-    Reconciled { index, changed, wrong, settled }
+    Reconciled { index, changed, wrong, unwritten }
 }
 
 /// The bytes of a file, up to one more than `bytes_max`. None if it is missing or can't be read.

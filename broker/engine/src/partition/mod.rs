@@ -39,7 +39,7 @@ use crate::{
 use answer::Open;
 use compaction::Compacting;
 use flush::Waiting;
-use millpond_log::{AppendTimes, Log, LogConfig, LogError, LogReader, Pools, RecoveryReport, SequenceOrder};
+use millpond_log::{AppendTimes, Log, LogConfig, LogError, LogReader, Pools, RecoveryReport, SequenceOrder, WhenFull};
 use millpond_protocol::{
     batch::Batch,
     message::{Ack, Durability, PartitionInfo, TopicConfig, Watermarks},
@@ -178,9 +178,14 @@ impl Partition {
         space: Arc<TopicSpace>,
         dir: &Path,
     ) -> Arc<Partition> {
-        let (log, reader, failure) = match open_log(&services, &topic, number, config, dir) {
-            Ok((log, report)) => {
-                report_recovery(&topic, number, &report);
+        let mut report = RecoveryReport::default();
+        let opened = open_log(&services, &topic, number, config, dir, &mut report);
+        // Also of an opening that has failed: the next one finds nothing of what this one has cut.
+        report_recovery(&topic, number, &report);
+        let (log, reader, failure) = match opened {
+            Ok(log) => {
+                let (clean_stop, scanned_bytes, is_clean) = (report.clean_stop, report.scanned_bytes, report.is_clean());
+                tracing::debug!(%topic, partition = number, clean_stop, scanned_bytes, is_clean, "a log is open");
                 let reader = log.reader();
                 (Some(log), Ok(reader), None)
             }
@@ -423,13 +428,15 @@ impl Drop for PoisonOnPanic<'_> {
     }
 }
 
+/// What it has done is added to the report, also where it fails.
 fn open_log(
     services: &Services,
     topic: &Arc<str>,
     partition: u32,
     config: &TopicConfig,
     dir: &Path,
-) -> Result<(Log, RecoveryReport), EngineError> {
+    report: &mut RecoveryReport,
+) -> Result<Log, EngineError> {
     if !folders::exists(&*services.disk, dir)? {
         return Err(EngineError::PartitionLost { topic: Arc::clone(topic), partition, path: dir.to_owned() });
     }
@@ -438,12 +445,16 @@ fn open_log(
     let producer_id_expiration_ms = u64::try_from(services.config.producer_id_expiration.as_millis()).unwrap_or(u64::MAX);
     let log_config = LogConfig { segment_bytes, verify_on_read, producer_id_expiration_ms, ..LogConfig::default() };
     // Opening makes durable what a killed broker left in the page cache, so all of it can be served.
-    let open = || {
+    let mut open = |when_full| {
         let pools = Pools { files: services.files.clone(), producers: services.producers.clone() };
-        let opened = Log::open_in(Arc::clone(&services.disk), pools, dir, log_config);
+        let opened = Log::try_open(Arc::clone(&services.disk), pools, dir, log_config, when_full, report);
         opened.map_err(|source| EngineError::Log { topic: Arc::clone(topic), partition, source: Arc::new(source) })
     };
-    services.space.reserve.lend(EngineError::is_disk_full, open)
+    match services.space.reserve.lend(EngineError::is_disk_full, || open(WhenFull::Fail)) {
+        // Not even the reserve has room for what is to be kept of the end of the log.
+        Err(error) if error.is_disk_full() => open(WhenFull::Drop),
+        opened => opened,
+    }
 }
 
 /// All that a freshly opened log holds is durable, so all of it can be read.
@@ -473,6 +484,4 @@ fn report_recovery(topic: &str, partition: u32, report: &RecoveryReport) {
         let (bytes, next_offset, reason) = (report.truncated_bytes, cut.next_offset, &cut.reason);
         tracing::warn!(topic, partition, bytes, next_offset, %reason, "the end of a log was not whole and was cut off");
     }
-    let (clean_stop, scanned_bytes, is_clean) = (report.clean_stop, report.scanned_bytes, report.is_clean());
-    tracing::debug!(topic, partition, clean_stop, scanned_bytes, is_clean, "a log is open");
 }

@@ -136,6 +136,42 @@ async fn a_start_that_has_to_begin_a_segment_has_the_reserve_for_it() {
     assert!(!sim.exists(&reserve(&broker)).expect("it can be asked"));
 }
 
+/// Stops a broker with records of so many bytes, makes a hole behind the first one as a power cut does, and starts it on a disk that is full.
+/// Gives what is behind the hole, and what is kept of it.
+async fn start_with_hole_on_a_full_disk(value_bytes: usize) -> (Broker, Vec<u8>, Vec<Vec<u8>>) {
+    let (broker, sim) = Broker::simulated().await;
+    broker.topic("t", 1, "sync").await;
+    for _ in 0..3 {
+        broker.produce("t", 0, &[&"x".repeat(value_bytes)]).await.expect("there is room");
+    }
+    broker.engine.shutdown().await;
+    let dir = broker.dir.path().join("topics/t/0");
+    sim.remove_file(&dir.join("clean-stop")).expect("it was stopped in order");
+    let log = dir.join("00000000000000000000.log");
+    let position = sim.bytes(&log).expect("it is there").len() / 3;
+    sim.damage(&log, |bytes| bytes[position..(position + 1).next_multiple_of(512)].fill(0));
+    let behind = sim.bytes(&log).expect("it is there").split_off(position);
+    fill_up(&sim);
+    let broker = broker.restart().await;
+    let names = sim.list(&dir).expect("it is there").into_iter().filter(|name| name.to_string_lossy().ends_with(".removed-1"));
+    let kept = names.map(|name| sim.bytes(&dir.join(name)).expect("it is there")).collect();
+    (broker, behind, kept)
+}
+
+#[tokio::test]
+async fn a_start_that_has_to_cut_a_log_keeps_what_it_cuts_in_the_room_of_the_reserve() {
+    let (broker, behind, kept) = start_with_hole_on_a_full_disk(1_000).await;
+    assert!(kept == [behind], "{} files are kept", kept.len());
+    assert_eq!((info(&broker, "t").partitions[0].failure.as_ref(), broker.values("t", 0).await.len()), (None, 1));
+}
+
+#[tokio::test]
+async fn a_start_that_has_to_cut_more_than_the_reserve_has_room_for_works_all_the_same() {
+    let (broker, _, kept) = start_with_hole_on_a_full_disk(usize::try_from(RESERVE_BYTES).expect("small")).await;
+    assert!(kept.is_empty());
+    assert_eq!((info(&broker, "t").partitions[0].failure.as_ref(), broker.values("t", 0).await.len()), (None, 1));
+}
+
 #[tokio::test]
 async fn without_room_for_the_reserve_the_broker_starts_and_says_what_it_needs() {
     let sim = SimDisk::new();

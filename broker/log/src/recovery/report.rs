@@ -1,11 +1,12 @@
 //! What an opening tells of what it found.
 
+use std::io;
 use std::path::PathBuf;
 
 use crate::error::Damage;
 use crate::kept::SetAside;
 
-/// What an opening found and did. `Default` is a log that was as it should be.
+/// What an opening found and did, in all of its tries. `Default` is a log that was as it should be.
 #[derive(Debug, Default)]
 pub struct RecoveryReport {
     /// Whether the log was closed in order, so that its last segment was not read.
@@ -26,6 +27,8 @@ pub struct RecoveryReport {
     pub removed_leftovers: Vec<PathBuf>,
     /// Damage in segments that were durable, and in the middle of others. Nothing was changed there; reads of these places fail.
     pub damaged: Vec<DamagedSegment>,
+    /// Why index files could not be written, whose entries stay in memory.
+    pub(crate) unwritten_indexes: Vec<io::Error>,
 }
 
 /// The place where a log was cut.
@@ -53,6 +56,24 @@ pub struct DamagedSegment {
 }
 
 impl RecoveryReport {
+    /// Before a further try: what that one finds of this is all there is to say.
+    pub(crate) fn begin_try(&mut self) {
+        self.clean_stop = false;
+        self.unwritten_indexes.clear();
+    }
+
+    /// Notes what was kept, if an earlier try has not.
+    pub(crate) fn add_set_aside(&mut self, part: Option<SetAside>) {
+        self.set_aside.extend(part.filter(|part| !self.set_aside.contains(part)));
+    }
+
+    /// Notes damage, if an earlier try has not.
+    pub(crate) fn add_damaged(&mut self, path: PathBuf, position: u64, reason: Damage) {
+        if !self.damaged.iter().any(|known| known.path == path && known.position == position) {
+            self.damaged.push(DamagedSegment { path, position, reason });
+        }
+    }
+
     /// Whether nothing had to be repaired and nothing is damaged.
     pub fn is_clean(&self) -> bool {
         self.truncated_bytes == 0

@@ -19,6 +19,7 @@ mod inspect;
 mod kafka;
 mod kafka_samples;
 mod kafka_words;
+mod kept;
 mod model;
 mod numbers;
 mod open_files;

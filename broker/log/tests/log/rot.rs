@@ -252,7 +252,9 @@ fn what_is_kept_is_bounded() {
         let number = fixture.model.len() - 2;
         let (report, _) = reopen_with_hole(&mut fixture, number);
         fixture.model.truncate(number);
-        fixture.append(&[batch_with(&[7; 3], 500, Codec::None), batch_with(&[7; 3], 600, Codec::None)]);
+        // Other bytes than in the round before, or its copy would do.
+        let timestamps = [round.cast_signed(); 3];
+        fixture.append(&[batch_with(&timestamps, 500, Codec::None), batch_with(&timestamps, 600, Codec::None)]);
         assert!(report.set_aside[0].kept.as_ref().is_some_and(|kept| kept.to_string_lossy().ends_with(&format!(".removed-{round}"))));
     }
     let kept: Vec<_> = files(&fixture.disk, "").into_iter().filter(|path| kept_log_of(path).is_some()).collect();

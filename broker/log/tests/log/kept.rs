@@ -1,0 +1,188 @@
+//! What a recovery cuts off is kept first: on a full disk, with room to borrow and without, whatever fails, and when the power goes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use millpond_log::inspect::kept_log_of;
+use millpond_log::sim::{Fault, Operation, SimDisk};
+use millpond_log::{Disk, Log, LogError, OpenMode, Pools, RecoveryReport, WhenFull, write_all_at, write_atomically};
+use millpond_protocol::compression::Codec;
+
+use crate::harness::{DIR, Fixture, batch, batch_with, config, files};
+
+/// A log of three segments with a hole in the first one, as a power cut leaves it, and what is behind the hole. All of it is durable.
+fn interrupted() -> (Fixture, Vec<Vec<u8>>) {
+    let mut fixture = Fixture::new(config(5_000, 500));
+    for clock in 0..9 {
+        fixture.append(&[batch_with(&[clock; 3], 500, Codec::None)]);
+    }
+    let path = fixture.segments()[0].clone();
+    let position = fixture.model[0].bytes.len();
+    fixture.disk.damage(&path, |bytes| bytes[position..(position + 1).next_multiple_of(512)].fill(0));
+    let tail = fixture.disk.bytes(&path).expect("a segment").split_off(position);
+    let segments = fixture.segments();
+    let behind: Vec<_> = segments[1..].iter().map(|path| fixture.disk.bytes(path).expect("a segment")).chain([tail]).collect();
+    assert_eq!(behind.len(), 3);
+    for path in files(&fixture.disk, "") {
+        fixture.disk.damage(&path, |_| {});
+    }
+    fixture.disk.sync_dir(Path::new(DIR)).expect("syncs");
+    fixture.model.truncate(1);
+    (fixture, behind)
+}
+
+fn open(fixture: &Fixture, when_full: WhenFull, report: &mut RecoveryReport) -> Result<Log, LogError> {
+    Log::try_open(Arc::new(fixture.disk.clone()), Pools::default(), Path::new(DIR), fixture.config, when_full, report)
+}
+
+/// All files of the log, with their bytes.
+fn all(disk: &SimDisk) -> BTreeMap<PathBuf, Vec<u8>> {
+    files(disk, "").into_iter().map(|path| (path.clone(), disk.bytes(&path).expect("it is there"))).collect()
+}
+
+/// The bytes of all that is kept, whatever the names.
+fn kept(disk: &SimDisk) -> Vec<Vec<u8>> {
+    all(disk).into_iter().filter(|(path, _)| kept_log_of(path).is_some()).map(|(_, bytes)| bytes).collect()
+}
+
+/// Compares what the report says with what was behind the hole: all of it is kept, and each file named once.
+fn check_report(disk: &SimDisk, report: &RecoveryReport, behind: &[Vec<u8>]) {
+    let named = report.set_aside.iter().map(|part| (part.bytes, disk.bytes(part.kept.as_ref().expect("kept")).expect("it is there")));
+    let mut named: Vec<_> = named.inspect(|(bytes, kept)| assert_eq!(*bytes, kept.len() as u64)).map(|(_, kept)| kept).collect();
+    let mut expected = behind.to_vec();
+    let cut_off: usize = behind.iter().map(Vec::len).sum();
+    (named.sort(), expected.sort());
+    assert!(named == expected, "{report:?}");
+    assert_eq!((report.truncated_bytes, report.removed_segments.len()), (cut_off as u64, behind.len() - 1), "{report:?}");
+    assert!(report.cut.as_ref().is_some_and(|cut| cut.next_offset == 3), "{report:?}");
+}
+
+/// A file that takes the rest of the disk, and can be lent.
+fn fill_up(disk: &SimDisk, bytes: usize) -> PathBuf {
+    let path = PathBuf::from("/data/reserve");
+    write_atomically(disk, &path, &vec![7; bytes]).expect("there is room");
+    disk.limit_bytes(Some(disk.used_bytes()));
+    disk.limit_names(Some(disk.used_names()));
+    path
+}
+
+#[test]
+fn a_try_without_room_cuts_nothing_and_one_with_room_that_was_lent_keeps_it_all() {
+    let (fixture, behind) = interrupted();
+    let reserve = fill_up(&fixture.disk, 10_000);
+    let before = all(&fixture.disk);
+    let mut report = RecoveryReport::default();
+    for limits in [(true, true), (true, false), (false, true)] {
+        fixture.disk.limit_bytes(limits.0.then(|| fixture.disk.used_bytes()));
+        fixture.disk.limit_names(limits.1.then(|| fixture.disk.used_names()));
+        let error = open(&fixture, WhenFull::Fail, &mut report).expect_err("there is no room for what is to be kept");
+        assert!(matches!(error, LogError::Full { .. }), "{error:?}");
+        assert!(all(&fixture.disk) == before && report.is_clean(), "{report:?}");
+    }
+    fixture.disk.limit_bytes(Some(fixture.disk.used_bytes()));
+    fixture.disk.remove_file(&reserve).expect("it is lent");
+    let log = open(&fixture, WhenFull::Fail, &mut report).expect("there is room");
+    check_report(&fixture.disk, &report, &behind);
+    let fixture = Fixture { log, ..fixture };
+    fixture.check();
+}
+
+#[test]
+fn only_the_last_try_drops_what_nobody_has_room_for_and_says_so() {
+    let (fixture, behind) = interrupted();
+    let reserve = fill_up(&fixture.disk, 100);
+    let mut report = RecoveryReport::default();
+    open(&fixture, WhenFull::Fail, &mut report).expect_err("there is no room");
+    fixture.disk.remove_file(&reserve).expect("it is lent");
+    open(&fixture, WhenFull::Fail, &mut report).expect_err("what was lent is too little");
+    assert!(report.is_clean() && kept(&fixture.disk).is_empty(), "{report:?}");
+    let log = open(&fixture, WhenFull::Drop, &mut report).expect("a log opens on a full disk");
+    // Segments that go as a whole take no room.
+    let (gone, set_aside): (Vec<_>, Vec<_>) = report.set_aside.iter().partition(|part| part.kept.is_none());
+    assert!(matches!(gone[..], [part] if part.bytes == behind[2].len() as u64 && part.offsets == (3..9)), "{report:?}");
+    assert!(set_aside.len() == 2 && kept(&fixture.disk) == behind[..2]);
+    let fixture = Fixture { log, ..fixture };
+    fixture.check();
+}
+
+#[test]
+fn whatever_fails_in_the_first_try_both_together_say_and_keep_all_that_was_cut() {
+    let all =
+        [Operation::Write, Operation::SetLen, Operation::Sync, Operation::SyncDir, Operation::Create, Operation::Rename, Operation::Remove];
+    let mut failed_behind_the_cut = 0;
+    for (operation, fault) in all.iter().flat_map(|operation| [(*operation, Fault::Device), (*operation, Fault::NoSpace)]) {
+        for nth in 1.. {
+            let (fixture, behind) = interrupted();
+            let before = fixture.disk.count(operation);
+            fixture.disk.fail(operation, nth, fault);
+            let mut report = RecoveryReport::default();
+            let first = open(&fixture, WhenFull::Fail, &mut report);
+            if fixture.disk.count(operation) < before + nth {
+                break;
+            }
+            failed_behind_the_cut += usize::from(first.is_err() && report.cut.is_some());
+            let log = first.unwrap_or_else(|_| open(&fixture, WhenFull::Fail, &mut report).expect("nothing fails any more"));
+            check_report(&fixture.disk, &report, &behind);
+            assert_eq!(kept(&fixture.disk).len(), behind.len(), "{operation:?} {nth}: nothing is kept twice");
+            let mut fixture = Fixture { log, ..fixture };
+            fixture.check();
+            fixture.append(&[batch(1, 10)]);
+            fixture.flush();
+            fixture.disk.crash(nth);
+            let report = fixture.reopen();
+            // A folder whose flush has failed may lose the names that it shows, and then what was kept is set aside once more.
+            assert!(report.cut.is_none() || operation == Operation::SyncDir, "{operation:?} {nth}: {report:?}");
+            fixture.check();
+        }
+    }
+    assert!(failed_behind_the_cut > 3, "{failed_behind_the_cut}");
+}
+
+#[test]
+fn a_power_cut_between_any_two_changes_of_the_tries_leaves_the_log_or_what_was_kept() {
+    for changes in 0.. {
+        let (mut fixture, behind) = interrupted();
+        let reserve = fill_up(&fixture.disk, 10_000);
+        fixture.disk.sync_dir(Path::new("/data")).expect("syncs");
+        fixture.disk.cut_power_after(changes);
+        let mut report = RecoveryReport::default();
+        let opened = open(&fixture, WhenFull::Fail, &mut report).or_else(|_| {
+            let _ = fixture.disk.remove_file(&reserve);
+            open(&fixture, WhenFull::Fail, &mut report)
+        });
+        let is_done = opened.is_ok() && fixture.disk.is_powered();
+        fixture.disk.crash(changes);
+        fixture.reopen();
+        fixture.check();
+        let kept = kept(&fixture.disk);
+        assert!(behind.iter().all(|wanted| kept.contains(wanted)), "{changes} changes: all is kept");
+        if is_done {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_is_not_whole_is_not_taken_for_one() {
+    for (spoil, number) in [(0, 2), (1, 2), (2, 2), (3, 1)] {
+        let (fixture, behind) = interrupted();
+        let from = fixture.model[0].bytes.len();
+        let to = from + behind[2].len();
+        let name = format!("{}.{from}-{to}.removed-1", fixture.segments()[0].display());
+        let mut bytes = behind[2].clone();
+        match spoil {
+            0 => bytes.truncate(to - from - 1),
+            1 => bytes.push(0),
+            2 => bytes[to - from - 1] ^= 1,
+            _ => {}
+        }
+        let file = fixture.disk.open(Path::new(&name), OpenMode::CreateNew).expect("creates");
+        write_all_at(&*file, &mut [std::io::IoSlice::new(&bytes)], 0).expect("writes");
+        let mut report = RecoveryReport::default();
+        open(&fixture, WhenFull::Fail, &mut report).expect("opens");
+        check_report(&fixture.disk, &report, &behind);
+        let copy = report.set_aside.iter().find(|part| part.position > 0).and_then(|part| part.kept.clone()).expect("kept");
+        assert!(copy.to_string_lossy().ends_with(&format!(".removed-{number}")), "{copy:?}");
+    }
+}
