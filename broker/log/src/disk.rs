@@ -9,6 +9,8 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::error::is_out_of_files;
+
 /// A file system. Object safe, blocking, shared between threads.
 pub trait Disk: Send + Sync + Debug + 'static {
     /// Opens a file.
@@ -127,7 +129,20 @@ fn replace(disk: &dyn Disk, temporary: &Path, path: &Path, bytes: &[u8]) -> io::
     write_all_at(&*file, &mut [IoSlice::new(bytes)], 0)?;
     file.sync_data()?;
     disk.rename(temporary, path)?;
-    disk.sync_dir(parent(path))
+    sync_names(disk, parent(path))
+}
+
+/// Makes the names in a folder durable, as [`Disk::sync_dir`] does. After a failure the system may take the folder for written and sync
+/// nothing the next time, as it does with a file; so the folder is changed once more, and a later sync that works has written all names.
+pub(crate) fn sync_names(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let synced = disk.sync_dir(dir);
+    // Without a descriptor nothing was tried.
+    if synced.as_ref().is_err_and(|error| !is_out_of_files(error)) {
+        let touched = dir.join(TOUCHED);
+        // If this fails too, there is nothing left to try.
+        let _ = disk.open(&touched, OpenMode::Replace).map(drop).and_then(|()| disk.remove_file(&touched));
+    }
+    synced
 }
 
 /// The folder that a path is in.
@@ -141,3 +156,6 @@ pub(crate) fn parent(path: &Path) -> &Path {
 
 /// Ends the name of a file that [`write_atomically`] has not finished; what is left of it after a crash is of no use.
 pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// Comes and goes in a folder that could not be synced.
+pub(crate) const TOUCHED: &str = "folder.tmp";

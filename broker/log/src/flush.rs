@@ -13,7 +13,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, sync_names};
 use crate::error::LogError;
 use crate::producers::Snapshot;
 use crate::recovery_point::write_recovery_point;
@@ -72,7 +72,7 @@ impl Flush {
         // again.
         let incomplete: Vec<_> = self.closed.iter().filter(|segment| !segment.settle_indexes()).cloned().collect();
         if self.new_names {
-            self.disk.sync_dir(&self.dir).map_err(|source| LogError::io("flush", &self.dir, source))?;
+            sync_names(&*self.disk, &self.dir).map_err(|source| LogError::io("flush", &self.dir, source))?;
         }
         if incomplete.is_empty() && !self.closed.is_empty() {
             self.advance_recovery_point();

@@ -15,7 +15,7 @@
 use std::io::{self, IoSlice};
 use std::path::Path;
 
-use crate::disk::{Disk, DiskFile, write_all_at};
+use crate::disk::{Disk, DiskFile, sync_names, write_all_at};
 use crate::sidecar::write_sealed;
 
 /// Notes that a flush has failed. Failing is logged: there is nothing else to be done.
@@ -36,7 +36,7 @@ pub(crate) fn is_noted(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
 /// What the note speaks of has been written and synced since.
 pub(crate) fn forget(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.remove_file(&dir.join(FLUSH_FAILED))?;
-    disk.sync_dir(dir)
+    sync_names(disk, dir)
 }
 
 /// Writes a file of so many bytes once more, its length too.

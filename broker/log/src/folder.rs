@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::append_times::APPEND_TIMES;
 use crate::compact::{CLEANED_SUFFIX, COMPACTED_TO, COMPACTION};
-use crate::disk::TEMPORARY_SUFFIX;
+use crate::disk::{TEMPORARY_SUFFIX, TOUCHED};
 use crate::flush_failed::FLUSH_FAILED;
 use crate::log_start::LOG_START;
 use crate::recovery_point::RECOVERY_POINT;
@@ -65,6 +65,7 @@ fn is_temporary(name: &str) -> bool {
     let Some(finished) = name.strip_suffix(TEMPORARY_SUFFIX) else { return false };
     [RECOVERY_POINT, CLEAN_STOP, LOG_START, APPEND_TIMES, COMPACTED_TO, COMPACTION, FLUSH_FAILED].contains(&finished)
         || of_segment(finished)
+        || name == TOUCHED
 }
 
 /// Digits of an offset in a file name.
@@ -94,6 +95,7 @@ mod tests {
             "00000000000000000042.log.cleaned",
             "compaction",
             "compaction.tmp",
+            "folder.tmp",
             "7.log",
             "0000000000000000000x.log",
             "99999999999999999999.log",
@@ -110,7 +112,8 @@ mod tests {
                 "recovery-point.tmp",
                 "clean-stop.tmp",
                 "00000000000000000042.log.cleaned",
-                "compaction.tmp"
+                "compaction.tmp",
+                "folder.tmp"
             ]
         );
     }

@@ -18,7 +18,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::disk::{Disk, DiskFile, OpenMode, sync_names};
 use crate::error::LogError;
 use crate::folder::{LOG, file_path};
 use crate::inspect::{SegmentWalk, copy_range, names};
@@ -155,7 +155,7 @@ impl Keeper<'_> {
     }
 
     fn sync_dir(&self) -> Result<(), LogError> {
-        self.disk.sync_dir(self.dir).map_err(|source| LogError::io("flush", self.dir, source))
+        sync_names(self.disk, self.dir).map_err(|source| LogError::io("flush", self.dir, source))
     }
 }
 

@@ -9,7 +9,7 @@ use millpond_protocol::batch::Batch;
 use crate::clean_stop::{CleanStop, clean_stop_path};
 use crate::compact::{Compactor, forget_beyond};
 use crate::config::LogConfig;
-use crate::disk::{Disk, DiskFile, write_all_at};
+use crate::disk::{Disk, DiskFile, sync_names, write_all_at};
 use crate::error::LogError;
 use crate::flush::{Flush, FlushedTo, Unflushed};
 use crate::flush_failed;
@@ -350,7 +350,7 @@ impl Log {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(|source| LogError::io("remove", &path, source)),
         };
-        let synced = || self.disk.sync_dir(&self.dir).map_err(|source| LogError::io("flush", &self.dir, source));
+        let synced = || sync_names(&*self.disk, &self.dir).map_err(|source| LogError::io("flush", &self.dir, source));
         if let Err(error) = removed.and_then(|()| synced()) {
             if !error.is_passing() {
                 self.latch(&error, false);
@@ -450,7 +450,7 @@ impl Log {
             segment.log().discard();
         }
         if !created.is_empty() {
-            self.disk.sync_dir(&self.dir).map_err(|source| LogError::io("flush", &self.dir, source))?;
+            sync_names(&*self.disk, &self.dir).map_err(|source| LogError::io("flush", &self.dir, source))?;
         }
         if plan.groups.first().is_some_and(|group| group.opens.is_none()) {
             let log = self.active.log();

@@ -28,7 +28,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, sync_names};
 use crate::error::LogError;
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::reader::Shared;
@@ -99,7 +99,7 @@ impl Deletion {
     /// Removes the oldest segment without `log-start`. The names are synced on both sides: of the later segments, so that there is
     /// something left behind a crash, and of this one, so that no older one is left.
     fn remove_alone(&self, segment: &Arc<Segment>, next_base: i64) -> Result<(), LogError> {
-        let sync = || self.disk.sync_dir(&self.dir).map_err(|source| LogError::io("flush", &self.dir, source));
+        let sync = || sync_names(&*self.disk, &self.dir).map_err(|source| LogError::io("flush", &self.dir, source));
         sync()?;
         segment.mark_removed();
         self.remove_files(segment, &[LOG])?;

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use crate::clean_stop::{CleanStop, clean_stop_path};
 use crate::config::LogConfig;
 use crate::damages::{DamagedSpan, SPANS_MAX};
-use crate::disk::{Disk, DiskFile, OpenMode, parent};
+use crate::disk::{Disk, DiskFile, OpenMode, parent, sync_names};
 use crate::error::{Damage, LogError};
 use crate::flush_failed;
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
@@ -197,7 +197,7 @@ impl<'a> Recovery<'a> {
         });
         if believed.is_none() && self.disk.exists(&path).map_err(|source| LogError::io("look for", &path, source))? {
             self.remove(&path)?;
-            self.disk.sync_dir(self.dir).map_err(|source| LogError::io("flush", self.dir, source))?;
+            sync_names(&**self.disk, self.dir).map_err(|source| LogError::io("flush", self.dir, source))?;
         }
         Ok(believed)
     }
@@ -237,7 +237,7 @@ impl<'a> Recovery<'a> {
     /// Before anything is removed because of what was read: a deletion may have ended between giving `log-start` its name and syncing
     /// that, and a power cut now would bring the older one back, to some of the segments.
     fn sync_names(&self) -> Result<(), LogError> {
-        self.disk.sync_dir(self.dir).map_err(|source| LogError::io("flush", self.dir, source))
+        sync_names(&**self.disk, self.dir).map_err(|source| LogError::io("flush", self.dir, source))
     }
 
     /// The end of the log was lost in a crash, and lay behind the log start: what is left was deleted, and the next offset is the start.
@@ -428,7 +428,7 @@ impl<'a> Recovery<'a> {
     fn finish(self, point: Option<i64>, segments: Vec<Arc<Segment>>, tail: Tail) -> Result<Recovered, LogError> {
         // Whether or not this opening has changed any: the last owner may have been killed between creating a file and syncing its name.
         for folder in [self.dir, parent(self.dir)] {
-            self.disk.sync_dir(folder).map_err(|source| LogError::io("flush", folder, source))?;
+            sync_names(&**self.disk, folder).map_err(|source| LogError::io("flush", folder, source))?;
         }
         if (point != Some(tail.base_offset) || self.producers_found)
             && self.incomplete.is_empty()

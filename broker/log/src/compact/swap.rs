@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 use crate::compact::write::{Drafted, cleaned_path, discard};
 use crate::compact::{COMPACTION, Folders};
-use crate::disk::Disk;
+use crate::disk::{Disk, sync_names};
 use crate::error::LogError;
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Index, LazyFile};
@@ -210,7 +210,7 @@ fn finish(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
 }
 
 fn sync(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
-    disk.sync_dir(dir).map_err(|source| LogError::io("flush", dir, source))
+    sync_names(disk, dir).map_err(|source| LogError::io("flush", dir, source))
 }
 
 impl Intent {

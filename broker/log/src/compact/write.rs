@@ -9,7 +9,7 @@ use millpond_protocol::batch::{Batch, BatchHeader};
 
 use crate::compact::CLEANED_SUFFIX;
 use crate::compact::sift::{Rules, Sifted, sift};
-use crate::disk::{Disk, DiskFile, OpenMode, write_all_at};
+use crate::disk::{Disk, DiskFile, OpenMode, sync_names, write_all_at};
 use crate::error::{Damage, LogError};
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Indexer, encode};
@@ -197,7 +197,7 @@ impl Draft {
             };
             write().map_err(|source| LogError::io("write", &path, source))?;
         }
-        self.disk.sync_dir(&self.dir).map_err(|source| LogError::io("flush", &self.dir, source))?;
+        sync_names(&*self.disk, &self.dir).map_err(|source| LogError::io("flush", &self.dir, source))?;
         Ok(Drafted {
             base_offset: self.base_offset,
             bytes: self.written,

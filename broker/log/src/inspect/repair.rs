@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use crate::compact::COMPACTED_TO;
 use crate::config::LogConfig;
-use crate::disk::{Disk, DiskFile, OpenMode, TEMPORARY_SUFFIX, write_all_at, write_atomically};
+use crate::disk::{Disk, DiskFile, OpenMode, TEMPORARY_SUFFIX, sync_names, write_all_at, write_atomically};
 use crate::error::LogError;
 use crate::folder::{CLEAN_STOP, Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Indexer, encode};
@@ -138,7 +138,7 @@ impl RepairPlan {
     }
 
     fn sync_dir(&self, disk: &dyn Disk) -> Result<(), LogError> {
-        disk.sync_dir(&self.dir).map_err(|source| LogError::io("flush", &self.dir, source))
+        sync_names(disk, &self.dir).map_err(|source| LogError::io("flush", &self.dir, source))
     }
 }
 
@@ -222,7 +222,7 @@ fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
 fn forget_clean_stop(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
     remove_if_there(disk, &dir.join(CLEAN_STOP))?;
     remove_if_there(disk, &dir.join(COMPACTED_TO))?;
-    disk.sync_dir(dir).map_err(|source| LogError::io("flush", dir, source))
+    sync_names(disk, dir).map_err(|source| LogError::io("flush", dir, source))
 }
 
 /// Bytes that are copied at once.

@@ -50,6 +50,7 @@ fn crash_folder(folder: &mut Folder, survival_percent: u64, random: &mut Random)
             apply_names(&change, &mut folder.durable);
         }
     }
+    folder.forgotten.clear();
     folder.live = folder.durable.clone();
 }
 

@@ -73,6 +73,10 @@ impl Faults {
         self.planned.push((operation, nth.saturating_sub(1), fault));
     }
 
+    pub(super) fn forget_planned(&mut self, operation: Operation) {
+        self.planned.retain(|(planned, ..)| *planned != operation);
+    }
+
     /// After a crash nothing is set any more.
     pub(super) fn forget(&mut self) {
         *self = Faults { counts: std::mem::take(&mut self.counts), ..Faults::default() };

@@ -7,7 +7,8 @@
 //!
 //! Faults are set beforehand: the nth operation of a kind fails ([`SimDisk::fail`]), the disk has so many bytes and no more
 //! ([`SimDisk::limit_bytes`]), or so many files ([`SimDisk::limit_names`]), writes come back short ([`SimDisk::shorten_writes`]), the power
-//! goes after so many changes ([`SimDisk::cut_power_after`]). A failed sync loses what it should have made durable for good, as Linux does.
+//! goes after so many changes ([`SimDisk::cut_power_after`]). A failed sync loses what it should have made durable, as Linux
+//! does: bytes for good, or until something is written to their sector again; names until their folder changes again.
 //!
 //! The simulation is deterministic: the same calls in the same order with the same seeds leave the same bytes.
 
@@ -69,6 +70,11 @@ impl SimDisk {
     /// Makes the `nth` operation of this kind from now on fail; 1 is the next. A write that fails may have written a part before.
     pub fn fail(&self, operation: Operation, nth: u64, fault: Fault) {
         self.state.lock().faults.fail(operation, nth, fault);
+    }
+
+    /// Takes back the failures of this kind that were planned and have not come.
+    pub fn forget_failures(&self, operation: Operation) {
+        self.state.lock().faults.forget_planned(operation);
     }
 
     /// Gives the disk this many bytes for all files together. A write that does not fit is cut short, and fails with "no space" if

@@ -50,6 +50,8 @@ pub(super) struct Folder {
     pub(super) durable: BTreeMap<OsString, Id>,
     /// What was done since, in order; each change sets or removes names in one step.
     pub(super) changes: Vec<NameChange>,
+    /// What a sync should have made durable that failed, in order: the system takes it for written.
+    pub(super) forgotten: Vec<NameChange>,
 }
 
 /// How much of the disk is taken.
@@ -243,6 +245,8 @@ impl Change {
 impl Folder {
     pub(super) fn change(&mut self, change: NameChange) {
         apply_names(&change, &mut self.live);
+        // The system writes the folder as it is then, and with this change what it has forgotten.
+        self.changes.append(&mut self.forgotten);
         self.changes.push(change);
     }
 
@@ -252,8 +256,9 @@ impl Folder {
         }
     }
 
+    /// What is live stays so, and is not durable before the folder changes again and is synced.
     pub(super) fn forget_changes(&mut self) {
-        self.changes.clear();
+        self.forgotten.append(&mut self.changes);
     }
 }
 

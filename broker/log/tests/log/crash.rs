@@ -49,6 +49,7 @@ fn life(disk: &SimDisk, config: LogConfig, random: &mut Random, known: &mut Know
     if !disk.is_powered() {
         return End::Cut;
     }
+    disk.forget_failures(Operation::Read);
     resume(&log, known);
     for _ in 0..random.below(40) {
         match random.below(12) {
@@ -103,15 +104,28 @@ fn life(disk: &SimDisk, config: LogConfig, random: &mut Random, known: &mut Know
 
 /// Lets one of the next operations fail.
 pub(crate) fn break_something(disk: &SimDisk, random: &mut Random) {
-    let operations = [Operation::Write, Operation::Create, Operation::Sync, Operation::SetLen, Operation::SyncDir];
-    let operation = operations[usize::try_from(random.below(5)).expect("small")];
+    let operation = BREAKABLE[usize::try_from(random.below(BREAKABLE.len() as u64)).expect("small")];
     let fault = match (operation, random.below(10)) {
-        (Operation::SyncDir, _) | (Operation::Create, 0..3) => Fault::TooManyOpenFiles,
+        (Operation::SyncDir, 0..5) | (Operation::Create, 0..3) => Fault::TooManyOpenFiles,
+        (Operation::SyncDir | Operation::Read | Operation::Remove, _) => Fault::Device,
         (_, 0..7) => Fault::NoSpace,
         _ => Fault::Device,
     };
-    disk.fail(operation, 1 + random.below(4), fault);
+    // There are many more reads than anything else.
+    let soon = if operation == Operation::Read { 20 } else { 4 };
+    disk.fail(operation, 1 + random.below(soon), fault);
 }
+
+const BREAKABLE: [Operation; 8] = [
+    Operation::Write,
+    Operation::Create,
+    Operation::Sync,
+    Operation::SetLen,
+    Operation::SyncDir,
+    Operation::Read,
+    Operation::Rename,
+    Operation::Remove,
+];
 
 /// Appends some batches. Says how the life ends if it does.
 pub(crate) fn append(disk: &SimDisk, log: &mut Log, random: &mut Random, known: &mut Known) -> Option<End> {
@@ -131,6 +145,7 @@ pub(crate) fn append(disk: &SimDisk, log: &mut Log, random: &mut Random, known: 
         // Taken back, durably: it must not come back.
         Err(LogError::Full { .. } | LogError::TooManyOpenFiles { .. }) if log.failure().is_none() => {
             if disk.is_powered() {
+                disk.forget_failures(Operation::Read);
                 check_from(&log.reader(), &known.batches, known.start);
             }
             None
@@ -206,7 +221,7 @@ fn replayed_without_bound(batches: &[Stored]) -> Vec<(i64, ProducerBatch)> {
 /// Holds a log that was opened against what is known, which it settles.
 pub(crate) fn resume(log: &Log, known: &mut Known) {
     let (start, end) = (log.log_start(), log.log_end());
-    assert!((known.start..=known.start_asked.max(known.start)).contains(&start), "the log begins at {start}, {known:?}");
+    assert!((known.start..=known.start_asked.max(known.start)).contains(&start), "the log begins at {start}, not from {} on", known.start);
     known.begins_at(start);
     let kept = known.batches.iter().take_while(|stored| stored.next <= log.log_end()).count();
     let least = if known.powered { known.appended } else { known.durable };

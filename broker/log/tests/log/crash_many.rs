@@ -87,6 +87,7 @@ impl World {
             partition.stopped = true;
             return;
         }
+        self.disk.forget_failures(Operation::Read);
         resume(&log, &mut partition.known);
         assert!(log.durable_end() >= partition.high_watermark, "the high watermark goes back from {}", partition.high_watermark);
         partition.log = Some(log);
@@ -118,6 +119,7 @@ impl World {
     fn look(&mut self, number: usize, random: &mut Random) {
         let partition = &mut self.partitions[number];
         let Some(log) = partition.log.as_ref().filter(|_| self.disk.is_powered() && !partition.half_deleted) else { return };
+        self.disk.forget_failures(Operation::Read);
         let (start, visible, watermark) = (log.log_start(), log.log_end(), log.durable_end());
         assert!(watermark >= partition.high_watermark && watermark <= visible, "{watermark} after {}", partition.high_watermark);
         partition.high_watermark = watermark;
