@@ -139,8 +139,9 @@ pub(crate) fn sync_names(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     // Without a descriptor nothing was tried.
     if synced.as_ref().is_err_and(|error| !is_out_of_files(error)) {
         let touched = dir.join(TOUCHED);
-        // If this fails too, there is nothing left to try.
-        let _ = disk.open(&touched, OpenMode::Replace).map(drop).and_then(|()| disk.remove_file(&touched));
+        let touch = || disk.open(&touched, OpenMode::Replace).map(drop).and_then(|()| disk.remove_file(&touched));
+        // What fails for another cause can work the next time. If not, there is nothing left to try.
+        let _ = (0..TOUCHES_MAX).any(|_| touch().is_ok());
     }
     synced
 }
@@ -156,6 +157,9 @@ pub(crate) fn parent(path: &Path) -> &Path {
 
 /// Ends the name of a file that [`write_atomically`] has not finished; what is left of it after a crash is of no use.
 pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// How often a folder is tried to be changed whose sync has failed.
+const TOUCHES_MAX: usize = 3;
 
 /// Comes and goes in a folder that could not be synced.
 pub(crate) const TOUCHED: &str = "folder.tmp";

@@ -1,6 +1,6 @@
 //! What is to go wrong, and when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use rustix::io::Errno;
@@ -66,6 +66,8 @@ pub(super) struct Faults {
     /// Whether the power is off.
     cut: bool,
     counts: BTreeMap<Operation, u64>,
+    /// The kinds of which the last one was made to fail.
+    just_failed: BTreeSet<Operation>,
 }
 
 impl Faults {
@@ -75,6 +77,10 @@ impl Faults {
 
     pub(super) fn forget_planned(&mut self, operation: Operation) {
         self.planned.retain(|(planned, ..)| *planned != operation);
+    }
+
+    pub(super) fn has_just_failed(&self, operation: Operation) -> bool {
+        self.just_failed.contains(&operation)
     }
 
     /// After a crash nothing is set any more.
@@ -113,6 +119,10 @@ impl Faults {
             *before -= 1;
             true
         });
+        match verdict {
+            Verdict::Go => self.just_failed.remove(&operation),
+            Verdict::Fail(_) => self.just_failed.insert(operation),
+        };
         verdict
     }
 

@@ -77,6 +77,11 @@ impl SimDisk {
         self.state.lock().faults.forget_planned(operation);
     }
 
+    /// Whether the last operation of this kind was one that was to fail.
+    pub fn has_just_failed(&self, operation: Operation) -> bool {
+        self.state.lock().faults.has_just_failed(operation)
+    }
+
     /// Gives the disk this many bytes for all files together. A write that does not fit is cut short, and fails with "no space" if
     /// nothing of it fits. None lifts the limit.
     pub fn limit_bytes(&self, bytes: Option<u64>) {

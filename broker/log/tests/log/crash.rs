@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use millpond_log::sim::{Fault, Operation, Random, SimDisk};
-use millpond_log::{Disk, Log, LogConfig, LogError, ProducerBatch};
+use millpond_log::{Disk, Log, LogConfig, LogError, ProducerBatch, ProducerState};
 use millpond_protocol::batch::Batch;
 
 use crate::harness::{DIR, Stored, check_from, config, prepared_disk, random_batch, stored, try_open};
@@ -20,21 +20,23 @@ pub(crate) struct Known {
     /// The batches that were appended, or may have been, in the order of their offsets.
     pub(crate) batches: Vec<Stored>,
     /// Those before them that were deleted.
-    deleted: Vec<Stored>,
+    pub(crate) deleted: Vec<Stored>,
     /// How many of them are durable for certain.
     pub(crate) durable: usize,
     /// How many of them must be there as long as the power stays on: those whose append has succeeded.
     pub(crate) appended: usize,
     /// Where the log begins, as it was seen; it never goes back.
-    start: i64,
+    pub(crate) start: i64,
     /// Where it was asked to begin.
-    start_asked: i64,
+    pub(crate) start_asked: i64,
     /// Whether the power has stayed on since.
     pub(crate) powered: bool,
+    /// Whether bits were flipped in batches, which a recovery then learns nothing from.
+    pub(crate) has_rotten: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+enum End {
     /// The power was cut.
     Cut,
     /// The log was dropped, as by a kill.
@@ -75,7 +77,7 @@ fn life(disk: &SimDisk, config: LogConfig, random: &mut Random, known: &mut Know
                     }
                 }
                 match log.end_flush(early.unwrap_or_else(|| flush.run())) {
-                    Ok(durable_end) => known.durable = known.batches.iter().take_while(|stored| stored.next <= durable_end).count(),
+                    Ok(durable_end) => known.durable_to(durable_end),
                     Err(_) if log.failure().is_none() => {}
                     Err(_) => return End::Latched,
                 }
@@ -128,7 +130,7 @@ const BREAKABLE: [Operation; 8] = [
 ];
 
 /// Appends some batches. Says how the life ends if it does.
-pub(crate) fn append(disk: &SimDisk, log: &mut Log, random: &mut Random, known: &mut Known) -> Option<End> {
+fn append(disk: &SimDisk, log: &mut Log, random: &mut Random, known: &mut Known) -> Option<End> {
     // Up and down, so that no batch tells what the largest timestamp before it was.
     let clock = random.below(100_000).cast_signed();
     let batches: Vec<_> = (0..=random.below(4)).map(|_| from_a_producer(random_batch(random, clock), random)).collect();
@@ -166,7 +168,7 @@ fn from_a_producer(batch: Batch, random: &mut Random) -> Batch {
 }
 
 /// Deletes some of the oldest batches, or tries to. Says how the life ends if it does.
-pub(crate) fn delete(log: &Log, random: &mut Random, known: &mut Known) -> Option<End> {
+fn delete(log: &Log, random: &mut Random, known: &mut Known) -> Option<End> {
     let (start, end) = (log.log_start(), log.log_end());
     let before = start + random.below((end - start).unsigned_abs() + 1).cast_signed();
     if let Some(deletion) = log.begin_delete(before) {
@@ -184,7 +186,7 @@ pub(crate) fn delete(log: &Log, random: &mut Random, known: &mut Known) -> Optio
 }
 
 impl Known {
-    fn begins_at(&mut self, start: i64) {
+    pub(crate) fn begins_at(&mut self, start: i64) {
         self.start = start;
         let gone = self.batches.iter().take_while(|stored| stored.next <= start).count();
         self.deleted.extend(self.batches.drain(..gone));
@@ -194,21 +196,48 @@ impl Known {
 
     /// What the log remembers of its producers is what its batches say. Of those that were deleted it need not be everything: the recovery
     /// point may not have covered them.
-    fn check_producers(&self, log: &Log) {
+    pub(crate) fn check_producers(&self, log: &Log) {
         let (found, left) = (remembered(log), replayed(&self.batches));
+        if self.has_rotten {
+            return self.check_none_made_up(&found);
+        }
         if self.deleted.is_empty() {
             assert_eq!(found, left);
             return;
         }
-        let all: Vec<_> = self.deleted.iter().chain(&self.batches).cloned().collect();
-        let ever = replayed_without_bound(&all);
-        for state in &found {
-            assert!(state.batches.iter().all(|batch| ever.contains(&(state.producer_id, *batch))), "{state:?} is made up");
-        }
+        self.check_none_made_up(&found);
         for state in left {
             let found = found.iter().find(|found| found.producer_id == state.producer_id).expect("a producer of a batch that is there");
             assert!(found.epoch > state.epoch || found.batches.ends_with(&state.batches), "{found:?} without {state:?}");
         }
+    }
+
+    fn check_none_made_up(&self, found: &[ProducerState]) {
+        let all: Vec<_> = self.deleted.iter().chain(&self.batches).cloned().collect();
+        let ever = replayed_without_bound(&all);
+        for state in found {
+            assert!(state.batches.iter().all(|batch| ever.contains(&(state.producer_id, *batch))), "{state:?} is made up");
+        }
+    }
+
+    /// Holds the offsets and the producers of a log that was opened against what is known, which it settles.
+    pub(crate) fn settle(&mut self, log: &Log) {
+        let (start, end) = (log.log_start(), log.log_end());
+        assert!((self.start..=self.start_asked.max(self.start)).contains(&start), "the log begins at {start}, not from {} on", self.start);
+        self.begins_at(start);
+        let kept = self.batches.iter().take_while(|stored| stored.next <= end).count();
+        let least = if self.powered { self.appended } else { self.durable };
+        assert!(kept >= least, "{least} batches must be there, {kept} are left");
+        self.batches.truncate(kept);
+        assert_eq!(self.batches.last().map_or(start, |stored| stored.next), end, "the log ends with a batch");
+        self.check_producers(log);
+        assert_eq!(log.durable_end(), end, "what an opening has kept is durable");
+        (self.durable, self.appended, self.powered) = (kept, kept, true);
+    }
+
+    /// Takes over how far the log is durable.
+    pub(crate) fn durable_to(&mut self, end: i64) {
+        self.durable = self.batches.iter().take_while(|stored| stored.next <= end).count();
     }
 }
 
@@ -219,17 +248,10 @@ fn replayed_without_bound(batches: &[Stored]) -> Vec<(i64, ProducerBatch)> {
 }
 
 /// Holds a log that was opened against what is known, which it settles.
-pub(crate) fn resume(log: &Log, known: &mut Known) {
+fn resume(log: &Log, known: &mut Known) {
+    known.settle(log);
     let (start, end) = (log.log_start(), log.log_end());
-    assert!((known.start..=known.start_asked.max(known.start)).contains(&start), "the log begins at {start}, not from {} on", known.start);
-    known.begins_at(start);
-    let kept = known.batches.iter().take_while(|stored| stored.next <= log.log_end()).count();
-    let least = if known.powered { known.appended } else { known.durable };
-    assert!(kept >= least, "{least} batches must be there, {kept} are left");
-    known.batches.truncate(kept);
-    known.check_producers(log);
     check_from(&log.reader(), &known.batches, start);
-    assert_eq!(log.durable_end(), end, "what an opening has kept is durable");
     for timestamp in (0..100_000).step_by(20_000) {
         check_find_time(&log.reader(), &known.batches, timestamp, end);
     }
@@ -240,7 +262,6 @@ pub(crate) fn resume(log: &Log, known: &mut Known) {
             assert_eq!(read, expected.bytes);
         }
     }
-    *known = Known { durable: kept, appended: kept, powered: true, ..std::mem::take(known) };
 }
 
 fn replay(seed: u64) {
