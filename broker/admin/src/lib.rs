@@ -19,7 +19,8 @@
 //! # What it refuses
 //!
 //! Everything but GET and HEAD; a request head over [`AdminLimits::head_bytes_max`]; a second request on a connection: each is closed after
-//! its answer, so an idle one holds no place. There is no TLS and no authentication, so it belongs on a loopback address.
+//! its answer, so an idle one holds no place; and, where it listens on a loopback address, a request under a name that is not this
+//! machine's own, so that no web page in a browser here reads it under a name of its own. There is no TLS and no authentication, so it belongs on a loopback address.
 //!
 //! # Map
 //!
@@ -29,6 +30,7 @@
 //! | `connection` | one connection: its request, its answer, its end |
 //! | `request` | a request head, from bytes |
 //! | `response` | the bytes of an answer, and a body that is written as it is made |
+//! | `host` | by which names the door may be called |
 //! | `routes` | which path gives which answer |
 //! | `metrics` | what is measured, and its text |
 //! | `status` | [`Status`]: how far the broker is |
@@ -37,6 +39,7 @@
 
 mod connection;
 mod error;
+mod host;
 mod metrics;
 mod request;
 mod response;

@@ -10,6 +10,8 @@ pub(crate) struct Head {
     pub(crate) path: String,
     /// Whether the peer speaks HTTP/1.1, not 1.0.
     pub(crate) is_http_11: bool,
+    /// Whose path it is, as the client sees it: the authority of the target, or else of Host. None in HTTP/1.0, which needs none.
+    pub(crate) authority: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,25 +44,32 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, BadHead> {
         return Ok(None);
     }
     let is_http_11 = version == 1;
-    let hosts = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host")).count();
-    if is_http_11 && hosts != 1 {
+    let mut hosts = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+    let (host, another) = (hosts.next(), hosts.next());
+    if another.is_some() || (is_http_11 && host.is_none()) {
         return Err(BadHead::Malformed("it has no Host, or several".to_owned()));
     }
+    let host = host.map(|host| String::from_utf8_lossy(host.value).trim().to_owned());
     let method = match method {
         "GET" => Method::Get,
         "HEAD" => Method::Head,
         _ => Method::Other,
     };
-    Ok(Some(Head { method, path: path_of(target).to_owned(), is_http_11 }))
+    let (authority, path) = parts_of(target);
+    Ok(Some(Head { method, path: path.to_owned(), is_http_11, authority: authority.map(str::to_owned).or(host) }))
 }
 
-/// The path in a request's target, which may be a whole URL (RFC 9112, section 3.2.2).
-fn path_of(target: &str) -> &str {
-    let path = match target.split_once("://") {
-        Some(("http" | "https", rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
-        _ => target,
+/// The authority and the path in a request's target. Only a whole URL has the former, and then it is the one that counts (RFC 9112,
+/// section 3.2.2).
+fn parts_of(target: &str) -> (Option<&str>, &str) {
+    let (authority, path) = match target.split_once("://") {
+        Some(("http" | "https", rest)) => {
+            let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+            (Some(authority), if path.starts_with('/') { path } else { "/" })
+        }
+        _ => (None, target),
     };
-    path.split(['?', '#']).next().unwrap_or(path)
+    (authority, path.split(['?', '#']).next().unwrap_or(path))
 }
 
 /// More fields than any monitoring tool or proxy sends.
@@ -81,20 +90,24 @@ mod tests {
         for end in 0..text.len() {
             assert_eq!(parse(&text.as_bytes()[..end]), Ok(None), "the first {end} bytes");
         }
-        assert_eq!(head(text), Head { method: Method::Get, path: "/metrics".to_owned(), is_http_11: true });
+        let authority = Some("127.0.0.1:9640".to_owned());
+        assert_eq!(head(text), Head { method: Method::Get, path: "/metrics".to_owned(), is_http_11: true, authority });
     }
 
     #[test]
     fn methods_versions_and_targets_are_told_apart() {
-        for (text, method, path, is_http_11) in [
-            ("HEAD /health/live HTTP/1.0\r\n\r\n", Method::Head, "/health/live", false),
-            ("POST / HTTP/1.1\r\nhost: a\r\n\r\n", Method::Other, "/", true),
-            ("get / HTTP/1.1\r\nhost: a\r\n\r\n", Method::Other, "/", true),
-            ("GET http://gateway:9640/metrics?a=b HTTP/1.1\r\nHost: gateway\r\n\r\n", Method::Get, "/metrics", true),
-            ("GET http://gateway HTTP/1.1\r\nHost: gateway\r\n\r\n", Method::Get, "/", true),
-            ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", Method::Other, "*", true),
+        for (text, method, path, is_http_11, authority) in [
+            ("HEAD /health/live HTTP/1.0\r\n\r\n", Method::Head, "/health/live", false, None),
+            ("HEAD /health/live HTTP/1.0\r\nHost: b\r\n\r\n", Method::Head, "/health/live", false, Some("b")),
+            ("POST / HTTP/1.1\r\nhost:  a \r\n\r\n", Method::Other, "/", true, Some("a")),
+            ("get / HTTP/1.1\r\nhost: a\r\n\r\n", Method::Other, "/", true, Some("a")),
+            ("GET http://gateway:9640/metrics?a=b HTTP/1.1\r\nHost: a\r\n\r\n", Method::Get, "/metrics", true, Some("gateway:9640")),
+            ("GET http://gateway HTTP/1.1\r\nHost: a\r\n\r\n", Method::Get, "/", true, Some("gateway")),
+            ("GET http://gateway?a=/b HTTP/1.1\r\nHost: a\r\n\r\n", Method::Get, "/", true, Some("gateway")),
+            ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", Method::Other, "*", true, Some("a")),
         ] {
-            assert_eq!(head(text), Head { method, path: path.to_owned(), is_http_11 }, "{text}");
+            let authority = authority.map(str::to_owned);
+            assert_eq!(head(text), Head { method, path: path.to_owned(), is_http_11, authority }, "{text}");
         }
     }
 
@@ -107,6 +120,7 @@ mod tests {
             "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
             "GET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            "GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         ] {
             assert!(matches!(parse(text.as_bytes()), Err(BadHead::Malformed(_))), "{text:?}");

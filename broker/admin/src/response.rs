@@ -16,6 +16,7 @@ pub(crate) enum Code {
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
+    Misdirected,
     HeadTooLarge,
     Unavailable,
 }
@@ -44,6 +45,7 @@ impl Code {
             Code::NotFound => "404 Not Found",
             Code::MethodNotAllowed => "405 Method Not Allowed",
             Code::RequestTimeout => "408 Request Timeout",
+            Code::Misdirected => "421 Misdirected Request",
             Code::HeadTooLarge => "431 Request Header Fields Too Large",
             Code::Unavailable => "503 Service Unavailable",
         }
@@ -133,7 +135,7 @@ mod tests {
     use super::*;
 
     async fn body(method: Method, is_http_11: bool, lines: usize) -> String {
-        let head = Head { method, path: "/".to_owned(), is_http_11 };
+        let head = Head { method, path: "/".to_owned(), is_http_11, authority: None };
         let mut out = Vec::new();
         if let Some(mut body) = Body::begin(&mut out, &head, "text/plain").await.expect("a Vec takes it") {
             for _ in 0..lines {

@@ -1,6 +1,7 @@
 //! Which path gives which answer.
 
 use crate::{
+    host::Names,
     metrics,
     request::{Head, Method},
     response::{Answer, Body, Code},
@@ -14,18 +15,20 @@ use tokio::{io::AsyncWrite, sync::Semaphore};
 #[derive(Debug)]
 pub(crate) struct Routes {
     status: Status,
+    names: Names,
     scrapes: Semaphore,
 }
 
 impl Routes {
-    /// With so many scrapes at the same time.
-    pub(crate) fn new(status: Status, scrapes_max: usize) -> Routes {
-        Routes { status, scrapes: Semaphore::new(scrapes_max.clamp(1, Semaphore::MAX_PERMITS)) }
+    /// Under these names, and with so many scrapes at the same time.
+    pub(crate) fn new(status: Status, names: Names, scrapes_max: usize) -> Routes {
+        Routes { status, names, scrapes: Semaphore::new(scrapes_max.clamp(1, Semaphore::MAX_PERMITS)) }
     }
 
     /// Answers one request.
     pub(crate) async fn respond<W: AsyncWrite + Unpin>(&self, head: &Head, out: &mut W) -> io::Result<()> {
         let answer = match head.path.as_str() {
+            _ if !self.names.has(head.authority.as_deref()) => Answer::text(Code::Misdirected, OTHER_NAME),
             METRICS | LIVE | READY if head.method == Method::Other => {
                 Answer::text(Code::MethodNotAllowed, "only GET and HEAD are answered")
             }
@@ -74,6 +77,10 @@ fn failures(topics: &[TopicInfo]) -> String {
     }
     text
 }
+
+const OTHER_NAME: &str = "this door listens on a loopback address, and answers to `localhost` and to addresses such as 127.0.0.1 alone, so \
+                          that no web page reads it under a name of its own: ask for one of those (a proxy sets Host), or let \
+                          `admin.listen` be another address";
 
 const METRICS: &str = "/metrics";
 const LIVE: &str = "/health/live";

@@ -1,6 +1,6 @@
 //! The door itself: it listens, and serves a bounded number of connections at a time.
 
-use crate::{AdminError, Status, connection, routes::Routes};
+use crate::{AdminError, Status, connection, host::Names, routes::Routes};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -59,7 +59,7 @@ impl AdminServer {
         let failed = |source| AdminError::Bind { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let local_address = listener.local_addr().map_err(failed)?;
-        let routes = Arc::new(Routes::new(status, limits.scrapes_max));
+        let routes = Arc::new(Routes::new(status, Names::of(local_address), limits.scrapes_max));
         Ok(AdminServer { listener, local_address, limits, routes })
     }
 

@@ -106,9 +106,9 @@ impl Engine {
         topics.iter().map(|topic| topic.info()).collect()
     }
 
-    /// One topic.
+    /// One topic, and the room that it shares with the others.
     pub fn topic(&self, name: &str) -> Result<TopicInfo, EngineError> {
-        Ok(self.find_topic(name)?.info())
+        Ok(TopicInfo { node: Some(self.space()), ..self.find_topic(name)?.info() })
     }
 
     /// All modules, in the order of their names.

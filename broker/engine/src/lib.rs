@@ -56,7 +56,7 @@
 //! | `space`, `reserve` | quotas, the full disk, who makes room |
 //! | `compaction` | keeping the latest record of each key |
 //! | `produce`, `check`, `transform`, `route` | the way in: what is refused, the chain of modules, placing records |
-//! | `partition` | queue, turn, group commit, answers |
+//! | `partition` | queue, turn, group commit, answers, what it says of itself |
 //! | `consume` | the way out |
 //! | `catalogue`, `data_dir`, `folders`, `modules` | what is on disk beside the logs |
 //! | `pool`, `lanes`, `services`, `inflight` | threads, who is next on them, what is shared, the memory budget |

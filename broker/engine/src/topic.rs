@@ -1,8 +1,14 @@
 //! One topic while the broker runs: its partitions, and what is in force for the next batch.
 
-use crate::{error::EngineError, partition::Partition, pool::Lane, space::TopicSpace, transform::Attachment};
+use crate::{
+    error::EngineError,
+    partition::{Look, Partition},
+    pool::Lane,
+    space::TopicSpace,
+    transform::Attachment,
+};
 use arc_swap::ArcSwap;
-use millpond_protocol::message::{AttachPoint, TopicConfig, TopicInfo};
+use millpond_protocol::message::{AttachPoint, Refused, TopicConfig, TopicInfo};
 use std::sync::Arc;
 
 /// A topic. Its partitions stay for as long as it lives; what runs on it may change.
@@ -60,14 +66,23 @@ impl Topic {
 
     pub(crate) fn info(&self) -> TopicInfo {
         let runtime = self.runtime.load();
+        let look = Look { compacts: runtime.config.cleanup.compacts(), reserve_held: self.space.node().reserve.is_held() };
+        let mut refused = Refused::default();
+        let of_partition = |partition: &Arc<Partition>| {
+            let (info, more) = partition.info(look);
+            refused = Refused { topic: refused.topic + more.topic, node: refused.node + more.node, disk: refused.disk + more.disk };
+            info
+        };
         TopicInfo {
             name: self.name.as_ref().to_owned(),
             config: runtime.config.clone(),
             epoch: runtime.epoch,
-            partitions: self.partitions.iter().map(|partition| partition.info()).collect(),
+            partitions: self.partitions.iter().map(of_partition).collect(),
             attachments: runtime.attachments().map(|attachment| attachment.status()).collect(),
             used_bytes: self.space.level().used,
             dropped: self.space.dropped(),
+            refused,
+            node: None,
         }
     }
 

@@ -1,6 +1,7 @@
-//! How much of what is bounded is taken: memory for batches, and segment files.
+//! How much of what is bounded is taken: memory for batches, segment files, and room on the disk.
 
 use crate::engine::Engine;
+use millpond_protocol::message::NodeSpace;
 
 /// What the broker uses of its bounded means, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Usage {
     pub segment_files_max: usize,
     /// Segment files with bytes that no flush has covered.
     pub segment_files_unsynced: usize,
+    /// Bytes of all batches, their quota, and the reserve.
+    pub space: NodeSpace,
 }
 
 impl Engine {
@@ -27,6 +30,19 @@ impl Engine {
             segment_files: files.files(),
             segment_files_max: files.files_max(),
             segment_files_unsynced: files.unsynced_files(),
+            space: self.space(),
+        }
+    }
+
+    /// The room on the disk that all topics share.
+    pub(crate) fn space(&self) -> NodeSpace {
+        let space = &self.services.space;
+        let level = space.level();
+        NodeSpace {
+            used_bytes: level.used,
+            quota_bytes: level.quota,
+            reserve_bytes: space.reserve.bytes(),
+            reserve_held: space.reserve.is_held(),
         }
     }
 }

@@ -38,7 +38,8 @@ impl Damages {
         damages
     }
 
-    fn spans(&self) -> &[DamagedSpan] {
+    /// What is known, rising.
+    pub(crate) fn spans(&self) -> &[DamagedSpan] {
         self.spans.get().map_or(&[], Vec::as_slice)
     }
 

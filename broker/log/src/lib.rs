@@ -178,7 +178,7 @@ mod verdict;
 mod verified;
 
 pub use append_times::{AppendTimes, Now, WALL_CLOCK_FLOOR_MS};
-pub use compact::{Compacted, Compaction, CompactionPass, CompactionStep, Compactor};
+pub use compact::{Compacted, Compaction, CompactionPass, CompactionStep, Compactor, Progress};
 pub use config::{LogConfig, VerifyOnRead};
 pub use disk::{Disk, DiskFile, OpenMode, WRITE_BUFFERS_MAX, write_all_at, write_atomically};
 pub use error::{Damage, LogError, is_out_of_files};
@@ -191,7 +191,7 @@ pub use producers::{
     Admission, AppendRun, Appended, PRODUCER_BATCHES_MAX, PRODUCERS_DEFAULT_MAX, PRODUCERS_MAX, Pools, ProducerBatch, ProducerPool,
     ProducerState, SequenceError, SequenceOrder,
 };
-pub use reader::{Cursor, LogReader, SegmentInfo};
+pub use reader::{Cursor, KnownDamage, LogReader, SegmentInfo};
 pub use real::RealDisk;
 pub use recovery::{Cut, DamagedSegment, RecoveryReport};
 pub use retention::{Expired, RetentionLimits, SegmentAge};

@@ -42,6 +42,15 @@ pub struct SegmentInfo {
     pub bytes: u64,
 }
 
+/// Damage in the middle of a log, as far as an opening or a read has met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownDamage {
+    /// Ranges of bytes that hold no whole batch, with something whole behind them.
+    pub ranges: usize,
+    /// The first offset in the first of them.
+    pub first_offset: i64,
+}
+
 /// Where a batch begins.
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -102,6 +111,13 @@ impl LogReader {
             bytes: segment.bytes(),
         };
         segments.iter().zip(ends).map(info).collect()
+    }
+
+    /// What is known of damage. Reads nothing; none does not mean that there is none.
+    pub fn known_damage(&self) -> Option<KnownDamage> {
+        let segments = self.shared.segments();
+        let spans = || segments.iter().flat_map(|segment| segment.damages().spans());
+        spans().next().map(|first| KnownDamage { ranges: spans().count(), first_offset: first.offset })
     }
 
     /// Whole batches, verbatim, from the one that holds `offset` on: up to `max_bytes` of them, or one batch if that is larger, and

@@ -113,7 +113,7 @@ error_codes! {
     ModuleWrongWorld = 62, "module_wrong_world", false;
     /// The component asks for an import that is not granted.
     ModuleImportDenied = 63, "module_import_denied", false;
-    /// The upload is larger than the limit.
+    /// The upload has more bytes than the limit; or more code, a more complex function or a longer signature than the broker compiles.
     ModuleTooLarge = 64, "module_too_large", false;
     /// The module is attached somewhere and can't be deleted.
     ModuleInUse = 65, "module_in_use", false;

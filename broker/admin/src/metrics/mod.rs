@@ -6,7 +6,7 @@ mod text;
 
 use crate::{response::Body, status::Status};
 use millpond_engine::Usage;
-use millpond_protocol::message::{AttachmentStatus, PartitionInfo, TopicInfo};
+use millpond_protocol::message::{AttachmentStatus, CompactionStatus, PartitionInfo, TopicInfo};
 use std::{
     io,
     time::{Duration, UNIX_EPOCH},
@@ -21,7 +21,24 @@ struct Family<T> {
     name: &'static str,
     kind: Kind,
     help: &'static str,
-    value: fn(&T) -> i128,
+    value: Value<T>,
+}
+
+/// Where a value comes from.
+enum Value<T> {
+    /// There is always one.
+    Of(fn(&T) -> i128),
+    /// There is one for some of the things: a limit where it is set, what is done where it is asked for.
+    OfSome(fn(&T) -> Option<i128>),
+}
+
+impl<T> Family<T> {
+    fn value(&self, of: &T) -> Option<i128> {
+        match self.value {
+            Value::Of(value) => Some(value(of)),
+            Value::OfSome(value) => value(of),
+        }
+    }
 }
 
 /// Writes all metrics, to the end of the body.
@@ -35,6 +52,7 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(status: &Status, body: Body<'_,
         let topics = phase.topics().await?;
         topic_info(&mut page, &topics).await?;
         of_topics(&mut page, &topics).await?;
+        refused(&mut page, &topics).await?;
         partitions(&mut page, &topics).await?;
         transforms(&mut page, &topics).await?;
     }
@@ -55,7 +73,9 @@ fn process<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, status: &Status, is_re
 fn usage<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, usage: &Usage) {
     for family in USAGE {
         page.family(family.name, family.kind, family.help);
-        page.sample(family.name, &[], (family.value)(usage));
+        if let Some(value) = family.value(usage) {
+            page.sample(family.name, &[], value);
+        }
     }
 }
 
@@ -73,9 +93,24 @@ async fn of_topics<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, topics: &[Topi
     for family in TOPIC {
         page.family(family.name, family.kind, family.help);
         for topic in topics {
-            page.sample(family.name, &[("topic", &topic.name)], (family.value)(topic));
+            if let Some(value) = family.value(topic) {
+                page.sample(family.name, &[("topic", &topic.name)], value);
+            }
             page.relieve().await?;
         }
+    }
+    Ok(())
+}
+
+async fn refused<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, topics: &[TopicInfo]) -> io::Result<()> {
+    const NAME: &str = "millpond_topic_refused_batches_total";
+    let help = "Batches that were refused because there was no room: in the quota of the topic, in that of the node, or on the disk.";
+    page.family(NAME, Kind::Counter, help);
+    for topic in topics {
+        for (bound, batches) in [("topic", topic.refused.topic), ("node", topic.refused.node), ("disk", topic.refused.disk)] {
+            page.sample(NAME, &[("topic", &topic.name), ("bound", &bound)], batches);
+        }
+        page.relieve().await?;
     }
     Ok(())
 }
@@ -85,7 +120,9 @@ async fn partitions<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, topics: &[Top
         page.family(family.name, family.kind, family.help);
         for topic in topics {
             for partition in &topic.partitions {
-                page.sample(family.name, &[("topic", &topic.name), ("partition", &partition.partition)], (family.value)(partition));
+                if let Some(value) = family.value(partition) {
+                    page.sample(family.name, &[("topic", &topic.name), ("partition", &partition.partition)], value);
+                }
                 page.relieve().await?;
             }
         }
@@ -98,7 +135,9 @@ async fn transforms<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, topics: &[Top
         page.family(family.name, family.kind, family.help);
         for topic in topics {
             for module in &topic.attachments {
-                page.sample(family.name, &[("topic", &topic.name), ("module", &module.module), ("on", &module.on)], (family.value)(module));
+                if let Some(value) = family.value(module) {
+                    page.sample(family.name, &[("topic", &topic.name), ("module", &module.module), ("on", &module.on)], value);
+                }
                 page.relieve().await?;
             }
         }
@@ -107,11 +146,27 @@ async fn transforms<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, topics: &[Top
 }
 
 const fn gauge<T>(name: &'static str, help: &'static str, value: fn(&T) -> i128) -> Family<T> {
-    Family { name, kind: Kind::Gauge, help, value }
+    Family { name, kind: Kind::Gauge, help, value: Value::Of(value) }
+}
+
+/// A gauge that not all things have.
+const fn gauge_of_some<T>(name: &'static str, help: &'static str, value: fn(&T) -> Option<i128>) -> Family<T> {
+    Family { name, kind: Kind::Gauge, help, value: Value::OfSome(value) }
 }
 
 const fn counter<T>(name: &'static str, help: &'static str, value: fn(&T) -> i128) -> Family<T> {
-    Family { name, kind: Kind::Counter, help, value }
+    Family { name, kind: Kind::Counter, help, value: Value::Of(value) }
+}
+
+/// A counter that not all things have.
+const fn counter_of_some<T>(name: &'static str, help: &'static str, value: fn(&T) -> Option<i128>) -> Family<T> {
+    Family { name, kind: Kind::Counter, help, value: Value::OfSome(value) }
+}
+
+/// A sum over the partitions of a topic that is compacted.
+fn compaction(topic: &TopicInfo, value: fn(&CompactionStatus) -> u64) -> Option<i128> {
+    let partitions = || topic.partitions.iter().filter_map(|partition| partition.compaction.as_ref());
+    topic.config.cleanup.compacts().then(|| partitions().map(|status| i128::from(value(status))).sum())
 }
 
 /// A count of things in memory, on any machine.
@@ -131,15 +186,50 @@ const USAGE: &[Family<Usage>] = &[
         count(usage.segment_files_unsynced)
     }),
     gauge("millpond_segment_files_limit", "Segment files that are kept open at most.", |usage| count(usage.segment_files_max)),
+    gauge("millpond_storage_used_bytes", "Bytes of all batches of the broker, as its quota counts them.", |usage| {
+        usage.space.used_bytes.into()
+    }),
+    gauge_of_some("millpond_storage_quota_bytes", "The quota of the broker (`storage.quota`), where there is one.", |usage| {
+        usage.space.quota_bytes.map(i128::from)
+    }),
+    gauge("millpond_storage_reserve_bytes", "Bytes of the disk that are kept free for cleaning up (`storage.reserve`).", |usage| {
+        usage.space.reserve_bytes.into()
+    }),
+    gauge("millpond_storage_reserve_held", "0 while they are not: no batch is taken then, of any topic.", |usage| {
+        usage.space.reserve_held.into()
+    }),
 ];
 
 const TOPIC: &[Family<TopicInfo>] = &[
     gauge("millpond_topic_used_bytes", "Bytes of all batches of the topic, as its quota counts them.", |topic| topic.used_bytes.into()),
+    gauge_of_some("millpond_topic_quota_bytes", "The quota of the topic, where it has one.", |topic| {
+        topic.config.quota_bytes.map(i128::from)
+    }),
     counter("millpond_topic_dropped_segments_total", "Segments that the topic has dropped to make room.", |topic| {
         topic.dropped.segments.into()
     }),
     counter("millpond_topic_dropped_records_total", "Offsets in them.", |topic| topic.dropped.records.into()),
     counter("millpond_topic_dropped_bytes_total", "Bytes of batches in them.", |topic| topic.dropped.bytes.into()),
+    counter_of_some("millpond_topic_compaction_passes_total", "Passes of compaction over a partition that came to their end.", |topic| {
+        compaction(topic, |status| status.passes)
+    }),
+    counter_of_some(
+        "millpond_topic_compaction_failures_total",
+        "Passes that did not, and are tried again; `millpond topic describe` says why.",
+        |topic| compaction(topic, |status| status.failures),
+    ),
+    counter_of_some("millpond_topic_compaction_read_bytes_total", "Bytes of batches that compaction has read.", |topic| {
+        compaction(topic, |status| status.bytes_read)
+    }),
+    counter_of_some("millpond_topic_compaction_written_bytes_total", "Bytes of batches that compaction has written.", |topic| {
+        compaction(topic, |status| status.bytes_written)
+    }),
+    counter_of_some("millpond_topic_compaction_removed_bytes_total", "Bytes that the topic has less by compaction.", |topic| {
+        compaction(topic, |status| status.bytes_removed)
+    }),
+    gauge_of_some("millpond_topic_compaction_dirty_bytes", "Bytes of closed segments that no pass has compacted yet.", |topic| {
+        compaction(topic, |status| status.dirty_bytes)
+    }),
 ];
 
 const PARTITION: &[Family<PartitionInfo>] = &[
@@ -154,6 +244,12 @@ const PARTITION: &[Family<PartitionInfo>] = &[
         "0 once a write or a flush has failed, or the log could not be opened: no record is taken until the broker starts again. \
          `millpond topic describe` says why.",
         |partition| i128::from(partition.failure.is_none()),
+    ),
+    gauge(
+        "millpond_partition_damaged_ranges",
+        "Places in the middle of the log that are known to be damaged, because the start of the broker or a read has met them; reads of \
+         them fail. `millpond topic describe` has the first offset.",
+        |partition| partition.damage.map_or(0, |damage| damage.ranges.into()),
     ),
 ];
 

@@ -8,13 +8,13 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-const REQUEST: &[u8] = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n";
+const REQUEST: &[u8] = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[tokio::test]
 async fn a_head_that_does_not_come_to_its_end_is_answered_after_its_time() {
     let limits = AdminLimits { head_timeout: Duration::from_millis(50), ..AdminLimits::default() };
     let door = Door::open(limits).await;
-    for begun in [&b""[..], b"GET /metrics HTTP/1.1\r\nHost: a\r\n", b"\r\n\r\n"] {
+    for begun in [&b""[..], b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n", b"\r\n\r\n"] {
         let reply = Reply::read(&door.exchange(begun).await);
         assert_eq!((reply.code, reply.body.as_str()), (408, "the request took too long to arrive\n"), "{begun:?}");
     }
@@ -23,12 +23,12 @@ async fn a_head_that_does_not_come_to_its_end_is_answered_after_its_time() {
 #[tokio::test]
 async fn a_head_that_is_too_large_is_answered_and_the_answer_arrives() {
     let door = Door::open(AdminLimits::default()).await;
-    let mut fits = b"GET /health/live HTTP/1.1\r\nHost: a\r\nCookie: ".to_vec();
+    let mut fits = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nCookie: ".to_vec();
     fits.resize((8 << 10) - 4, b'x');
     fits.extend(b"\r\n\r\n");
     assert_eq!(Reply::read(&door.exchange(&fits).await).code, 200);
     // All of it is sent before the answer is read, and most of it is never looked at.
-    let mut large = b"GET /health/live HTTP/1.1\r\nHost: a\r\nCookie: ".to_vec();
+    let mut large = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nCookie: ".to_vec();
     large.resize(40 << 10, b'x');
     assert_eq!(Reply::read(&door.exchange(&large).await).code, 431);
     let many = "a: b\r\n".repeat(100);
@@ -38,7 +38,7 @@ async fn a_head_that_is_too_large_is_answered_and_the_answer_arrives() {
 #[tokio::test]
 async fn a_body_is_not_read_and_a_second_request_is_not_answered() {
     let door = Door::open(AdminLimits::default()).await;
-    let mut post = b"POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 30000\r\n\r\n".to_vec();
+    let mut post = b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30000\r\n\r\n".to_vec();
     post.resize(post.len() + 30_000, b'x');
     assert_eq!(Reply::read(&door.exchange(&post).await).code, 405);
     let answers = door.exchange(&REQUEST.repeat(3)).await;
@@ -110,7 +110,7 @@ async fn stuck_scraper(limits: AdminLimits) -> (Broker, TcpStream) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4 << 10).expect("small");
     let mut stuck = socket.connect(broker.door.address).await.expect("it listens");
-    stuck.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("it takes it");
+    stuck.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("it takes it");
     let mut first = [0; 15];
     stuck.read_exact(&mut first).await.expect("it begins to answer");
     assert_eq!(&first, b"HTTP/1.1 200 OK");

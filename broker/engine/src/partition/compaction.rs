@@ -41,7 +41,10 @@ impl Partition {
         self.append_times.lock().observe(now, &reader.segments());
         let below = self.watermarks().high_watermark;
         let compaction = Compaction { below, dirty_percent_min: DIRTY_PERCENT_MIN, wall_ms: now.wall_ms, delete_retention_ms };
-        let begun = match compactor.wants_roll(compaction) {
+        let wants_roll = compactor.wants_roll(compaction);
+        // What the last look has found, a pass or not.
+        self.compaction_log.lock().saw(compactor.progress());
+        let begun = match wants_roll {
             Ok(true) => {
                 if let Err(error) = self.roll() {
                     tracing::warn!(topic = %self.topic, partition = self.number, error = error.to_wire().message, "no segment can be begun");
@@ -52,7 +55,7 @@ impl Partition {
             Err(error) => Err(error),
         };
         begun.unwrap_or_else(|error| {
-            self.put_off(&error, not_before_ms);
+            self.put_off(&error, compactor, not_before_ms);
             None
         })
     }
@@ -63,7 +66,10 @@ impl Partition {
         let _poison = PoisonOnPanic(self);
         let mut compacting = self.compacting.lock();
         let Compacting { compactor, not_before_ms } = compacting.as_mut()?;
-        match compactor.step(&mut pass) {
+        let before = pass.so_far();
+        let step = compactor.step(&mut pass);
+        self.compaction_log.lock().add(before, pass.so_far());
+        match step {
             Ok(CompactionStep::More) => Some(pass),
             Ok(CompactionStep::Replaced(segment)) => {
                 self.append_times.lock().replaced(&segment);
@@ -73,6 +79,7 @@ impl Partition {
                 Some(pass)
             }
             Ok(CompactionStep::Done(done)) => {
+                self.compaction_log.lock().ended(compactor.progress(), self.services.clock.monotonic_ms());
                 let (topic, partition) = (&self.topic, self.number);
                 let (bytes_before, bytes_after, records_removed) = (done.bytes_before, done.bytes_after, done.records_removed);
                 let (segments, bytes_written, damaged) = (done.segments_after, done.bytes_written, done.segments_damaged);
@@ -83,14 +90,15 @@ impl Partition {
                 None
             }
             Err(error) => {
-                self.put_off(&error, not_before_ms);
+                self.put_off(&error, compactor, not_before_ms);
                 None
             }
         }
     }
 
-    fn put_off(&self, error: &LogError, not_before_ms: &mut i64) {
+    fn put_off(&self, error: &LogError, compactor: &Compactor, not_before_ms: &mut i64) {
         *not_before_ms = self.services.clock.monotonic_ms().saturating_add(PUT_OFF_MS);
+        self.compaction_log.lock().failed(compactor.progress(), error.chain(), *not_before_ms);
         tracing::warn!(topic = %self.topic, partition = self.number, error = error.chain(), "compaction can't go on now, and is tried again");
     }
 }

@@ -24,10 +24,12 @@ mod compaction;
 mod flush;
 mod housekeeping;
 mod room;
+mod status;
 mod turn;
 
 pub(crate) use answer::Reply;
 pub(crate) use room::Yielded;
+pub(crate) use status::Look;
 
 use crate::{
     error::EngineError,
@@ -42,9 +44,10 @@ use flush::Waiting;
 use millpond_log::{AppendTimes, Log, LogConfig, LogError, LogReader, Pools, RecoveryReport, SequenceOrder, WhenFull};
 use millpond_protocol::{
     batch::Batch,
-    message::{Ack, Durability, PartitionInfo, TopicConfig, Watermarks},
+    message::{Ack, Durability, TopicConfig, Watermarks},
 };
 use parking_lot::Mutex;
+use status::{CompactionLog, Refusals, Stopped};
 use std::{collections::VecDeque, path::Path, sync::Arc, time::Instant};
 use tokio::sync::{oneshot, watch};
 
@@ -65,11 +68,15 @@ pub(crate) struct Partition {
     tail: Mutex<Tail>,
     view: watch::Sender<View>,
     /// Why writing has stopped, for people.
-    failure: Mutex<Option<String>>,
+    failure: Mutex<Option<Stopped>>,
+    /// What was refused for want of room.
+    refusals: Mutex<Refusals>,
     /// Only locked on the background thread, for as long as it is at work here.
     append_times: Mutex<AppendTimes>,
     /// Likewise. None where the log could not be opened.
     compacting: Mutex<Option<Compacting>>,
+    /// What came of that. Held for moments only.
+    compaction_log: Mutex<CompactionLog>,
     open: Arc<Open>,
 }
 
@@ -162,6 +169,8 @@ struct Tail {
     is_refusing: bool,
     /// When it was said last.
     refusal_said: Option<Instant>,
+    /// A batch was refused for want of room, and none was taken since.
+    is_refused: bool,
     /// Kept between turns for its memory.
     run: Vec<Batch>,
 }
@@ -190,13 +199,9 @@ impl Partition {
                 (Some(log), Ok(reader), None)
             }
             Err(error) => {
-                let (failure, hint) = match &error {
-                    // Its hint is for a log that was opened once and is still served.
-                    EngineError::Log { source, .. } => (source.chain(), None),
-                    _ => (error.to_wire().message, error.hint()),
-                };
-                tracing::error!(%topic, partition = number, error = failure, hint, "a log can't be opened");
-                (None, Err(error), Some(failure))
+                let stopped = Stopped::at_opening(&error, dir);
+                tracing::error!(%topic, partition = number, error = stopped.cause, hint = stopped.hint, "a log can't be opened");
+                (None, Err(error), Some(stopped))
             }
         };
         let view = View { watermarks: log.as_ref().map_or_else(Watermarks::default, all_of), phase: Phase::Serving };
@@ -216,8 +221,10 @@ impl Partition {
             tail: Mutex::new(Tail::new(log, config.durability, counted)),
             view: watch::Sender::new(view),
             failure: Mutex::new(failure),
+            refusals: Mutex::default(),
             append_times: Mutex::new(append_times),
             compacting: Mutex::new(compacting),
+            compaction_log: Mutex::default(),
             open: Arc::default(),
         })
     }
@@ -267,18 +274,6 @@ impl Partition {
 
     pub(crate) fn watermarks(&self) -> Watermarks {
         self.view.borrow().watermarks
-    }
-
-    pub(crate) fn info(&self) -> PartitionInfo {
-        let watermarks = self.watermarks();
-        PartitionInfo {
-            partition: self.number,
-            log_start: watermarks.log_start,
-            high_watermark: watermarks.high_watermark,
-            log_end: watermarks.log_end,
-            size_bytes: self.size_bytes(),
-            failure: self.failure.lock().clone(),
-        }
     }
 
     /// Takes nothing more from now on; what is queued is still appended.
@@ -365,7 +360,7 @@ impl Partition {
         let mut failure = self.failure.lock();
         if failure.is_none() {
             tracing::error!(topic = %self.topic, partition = self.number, cause, "the partition has stopped writing; reads go on");
-            *failure = Some(cause.to_owned());
+            *failure = Some(Stopped::while_open(cause));
         }
     }
 
@@ -402,6 +397,7 @@ impl Tail {
             patience_ends: None,
             is_refusing: false,
             refusal_said: None,
+            is_refused: false,
             run: Vec::new(),
         }
     }

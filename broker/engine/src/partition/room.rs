@@ -77,6 +77,9 @@ impl Partition {
         if tail.patience_ends.take().is_some() {
             self.queue.lock().is_hopeless = false;
         }
+        if std::mem::take(&mut tail.is_refused) {
+            self.refusals.lock().is_over();
+        }
         if std::mem::take(&mut tail.is_refusing) {
             tracing::info!(topic = %self.topic, partition = self.number, "there is room again, and batches are taken");
         }
@@ -117,6 +120,8 @@ impl Partition {
         }
         tail.patience_ends = None;
         let error = self.full(bound, first_bytes, source);
+        tail.is_refused = true;
+        self.refusals.lock().add(&error, entries.len(), self.services.clock.monotonic_ms());
         // Small batches may fit now and then while larger ones do not.
         let is_quiet = tail.refusal_said.is_some_and(|at| at.elapsed() < SAID_EVERY);
         if !tail.is_refusing && !is_quiet {
@@ -132,7 +137,7 @@ impl Partition {
         tail.run.clear();
     }
 
-    fn full(&self, bound: StorageBound, batch_bytes: u64, source: Option<LogError>) -> EngineError {
+    pub(super) fn full(&self, bound: StorageBound, batch_bytes: u64, source: Option<LogError>) -> EngineError {
         let node = self.space.node();
         let Level { used, quota } = match bound {
             StorageBound::Topic => self.space.level(),

@@ -13,3 +13,4 @@ mod quotas;
 mod refusals;
 mod retention;
 mod sequences;
+mod status;

@@ -27,6 +27,7 @@
 
 mod group;
 mod key_map;
+mod progress;
 mod sift;
 mod swap;
 mod write;
@@ -53,6 +54,7 @@ use key_map::KeyMap;
 use sift::{Rules, Tombstones, note_keys};
 use write::{Counted, Draft, Sieve, each_batch};
 
+pub use progress::Progress;
 pub(crate) use swap::{replaced_already, resume};
 
 /// Compacts one log. From [`Log::compactor`](crate::Log::compactor); one for each log, used by one thread at a time, and not any more once
@@ -141,6 +143,8 @@ pub struct Compacted {
     pub bytes_before: u64,
     /// Bytes that they have now.
     pub bytes_after: u64,
+    /// Bytes of segments that were read, as often as they were.
+    pub bytes_read: u64,
     /// Bytes that were written.
     pub bytes_written: u64,
     /// Records that are gone.
@@ -250,6 +254,7 @@ impl Compactor {
             }
             Ok(())
         });
+        pass.done.bytes_read += segment.bytes();
         match noted {
             // Deleted on another thread, since it was looked up.
             Err(_) if segment.is_removed() => {}
@@ -274,6 +279,7 @@ impl Compactor {
         let mut sieve = Sieve::new(Counted::default());
         let path = segment.path();
         let sifted = each_batch(&segment, end, |batch| sieve.push(batch, &rules).map_err(|source| LogError::io("read", &path, source)));
+        pass.done.bytes_read += segment.bytes();
         let kept_bytes = sieve.sink.bytes;
         let state = match sifted {
             Err(_) if segment.is_removed() => return Ok(Stage::Survey { next: end, tombstones_stay }),
@@ -314,6 +320,8 @@ impl Compactor {
         let (Some(first), Some(last)) = (group.first(), group.last()) else { return Ok(CompactionStep::More) };
         let (base_offset, end_offset) = (first.base_offset, last.end_offset);
         let drafted = self.draft(pass, &group, &old);
+        let before: u64 = group.iter().map(|survey| survey.bytes).sum();
+        pass.done.bytes_read += before;
         let drafted = drafted.inspect_err(|_| write::discard(&*self.folders.disk, &self.folders.dir, base_offset));
         if drafted.is_err() && old.iter().any(|segment| segment.is_removed()) {
             pass.once_more(group);
@@ -332,7 +340,6 @@ impl Compactor {
             pass.once_more(group);
             return Ok(CompactionStep::More);
         };
-        let before: u64 = group.iter().map(|survey| survey.bytes).sum();
         let bytes = new.bytes();
         pass.done.bytes_after = (pass.done.bytes_after + bytes).saturating_sub(before);
         pass.done.bytes_written += bytes;

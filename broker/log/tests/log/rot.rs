@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use millpond_log::inspect::{Piece, RepairMode, SegmentWalk, kept_log_of};
 use millpond_log::sim::{Random, SimDisk};
-use millpond_log::{Disk, LogConfig, LogError, LogReader, REMOVALS_KEPT_MAX, RecoveryReport};
+use millpond_log::{Disk, KnownDamage, LogConfig, LogError, LogReader, REMOVALS_KEPT_MAX, RecoveryReport};
 use millpond_protocol::batch::{Batch, BatchBuilder};
 use millpond_protocol::compression::Codec;
 use millpond_protocol::record::NewRecord;
@@ -93,6 +93,8 @@ fn a_rotten_sector_of_garbage_is_not_taken_for_a_torn_tail() {
         // Header and all.
         fixture.disk.damage(&path, |bytes| bytes[position..end - 512].fill(0xa5));
         check_damaged(&fixture.reopen(), &path, position);
+        let known = KnownDamage { ranges: 1, first_offset: fixture.model[number].base };
+        assert_eq!(fixture.log.reader().known_damage(), Some(known));
         check_but(&fixture.log.reader(), &fixture.model, &[number]);
     }
 }

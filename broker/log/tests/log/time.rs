@@ -21,9 +21,7 @@ pub(crate) fn expected_time(reader: &LogReader, model: &[Stored], timestamp: i64
         let batch = Batch::parse(Bytes::from(stored.bytes.clone())).expect("a whole batch");
         batch.records(1 << 24).expect("records").map(|record| record.expect("a record"))
     });
-    records
-        .map(|record| (record.offset, record.timestamp))
-        .find(|(offset, found)| *offset >= reader.log_start() && *found >= timestamp)
+    records.map(|record| (record.offset, record.timestamp)).find(|(offset, found)| *offset >= reader.log_start() && *found >= timestamp)
 }
 
 #[test]

@@ -16,8 +16,8 @@ pub use request::{
     ListOffset, OpenConsume, OpenProduce, Position, Request,
 };
 pub use response::{
-    AttachmentStatus, BrokerInfo, ConsumeOpened, Dropped, ModuleInfo, OffsetFound, PartitionInfo, ProduceOpened, RecordsDeleted,
-    ReplacedModule, Response, TopicInfo,
+    AttachmentStatus, BrokerInfo, CompactionStatus, ConsumeOpened, Dropped, KnownDamage, ModuleInfo, NodeSpace, OffsetFound, PartitionInfo,
+    ProduceOpened, RecordsDeleted, Refused, Refusing, ReplacedModule, Response, TopicInfo,
 };
 pub use topic::{AttachPoint, Cleanup, Durability, Limit, OnFull, ParseCleanupError, ParseDurabilityError, ParseOnFullError, TopicConfig};
 

@@ -91,6 +91,11 @@ pub struct TopicInfo {
     pub used_bytes: u64,
     /// What went since the broker started because a quota or the disk was full.
     pub dropped: Dropped,
+    /// What was refused since the broker started because a quota or the disk was full.
+    pub refused: Refused,
+    /// How much room the broker has. In the answer to `describe_topic` alone: it is the same for all topics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeSpace>,
 }
 
 /// What a topic has lost to [`OnFull::DropOldest`](super::OnFull::DropOldest) since the broker started.
@@ -103,6 +108,39 @@ pub struct Dropped {
     pub records: u64,
     /// Bytes of their batches.
     pub bytes: u64,
+}
+
+/// Batches of a topic that were refused since the broker started, by what had no room for them. One that is sent again counts again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refused {
+    /// The topic's quota.
+    pub topic: u64,
+    /// The broker's quota.
+    pub node: u64,
+    /// The disk.
+    pub disk: u64,
+}
+
+impl Refused {
+    /// All of them.
+    pub const fn total(&self) -> u64 {
+        self.topic.saturating_add(self.node).saturating_add(self.disk)
+    }
+}
+
+/// The room of a broker, for all its topics together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeSpace {
+    /// Bytes of all batches: what counts against the quota.
+    pub used_bytes: u64,
+    /// How many there may be. None for no limit.
+    pub quota_bytes: Option<u64>,
+    /// Bytes of the disk that are kept free for cleaning up; 0 for none.
+    pub reserve_bytes: u64,
+    /// Whether they are there. As long as they are not, no batch is taken.
+    pub reserve_held: bool,
 }
 
 impl TopicInfo {
@@ -126,8 +164,75 @@ pub struct PartitionInfo {
     pub log_end: i64,
     /// Bytes of its segments on disk, indexes included.
     pub size_bytes: u64,
-    /// Why it has stopped writing, if it has.
+    /// Why it has stopped writing, if it has, until the broker starts again.
     pub failure: Option<String>,
+    /// What a person can do about that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure_hint: Option<String>,
+    /// Nothing of it can be read, either: its log could not be opened.
+    pub unreadable: bool,
+    /// Why the last batch was refused for want of room. None once there is room again, or one was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusing: Option<Refusing>,
+    /// Damage in the middle of its log, as far as somebody has met it: the start of the broker, or a read. None where nobody has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<KnownDamage>,
+    /// How far its compaction is. None where the topic is not compacted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compaction: Option<CompactionStatus>,
+}
+
+/// Why a partition takes no batch for the moment. It takes them again by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refusing {
+    /// What has no room: `topic` for the topic's quota, `node` for the broker's, `disk`. A newer broker may know another.
+    pub bound: String,
+    /// How full that is, in words.
+    pub reason: String,
+    /// What a person can do about it.
+    pub hint: String,
+    /// Seconds since the last batch was refused. None if none was, and the next one would be.
+    pub seconds_ago: Option<u64>,
+}
+
+/// Places in a log that hold no whole batch, with something whole behind them. Reads of them fail, and all else is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KnownDamage {
+    /// How many there are.
+    pub ranges: u64,
+    /// The first offset in the first of them.
+    pub first_offset: i64,
+}
+
+/// How far the compaction of a partition is, and what it has done since the broker started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CompactionStatus {
+    /// Of the records before this offset, only the latest of each key are left.
+    pub compacted_to: i64,
+    /// Bytes of closed segments behind it, when they were looked at last.
+    pub dirty_bytes: u64,
+    /// Passes that came to their end.
+    pub passes: u64,
+    /// Passes that did not, or could not begin.
+    pub failures: u64,
+    /// Bytes of batches that were read for it.
+    pub bytes_read: u64,
+    /// Bytes of batches that were written.
+    pub bytes_written: u64,
+    /// Bytes that the log has less by that.
+    pub bytes_removed: u64,
+    /// Seconds since the last pass came to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_since_pass: Option<u64>,
+    /// Why the last pass failed. None once one has come to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// With `failure`: seconds until the next pass is tried, at the earliest. None where that is when the broker starts again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_seconds: Option<u64>,
 }
 
 /// A module on a topic, and what it has done since the broker started.
@@ -208,4 +313,146 @@ pub struct ReplacedModule {
     pub sha256: String,
     /// The topics on which the new one runs in its place.
     pub topics: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NULL, array, is_golden, map, text};
+    use super::*;
+    use crate::message::decode;
+
+    /// A partition that has nothing to complain of, and its bytes.
+    fn well() -> (PartitionInfo, Vec<(&'static str, Vec<u8>)>) {
+        let partition =
+            PartitionInfo { partition: 0, log_start: 1, high_watermark: 2, log_end: 3, size_bytes: 4, ..PartitionInfo::default() };
+        let bytes = vec![
+            ("partition", vec![0]),
+            ("log_start", vec![1]),
+            ("high_watermark", vec![2]),
+            ("log_end", vec![3]),
+            ("size_bytes", vec![4]),
+            ("failure", vec![NULL]),
+            ("unreadable", vec![0xf4]),
+        ];
+        (partition, bytes)
+    }
+
+    #[test]
+    fn a_topic_has_golden_bytes() {
+        let attachment = AttachmentStatus {
+            module: "m".into(),
+            sha256: "ab".into(),
+            on: AttachPoint::Partition,
+            params: BTreeMap::from([("by".to_owned(), "device".to_owned())]),
+            records_in: 1,
+            records_out: 2,
+            records_dropped: 3,
+            records_changed: 4,
+            batches: 5,
+            failures: 6,
+        };
+        let (partition, partition_bytes) = well();
+        let info = TopicInfo {
+            name: "t".into(),
+            config: TopicConfig { segment_bytes: 5, max_batch_bytes: 6, delete_retention_ms: 7, ..TopicConfig::default() },
+            epoch: 7,
+            partitions: vec![partition],
+            attachments: vec![attachment],
+            used_bytes: 8,
+            dropped: Dropped { segments: 9, records: 10, bytes: 11 },
+            refused: Refused { topic: 12, node: 13, disk: 14 },
+            node: None,
+        };
+        assert!(info.is_placed_by_broker() && info.refused.total() == 39);
+        let config = map(&[
+            ("durability", text("sync")),
+            ("segment_bytes", vec![5]),
+            ("max_batch_bytes", vec![6]),
+            ("cleanup", text("delete")),
+            ("delete_retention_ms", vec![7]),
+            ("on_full", text("reject")),
+        ]);
+        let attachment = map(&[
+            ("module", text("m")),
+            ("sha256", text("ab")),
+            ("on", text("partition")),
+            ("params", map(&[("by", text("device"))])),
+            ("records_in", vec![1]),
+            ("records_out", vec![2]),
+            ("records_dropped", vec![3]),
+            ("records_changed", vec![4]),
+            ("batches", vec![5]),
+            ("failures", vec![6]),
+        ]);
+        let mut fields = vec![
+            ("name", text("t")),
+            ("config", config),
+            ("epoch", vec![7]),
+            ("partitions", array(&[map(&partition_bytes)])),
+            ("attachments", array(&[attachment])),
+            ("used_bytes", vec![8]),
+            ("dropped", map(&[("segments", vec![9]), ("records", vec![10]), ("bytes", vec![11])])),
+            ("refused", map(&[("topic", vec![12]), ("node", vec![13]), ("disk", vec![14])])),
+        ];
+        is_golden(&Response::Topics(vec![info.clone()]), &map(&[("topics", array(&[map(&fields)]))]));
+        let node = NodeSpace { used_bytes: 1, quota_bytes: Some(2), reserve_bytes: 3, reserve_held: true };
+        let node_bytes = [("used_bytes", vec![1]), ("quota_bytes", vec![2]), ("reserve_bytes", vec![3]), ("reserve_held", vec![0xf5])];
+        fields.push(("node", map(&node_bytes)));
+        is_golden(&Response::Topic(TopicInfo { node: Some(node), ..info }), &map(&[("topic", map(&fields))]));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_partition_has_golden_bytes_and_an_older_broker_says_nothing_of_it() {
+        let (partition, mut fields) = well();
+        is_golden(&partition, &map(&fields));
+        assert_eq!(decode::<PartitionInfo>(&map(&fields[..6])).expect("readable"), partition);
+        let refusing = Refusing { bound: "disk".into(), reason: "full".into(), hint: "free some".into(), seconds_ago: Some(5) };
+        let compaction = CompactionStatus {
+            compacted_to: 1,
+            dirty_bytes: 2,
+            passes: 3,
+            failures: 4,
+            bytes_read: 5,
+            bytes_written: 6,
+            bytes_removed: 7,
+            seconds_since_pass: Some(8),
+            failure: Some("no".into()),
+            retry_seconds: Some(9),
+        };
+        let compaction_bytes = [
+            ("compacted_to", vec![1]),
+            ("dirty_bytes", vec![2]),
+            ("passes", vec![3]),
+            ("failures", vec![4]),
+            ("bytes_read", vec![5]),
+            ("bytes_written", vec![6]),
+            ("bytes_removed", vec![7]),
+            ("seconds_since_pass", vec![8]),
+            ("failure", text("no")),
+            ("retry_seconds", vec![9]),
+        ];
+        is_golden(
+            &CompactionStatus { seconds_since_pass: None, failure: None, retry_seconds: None, ..compaction.clone() },
+            &map(&compaction_bytes[..7]),
+        );
+        let sick = PartitionInfo {
+            failure: Some("EIO".into()),
+            failure_hint: Some("look".into()),
+            unreadable: true,
+            refusing: Some(refusing),
+            damage: Some(KnownDamage { ranges: 2, first_offset: -1 }),
+            compaction: Some(compaction),
+            ..partition
+        };
+        fields.truncate(5);
+        fields.extend([
+            ("failure", text("EIO")),
+            ("failure_hint", text("look")),
+            ("unreadable", vec![0xf5]),
+            ("refusing", map(&[("bound", text("disk")), ("reason", text("full")), ("hint", text("free some")), ("seconds_ago", vec![5])])),
+            ("damage", map(&[("ranges", vec![2]), ("first_offset", vec![0x20])])),
+            ("compaction", map(&compaction_bytes)),
+        ]);
+        is_golden(&sick, &map(&fields));
+    }
 }

@@ -2,13 +2,13 @@ use super::*;
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 /// CBOR, written out byte by byte in the helpers below: what each message is on the wire.
-fn text(value: &str) -> Vec<u8> {
+pub(super) fn text(value: &str) -> Vec<u8> {
     let length = u8::try_from(value.len()).expect("short");
     let head = if length < 24 { vec![0x60 | length] } else { vec![0x78, length] };
     [head, value.as_bytes().to_vec()].concat()
 }
 
-fn map(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn map(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let count = u8::try_from(entries.len()).expect("few");
     assert!(count < 24);
     let mut bytes = vec![0xa0 | count];
@@ -19,15 +19,15 @@ fn map(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
     bytes
 }
 
-fn array(items: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn array(items: &[Vec<u8>]) -> Vec<u8> {
     let count = u8::try_from(items.len()).expect("few");
     assert!(count < 24);
     [vec![0x80 | count], items.concat()].concat()
 }
 
-const NULL: u8 = 0xf6;
+pub(super) const NULL: u8 = 0xf6;
 
-fn is_golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: &T, golden: &[u8]) {
+pub(super) fn is_golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: &T, golden: &[u8]) {
     assert_eq!(encode(message), golden, "{message:?}");
     assert_eq!(&decode::<T>(golden).expect("golden bytes are read"), message);
 }
@@ -92,6 +92,9 @@ fn requests_about_topics_have_golden_bytes() {
                         ("durability", text("interval:200ms")),
                         ("segment_bytes", vec![0x1a, 0x00, 0x10, 0x00, 0x00]),
                         ("max_batch_bytes", vec![0x1a, 0x00, 0x01, 0x00, 0x00]),
+                        ("cleanup", text("delete")),
+                        ("delete_retention_ms", vec![0x1a, 0x05, 0x26, 0x5c, 0x00]),
+                        ("on_full", text("reject")),
                     ]),
                 ),
             ]),
@@ -102,7 +105,7 @@ fn requests_about_topics_have_golden_bytes() {
 }
 
 #[test]
-fn limits_and_cleanup_have_golden_bytes_and_are_left_out_where_they_are_the_default() {
+fn limits_and_cleanup_have_golden_bytes_and_a_limit_is_left_out_where_there_is_none() {
     let config = TopicConfig { retention_ms: Some(86_400_000), retention_bytes: Some(1 << 30), ..TopicConfig::default() };
     is_golden(
         &config,
@@ -112,6 +115,9 @@ fn limits_and_cleanup_have_golden_bytes_and_are_left_out_where_they_are_the_defa
             ("max_batch_bytes", vec![0x1a, 0x00, 0x40, 0x00, 0x00]),
             ("retention_ms", vec![0x1a, 0x05, 0x26, 0x5c, 0x00]),
             ("retention_bytes", vec![0x1a, 0x40, 0x00, 0x00, 0x00]),
+            ("cleanup", text("delete")),
+            ("delete_retention_ms", vec![0x1a, 0x05, 0x26, 0x5c, 0x00]),
+            ("on_full", text("reject")),
         ]),
     );
     let config = TopicConfig {
@@ -277,69 +283,6 @@ fn modules_have_golden_bytes() {
     let replaced = ModuleInfo { replaced: Some(ReplacedModule { sha256: "0a".into(), topics: vec!["t".into(), "u".into()] }), ..module };
     let replaced_bytes = map(&[("sha256", text("0a")), ("topics", array(&[text("t"), text("u")]))]);
     is_golden(&replaced, &map(&[&fields[..], &[("replaced", replaced_bytes)]].concat()));
-}
-
-#[test]
-fn a_topic_has_golden_bytes() {
-    let attachment = AttachmentStatus {
-        module: "m".into(),
-        sha256: "ab".into(),
-        on: AttachPoint::Partition,
-        params: BTreeMap::from([("by".to_owned(), "device".to_owned())]),
-        records_in: 1,
-        records_out: 2,
-        records_dropped: 3,
-        records_changed: 4,
-        batches: 5,
-        failures: 6,
-    };
-    let partition =
-        PartitionInfo { partition: 0, log_start: 1, high_watermark: 2, log_end: 3, size_bytes: 4, failure: Some("full".into()) };
-    let info = TopicInfo {
-        name: "t".into(),
-        config: TopicConfig { durability: Durability::Sync, segment_bytes: 5, max_batch_bytes: 6, ..TopicConfig::default() },
-        epoch: 7,
-        partitions: vec![partition],
-        attachments: vec![attachment],
-        used_bytes: 8,
-        dropped: Dropped { segments: 9, records: 10, bytes: 11 },
-    };
-    assert!(info.is_placed_by_broker());
-    let bytes = map(&[
-        ("name", text("t")),
-        ("config", map(&[("durability", text("sync")), ("segment_bytes", vec![5]), ("max_batch_bytes", vec![6])])),
-        ("epoch", vec![7]),
-        (
-            "partitions",
-            array(&[map(&[
-                ("partition", vec![0]),
-                ("log_start", vec![1]),
-                ("high_watermark", vec![2]),
-                ("log_end", vec![3]),
-                ("size_bytes", vec![4]),
-                ("failure", text("full")),
-            ])]),
-        ),
-        (
-            "attachments",
-            array(&[map(&[
-                ("module", text("m")),
-                ("sha256", text("ab")),
-                ("on", text("partition")),
-                ("params", map(&[("by", text("device"))])),
-                ("records_in", vec![1]),
-                ("records_out", vec![2]),
-                ("records_dropped", vec![3]),
-                ("records_changed", vec![4]),
-                ("batches", vec![5]),
-                ("failures", vec![6]),
-            ])]),
-        ),
-        ("used_bytes", vec![8]),
-        ("dropped", map(&[("segments", vec![9]), ("records", vec![10]), ("bytes", vec![11])])),
-    ]);
-    is_golden(&Response::Topic(info.clone()), &map(&[("topic", bytes.clone())]));
-    is_golden(&Response::Topics(vec![info]), &map(&[("topics", array(&[bytes]))]));
 }
 
 #[test]

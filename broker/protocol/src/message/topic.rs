@@ -95,35 +95,27 @@ pub struct TopicConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_bytes: Option<u64>,
     /// What becomes of old records (Kafka's `cleanup.policy`).
-    #[serde(skip_serializing_if = "is_default")]
     pub cleanup: Cleanup,
     /// How long a tombstone is kept in a compacted topic, in milliseconds since the segment that holds it was first compacted (Kafka's
     /// `delete.retention.ms`): what a consumer has at most to come from the beginning to the end and miss no removal.
-    #[serde(skip_serializing_if = "is_default_delete_retention")]
     pub delete_retention_ms: u64,
     /// Bytes of batches that the topic may have, all its partitions together. None leaves it to the quota of the broker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_bytes: Option<u64>,
     /// What becomes of a batch for which a quota or the disk has no room.
-    #[serde(skip_serializing_if = "is_default")]
     pub on_full: OnFull,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_default_delete_retention(ms: &u64) -> bool {
-    *ms == DELETE_RETENTION_MS_DEFAULT
 }
 
 /// Milliseconds of a day, as in Kafka.
 const DELETE_RETENTION_MS_DEFAULT: u64 = 86_400_000;
 
-/// Declares an enum that is a text on the wire, on the command line and in the configuration.
+/// Declares an enum that is a text on the wire, on the command line and in the configuration. It is written by the first of its names, and
+/// read by any.
 macro_rules! named_choice {
-    ($(#[$doc:meta])* $type:ident, $error:ident, $expected:literal, { $( $(#[$about:meta])* $variant:ident = $name:literal ),+ $(,)? }) => {
+    (
+        $(#[$doc:meta])* $type:ident, $error:ident, $expected:literal,
+        { $( $(#[$about:meta])* $variant:ident = $name:literal $(| $other:literal)* ),+ $(,)? }
+    ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
         pub enum $type {
@@ -140,7 +132,7 @@ macro_rules! named_choice {
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 match text {
-                    $( $name => Ok($type::$variant), )+
+                    $( $name $(| $other)* => Ok($type::$variant), )+
                     _ => Err($error(text.to_owned())),
                 }
             }
@@ -177,7 +169,7 @@ named_choice! {
         /// Of each key the latest record is kept; age and size delete nothing.
         Compact = "compact",
         /// Of each key the latest record is kept, until it goes by age or size.
-        CompactDelete = "compact,delete",
+        CompactDelete = "compact,delete" | "delete,compact",
     }
 }
 
@@ -288,6 +280,7 @@ mod tests {
         for cleanup in [Cleanup::Delete, Cleanup::Compact, Cleanup::CompactDelete] {
             assert_eq!(cleanup.to_string().parse(), Ok(cleanup));
         }
+        assert_eq!("delete,compact".parse(), Ok(Cleanup::CompactDelete), "in either order, as in Kafka");
         for on_full in [OnFull::Reject, OnFull::DropOldest] {
             assert_eq!(on_full.to_string().parse(), Ok(on_full));
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use millpond_log::sim::Random;
-use millpond_log::{CompactionPass, CompactionStep, Compaction, Compactor, Cursor, Log, LogError, LogReader, Now};
+use millpond_log::{Compaction, CompactionPass, CompactionStep, Compactor, Cursor, Log, LogError, LogReader, Now};
 use millpond_protocol::batch::Batch;
 use millpond_protocol::compression::Codec;
 

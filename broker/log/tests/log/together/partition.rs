@@ -63,10 +63,8 @@ impl Partition {
         let segment_bytes = [1, 700, 1_500, 5_000, 100_000][index(random.below(5))];
         let is_keyed = random.percent(35);
         let limit = |random: &mut Random, max: u64| random.percent(40).then(|| random.below(max));
-        let limits = RetentionLimits {
-            retention_ms: limit(random, 30_000_000),
-            retention_bytes: limit(random, 20_000).filter(|_| !is_keyed),
-        };
+        let limits =
+            RetentionLimits { retention_ms: limit(random, 30_000_000), retention_bytes: limit(random, 20_000).filter(|_| !is_keyed) };
         Partition {
             dir: PathBuf::from(format!("/data/readings-{number}")),
             config: LogConfig {
@@ -150,8 +148,11 @@ impl Partition {
             }
             Err(error) => {
                 assert_eq!((running.log.log_end(), running.log.producers()), (end, before), "a failed append moves nothing");
-                if std::env::var("DBG").is_ok() { eprintln!("APPEND {} {}", error.chain(), self.dir.display()); }
-                let is_taken_back = matches!(error, LogError::Full { .. } | LogError::TooManyOpenFiles { .. }) && running.log.failure().is_none();
+                if std::env::var("DBG").is_ok() {
+                    eprintln!("APPEND {} {}", error.chain(), self.dir.display());
+                }
+                let is_taken_back =
+                    matches!(error, LogError::Full { .. } | LogError::TooManyOpenFiles { .. }) && running.log.failure().is_none();
                 self.producers.iter_mut().for_each(Producer::disconnect);
                 // Taken back, durably: it must not come back. Otherwise some of it may be in the file.
                 if !is_taken_back {

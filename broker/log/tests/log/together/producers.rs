@@ -65,7 +65,10 @@ impl Producer {
         }
         let connection = Some(self.connection);
         let unsent = self.in_flight.iter_mut().filter(|sent| sent.connection != connection);
-        unsent.map(|sent| (std::mem::replace(&mut sent.connection, connection), sent).1).map(|sent| (sent.base_sequence, sent.batch.clone())).collect()
+        unsent
+            .map(|sent| (std::mem::replace(&mut sent.connection, connection), sent).1)
+            .map(|sent| (sent.base_sequence, sent.batch.clone()))
+            .collect()
     }
 
     /// What became of its batches can't be known any more: it begins anew, as the client does.
@@ -208,7 +211,9 @@ pub(super) fn admit(
             // Now and then the network delivers one twice.
             for _ in 0..=u8::from(random.percent(8)) {
                 let said = log.admit(&mut sequences, batch.header(), SequenceOrder::Next, false);
-                if std::env::var("DBG").is_ok() { eprintln!("P{} e{} seq {base_sequence} conn {connection} {said:?}", producer.id, producer.epoch); }
+                if std::env::var("DBG").is_ok() {
+                    eprintln!("P{} e{} seq {base_sequence} conn {connection} {said:?}", producer.id, producer.epoch);
+                }
                 let next_offset = match &said {
                     Ok(Admission::Append { base_offset }) => {
                         run.batches.push(batch.clone());

@@ -1,0 +1,33 @@
+//! How far compaction is, for whoever watches over it.
+
+use super::{Compacted, CompactionPass, Compactor};
+
+/// How far a log is compacted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The first dirty offset.
+    pub compacted_to: i64,
+    /// Bytes of the closed segments with dirty offsets.
+    pub dirty_bytes: u64,
+    /// There is no pass before the log was opened again: an exchange of segments has failed in the middle.
+    pub is_stuck: bool,
+}
+
+impl Compactor {
+    /// How far the log is compacted at this moment. Reads nothing: before the first pass was asked for, nobody knows where it begins, and
+    /// everything counts as dirty.
+    pub fn progress(&self) -> Progress {
+        let compacted_to = self.compacted_to.unwrap_or(0);
+        let segments = self.folders.shared.segments();
+        let ends = segments.iter().skip(1).map(|next| next.base_offset());
+        let dirty = segments.iter().zip(ends).filter(|(_, end)| *end > compacted_to);
+        Progress { compacted_to, dirty_bytes: dirty.map(|(segment, _)| segment.bytes()).sum(), is_stuck: self.is_stuck }
+    }
+}
+
+impl CompactionPass {
+    /// What it has done so far. `bytes_before` and `bytes_after` are there once every segment was looked at.
+    pub fn so_far(&self) -> Compacted {
+        self.done
+    }
+}
