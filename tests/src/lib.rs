@@ -4,6 +4,10 @@
 
 #![forbid(unsafe_code)]
 
+mod small_disk;
+
+pub use small_disk::{SMALL_DISK_BYTES, SmallDisk};
+
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     io::{BufRead, BufReader, Read, Write},
