@@ -19,21 +19,23 @@
 //! A record that goes leaves its offset unused. Where a whole batch goes, an empty one takes its offsets, and its neighbours': the offsets
 //! of a log have no gap between batches, so that one that is missing is still noticed.
 //!
-//! # Damage
+//! # What can't be read
 //!
-//! A segment that can't be read as a whole is left alone, and said once. Records whose later occurrence lies in the damaged part stay;
-//! and so do the tombstones behind such a segment, as long as it is there: it may hold a value that they remove. A batch whose checksum is
-//! right and whose records can't be decoded, or take more than 64 MiB, counts likewise, and goes where its segment goes.
+//! A segment that can't be read as a whole is left alone, and said once. Records whose later occurrence lies in such a segment stay; so do
+//! the tombstones behind it, which may remove a value in it; and the log counts as compacted up to its start and no further ([`unreadable`]).
+//! A batch whose checksum is right and whose records can't be decoded, or take more than 64 MiB, counts likewise, and goes where its segment
+//! goes.
 
+mod compacted_to;
 mod group;
 mod key_map;
 mod progress;
 mod sift;
 mod swap;
+mod unreadable;
 mod write;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -47,13 +49,15 @@ use crate::open_files::OpenFiles;
 use crate::reader::{SegmentInfo, Shared};
 use crate::recovery_point::read_recovery_point;
 use crate::segment::Segment;
-use crate::sidecar::{read_sealed, write_sealed};
 
+use compacted_to::{read_compacted_to, write_compacted_to};
 use group::{State, Survey};
 use key_map::KeyMap;
 use sift::{Rules, Tombstones, note_keys};
+use unreadable::{Held, Unreadable, read_through};
 use write::{Counted, Draft, Sieve, each_batch};
 
+pub(crate) use compacted_to::{COMPACTED_TO, forget_beyond};
 pub use progress::Progress;
 pub(crate) use swap::{replaced_already, resume};
 
@@ -65,7 +69,9 @@ pub struct Compactor {
     key_map_bytes: usize,
     /// The first dirty offset, once it was read.
     compacted_to: Option<i64>,
-    /// Base offsets of the segments whose damage was said.
+    /// What keeps it from moving on.
+    held: Option<Held>,
+    /// Base offsets of the segments that the last pass could not read, which was said.
     said: BTreeSet<i64>,
     /// The folder may hold an exchange by halves, which the next opening completes.
     is_stuck: bool,
@@ -103,20 +109,25 @@ pub struct CompactionPass {
     tombstones: Tombstones,
     /// The first dirty offset.
     from: i64,
+    /// Records before it are not in the map: an earlier pass has noted them.
+    map_from: i64,
     /// Where the segments end that may be compacted.
     end: i64,
     /// Records from here on are not in the map.
     map_end: i64,
+    unreadable: Unreadable,
     surveys: Vec<Survey>,
     done: Compacted,
 }
 
 #[derive(Debug)]
 enum Stage {
+    /// The segment that the last pass could not read is to be tried.
+    Retry { held: Held },
     /// The keys from this offset on are to be noted.
     Map { next: i64 },
     /// The segments from this offset on are to be looked at.
-    Survey { next: i64, tombstones_stay: bool },
+    Survey { next: i64 },
     /// These groups are to be written.
     Write { groups: VecDeque<Vec<Survey>> },
 }
@@ -153,7 +164,7 @@ pub struct Compacted {
     pub segments_before: u64,
     /// Segments that they are now.
     pub segments_after: u64,
-    /// Segments among them that are damaged, and were left alone.
+    /// Segments that could not be read as a whole. Tombstones behind the first of them stay, and so does where the next pass begins.
     pub segments_damaged: u64,
 }
 
@@ -161,7 +172,8 @@ impl Compactor {
     pub(crate) fn new(disk: &Arc<dyn Disk>, files: &OpenFiles, dir: &Path, config: LogConfig, shared: &Arc<Shared>) -> Compactor {
         let (disk, files, dir, shared) = (Arc::clone(disk), files.clone(), dir.to_path_buf(), Arc::clone(shared));
         let folders = Folders { disk, files, dir, config, shared };
-        Compactor { folders, key_map_bytes: KEY_MAP_DEFAULT_BYTES, compacted_to: None, said: BTreeSet::new(), is_stuck: false }
+        let (compacted_to, held, said) = (None, None, BTreeSet::new());
+        Compactor { folders, key_map_bytes: KEY_MAP_DEFAULT_BYTES, compacted_to, held, said, is_stuck: false }
     }
 
     /// The same compactor, with so much memory for its map of keys; 24 bytes for each key, a quarter of them unused.
@@ -188,13 +200,15 @@ impl Compactor {
         let is_believed = now_ms >= WALL_CLOCK_FLOOR_MS;
         let tombstones = if is_believed { Tombstones::Expire { now_ms, delete_retention_ms } } else { Tombstones::Stay };
         Ok(Some(CompactionPass {
-            stage: Stage::Map { next: part.from },
+            stage: self.held.map_or(Stage::Map { next: part.from }, |held| Stage::Retry { held }),
             // No more keys than offsets.
             map: KeyMap::new(self.key_map_bytes, part.end.abs_diff(part.from)),
             tombstones,
             from: part.from,
+            map_from: part.from,
             end: part.end,
             map_end: part.end,
+            unreadable: Unreadable::default(),
             surveys: Vec::new(),
             done: Compacted { from: part.from, to: part.from, ..Compacted::default() },
         }))
@@ -210,7 +224,7 @@ impl Compactor {
         let segments = self.folders.shared.segments();
         let (Some(active), false) = (segments.last(), self.is_stuck) else { return Ok(false) };
         let closed: u64 = segments.iter().map(|segment| segment.bytes()).sum::<u64>() - active.bytes();
-        let dirty_from = self.compacted_to()?;
+        let dirty_from = self.dirty_from()?;
         let ends = segments.iter().skip(1).map(|next| next.base_offset());
         let dirty: u64 = segments.iter().zip(ends).filter(|(_, end)| *end > dirty_from).map(|(segment, _)| segment.bytes()).sum();
         let is_enough = |dirty: u64, bytes: u64| dirty.saturating_mul(100) >= bytes.saturating_mul(compaction.dirty_percent_min.into());
@@ -227,12 +241,16 @@ impl Compactor {
     /// failed rename or flush of the folder there is none before the log was opened again.
     pub fn step(&mut self, pass: &mut CompactionPass) -> Result<CompactionStep, LogError> {
         match pass.stage {
+            Stage::Retry { held } => {
+                pass.stage = self.retry(pass, held)?;
+                Ok(CompactionStep::More)
+            }
             Stage::Map { next } => {
                 pass.stage = self.map(pass, next)?;
                 Ok(CompactionStep::More)
             }
-            Stage::Survey { next, tombstones_stay } => {
-                pass.stage = self.survey(pass, next, tombstones_stay)?;
+            Stage::Survey { next } => {
+                pass.stage = self.survey(pass, next)?;
                 Ok(CompactionStep::More)
             }
             Stage::Write { ref mut groups } => match groups.pop_front() {
@@ -242,24 +260,40 @@ impl Compactor {
         }
     }
 
+    /// Reads what the last pass could not. If it still can't be read, the keys are noted from where an earlier pass has ended.
+    fn retry(&self, pass: &mut CompactionPass, held: Held) -> Result<Stage, LogError> {
+        if let Some((segment, end)) = self.closed_at(held.base_offset, pass.end) {
+            let read = read_through(&segment, end);
+            if read.is_ok() || !segment.is_removed() {
+                let is_undecodable = matches!(read, Ok(false));
+                pass.unreadable.note(&segment, read.map(drop), is_undecodable)?;
+            }
+        }
+        if pass.unreadable.first().is_some() {
+            pass.map_from = held.tried_to.max(pass.from);
+        }
+        Ok(Stage::Map { next: pass.map_from })
+    }
+
     /// Notes the keys of the segment that holds `next`.
-    fn map(&mut self, pass: &mut CompactionPass, next: i64) -> Result<Stage, LogError> {
-        let survey = Stage::Survey { next: 0, tombstones_stay: false };
+    fn map(&self, pass: &mut CompactionPass, next: i64) -> Result<Stage, LogError> {
+        let survey = Stage::Survey { next: 0 };
         let Some((segment, end)) = self.closed_at(next, pass.end) else { return Ok(survey) };
-        let mut full_at = None;
+        let (mut full_at, mut is_undecodable) = (None, false);
         let noted = each_batch(&segment, end, |batch| {
-            if full_at.is_none() && batch.header().next_offset() > pass.from {
+            if full_at.is_none() && batch.header().next_offset() > pass.map_from {
                 // What can't be decoded is kept as it is, and takes no other record's place.
-                full_at = note_keys(batch, pass.from, &mut pass.map).unwrap_or(None);
+                full_at = note_keys(batch, pass.map_from, &mut pass.map).unwrap_or_else(|_| {
+                    is_undecodable = true;
+                    None
+                });
             }
             Ok(())
         });
         pass.done.bytes_read += segment.bytes();
-        match noted {
-            // Deleted on another thread, since it was looked up.
-            Err(_) if segment.is_removed() => {}
-            Err(error @ LogError::Corrupt { .. }) => self.say(&segment, &error),
-            noted => noted?,
+        // If not, it was deleted on another thread, since it was looked up.
+        if noted.is_ok() || !segment.is_removed() {
+            pass.unreadable.note(&segment, noted, is_undecodable)?;
         }
         Ok(match full_at {
             Some(full_at) => {
@@ -271,28 +305,27 @@ impl Compactor {
     }
 
     /// Looks at what would be left of the segment that holds `next`.
-    fn survey(&mut self, pass: &mut CompactionPass, next: i64, mut tombstones_stay: bool) -> Result<Stage, LogError> {
+    fn survey(&self, pass: &mut CompactionPass, next: i64) -> Result<Stage, LogError> {
         let Some((segment, end)) = self.closed_at(next, pass.end).filter(|(segment, _)| segment.base_offset() < pass.map_end) else {
             return Ok(Stage::Write { groups: pass.plan(self.folders.config.segment_bytes_max()) });
         };
+        // Its own, too: it may have been unreadable when its keys were to be noted.
+        let tombstones_stay = pass.unreadable.first().is_some_and(|first| first <= segment.base_offset());
         let rules = pass.rules(tombstones_stay);
         let mut sieve = Sieve::new(Counted::default());
         let path = segment.path();
         let sifted = each_batch(&segment, end, |batch| sieve.push(batch, &rules).map_err(|source| LogError::io("read", &path, source)));
         pass.done.bytes_read += segment.bytes();
         let kept_bytes = sieve.sink.bytes;
-        let state = match sifted {
-            Err(_) if segment.is_removed() => return Ok(Stage::Survey { next: end, tombstones_stay }),
-            Err(error @ LogError::Corrupt { .. }) => {
-                self.say(&segment, &error);
-                State::Damaged
-            }
-            sifted => {
-                sifted?;
-                // Records that are compressed anew can take more than before, and no segment may be larger than an index entry can say.
-                let fits = kept_bytes <= write::SEGMENT_BYTES_MAX - 2 * HEADER_BYTES as u64;
-                if sieve.changed && fits { State::Changed } else { State::Same }
-            }
+        if sifted.is_err() && segment.is_removed() {
+            return Ok(Stage::Survey { next: end });
+        }
+        // Records that are compressed anew can take more than before, and no segment may be larger than an index entry can say.
+        let fits = kept_bytes <= write::SEGMENT_BYTES_MAX - 2 * HEADER_BYTES as u64;
+        let state = match pass.unreadable.note(&segment, sifted, sieve.is_unreadable)? {
+            false => State::Damaged,
+            true if sieve.changed && fits => State::Changed,
+            true => State::Same,
         };
         let survey = Survey {
             base_offset: segment.base_offset(),
@@ -305,9 +338,8 @@ impl Compactor {
             state,
             tombstones_stay,
         };
-        tombstones_stay |= survey.state == State::Damaged || sieve.is_unreadable;
         pass.surveys.push(survey);
-        Ok(Stage::Survey { next: end, tombstones_stay })
+        Ok(Stage::Survey { next: end })
     }
 
     /// Writes one group, and puts it in its place. Segments of it that were deleted since, the oldest ones, are left out.
@@ -363,15 +395,19 @@ impl Compactor {
         Ok((sieve.sink.finish()?, sieve.removed))
     }
 
-    /// Notes how far the log is compacted.
+    /// Notes how far the log is compacted, and says what could not be read.
     fn end(&mut self, pass: &mut CompactionPass) -> Result<Compacted, LogError> {
-        let Folders { disk, dir, shared, .. } = &self.folders;
-        let path = dir.join(COMPACTED_TO);
-        write_compacted_to(&**disk, dir, pass.map_end).map_err(|source| LogError::io("write", &path, source))?;
-        self.compacted_to = Some(pass.map_end);
-        let segments = shared.segments();
-        self.said.retain(|said| segments.iter().any(|segment| segment.base_offset() == *said));
-        Ok(Compacted { to: pass.map_end, ..pass.done })
+        let Folders { disk, dir, .. } = &self.folders;
+        let first_unreadable = pass.unreadable.first();
+        let to = first_unreadable.map_or(pass.map_end, |first| first.max(pass.from).min(pass.map_end));
+        if self.compacted_to != Some(to) {
+            write_compacted_to(&**disk, dir, to).map_err(|source| LogError::io("write", &dir.join(COMPACTED_TO), source))?;
+            self.compacted_to = Some(to);
+        }
+        let tried_to = self.held.map_or(pass.map_end, |held| held.tried_to.max(pass.map_end));
+        self.held = first_unreadable.map(|base_offset| Held { base_offset, tried_to });
+        pass.unreadable.say(dir, &mut self.said);
+        Ok(Compacted { to, segments_damaged: pass.unreadable.causes.len() as u64, ..pass.done })
     }
 
     /// The closed segment that holds `offset`, or the first one behind it, and where it ends: at `end` at the latest.
@@ -390,7 +426,7 @@ impl Compactor {
         let point = point.map(|point| point.base_offset);
         let Some(point) = point else { return Ok(None) };
         let segments = shared.segments();
-        let compacted_to = self.compacted_to()?;
+        let (compacted_to, dirty_from) = (self.compacted_to()?, self.dirty_from()?);
         let mut part = Part { from: compacted_to.max(segments[0].base_offset()), end: 0, bytes: 0, dirty_bytes: 0 };
         for (segment, next) in segments.iter().zip(&segments[1..]) {
             let end = next.base_offset();
@@ -399,9 +435,15 @@ impl Compactor {
             }
             part.end = end;
             part.bytes += segment.bytes();
-            part.dirty_bytes += if end > part.from { segment.bytes() } else { 0 };
+            part.dirty_bytes += if end > dirty_from { segment.bytes() } else { 0 };
         }
         Ok((part.end > part.from).then_some(part))
+    }
+
+    /// What lies before it is no reason for a pass.
+    fn dirty_from(&mut self) -> Result<i64, LogError> {
+        let compacted_to = self.compacted_to()?;
+        Ok(self.held.map_or(compacted_to, |held| held.tried_to.max(compacted_to)))
     }
 
     fn compacted_to(&mut self) -> Result<i64, LogError> {
@@ -412,16 +454,6 @@ impl Compactor {
         let read = read_compacted_to(&**disk, dir).map_err(|source| LogError::io("read", &dir.join(COMPACTED_TO), source))?;
         Ok(*self.compacted_to.insert(read.unwrap_or(0)))
     }
-
-    /// Says that a segment is damaged, once.
-    fn say(&mut self, segment: &Segment, error: &LogError) {
-        if self.said.insert(segment.base_offset()) {
-            tracing::error!(
-                error = error.chain(),
-                "compaction leaves a damaged segment alone; `log verify` shows the damage, `log repair` mends it"
-            );
-        }
-    }
 }
 
 /// The segments that may be compacted.
@@ -431,7 +463,7 @@ struct Part {
     from: i64,
     end: i64,
     bytes: u64,
-    /// Bytes of the segments with dirty offsets.
+    /// Bytes of the segments with dirty offsets that no pass has looked at.
     dirty_bytes: u64,
 }
 
@@ -453,36 +485,9 @@ impl CompactionPass {
         let segments = self.surveys.len() as u64;
         (self.done.bytes_before, self.done.bytes_after) = (bytes, bytes);
         (self.done.segments_before, self.done.segments_after) = (segments, segments);
-        self.done.segments_damaged = self.surveys.iter().filter(|survey| survey.state == State::Damaged).count() as u64;
         group::plan(&self.surveys, segment_bytes_max).into_iter().map(|group| self.surveys[group].to_vec()).collect()
     }
 }
-
-/// Takes back a `compacted-to` that lies behind the end of the log, as after a cut: what is appended from there on is dirty.
-pub(crate) fn forget_beyond(disk: &dyn Disk, dir: &Path, log_end: i64) -> Result<(), LogError> {
-    let moved = match read_compacted_to(disk, dir) {
-        Ok(Some(compacted_to)) if compacted_to > log_end => write_compacted_to(disk, dir, log_end),
-        read => read.map(drop),
-    };
-    moved.map_err(|source| LogError::io("replace", &dir.join(COMPACTED_TO), source))
-}
-
-fn read_compacted_to(disk: &dyn Disk, dir: &Path) -> io::Result<Option<i64>> {
-    let body = read_sealed(disk, &dir.join(COMPACTED_TO), COMPACTED_TO_HEADING, COMPACTED_TO_BYTES_MAX)?;
-    Ok(body.and_then(|digits| digits.parse().ok()).filter(|offset| *offset >= 0))
-}
-
-fn write_compacted_to(disk: &dyn Disk, dir: &Path, offset: i64) -> io::Result<()> {
-    write_sealed(disk, &dir.join(COMPACTED_TO), COMPACTED_TO_HEADING, &format!("{offset:020}"))
-}
-
-/// The file that holds the first dirty offset. Without it, everything is dirty.
-pub(crate) const COMPACTED_TO: &str = "compacted-to";
-
-const COMPACTED_TO_HEADING: &str = "millpond compacted to 1";
-
-/// More than the file ever has.
-const COMPACTED_TO_BYTES_MAX: usize = 128;
 
 /// The file that is there while segments are exchanged; see [`swap`].
 pub(crate) const COMPACTION: &str = "compaction";
