@@ -163,6 +163,8 @@ struct State<E> {
     spilled: u64,
     /// The entries that follow them.
     pending: Vec<E>,
+    /// How many of these are enough for a write to be worth its while. After one that has failed, as on a full disk, more have to gather.
+    spill_at: usize,
     /// Whether the file may hold something that no sync has covered.
     unsynced: bool,
     /// Whether a sync has failed: what the file holds may never reach the disk.
@@ -172,12 +174,15 @@ struct State<E> {
 impl<E: Entry> Index<E> {
     /// An index whose file has `spilled` entries, with `pending` entries behind them.
     pub(crate) fn new(file: LazyFile, spilled: u64, pending: Vec<E>) -> Index<E> {
-        Index { file, state: RwLock::new(State { spilled, pending, unsynced: true, doubtful: false }) }
+        Index { file, state: RwLock::new(State { spilled, pending, spill_at: PENDING_ENTRIES_MAX, unsynced: true, doubtful: false }) }
     }
 
     /// An index whose file is durable.
     pub(crate) fn durable(file: LazyFile, spilled: u64) -> Index<E> {
-        Index { file, state: RwLock::new(State { spilled, pending: Vec::new(), unsynced: false, doubtful: false }) }
+        Index {
+            file,
+            state: RwLock::new(State { spilled, pending: Vec::new(), spill_at: PENDING_ENTRIES_MAX, unsynced: false, doubtful: false }),
+        }
     }
 
     /// How many entries there are, in the file and behind it.
@@ -199,7 +204,8 @@ impl<E: Entry> Index<E> {
 
     /// Whether enough entries wait for a write to be worth its while.
     pub(crate) fn wants_spill(&self) -> bool {
-        self.state.read().pending.len() >= PENDING_ENTRIES_MAX
+        let state = self.state.read();
+        state.pending.len() >= state.spill_at
     }
 
     /// Moves the entries in memory to the file. Not from two threads at once: the owner of the tail calls it while the segment is
@@ -216,8 +222,9 @@ impl<E: Entry> Index<E> {
         let written = self.file.get().and_then(|file| write_all_at(&*file, &mut [IoSlice::new(&bytes)], at));
         // Not kept open: that would be two descriptors more for each log, for a write every few megabytes of batches.
         self.file.close();
-        written?;
         let mut state = self.state.write();
+        state.spill_at = if written.is_ok() { PENDING_ENTRIES_MAX } else { count + PENDING_ENTRIES_MAX };
+        written?;
         state.spilled += count as u64;
         // A new vector, so that a closed segment gives its memory back.
         state.pending = Vec::new();
@@ -384,6 +391,28 @@ mod tests {
                 assert_eq!(found, expected, "{count} entries, {spilled} of them in the file, key {key}");
             }
         }
+    }
+
+    #[test]
+    fn on_a_full_disk_a_write_is_not_tried_again_with_every_entry() {
+        let path = PathBuf::from("/00.index");
+        let disk = SimDisk::new();
+        disk.open(&path, OpenMode::CreateNew).expect("creates");
+        disk.limit_bytes(Some(0));
+        let full = Index::new(LazyFile::new(Arc::new(disk.clone()), path), 0, Vec::new());
+        let mut tries = 0;
+        for number in 0..3_000 {
+            let entry = OffsetEntry { relative_offset: number, position: number };
+            full.push(&[entry]);
+            if full.wants_spill() {
+                full.spill().expect_err("there is no room");
+                tries += 1;
+            }
+        }
+        assert_eq!((tries, full.entries()), (5, 3_000));
+        disk.limit_bytes(None);
+        full.push(&[OffsetEntry { relative_offset: 3_000, position: 3_000 }; 100]);
+        assert!(full.wants_spill() && full.spill().is_ok() && !full.wants_spill());
     }
 
     #[test]

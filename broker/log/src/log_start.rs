@@ -66,9 +66,7 @@ impl Deletion {
         let segments = self.shared.segments();
         let gone = count_before(segments.iter().map(|segment| segment.base_offset()), self.start);
         let mut removed = 0;
-        for segment in self.shared.take_unremoved() {
-            self.remove_or_note(&segment);
-        }
+        self.remove_or_note(&self.shared.take_unremoved());
         if gone == 0 && self.start <= self.shared.log_start() {
             return Ok(self.shared.log_start());
         }
@@ -83,16 +81,20 @@ impl Deletion {
         self.shared.advance_start(self.start);
         // The mark comes before the first name goes: whoever then can't open a file knows why.
         segments[removed..gone].iter().for_each(|segment| segment.mark_removed());
-        for segment in &segments[removed..gone] {
-            self.remove_or_note(segment);
-        }
+        self.remove_or_note(&segments[removed..gone]);
         Ok(self.shared.log_start())
     }
 
-    fn remove_or_note(&self, segment: &Arc<Segment>) {
-        if let Err(error) = self.remove_files(segment, &[LOG, INDEX, TIME_INDEX]) {
-            tracing::warn!(error = error.chain(), "a segment that was deleted can't be removed yet");
-            self.shared.add_unremoved(segment);
+    fn remove_or_note(&self, segments: &[Arc<Segment>]) {
+        let mut failed = Vec::new();
+        for segment in segments {
+            if let Err(error) = self.remove_files(segment, &[LOG, INDEX, TIME_INDEX]) {
+                self.shared.add_unremoved(segment);
+                failed.push(error);
+            }
+        }
+        if let Some(error) = failed.first() {
+            tracing::warn!(segments = failed.len(), error = error.chain(), "segments that were deleted can't be removed yet");
         }
     }
 

@@ -162,7 +162,7 @@ pub struct PartitionInfo {
     pub high_watermark: i64,
     /// One past the last offset that was written.
     pub log_end: i64,
-    /// Bytes of its segments on disk, indexes included.
+    /// Bytes of its batches on disk, as retention and quotas count them. Indexes and small files come on top, less than a hundredth as a rule.
     pub size_bytes: u64,
     /// Why it has stopped writing, if it has, until the broker starts again.
     pub failure: Option<String>,
