@@ -102,6 +102,37 @@ fn a_key_whose_value_or_tombstone_can_not_be_read_for_one_step_or_one_pass_never
     }
 }
 
+#[test]
+fn a_tombstone_that_was_not_noted_is_neither_dated_nor_gone_although_it_can_be_read_then() {
+    let mut compacting = one_each();
+    for (number, (key, value)) in (0..).zip([("a", Some("1")), ("a", None), ("b", Some("1"))]) {
+        let filler = "x".repeat(200);
+        compacting.append(&[row(key, value), row(&format!("filler {number}"), Some(&filler))], Codec::None);
+    }
+    compacting.settle();
+    let path = files(&compacting.disk, ".log")[1].clone();
+    for _ in 0..3 {
+        let mut pass = begin(&mut compacting);
+        // The second step notes its keys, whether the first one has noted those before or has tried it once more.
+        for step in 0.. {
+            let whole = (step == 1).then(|| (flip(&compacting.disk, &path), compacting.disk.bytes(&path).expect("a segment")));
+            let is_done = matches!(compacting.compactor.step(&mut pass).expect("compacts"), CompactionStep::Done(_));
+            restore(&compacting.disk, &path, whole);
+            if is_done {
+                break;
+            }
+        }
+        assert_eq!(of_key(&compacting, "a"), [Some(b"1".to_vec()), None]);
+        compacting.now_ms += 2 * DAY_MS.cast_signed();
+        append(&mut compacting, "more", Some("x"));
+        compacting.settle();
+    }
+    a_day_later(&mut compacting);
+    assert_eq!(of_key(&compacting, "a"), [None]);
+    a_day_later(&mut compacting);
+    assert!(of_key(&compacting, "a").is_empty());
+}
+
 /// Puts the bytes back, unless there are others by now.
 fn restore(disk: &SimDisk, path: &PathBuf, whole: Option<(Vec<u8>, Vec<u8>)>) {
     if let Some((whole, damaged)) = whole

@@ -9,6 +9,7 @@ use millpond_log::sim::{Fault, Operation, SimDisk};
 use millpond_log::{Disk, Log, LogError, OpenMode, Pools, RecoveryReport, WhenFull, write_all_at, write_atomically};
 use millpond_protocol::compression::Codec;
 
+use crate::compacted::filled;
 use crate::harness::{DIR, Fixture, batch, batch_with, config, files};
 
 /// A log of three segments with a hole in the first one, as a power cut leaves it, and what is behind the hole. All of it is durable.
@@ -185,4 +186,29 @@ fn a_copy_that_is_not_whole_is_not_taken_for_one() {
         let copy = report.set_aside.iter().find(|part| part.position > 0).and_then(|part| part.kept.clone()).expect("kept");
         assert!(copy.to_string_lossy().ends_with(&format!(".removed-{number}")), "{copy:?}");
     }
+}
+
+#[test]
+fn a_try_that_fails_behind_the_cut_leaves_nothing_compacted_beyond_the_end() {
+    let mut compacted = filled(6);
+    compacted.compact().expect("there is enough");
+    let path = Path::new(DIR).join("compacted-to");
+    let beyond = compacted.disk.bytes(&path).expect("it is there");
+    let mut failed_behind_the_cut = 0;
+    for nth in 1..20 {
+        let (fixture, _) = interrupted();
+        fixture.disk.open(&path, OpenMode::CreateNew).expect("creates");
+        fixture.disk.damage(&path, |bytes| bytes.clone_from(&beyond));
+        fixture.disk.fail(Operation::SyncDir, nth, Fault::Device);
+        let mut report = RecoveryReport::default();
+        let first = open(&fixture, WhenFull::Fail, &mut report);
+        if first.is_err() && report.cut.is_some() {
+            failed_behind_the_cut += 1;
+            // In the next process.
+            open(&fixture, WhenFull::Fail, &mut RecoveryReport::default()).expect("nothing fails any more");
+        }
+        let text = String::from_utf8(fixture.disk.bytes(&path).expect("it is there")).expect("text");
+        assert!(first.is_err() && report.cut.is_none() || text.contains("\n00000000000000000003\n"), "{nth}: {text}");
+    }
+    assert!(failed_behind_the_cut > 0);
 }
