@@ -317,10 +317,16 @@ impl Log {
         self.unflushed.forget_running();
         let holds_room = self.active.room().is_held(self.tail.bytes);
         self.active.release_room();
-        match self.begin_flush() {
-            Some(flush) => drop(flush.run()?),
-            None if holds_room => self.active.sync_log()?,
-            None => {}
+        let flushed = match self.begin_flush() {
+            Some(flush) => flush.run().map(drop),
+            None if holds_room => self.active.sync_log(),
+            None => Ok(()),
+        };
+        if let Err(error) = flushed {
+            if !matches!(error, LogError::TooManyOpenFiles { .. }) {
+                flush_failed::note(&*self.disk, &self.dir);
+            }
+            return Err(error);
         }
         let (offset_entries, time_entries, tail) = (self.active.offsets.entries(), self.active.times.entries(), self.tail);
         let closing = self.tail.indexer.time_entry();

@@ -104,7 +104,8 @@ impl Deletion {
         let sync = || sync_names(&*self.disk, &self.dir).map_err(|source| LogError::io("flush", &self.dir, source));
         sync()?;
         segment.mark_removed();
-        self.remove_files(segment, &[LOG])?;
+        // As it was, it is a part of the log.
+        self.remove_files(segment, &[LOG]).inspect_err(|_| segment.unmark_removed())?;
         sync()?;
         self.shared.advance_start(next_base);
         // They are of no use without the batches, to the next opening neither.

@@ -387,6 +387,7 @@ impl<'a> Recovery<'a> {
         }
         // By the handle that it was cut with.
         log.sync_data().map_err(|source| {
+            // The next opening must not take the system's word either.
             flush_failed::note(&**self.disk, self.dir);
             LogError::io("flush", &path, source)
         })?;

@@ -136,6 +136,11 @@ impl Segment {
         self.removed.store(true, Ordering::Release);
     }
 
+    /// Its files could not be removed.
+    pub(crate) fn unmark_removed(&self) {
+        self.removed.store(false, Ordering::Release);
+    }
+
     /// Whether the files may be gone. To be asked after one could not be opened: the mark comes before the removal.
     pub(crate) fn is_removed(&self) -> bool {
         self.removed.load(Ordering::Acquire)

@@ -50,6 +50,8 @@ impl LogReader {
         let mut next_offset = segment.base_offset();
         while let Some(batch) = found {
             if batch.next_offset > end {
+                // If that is true: with a flipped bit it would hide what is behind it.
+                scan.batch(&batch)?;
                 return Ok(None);
             }
             next_offset = batch.next_offset;

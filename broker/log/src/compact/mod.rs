@@ -58,7 +58,7 @@ use unreadable::{Held, Unreadable, read_through};
 use write::{Counted, Draft, Sieve, each_batch};
 
 pub(crate) use compacted_to::{COMPACTED_TO, forget_beyond};
-pub use progress::Progress;
+pub use progress::{Compacted, Progress};
 pub(crate) use swap::{replaced_already, resume};
 
 /// Compacts one log. From [`Log::compactor`](crate::Log::compactor); one for each log, used by one thread at a time, and not any more once
@@ -143,31 +143,6 @@ pub enum CompactionStep {
     Done(Compacted),
 }
 
-/// What a pass has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Compacted {
-    /// The first offset that was dirty before.
-    pub from: i64,
-    /// The first offset that is dirty now.
-    pub to: i64,
-    /// Bytes of the segments that were looked at.
-    pub bytes_before: u64,
-    /// Bytes that they have now.
-    pub bytes_after: u64,
-    /// Bytes of segments that were read, as often as they were.
-    pub bytes_read: u64,
-    /// Bytes that were written.
-    pub bytes_written: u64,
-    /// Records that are gone.
-    pub records_removed: u64,
-    /// Segments that were looked at.
-    pub segments_before: u64,
-    /// Segments that they are now.
-    pub segments_after: u64,
-    /// Segments that could not be read as a whole. Tombstones behind the first of them stay, and so does where the next pass begins.
-    pub segments_damaged: u64,
-}
-
 impl Compactor {
     pub(crate) fn new(disk: &Arc<dyn Disk>, files: &OpenFiles, dir: &Path, config: LogConfig, shared: &Arc<Shared>) -> Compactor {
         let (disk, files, dir, shared) = (Arc::clone(disk), files.clone(), dir.to_path_buf(), Arc::clone(shared));
@@ -189,7 +164,7 @@ impl Compactor {
     ///
     /// [`LogError::Io`], [`LogError::TooManyOpenFiles`].
     pub fn begin(&mut self, compaction: Compaction) -> Result<Option<CompactionPass>, LogError> {
-        if self.is_stuck {
+        if self.is_stuck || self.half_deleted().is_some() {
             return Ok(None);
         }
         let Some(part) = self.part(compaction.below)? else { return Ok(None) };
@@ -240,6 +215,10 @@ impl Compactor {
     /// middle of the pass. The pass is to be dropped then; the log is as it was before the step, and another pass may succeed. Only after a
     /// failed rename or flush of the folder there is none before the log was opened again.
     pub fn step(&mut self, pass: &mut CompactionPass) -> Result<CompactionStep, LogError> {
+        if let Some(segment) = self.half_deleted() {
+            let source = io::Error::other("its deletion is not complete, and a power cut may bring it back");
+            return Err(LogError::io("compact", &segment.path(), source));
+        }
         match pass.stage {
             Stage::Retry { held } => {
                 pass.stage = self.retry(pass, held)?;
@@ -273,6 +252,12 @@ impl Compactor {
             pass.map_from = held.tried_to.max(pass.from);
         }
         Ok(Stage::Map { next: pass.map_from })
+    }
+
+    /// A segment whose deletion has failed half way on a full disk. A tombstone behind it must not go: it may come back, with a value of the
+    /// same key.
+    fn half_deleted(&self) -> Option<Arc<Segment>> {
+        self.folders.shared.segments().iter().find(|segment| segment.is_removed()).cloned()
     }
 
     /// Notes the keys of the segment that holds `next`.

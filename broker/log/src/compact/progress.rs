@@ -1,6 +1,6 @@
-//! How far compaction is, for whoever watches over it.
+//! How far compaction is, and what a pass has done, for whoever watches over it.
 
-use super::{Compacted, CompactionPass, Compactor};
+use super::{CompactionPass, Compactor};
 
 /// How far a log is compacted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,6 +11,31 @@ pub struct Progress {
     pub dirty_bytes: u64,
     /// There is no pass before the log was opened again: an exchange of segments has failed in the middle.
     pub is_stuck: bool,
+}
+
+/// What a pass has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compacted {
+    /// The first offset that was dirty before.
+    pub from: i64,
+    /// The first offset that is dirty now.
+    pub to: i64,
+    /// Bytes of the segments that were looked at.
+    pub bytes_before: u64,
+    /// Bytes that they have now.
+    pub bytes_after: u64,
+    /// Bytes of segments that were read, as often as they were.
+    pub bytes_read: u64,
+    /// Bytes that were written.
+    pub bytes_written: u64,
+    /// Records that are gone.
+    pub records_removed: u64,
+    /// Segments that were looked at.
+    pub segments_before: u64,
+    /// Segments that they are now.
+    pub segments_after: u64,
+    /// Segments that could not be read as a whole. Tombstones behind the first of them stay, and so does where the next pass begins.
+    pub segments_damaged: u64,
 }
 
 impl Compactor {

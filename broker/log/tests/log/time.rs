@@ -1,8 +1,8 @@
 //! Reads by time.
 
 use bytes::Bytes;
-use millpond_log::LogReader;
 use millpond_log::sim::Random;
+use millpond_log::{LogError, LogReader};
 use millpond_protocol::batch::{Batch, BatchError, HEADER_BYTES};
 use millpond_protocol::compression::Codec;
 
@@ -102,6 +102,23 @@ fn records_that_can_not_be_decoded_stop_no_lookup_but_those_that_end_at_them() {
             assert_eq!(find(600), Some((6, 600)));
             assert_eq!(find(601), None);
         }
+    }
+}
+
+#[test]
+fn a_header_that_says_too_much_hides_nothing_behind_it() {
+    let mut fixture = Fixture::new(SMALL);
+    for clock in 0..20 {
+        fixture.append(&[batch_with(&[clock; 3], 300, Codec::None)]);
+    }
+    let (path, second) = (fixture.segments()[0].clone(), fixture.model[0].bytes.len());
+    // The last offset delta of the second batch: it seems to reach behind its segment.
+    fixture.disk.damage(&path, |bytes| bytes[second + 23] ^= 0x40);
+    fixture.flush();
+    fixture.reopen();
+    for timestamp in [1, 2] {
+        let found = fixture.log.reader().find_time(timestamp, i64::MAX);
+        assert!(matches!(&found, Err(LogError::Corrupt { .. })), "timestamp {timestamp}: {found:?}");
     }
 }
 

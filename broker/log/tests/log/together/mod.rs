@@ -46,6 +46,8 @@ struct World {
     passed_ms: i64,
     /// Whether the wall clock of this life is set.
     knows_time: bool,
+    /// Whether the disk takes only so many files.
+    has_few_names: bool,
     /// What the disk had done before and after each step that has synced something.
     syncing: Vec<std::ops::Range<u64>>,
 }
@@ -58,6 +60,7 @@ impl World {
             partitions: (0..2 + random.below(5)).map(|number| Partition::new(number, random)).collect(),
             passed_ms: 0,
             knows_time: true,
+            has_few_names: false,
             syncing: Vec::new(),
         }
     }
@@ -99,10 +102,14 @@ impl World {
         match random.below(40) {
             0 => break_something(&self.disk, random),
             1 if random.percent(30) => self.disk.limit_bytes(Some(self.disk.used_bytes() + random.below(6_000))),
-            2 if random.percent(30) => self.disk.limit_names(Some(self.disk.used_names() + random.below(8))),
+            2 if random.percent(30) => {
+                self.disk.limit_names(Some(self.disk.used_names() + random.below(8)));
+                self.has_few_names = true;
+            }
             3 | 4 => {
                 self.disk.limit_bytes(None);
                 self.disk.limit_names(None);
+                self.has_few_names = false;
             }
             5 => self.passed_ms += random.below(4_000_000).cast_signed(),
             6 if random.percent(10) => self.passed_ms += 86_400_000,
@@ -110,6 +117,10 @@ impl World {
                 let (number, now) = (index(random.below(self.partitions.len() as u64)), self.now());
                 self.partitions[number].step(&self.disk, now, random);
             }
+        }
+        // A folder that can't be synced is written once more with the next name, and there must be one to be had.
+        if self.has_few_names {
+            self.disk.forget_failures(Operation::SyncDir);
         }
     }
 

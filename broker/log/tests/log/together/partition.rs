@@ -148,9 +148,6 @@ impl Partition {
             }
             Err(error) => {
                 assert_eq!((running.log.log_end(), running.log.producers()), (end, before), "a failed append moves nothing");
-                if std::env::var("DBG").is_ok() {
-                    eprintln!("APPEND {} {}", error.chain(), self.dir.display());
-                }
                 let is_taken_back =
                     matches!(error, LogError::Full { .. } | LogError::TooManyOpenFiles { .. }) && running.log.failure().is_none();
                 self.producers.iter_mut().for_each(Producer::disconnect);
@@ -254,7 +251,7 @@ impl Partition {
                 assert!(answered == start && start >= before, "{answered}, {start}, {before}");
                 running.half_deleted &= self.known.start_asked > start;
             }
-            Err(error) => running.half_deleted |= matches!(error, LogError::Full { .. } | LogError::Io { .. }),
+            Err(_) => running.half_deleted = true,
         }
     }
 
@@ -331,7 +328,9 @@ impl Partition {
     /// The log is closed in order, or dropped. Says whether the power has to go: what the disk shows may not be what it holds, and nothing
     /// says so.
     pub(super) fn end(&mut self, disk: &SimDisk, closes: bool) -> bool {
-        let Some(mut running) = self.running.take() else { return false };
+        disk.forget_failures(Operation::Read);
+        let is_noted = |partition: &Partition| disk.exists(&partition.dir.join("flush-failed")).unwrap_or(false);
+        let Some(mut running) = self.running.take() else { return !is_noted(self) };
         if let Some(Flushing::Ran(outcome)) = running.flush.take() {
             match running.log.end_flush(outcome) {
                 Ok(durable_end) => self.known.durable_to(durable_end),
@@ -345,7 +344,7 @@ impl Partition {
             _ => {}
         }
         disk.forget_failures(Operation::Read);
-        (has_failed || closed.is_err()) && !disk.exists(&self.dir.join("flush-failed")).unwrap_or(false)
+        (has_failed || closed.is_err()) && !is_noted(self)
     }
 }
 

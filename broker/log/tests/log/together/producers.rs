@@ -211,9 +211,6 @@ pub(super) fn admit(
             // Now and then the network delivers one twice.
             for _ in 0..=u8::from(random.percent(8)) {
                 let said = log.admit(&mut sequences, batch.header(), SequenceOrder::Next, false);
-                if std::env::var("DBG").is_ok() {
-                    eprintln!("P{} e{} seq {base_sequence} conn {connection} {said:?}", producer.id, producer.epoch);
-                }
                 let next_offset = match &said {
                     Ok(Admission::Append { base_offset }) => {
                         run.batches.push(batch.clone());

@@ -17,6 +17,10 @@ impl Partition {
         }
         let durable_end = self.known.durable.checked_sub(1).map_or(0, |last| self.known.batches[last].next);
         let Ok(names) = disk.list(&self.dir) else { return };
+        // The next opening may exchange the damaged segment for one that was written before.
+        if names.iter().any(|name| name == "compaction") {
+            return;
+        }
         let mut bases: Vec<i64> = names
             .iter()
             .filter_map(|name| Path::new(name).file_stem().filter(|_| name.to_string_lossy().ends_with(".log")))
