@@ -216,7 +216,7 @@ impl Compactor {
     /// failed rename or flush of the folder there is none before the log was opened again.
     pub fn step(&mut self, pass: &mut CompactionPass) -> Result<CompactionStep, LogError> {
         if let Some(segment) = self.half_deleted() {
-            let source = io::Error::other("its deletion is not complete, and a power cut may bring it back");
+            let source = std::io::Error::other("its deletion is not complete, and a power cut may bring it back");
             return Err(LogError::io("compact", &segment.path(), source));
         }
         match pass.stage {
