@@ -35,7 +35,7 @@ fn a_day_later(compacting: &mut Compacting) -> Compacted {
 }
 
 /// Changes a byte of the first header of a segment, which the checksum covers, and gives what was in it.
-fn flip(disk: &SimDisk, path: &PathBuf) -> Vec<u8> {
+fn flip(disk: &SimDisk, path: &Path) -> Vec<u8> {
     let before = disk.bytes(path).expect("a segment");
     disk.damage(path, |bytes| bytes[30] ^= 1);
     before
@@ -133,8 +133,11 @@ fn a_tombstone_that_was_not_noted_is_neither_dated_nor_gone_although_it_can_be_r
     assert!(of_key(&compacting, "a").is_empty());
 }
 
+/// The bytes of a segment, before and after.
+type Flipped = (Vec<u8>, Vec<u8>);
+
 /// Puts the bytes back, unless there are others by now.
-fn restore(disk: &SimDisk, path: &PathBuf, whole: Option<(Vec<u8>, Vec<u8>)>) {
+fn restore(disk: &SimDisk, path: &Path, whole: Option<Flipped>) {
     if let Some((whole, damaged)) = whole
         && disk.bytes(path).is_ok_and(|bytes| bytes == damaged)
     {
@@ -304,7 +307,7 @@ fn check_latest(compacting: &Compacting) {
 
 /// Goes on to the end, or to an error, with faults where there is randomness for them.
 fn run(compacting: &mut Compacting, pass: &mut CompactionPass, mut random: Option<&mut Random>) -> Option<Compacted> {
-    let mut damaged: Vec<(PathBuf, Option<(Vec<u8>, Vec<u8>)>)> = Vec::new();
+    let mut damaged: Vec<(PathBuf, Option<Flipped>)> = Vec::new();
     let outcome = loop {
         if let Some(random) = &mut random {
             if random.percent(15) {

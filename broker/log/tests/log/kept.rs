@@ -53,7 +53,8 @@ fn check_report(disk: &SimDisk, report: &RecoveryReport, behind: &[Vec<u8>]) {
     let mut named: Vec<_> = named.inspect(|(bytes, kept)| assert_eq!(*bytes, kept.len() as u64)).map(|(_, kept)| kept).collect();
     let mut expected = behind.to_vec();
     let cut_off: usize = behind.iter().map(Vec::len).sum();
-    (named.sort(), expected.sort());
+    named.sort();
+    expected.sort();
     assert!(named == expected, "{report:?}");
     assert_eq!((report.truncated_bytes, report.removed_segments.len()), (cut_off as u64, behind.len() - 1), "{report:?}");
     assert!(report.cut.as_ref().is_some_and(|cut| cut.next_offset == 3), "{report:?}");
