@@ -377,6 +377,12 @@ impl Shared {
         });
     }
 
+    /// A segment whose deletion has failed half way on a full disk: a power cut may bring it back. What lies behind must not be compacted
+    /// before that is clear, since a tombstone may remove a value in it.
+    pub(crate) fn half_deleted(&self) -> Option<Arc<Segment>> {
+        self.segments().iter().find(|segment| segment.is_removed()).cloned()
+    }
+
     /// Notes that the files of a deleted segment could not be removed.
     pub(crate) fn add_unremoved(&self, segment: &Arc<Segment>) {
         self.unremoved.lock().push(Arc::clone(segment));

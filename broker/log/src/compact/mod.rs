@@ -164,7 +164,7 @@ impl Compactor {
     ///
     /// [`LogError::Io`], [`LogError::TooManyOpenFiles`].
     pub fn begin(&mut self, compaction: Compaction) -> Result<Option<CompactionPass>, LogError> {
-        if self.is_stuck || self.half_deleted().is_some() {
+        if self.is_stuck || self.folders.shared.half_deleted().is_some() {
             return Ok(None);
         }
         let Some(part) = self.part(compaction.below)? else { return Ok(None) };
@@ -215,7 +215,7 @@ impl Compactor {
     /// middle of the pass. The pass is to be dropped then; the log is as it was before the step, and another pass may succeed. Only after a
     /// failed rename or flush of the folder there is none before the log was opened again.
     pub fn step(&mut self, pass: &mut CompactionPass) -> Result<CompactionStep, LogError> {
-        if let Some(segment) = self.half_deleted() {
+        if let Some(segment) = self.folders.shared.half_deleted() {
             let source = std::io::Error::other("its deletion is not complete, and a power cut may bring it back");
             return Err(LogError::io("compact", &segment.path(), source));
         }
@@ -252,12 +252,6 @@ impl Compactor {
             pass.map_from = held.tried_to.max(pass.from);
         }
         Ok(Stage::Map { next: pass.map_from })
-    }
-
-    /// A segment whose deletion has failed half way on a full disk. A tombstone behind it must not go: it may come back, with a value of the
-    /// same key.
-    fn half_deleted(&self) -> Option<Arc<Segment>> {
-        self.folders.shared.segments().iter().find(|segment| segment.is_removed()).cloned()
     }
 
     /// Notes the keys of the segment that holds `next`.

@@ -6,7 +6,7 @@ use millpond_log::sim::{Fault, Operation, Random};
 use millpond_log::{Disk, LogError};
 use millpond_protocol::compression::Codec;
 
-use crate::harness::{DIR, Fixture, ROOMY, SMALL, batch, batch_with, config, files, random_batch};
+use crate::harness::{DIR, Fixture, ROOMY, SMALL, batch, batch_with, config, files, open, random_batch, try_open};
 
 #[test]
 fn a_full_disk_refuses_the_append_whole_and_takes_it_once_there_is_room() {
@@ -414,4 +414,20 @@ fn a_read_that_fails_says_so_and_the_next_one_works() {
     assert!(matches!(fixture.log.reader().read(0, 100, 2), Err(LogError::Io { operation: "read", .. })));
     fixture.check();
     fixture.append(&[batch(2, 50)]);
+}
+
+#[test]
+fn after_an_opening_or_a_close_whose_flush_fails_the_next_opening_does_not_take_the_systems_word() {
+    for closes in [false, true] {
+        let mut fixture = Fixture::new(ROOMY);
+        fixture.append(&[batch(3, 100)]);
+        let (disk, end) = (fixture.disk.clone(), fixture.end());
+        disk.fail(Operation::Sync, 1, Fault::Device);
+        let has_failed = if closes { fixture.log.close().is_err() } else { try_open(&disk, ROOMY).is_err() };
+        assert!(has_failed && files(&disk, "flush-failed").len() == 1);
+        // What it counts as durable is.
+        assert_eq!(open(&disk, ROOMY).0.durable_end(), end);
+        disk.crash(1);
+        assert_eq!(open(&disk, ROOMY).0.log_end(), end, "closes: {closes}");
+    }
 }

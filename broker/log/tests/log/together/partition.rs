@@ -338,24 +338,21 @@ impl Partition {
             }
         }
         let has_failed = running.log.failure().is_some();
-        let closed = if closes { running.log.close() } else { Ok(()) };
-        match closed {
-            Ok(()) if closes && !has_failed => self.known.durable = self.known.appended,
-            _ => {}
+        let outcome = if closes { running.log.close() } else { Ok(()) };
+        if closes && outcome.is_ok() && !has_failed {
+            self.known.durable = self.known.appended;
         }
         disk.forget_failures(Operation::Read);
-        (has_failed || closed.is_err()) && !is_noted(self)
+        (has_failed || outcome.is_err()) && !is_noted(self)
     }
 }
 
 /// A batch as this log takes it.
 fn new_batch(keys: Option<u64>, random: &mut Random) -> Batch {
-    match keys {
-        Some(keys) => batch_of(&random_rows(random, keys), random_codec(random)),
-        // Up and down, so that no batch tells what the largest timestamp before it was.
-        None => {
-            let clock = random.below(100_000).cast_signed();
-            random_batch(random, clock)
-        }
+    if let Some(keys) = keys {
+        return batch_of(&random_rows(random, keys), random_codec(random));
     }
+    // Up and down, so that no batch tells what the largest timestamp before it was.
+    let clock = random.below(100_000).cast_signed();
+    random_batch(random, clock)
 }
