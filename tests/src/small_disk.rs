@@ -3,7 +3,7 @@
 //! It is a tmpfs in a mount namespace: `unshare` makes both, a process holds them, and `/proc/PID/root` leads there. Where the machine does
 //! not permit that, the broker gets a small quota instead: then it is the quota that is full, and what only a full disk can show is left to
 //! the simulated disk of the engine's tests. Which of the two a run has had is said on stderr, past what captures the output of tests; with
-//! `MILLPOND_REQUIRE_TMPFS=1` in the environment the second is a failure.
+//! `REQUIRE_TMPFS=1` in the environment the second is a failure; `make unit` sets it where the machine permits the first.
 
 use crate::{Broker, Site, text};
 use std::{
@@ -30,7 +30,7 @@ impl SmallDisk {
     pub fn new(site: &Site) -> SmallDisk {
         let mount_point = site.folder().join("small");
         fs::create_dir(&mount_point).expect("a folder");
-        let mut reasons = String::new();
+        let mut reasons = Vec::new();
         // In a user namespace of its own, which needs no rights where it is permitted at all; else with those of the superuser.
         for flags in ["-Urm", "-m"] {
             match mount(flags, &mount_point) {
@@ -41,9 +41,10 @@ impl SmallDisk {
                     let root = Path::new("/proc").join(holder.id().to_string()).join("root").join(inside);
                     return SmallDisk { holder: Some(holder), root };
                 }
-                Err(why) => reasons.push_str(&format!("\n  unshare {flags}: {}", why.trim())),
+                Err(why) => reasons.push(format!("\n  unshare {flags}: {}", why.trim())),
             }
         }
+        let reasons = reasons.concat();
         let demanded = env::var_os(REQUIRE).is_some_and(|value| !value.is_empty() && value != "0");
         assert!(!demanded, "{REQUIRE} is set, and no small file system can be mounted:{reasons}");
         say(&format!(
@@ -138,5 +139,5 @@ const QUOTA: &str = "10MiB";
 /// Where another user of the file system keeps its bytes.
 const OTHER: &str = "other";
 
-/// Makes a failure of a run without a file system of its own.
-const REQUIRE: &str = "MILLPOND_REQUIRE_TMPFS";
+/// Makes a failure of a run without a file system of its own. Brokers refuse what begins with `MILLPOND_` and is no key of theirs.
+const REQUIRE: &str = "REQUIRE_TMPFS";

@@ -164,4 +164,4 @@ pub(crate) fn sent_in(value: &[u8]) -> Sent {
 }
 
 /// How many records of one producer are in flight at most.
-const RECORDS_PER_PRODUCER_MAX: usize = 300;
+const RECORDS_PER_PRODUCER_MAX: usize = 60;
