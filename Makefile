@@ -8,6 +8,9 @@ SHELL := /bin/bash
 
 BIN := target/release/millpond
 
+# Succeeds where tests/src/small_disk.rs can mount a file system of its own.
+CAN_MOUNT = for flags in -Urm -m; do unshare $$flags sh -c 'mount -t tmpfs -o size=1m tmpfs /tmp' 2>/dev/null && exit; done; exit 1
+
 .PHONY: help setup build plugins demo test check unit soak fuzz kafka-check bench bench-log fmt dist clean
 
 help: ## What can be done here
@@ -40,11 +43,14 @@ check: plugins ## Format, lints, docs
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps
 	python3 -m compileall -q tests/demo tests/fuzz tests/kafka
+	tests/fuzz/fuzz.py --check
 
 unit: plugins ## Unit, property and end-to-end tests, the plugins' own among them
 	$(CARGO) build --release --locked -p millpond-cli
 	plugins/build.sh --test
-	$(CARGO) test --release --locked --workspace
+	@if ($(CAN_MOUNT)); then export REQUIRE_TMPFS=1; \
+		else echo "NOTE: nobody may mount a tmpfs here: the tests of a full disk run on a quota, and show less" >&2; fi; \
+	set -x; $(CARGO) test --release --locked --workspace
 
 soak: setup ## Replay the crash simulation with many seeds (SEEDS=100000), or with one that has failed (SEED=14307)
 	@MILLPOND_CRASH_SEEDS="$(or $(SEEDS),100000)" MILLPOND_CRASH_FROM="$(FROM)" MILLPOND_CRASH_SEED="$(SEED)" \

@@ -5,7 +5,8 @@ The engine is libFuzzer, compiled from source; the compiler is the stable one, w
 run finds worth keeping goes to target/fuzz/corpus/<target>, beside the corpus in tests/fuzz/corpus that it starts from. An input that
 fails lies in target/fuzz/artifacts/<target>; it is run again by `make fuzz TARGET=<target> INPUT=<file>`.
 
-`--minimise` writes the smallest corpus that reaches as much to tests/fuzz/corpus.
+`--minimise` writes the smallest corpus that reaches as much to tests/fuzz/corpus. `--check` compiles the targets as they are built for a
+run, with the lints, and runs nothing.
 """
 
 import argparse
@@ -44,7 +45,11 @@ def main():
     arguments.add_argument("--seconds", type=int, default=60, help="how long each runs (60)")
     arguments.add_argument("--input", type=pathlib.Path, help="run this one input")
     arguments.add_argument("--minimise", action="store_true", help="write the smallest corpus that reaches as much to tests/fuzz/corpus")
+    arguments.add_argument("--check", action="store_true", help="compile the targets and run nothing")
     arguments = arguments.parse_args()
+    if arguments.check:
+        compiled("clippy", "--", "-D", "warnings")
+        return
     if arguments.input and not arguments.target:
         sys.exit("an input belongs to a target: name it as well")
     programs = built()
@@ -59,14 +64,22 @@ def main():
 
 
 def built():
-    """The folder with the programs. A build with other flags than the tests', in a folder of its own."""
+    """The folder with the programs."""
+    return BUILT / compiled("build") / "release"
+
+
+def compiled(command, *options):
+    """What the programs are compiled for. A build with other flags than the tests', in a folder of its own."""
     cargo = os.environ.get("CARGO", "cargo")
     version = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout
     host = next(line.split()[1] for line in version.splitlines() if line.startswith("host:"))
     environment = {**os.environ, "CARGO_TARGET_DIR": str(BUILT), "RUSTFLAGS": " ".join(COVERAGE)}
     # With a target named, the flags are not for what runs during the build.
-    subprocess.run([cargo, "build", "--quiet", "--release", "--locked", "--target", host], cwd=HERE, env=environment, check=True)
-    return BUILT / host / "release"
+    arguments = ["--quiet", "--release", "--locked", "--target", host, *options]
+    outcome = subprocess.run([cargo, command, *arguments], cwd=HERE, env=environment, check=False)
+    if outcome.returncode:
+        sys.exit(outcome.returncode)
+    return host
 
 
 def limits(target):
