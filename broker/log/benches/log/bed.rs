@@ -23,7 +23,7 @@ pub(crate) struct Bed {
     out: Stdout,
     command: String,
     /// What must be shown, and whether it was.
-    verdicts: Vec<String>,
+    verdicts: Vec<(bool, String)>,
 }
 
 impl Bed {
@@ -41,16 +41,18 @@ impl Bed {
         Ok(bed)
     }
 
-    /// Says what was shown and how to repeat it, and removes the files.
+    /// Says what was shown and how to repeat it, and removes the files. Fails where something was not shown.
     pub(crate) fn finish(self) -> Outcome<()> {
         if !self.verdicts.is_empty() {
             self.say("\nWhat must be shown")?;
         }
-        for verdict in &self.verdicts {
-            self.say(verdict)?;
+        for (is_shown, verdict) in &self.verdicts {
+            self.say(&format!("  {}  {verdict}", if *is_shown { "yes" } else { "NO " }))?;
         }
         self.say(&format!("\nTo repeat: {}", self.command))?;
-        Ok(self.folder.close()?)
+        self.folder.close()?;
+        let missed = self.verdicts.iter().filter(|(is_shown, _)| !is_shown).count();
+        if missed > 0 { Err(format!("{missed} of {} were not shown", self.verdicts.len()).into()) } else { Ok(()) }
     }
 
     pub(crate) fn say(&self, line: &str) -> Outcome<()> {
@@ -61,14 +63,12 @@ impl Bed {
 
     /// Notes whether the median reaches what it must.
     pub(crate) fn must_reach(&mut self, what: &str, figure: &Series, at_least: f64) {
-        let word = if figure.median() >= at_least { "yes" } else { "NO " };
-        self.verdicts.push(format!("  {word}  {what}: at least {at_least:.2}, measured {figure:.2}"));
+        self.verdicts.push((figure.median() >= at_least, format!("{what}: at least {at_least:.2}, measured {figure:.2}")));
     }
 
     /// Notes whether the median stays below what it must.
     pub(crate) fn must_stay_below(&mut self, what: &str, figure: &Series, limit: f64) {
-        let word = if figure.median() < limit { "yes" } else { "NO " };
-        self.verdicts.push(format!("  {word}  {what}: below {limit:.2}, measured {figure:.2}"));
+        self.verdicts.push((figure.median() < limit, format!("{what}: below {limit:.2}, measured {figure:.2}")));
     }
 
     /// The folder of this run.

@@ -17,6 +17,8 @@
 //! | `flush` | many files with unsynced bytes: one after the other, or on several threads | one `syncfs` for all |
 //! | `compact` | one log whose keys come again and again, until nothing is dirty | reading the same twice and writing what stays |
 //!
+//! What must be shown is held against its figure at the end, when all parts have run; where one is missed, the program ends with an error.
+//!
 //! The settings, each an environment variable:
 //!
 //! | variable | default (`--quick`) | meaning |
