@@ -32,6 +32,12 @@ impl Broker {
         Ok(())
     }
 
+    /// Asks it to stop, and waits until everything is on disk.
+    pub(super) async fn stop(self) -> Result<(), BenchError> {
+        self.client.close().await;
+        self.process.stop().await
+    }
+
     /// What it said last, and whether it still runs.
     pub(super) fn last_words(&mut self) -> String {
         self.process.last_words()

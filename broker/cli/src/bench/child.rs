@@ -3,7 +3,8 @@
 //!
 //! Dropping a [`Child`] ends its process. If this process is killed, the child sees its standard input close.
 
-use super::BenchError;
+use super::{BenchError, disk::blocking};
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     env,
     ffi::OsString,
@@ -25,6 +26,7 @@ const LOG_LINES_SHOWN: usize = 5;
 /// A process that ends with this value.
 #[derive(Debug)]
 pub(super) struct Child {
+    name: &'static str,
     process: std::process::Child,
     /// What it writes to stderr.
     log: PathBuf,
@@ -41,7 +43,7 @@ impl Child {
         find: fn(&str) -> Option<String>,
     ) -> Result<(Child, String), BenchError> {
         let log = folder.join(format!("{name}.log"));
-        let reason = match spawn(arguments, &folder, &log, find) {
+        let reason = match spawn(name, arguments, &folder, &log, find) {
             Err(error) => error.to_string(),
             Ok((child, found)) => match timeout(START_TIMEOUT, found).await {
                 Ok(Ok(found)) => return Ok((child, found)),
@@ -50,6 +52,20 @@ impl Child {
             },
         };
         Err(BenchError::Start { name, reason, log: last_lines(&log) })
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(super) async fn stop(mut self) -> Result<(), BenchError> {
+        blocking(move || {
+            let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+            let asked = pid.map_or(Ok(()), |pid| kill_process(pid, Signal::TERM)).map_err(io::Error::from);
+            match asked.and_then(|()| self.process.wait()) {
+                Ok(status) if status.success() => Ok(()),
+                Ok(status) => Err(BenchError::Stop { name: self.name, reason: status.to_string(), log: last_lines(&self.log) }),
+                Err(error) => Err(BenchError::Stop { name: self.name, reason: error.to_string(), log: last_lines(&self.log) }),
+            }
+        })
+        .await
     }
 
     /// The last lines of its log, each on a line of its own, and how it ended if it has.
@@ -71,6 +87,7 @@ impl Drop for Child {
 }
 
 fn spawn(
+    name: &'static str,
     arguments: Vec<OsString>,
     folder: &Path,
     log: &Path,
@@ -85,7 +102,7 @@ fn spawn(
     for variable in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"] {
         command.env(variable, folder);
     }
-    let mut child = Child { process: command.spawn()?, log: log.to_owned() };
+    let mut child = Child { name, process: command.spawn()?, log: log.to_owned() };
     let output = child.process.stdout.take().ok_or_else(|| io::Error::other("it has no standard output"))?;
     let (sender, receiver) = oneshot::channel();
     // A thread, not a task: reading a pipe blocks. It ends with the child, and reads on so that the child never waits for it.

@@ -1,4 +1,4 @@
-//! What the disk gives without Millpond: sequential writing, and the time of one flush.
+//! What the disk gives without Millpond: sequential writing, with one flush and with many, and the time of one flush.
 //!
 //! Plain files that grow, as a log's segments do, in the same file system. All of it blocks, and belongs on a blocking thread.
 
@@ -19,8 +19,11 @@ use tokio::task::spawn_blocking;
 /// One write of the sequential measurement.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// One write before each flush.
+/// One write before each flush whose time is taken.
 const FLUSH_WRITE_BYTES: usize = 4 << 10;
+
+/// Written at most with many flushes: more would fill small disks.
+const FLUSHED_BYTES_MAX: usize = 2 << 30;
 
 /// Flushes that are measured at least, however slow the disk is.
 const FLUSHES_MIN: usize = 10;
@@ -54,6 +57,49 @@ pub(super) async fn flush_repeatedly(folder: PathBuf, values: Values, duration: 
         latencies.add(blocking(move || scratch.append_and_flush(&piece)).await?);
     }
     Ok(latencies)
+}
+
+/// Appends `piece_bytes` and flushes, again and again for `duration`: the same loop, and what comes of it in bytes.
+pub(super) async fn write_and_flush(
+    folder: PathBuf,
+    values: Values,
+    piece_bytes: usize,
+    duration: Duration,
+) -> Result<Throughput, BenchError> {
+    let scratch = Arc::new(Scratch::create(folder.join("flushed"))?);
+    let (started, mut pieces) = (Instant::now(), 0);
+    while (started.elapsed() < duration || pieces < FLUSHES_MIN) && pieces * piece_bytes < FLUSHED_BYTES_MAX {
+        let piece = values.piece(pieces, piece_bytes);
+        let scratch = Arc::clone(&scratch);
+        blocking(move || scratch.append_and_flush(&piece)).await?;
+        pieces += 1;
+    }
+    Ok(Throughput { bytes: (pieces * piece_bytes) as u64, records: 0, elapsed: started.elapsed() })
+}
+
+/// Bytes that this user can still write there; none where nobody knows.
+pub(super) fn room_bytes(folder: &Path) -> Option<u64> {
+    rustix::fs::statvfs(folder).ok().map(|status| status.f_bavail.saturating_mul(status.f_frsize))
+}
+
+/// Takes the files under `folder` out of the page cache, as far as the system does that; they are on disk.
+pub(super) fn drop_from_cache(folder: &Path) -> Result<(), BenchError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BenchError::File { action: "read", path, source }
+    };
+    for entry in fs::read_dir(folder).map_err(failed(folder))? {
+        let path = entry.map_err(failed(folder))?.path();
+        if path.is_dir() {
+            drop_from_cache(&path)?;
+        } else {
+            let file = File::open(&path).map_err(failed(&path))?;
+            #[cfg(target_os = "linux")]
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(|error| failed(&path)(error.into()))?;
+            drop(file);
+        }
+    }
+    Ok(())
 }
 
 /// Runs what blocks where it may block.

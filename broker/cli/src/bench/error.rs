@@ -27,6 +27,16 @@ pub(crate) enum BenchError {
         /// The last lines of what it wrote, each on a line of its own; empty if it wrote nothing.
         log: String,
     },
+    /// It did not end in order when it was asked to.
+    #[error("{name} did not stop in order: {reason}{log}")]
+    Stop {
+        /// Which of the two.
+        name: &'static str,
+        /// How it ended, or why it could not be asked.
+        reason: String,
+        /// The last lines of what it wrote, each on a line of its own; empty if it wrote nothing.
+        log: String,
+    },
     /// The raw connection broke.
     #[error("the raw QUIC connection failed: {0}")]
     Raw(String),

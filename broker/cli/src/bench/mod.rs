@@ -9,6 +9,7 @@
 //! - Records go through the SDK as a user's would: for throughput by `enqueue` with the producer's defaults, for latency without
 //!   linger. A throughput case has 3 partitions, a latency case one. The broker is asked how many records it has; if one that was
 //!   acknowledged is missing, the run fails.
+//! - What misses its target is named at the end, and the command ends with 1.
 //! - Nothing stays behind: broker, peer and folder go when the run ends, by Ctrl-C as well.
 //!
 //! # How the limits are measured
@@ -18,6 +19,7 @@
 //! | `quinn_mb_s` | bulk transfer over one connection of raw quinn, half of the rounds in each direction, until all has arrived |
 //! | `quinn_ping_*` | 1 KiB there and 16 bytes back, one after the other on one open stream: a producer keeps its stream open, too |
 //! | `seq_write_mb_s` | 1 MiB writes to a new file, one fdatasync at the end, which is part of the time |
+//! | `flushed_write_mb_s` | 512 KiB appended and flushed, one after the other: half of what the writers of `group_commit` have under way, as each of their flushes has |
 //! | `fdatasync_*` | 4 KiB appended and flushed, one after the other |
 //!
 //! | module | holds |
@@ -26,13 +28,14 @@
 //! | `rounds` | the order of the measurements |
 //! | `raw`, `disk` | the limits |
 //! | `broker`, `child` | the broker as a process of its own |
-//! | `produce`, `consume`, `latency` | the cases |
+//! | `produce`, `consume`, `commit`, `latency`, `restart` | the cases |
 //! | `payload` | what is sent |
 //! | `samples`, `report` | numbers, medians, table and JSON |
 //! | `help` | all of this for whoever types `millpond bench --help` |
 
 mod broker;
 mod child;
+mod commit;
 mod consume;
 mod disk;
 mod error;
@@ -43,6 +46,7 @@ mod plan;
 mod produce;
 mod raw;
 mod report;
+mod restart;
 mod rounds;
 mod samples;
 
@@ -122,7 +126,8 @@ pub(crate) async fn run(args: BenchArgs) -> Outcome {
             return Err(interrupted.into());
         }
     };
-    output.one(&report, |report| report.words(&heading))
+    output.one(&report, |report| report.words(&heading))?;
+    report.failure().map_or(Ok(()), Err)
 }
 
 /// The results, and a line for a person that says how they were measured.

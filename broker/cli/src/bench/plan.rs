@@ -13,6 +13,8 @@ pub(crate) enum Case {
     Produce1kSync,
     /// Reading them back from the beginning.
     Consume1k,
+    /// 64 producers on one partition with durability `sync`, each of which waits for its record of 16 KiB before it sends the next.
+    GroupCommit,
     /// Records of 100 bytes (readings in JSON) into a topic with durability `os`.
     Produce100bOs,
     /// The same records, with a transform on the topic.
@@ -23,6 +25,30 @@ pub(crate) enum Case {
     AckLatencySync,
     /// From `send` to the record in a consumer's hand, at a low and fixed rate, durability `os`.
     EndToEndOs,
+    /// From the start of a broker that was stopped in order, with 5 GiB in one partition, to its first answer.
+    Restart,
+}
+
+/// What a ratio has to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Target {
+    pub(super) fn is_reached(self, ratio: f64) -> bool {
+        match self {
+            Target::AtLeast(least) => ratio >= least,
+            Target::AtMost(most) => ratio <= most,
+        }
+    }
+
+    pub(super) const fn ratio(self) -> f64 {
+        match self {
+            Target::AtLeast(ratio) | Target::AtMost(ratio) => ratio,
+        }
+    }
 }
 
 /// What a result's ratio is.
@@ -36,15 +62,17 @@ pub(super) enum Meaning {
 
 impl Case {
     /// All, in the order in which they are shown.
-    pub(super) const ALL: [Case; 8] = [
+    pub(super) const ALL: [Case; 10] = [
         Case::Produce1kOs,
         Case::Produce1kSync,
         Case::Consume1k,
+        Case::GroupCommit,
         Case::Produce100bOs,
         Case::Produce100bFilter,
         Case::AckLatencyOs,
         Case::AckLatencySync,
         Case::EndToEndOs,
+        Case::Restart,
     ];
 
     /// As on the command line and in the results.
@@ -53,11 +81,13 @@ impl Case {
             Case::Produce1kOs => "produce_1k_os",
             Case::Produce1kSync => "produce_1k_sync",
             Case::Consume1k => "consume_1k",
+            Case::GroupCommit => "group_commit",
             Case::Produce100bOs => "produce_100b_os",
             Case::Produce100bFilter => "produce_100b_filter",
             Case::AckLatencyOs => "ack_latency_os",
             Case::AckLatencySync => "ack_latency_sync",
             Case::EndToEndOs => "end_to_end_os",
+            Case::Restart => "restart",
         }
     }
 
@@ -66,15 +96,17 @@ impl Case {
         match self {
             Case::Produce1kOs | Case::Consume1k | Case::Produce100bOs => "raw quinn",
             Case::Produce1kSync => "sequential write",
+            Case::GroupCommit => "flushed write",
             Case::Produce100bFilter => "produce_100b_os",
             Case::AckLatencyOs | Case::EndToEndOs => "quinn ping",
             Case::AckLatencySync => "fdatasync + ping",
+            Case::Restart => "one second",
         }
     }
 
     pub(super) const fn meaning(self) -> Meaning {
         match self {
-            Case::AckLatencyOs | Case::AckLatencySync | Case::EndToEndOs => Meaning::Multiple,
+            Case::AckLatencyOs | Case::AckLatencySync | Case::EndToEndOs | Case::Restart => Meaning::Multiple,
             _ => Meaning::Share,
         }
     }
@@ -83,7 +115,7 @@ impl Case {
     pub(super) const fn measured(self, sample: &Sample) -> Option<f64> {
         match self {
             Case::Produce100bFilter => sample.records_s,
-            Case::AckLatencyOs | Case::AckLatencySync | Case::EndToEndOs => sample.p50_us,
+            Case::AckLatencyOs | Case::AckLatencySync | Case::EndToEndOs | Case::Restart => sample.p50_us,
             _ => sample.mb_s,
         }
     }
@@ -93,12 +125,34 @@ impl Case {
         match self {
             Case::Produce1kOs | Case::Consume1k | Case::Produce100bOs => limits.quinn_mb_s,
             Case::Produce1kSync => limits.seq_write_mb_s,
+            Case::GroupCommit => limits.flushed_write_mb_s,
             Case::Produce100bFilter => unfiltered.records_s,
             Case::AckLatencyOs | Case::EndToEndOs => limits.quinn_ping_p50_us,
             Case::AckLatencySync => Some(limits.fdatasync_p50_us? + limits.quinn_ping_p50_us?),
+            Case::Restart => Some(1e6),
+        }
+    }
+
+    /// What the ratio has to be. Where the disk is faster than QUIC, the cases on the disk have to reach what those without it have to.
+    pub(super) fn target(self, limits: &Limits) -> Option<Target> {
+        let of_disk = |share: f64, disk: Option<f64>| {
+            let of_network = limits.quinn_mb_s.zip(disk).map_or(share, |(network, disk)| NETWORK_SHARE_MIN * network / disk);
+            Target::AtLeast(share.min(of_network))
+        };
+        match self {
+            Case::Produce1kOs | Case::Consume1k => Some(Target::AtLeast(NETWORK_SHARE_MIN)),
+            Case::Produce1kSync => Some(of_disk(0.7, limits.seq_write_mb_s)),
+            Case::GroupCommit => Some(of_disk(0.9, limits.flushed_write_mb_s)),
+            Case::Produce100bFilter => Some(Target::AtLeast(0.8)),
+            Case::AckLatencyOs => Some(Target::AtMost(3.0)),
+            Case::Restart => Some(Target::AtMost(1.0)),
+            Case::Produce100bOs | Case::AckLatencySync | Case::EndToEndOs => None,
         }
     }
 }
+
+/// The share of raw QUIC's throughput that producing and consuming reach at least.
+const NETWORK_SHARE_MIN: f64 = 0.6;
 
 impl ValueEnum for Case {
     fn value_variants<'a>() -> &'a [Case] {
@@ -119,14 +173,18 @@ pub(super) struct Plan {
     pub(super) throughput: Duration,
     /// How long one latency measurement goes on.
     pub(super) latency: Duration,
+    /// Bytes of the topic that a broker is started again with.
+    pub(super) restart_bytes: u64,
 }
 
 impl Plan {
     /// `--quick`: all of it in less than 40 seconds.
-    pub(super) const QUICK: Plan = Plan { rounds: 3, throughput: Duration::from_millis(700), latency: Duration::from_millis(400) };
+    pub(super) const QUICK: Plan =
+        Plan { rounds: 3, throughput: Duration::from_millis(700), latency: Duration::from_millis(400), restart_bytes: 1 << 30 };
 
     /// About three minutes.
-    pub(super) const FULL: Plan = Plan { rounds: 5, throughput: Duration::from_secs(3), latency: Duration::from_millis(1500) };
+    pub(super) const FULL: Plan =
+        Plan { rounds: 5, throughput: Duration::from_secs(3), latency: Duration::from_millis(1500), restart_bytes: 5 << 30 };
 
     /// With throughput measurements of this length.
     pub(super) fn with_seconds(self, seconds: f64) -> Plan {

@@ -1,10 +1,13 @@
 //! The results: as a table for a person, as JSON for a program.
 
 use super::{
-    plan::{Case, Meaning},
+    plan::{Case, Meaning, Target},
     samples::{Limits, Sample, Samples},
 };
-use crate::output::{Row, table, thousands};
+use crate::{
+    failure::Failure,
+    output::{Row, table, thousands},
+};
 use serde::Serialize;
 
 /// All results of a run: `{"limits":{…},"results":[…]}`, with null for what does not apply.
@@ -25,6 +28,9 @@ struct CaseResult {
     p99_us: Option<f64>,
     limit: Option<f64>,
     ratio: Option<f64>,
+    #[serde(serialize_with = "as_ratio")]
+    target: Option<Target>,
+    reached: Option<bool>,
 }
 
 impl Report {
@@ -36,15 +42,33 @@ impl Report {
         Report { limits: limits.rounded(), results }
     }
 
+    /// The targets that were missed, if any, as the failure of the command.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        let missed = self.results.iter().filter(|result| result.reached == Some(false));
+        let words = missed.filter_map(|result| {
+            let (what, wanted) = (result.name.name(), described(result.target?));
+            Some(format!("{what} is {:.2} of its limit, and {wanted} is the target", result.ratio?))
+        });
+        let words: Vec<_> = words.collect();
+        let failure = Failure::new(format!("{} of {} targets were missed", words.len(), self.targets()));
+        let failure = words.iter().fold(failure, |failure, words| failure.cause(words.clone()));
+        (!words.is_empty()).then(|| failure.hint("a machine that is busy with other things misses them too; try again, without --quick"))
+    }
+
+    /// How many results there are that have a target.
+    fn targets(&self) -> usize {
+        self.results.iter().filter(|result| result.reached.is_some()).count()
+    }
+
     /// For reading: the limits, the results, and what the ratios mean. `heading` says how it was measured.
     pub(super) fn words(&self, heading: &str) -> String {
         let (limits, results) = (table(&self.limits.rows()), table(&self.results));
-        let remark = match self.limits {
-            Limits { quinn_mb_s: Some(network), seq_write_mb_s: Some(disk), .. } if network < disk => {
-                format!("The disk is faster than QUIC here: produce_1k_sync can reach {:.2} of its limit at most.\n", network / disk)
-            }
-            _ => String::new(),
-        };
+        let on_disk = [(Case::Produce1kSync, self.limits.seq_write_mb_s), (Case::GroupCommit, self.limits.flushed_write_mb_s)];
+        let remarks = on_disk.into_iter().filter_map(|(case, disk)| {
+            let (network, disk) = self.limits.quinn_mb_s.zip(disk).filter(|(network, disk)| network < disk)?;
+            Some(format!("The disk is faster than QUIC here: {} can reach {:.2} of its limit at most.\n", case.name(), network / disk))
+        });
+        let remark: String = remarks.collect();
         format!("{heading}\n\n{limits}\n{results}\n{LEGEND}{remark}")
     }
 }
@@ -57,7 +81,8 @@ MB are 10^6 bytes of values. Each number is the median of the rounds. p50 and p9
 ";
 
 impl Row for CaseResult {
-    const HEADINGS: &'static [&'static str] = &["CASE", ">MB/S", ">RECORDS/S", ">P50 us", ">P99 us", ">LIMIT", "OF", ">RATIO", ""];
+    const HEADINGS: &'static [&'static str] =
+        &["CASE", ">MB/S", ">RECORDS/S", ">P50 us", ">P99 us", ">LIMIT", "OF", ">RATIO", "", "TARGET", ""];
 
     fn cells(&self) -> Vec<String> {
         let case = self.name;
@@ -76,6 +101,8 @@ impl Row for CaseResult {
             format!("{unit} {}", case.limit_name()),
             self.ratio.map_or_else(|| NOTHING.to_owned(), |ratio| format!("{ratio:.2}")),
             meaning.to_owned(),
+            self.target.map_or_else(|| NOTHING.to_owned(), described),
+            self.reached.map_or("", |reached| if reached { "yes" } else { "NO" }).to_owned(),
         ]
     }
 }
@@ -101,6 +128,7 @@ impl CaseResult {
     fn new(case: Case, sample: &Sample, limits: &Limits, unfiltered: &Sample) -> CaseResult {
         let limit = case.limit(limits, unfiltered);
         let ratio = case.measured(sample).zip(limit).filter(|(_, limit)| *limit > 0.0).map(|(measured, limit)| measured / limit);
+        let target = case.target(limits);
         CaseResult {
             name: case,
             mb_s: sample.mb_s.map(rounded),
@@ -109,6 +137,8 @@ impl CaseResult {
             p99_us: sample.p99_us.map(rounded),
             limit: limit.map(rounded),
             ratio: ratio.map(rounded),
+            target,
+            reached: target.zip(ratio).map(|(target, ratio)| target.is_reached(ratio)),
         }
     }
 }
@@ -118,6 +148,7 @@ impl Limits {
         Limits {
             quinn_mb_s: self.quinn_mb_s.map(rounded),
             seq_write_mb_s: self.seq_write_mb_s.map(rounded),
+            flushed_write_mb_s: self.flushed_write_mb_s.map(rounded),
             fdatasync_p50_us: self.fdatasync_p50_us.map(rounded),
             fdatasync_p99_us: self.fdatasync_p99_us.map(rounded),
             quinn_ping_p50_us: self.quinn_ping_p50_us.map(rounded),
@@ -125,15 +156,24 @@ impl Limits {
         }
     }
 
-    fn rows(&self) -> [LimitRow; 4] {
+    fn rows(&self) -> [LimitRow; 5] {
         let throughput = |what, mb_s| LimitRow { what, mb_s, p50_us: None, p99_us: None };
         let latency = |what, p50_us, p99_us| LimitRow { what, mb_s: None, p50_us, p99_us };
         [
             throughput("raw quinn: one connection, two processes", self.quinn_mb_s),
             throughput("sequential write: 1 MiB each, one fdatasync at the end", self.seq_write_mb_s),
+            throughput("flushed write: 512 KiB each, with an fdatasync", self.flushed_write_mb_s),
             latency("fdatasync: write 4 KiB and flush", self.fdatasync_p50_us, self.fdatasync_p99_us),
             latency("quinn ping: 1 KiB and 16 bytes back, on an open stream", self.quinn_ping_p50_us, self.quinn_ping_p99_us),
         ]
+    }
+}
+
+/// A target, for reading.
+fn described(target: Target) -> String {
+    match target {
+        Target::AtLeast(ratio) => format!("{ratio:.2} or more"),
+        Target::AtMost(ratio) => format!("{ratio:.2} or less"),
     }
 }
 
@@ -158,4 +198,9 @@ const NOTHING: &str = "-";
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 fn as_name<S: serde::Serializer>(case: &Case, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(case.name())
+}
+
+#[expect(clippy::ref_option, reason = "serde hands over a reference")]
+fn as_ratio<S: serde::Serializer>(target: &Option<Target>, serializer: S) -> Result<S::Ok, S::Error> {
+    target.map(|target| rounded(target.ratio())).serialize(serializer)
 }

@@ -5,12 +5,14 @@ use super::{
     BenchError,
     broker::Broker,
     child::Child,
+    commit::{self, commit},
     consume::consume,
     disk, latency,
     payload::Values,
     plan::{Case, Plan},
     produce::{PARTITIONS, produce},
     raw::{self, RawClient},
+    restart::Restart,
     samples::{Samples, Throughput},
 };
 use bytes::Bytes;
@@ -30,7 +32,10 @@ const SEQUENTIAL_BYTES_MIN: usize = 8 << 20;
 const SEQUENTIAL_BYTES_MAX: usize = 2 << 30;
 
 /// Steps of [`Rounds::round`] that the progress bar counts.
-const STEPS_IN_A_ROUND: u64 = 13;
+const STEPS_IN_A_ROUND: u64 = 16;
+
+/// Steps before the first round.
+const STEPS_BEFORE: u64 = 2;
 
 /// Everything that is up and ready.
 pub(super) struct Rounds {
@@ -42,6 +47,7 @@ pub(super) struct Rounds {
     large: Values,
     small: Values,
     sequential_bytes: usize,
+    restart: Option<Restart>,
     progress: ProgressBar,
     samples: Samples,
     /// Dropped last, as the connection to it goes first.
@@ -68,7 +74,8 @@ impl Rounds {
             large,
             small,
             sequential_bytes: CALIBRATION_BYTES,
-            progress: super::progress_bar(1 + STEPS_IN_A_ROUND * plan.rounds as u64),
+            restart: None,
+            progress: super::progress_bar(STEPS_BEFORE + STEPS_IN_A_ROUND * plan.rounds as u64),
             samples: Samples::default(),
             _raw_peer: raw_peer,
         })
@@ -90,6 +97,14 @@ impl Rounds {
         self.sequential_bytes = bytes_in(&calibration, self.plan.throughput);
         // Windows and caches open on the way; what it says is not kept.
         self.raw.send(&self.large, self.plan.throughput / 4).await?;
+        // Before anything is measured: much is written for it.
+        if self.wants(Case::Restart) {
+            let prepared = Restart::prepare(&self.folder, &self.large, self.plan.restart_bytes);
+            self.restart = self.step("filling a topic for restart", prepared).await?;
+            if self.restart.is_none() {
+                super::note(&format!("restart is left out: there is no room for {} GiB and the rest", self.plan.restart_bytes >> 30));
+            }
+        }
         for _ in 0..self.plan.rounds {
             self.round().await?;
         }
@@ -99,8 +114,14 @@ impl Rounds {
     async fn round(&mut self) -> Result<(), BenchError> {
         self.bulk().await?;
         self.synced().await?;
+        self.group_commit().await?;
         self.small_records().await?;
-        self.latencies().await
+        self.latencies().await?;
+        if let Some(restart) = &self.restart {
+            let restarted = self.step(Case::Restart.name(), restart.measure()).await?;
+            self.samples.add(Case::Restart, restarted);
+        }
+        Ok(())
     }
 
     /// Raw transfer in both directions beside producing and consuming.
@@ -136,6 +157,23 @@ impl Rounds {
             self.broker.create_topic(case, Durability::Sync, PARTITIONS).await?;
             let produced = self.step(case.name(), produce(&self.broker, case, &self.large, self.plan.throughput)).await?;
             self.samples.add(case, produced.sample);
+            self.broker.delete_topic(case).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes with a flush each beside many producers that wait for theirs.
+    async fn group_commit(&mut self) -> Result<(), BenchError> {
+        // While one flush is under way, those whose records the last one covered send the next: each flush has half of them.
+        let (folder, values, bytes) = (self.folder.clone(), self.large.clone(), commit::WRITERS / 2 * commit::RECORD_BYTES);
+        let written = self.step("flushed write", disk::write_and_flush(folder, values, bytes, self.plan.throughput)).await?;
+        self.samples.flushed_write_mb_s.push(written.mb_s());
+        let case = Case::GroupCommit;
+        if self.wants(case) {
+            self.progress.set_message(case.name());
+            self.broker.create_topic(case, Durability::Sync, 1).await?;
+            let committed = self.step(case.name(), commit(&self.broker, case, &self.large, self.plan.throughput)).await?;
+            self.samples.add(case, committed);
             self.broker.delete_topic(case).await?;
         }
         Ok(())

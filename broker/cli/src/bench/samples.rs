@@ -61,6 +61,12 @@ pub(super) struct Sample {
     pub(super) p99_us: Option<f64>,
 }
 
+impl FromIterator<Duration> for Latencies {
+    fn from_iter<I: IntoIterator<Item = Duration>>(latencies: I) -> Latencies {
+        Latencies(latencies.into_iter().collect())
+    }
+}
+
 impl From<Throughput> for Sample {
     fn from(throughput: Throughput) -> Sample {
         Sample { mb_s: Some(throughput.mb_s()), records_s: Some(throughput.records_s()), ..Sample::default() }
@@ -79,6 +85,7 @@ impl From<Latencies> for Sample {
 pub(super) struct Samples {
     pub(super) quinn_mb_s: Vec<f64>,
     pub(super) seq_write_mb_s: Vec<f64>,
+    pub(super) flushed_write_mb_s: Vec<f64>,
     pub(super) fdatasync_us: Vec<(f64, f64)>,
     pub(super) quinn_ping_us: Vec<(f64, f64)>,
     pub(super) cases: BTreeMap<Case, Vec<Sample>>,
@@ -95,6 +102,7 @@ impl Samples {
         Limits {
             quinn_mb_s: median(self.quinn_mb_s.iter().copied()),
             seq_write_mb_s: median(self.seq_write_mb_s.iter().copied()),
+            flushed_write_mb_s: median(self.flushed_write_mb_s.iter().copied()),
             fdatasync_p50_us: median_of(&self.fdatasync_us, |pair| pair.0),
             fdatasync_p99_us: median_of(&self.fdatasync_us, |pair| pair.1),
             quinn_ping_p50_us: median_of(&self.quinn_ping_us, |pair| pair.0),
@@ -122,6 +130,8 @@ pub(super) struct Limits {
     pub(super) quinn_mb_s: Option<f64>,
     /// Sequential writing with one flush at the end, MB/s.
     pub(super) seq_write_mb_s: Option<f64>,
+    /// Sequential writing with a flush for each half of the records that the writers of the group commit have under way, MB/s.
+    pub(super) flushed_write_mb_s: Option<f64>,
     /// 4 KiB written and flushed, microseconds.
     pub(super) fdatasync_p50_us: Option<f64>,
     /// The same.
