@@ -20,7 +20,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::TopicNotFound`], [`EngineError::InvalidConfig`], [`EngineError::DataDir`], [`EngineError::ShuttingDown`]. In all
+    /// [`EngineError::TopicNotFound`], [`EngineError::InvalidConfig`], [`EngineError::CompactedDropsOldest`], [`EngineError::DataDir`], [`EngineError::ShuttingDown`]. In all
     /// these cases nothing is changed.
     pub async fn alter_topic(self: &Arc<Self>, request: AlterTopic) -> Result<TopicInfo, EngineError> {
         let engine = Arc::clone(self);

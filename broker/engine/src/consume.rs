@@ -4,7 +4,7 @@
 //! search. At the end it waits for the partition's watermarks to move; nothing polls.
 
 use crate::{
-    error::EngineError,
+    error::{EngineError, Purpose},
     partition::{Partition, Phase, View},
     services::Services,
 };
@@ -36,7 +36,7 @@ impl ConsumeStream {
         from: Position,
     ) -> Result<(ConsumeStream, ConsumeOpened), EngineError> {
         let view = partition.subscribe();
-        let start_offset = resolve(services, partition, from).await?.offset;
+        let start_offset = resolve(services, partition, from, Purpose::Read).await?.offset;
         let told = partition.watermarks();
         let stream = ConsumeStream {
             services: Arc::clone(services),
@@ -119,14 +119,19 @@ impl ConsumeStream {
 }
 
 /// Turns a position into an offset that can be read from, up to the high watermark.
-pub(crate) async fn resolve(services: &Services, partition: &Arc<Partition>, at: Position) -> Result<OffsetFound, EngineError> {
+pub(crate) async fn resolve(
+    services: &Services,
+    partition: &Arc<Partition>,
+    at: Position,
+    purpose: Purpose,
+) -> Result<OffsetFound, EngineError> {
     let reader = partition.reader()?.clone();
     let Watermarks { log_start, high_watermark, .. } = partition.watermarks();
     match at {
         Position::Beginning => Ok(OffsetFound { offset: log_start, timestamp: None }),
         Position::End => Ok(OffsetFound { offset: high_watermark, timestamp: None }),
         Position::Offset(offset) if (log_start..=high_watermark).contains(&offset) => Ok(OffsetFound { offset, timestamp: None }),
-        Position::Offset(requested) => Err(out_of_range(partition, requested, log_start, high_watermark)),
+        Position::Offset(requested) => Err(out_of_range(partition, requested, (log_start, high_watermark), purpose)),
         Position::Time(timestamp) => {
             let found = services.io.run(move || reader.find_time(timestamp, high_watermark)).await?;
             Ok(match found.map_err(|error| read_error(partition, error))? {
@@ -139,7 +144,7 @@ pub(crate) async fn resolve(services: &Services, partition: &Arc<Partition>, at:
 
 fn read_error(partition: &Partition, error: LogError) -> EngineError {
     match error {
-        LogError::OffsetOutOfRange { requested, start, end } => out_of_range(partition, requested, start, end),
+        LogError::OffsetOutOfRange { requested, start, end } => out_of_range(partition, requested, (start, end), Purpose::Read),
         error => {
             tracing::error!(topic = %partition.topic(), partition = partition.number(), error = error.chain(), "a read failed");
             EngineError::Log { topic: Arc::clone(partition.topic()), partition: partition.number(), source: Arc::new(error) }
@@ -147,8 +152,8 @@ fn read_error(partition: &Partition, error: LogError) -> EngineError {
     }
 }
 
-fn out_of_range(partition: &Partition, requested: i64, start: i64, end: i64) -> EngineError {
-    EngineError::OffsetOutOfRange { topic: Arc::clone(partition.topic()), partition: partition.number(), requested, start, end }
+fn out_of_range(partition: &Partition, requested: i64, (start, end): (i64, i64), purpose: Purpose) -> EngineError {
+    EngineError::OffsetOutOfRange { topic: Arc::clone(partition.topic()), partition: partition.number(), requested, start, end, purpose }
 }
 
 /// How often a consumer that waits is told about watermarks alone.

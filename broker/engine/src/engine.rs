@@ -7,7 +7,7 @@ use crate::{
     config::EngineConfig,
     consume::{self, ConsumeStream},
     data_dir::{DataDir, DirLock},
-    error::{EngineError, is_no_room},
+    error::{EngineError, Purpose, is_no_room},
     folders,
     inflight::{ByteBudget, InflightPermit},
     modules::{Deployed, Workshop},
@@ -120,7 +120,7 @@ impl Engine {
     /// Turns a position into an offset. One that is an offset already is held against the range, as for [`Engine::open_consume`].
     pub async fn list_offset(&self, request: &ListOffset) -> Result<OffsetFound, EngineError> {
         let topic = self.find_topic(&request.topic)?;
-        consume::resolve(&self.services, topic.partition(request.partition)?, request.at).await
+        consume::resolve(&self.services, topic.partition(request.partition, Purpose::Read)?, request.at, Purpose::Read).await
     }
 
     /// Opens a stream of batches into a topic, to one partition or with every record placed by the broker.
@@ -134,7 +134,7 @@ impl Engine {
     pub async fn open_consume(&self, request: &OpenConsume) -> Result<(ConsumeStream, ConsumeOpened), EngineError> {
         self.refuse_while_closing()?;
         let topic = self.find_topic(&request.topic)?;
-        ConsumeStream::open(&self.services, topic.partition(request.partition)?, request.from).await
+        ConsumeStream::open(&self.services, topic.partition(request.partition, Purpose::Read)?, request.from).await
     }
 
     /// Writes a small file that the broker can't start without, if need be with the reserve of a full disk. Blocking.

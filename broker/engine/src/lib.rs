@@ -101,7 +101,7 @@ pub use config::EngineConfig;
 pub use consume::ConsumeStream;
 pub use data_dir::DirLock;
 pub use engine::Engine;
-pub use error::{EngineError, Shortage, StorageBound};
+pub use error::{EngineError, Purpose, Shortage, StorageBound};
 pub use inflight::InflightPermit;
 pub use name::NameOf;
 pub use produce::{Answer, PendingAnswer, ProduceStream};

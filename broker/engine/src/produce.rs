@@ -20,7 +20,7 @@
 use crate::{
     chain::{self, Chain},
     check,
-    error::EngineError,
+    error::{EngineError, Purpose},
     inflight::InflightPermit,
     partition::{Partition, Submission},
     route::{self, Part, Routed, Slot},
@@ -114,7 +114,7 @@ impl ProduceStream {
         sticky: u32,
     ) -> Result<(ProduceStream, ProduceOpened), EngineError> {
         let target = match partition {
-            Some(number) => Target::Partition(Arc::clone(topic.partition(number)?)),
+            Some(number) => Target::Partition(Arc::clone(topic.partition(number, Purpose::Produce)?)),
             None => Target::Placed { sticky, chain: Chain::default() },
         };
         let runtime = topic.runtime();
@@ -202,7 +202,7 @@ impl ProduceStream {
             let order = SequenceOrder::After { previous: self.chain().previous(partition) };
             let permit = permit.clone();
             let submission = Submission { batch, records_dropped: 0, topic_epoch: runtime.epoch, order, is_nothing: false, permit };
-            match self.topic.partition(partition)?.submit(submission).await {
+            match self.topic.partition(partition, Purpose::Produce)?.submit(submission).await {
                 Ok(receiver) => placing.parts.push(PlacingPart { partition, receiver, base_offset: -1 }),
                 // The parts before this one are on their way; they are waited for, so that the answer comes in order.
                 Err(error) => {

@@ -1,8 +1,14 @@
-//! Retention in the background: every partition is looked at once in a while, one after the other, on the background thread.
+//! Retention in the background: every partition is looked at once in a while, one after the other, on the background thread. So may a
+//! deletion that an operator asks for have to wait for one step of a compaction, some seconds on flash at most.
 //!
 //! The first look comes one interval after the start: by then the time service has set the clock of a gateway that has none of its own.
 
-use crate::{config::EngineConfig, engine::Engine, error::EngineError, space};
+use crate::{
+    config::EngineConfig,
+    engine::Engine,
+    error::{EngineError, Purpose},
+    space,
+};
 use millpond_log::RetentionLimits;
 use millpond_protocol::message::{DeleteRecords, Position, RecordsDeleted, TopicConfig};
 use std::{
@@ -45,10 +51,10 @@ impl Engine {
     pub async fn delete_records(&self, request: &DeleteRecords) -> Result<RecordsDeleted, EngineError> {
         self.refuse_while_closing()?;
         let topic = self.find_topic(&request.topic)?;
-        let partition = Arc::clone(topic.partition(request.partition)?);
+        let partition = Arc::clone(topic.partition(request.partition, Purpose::DeleteRecords)?);
         let before = match request.before {
             Position::Offset(offset) if (0..=partition.watermarks().log_start).contains(&offset) => offset,
-            position => crate::consume::resolve(&self.services, &partition, position).await?.offset,
+            position => crate::consume::resolve(&self.services, &partition, position, Purpose::DeleteRecords).await?.offset,
         };
         let deleted = self.services.background.run(move || partition.delete_records(before));
         let log_start = deleted.await??;

@@ -1,7 +1,7 @@
 //! One topic while the broker runs: its partitions, and what is in force for the next batch.
 
 use crate::{
-    error::EngineError,
+    error::{EngineError, Purpose},
     partition::{Look, Partition},
     pool::Lane,
     space::TopicSpace,
@@ -52,11 +52,12 @@ impl Topic {
         self.runtime.store(Arc::new(runtime));
     }
 
-    pub(crate) fn partition(&self, number: u32) -> Result<&Arc<Partition>, EngineError> {
+    pub(crate) fn partition(&self, number: u32, purpose: Purpose) -> Result<&Arc<Partition>, EngineError> {
         self.partitions.get(number as usize).ok_or_else(|| EngineError::PartitionOutOfRange {
             topic: Arc::clone(&self.name),
             partition: number,
             partitions: self.partition_count(),
+            purpose,
         })
     }
 

@@ -12,7 +12,7 @@ use crate::{
     catalogue::{Catalogue, PARTITIONS_PER_TOPIC_MAX, StoredTopic},
     data_dir::DataDir,
     engine::Engine,
-    error::EngineError,
+    error::{EngineError, value_of},
     folders, name,
     name::NameOf,
     partition::Partition,
@@ -22,7 +22,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 use millpond_log::Disk;
-use millpond_protocol::message::{CreateTopic, TopicConfig, TopicInfo};
+use millpond_protocol::message::{Cleanup, CreateTopic, OnFull, TopicConfig, TopicInfo};
 use std::{ops::RangeInclusive, sync::Arc};
 
 impl Engine {
@@ -30,8 +30,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::InvalidName`], [`EngineError::InvalidPartitionCount`], [`EngineError::InvalidConfig`], [`EngineError::TopicExists`],
-    /// [`EngineError::TooMany`], [`EngineError::FolderInTheWay`], [`EngineError::DataDir`], [`EngineError::Log`],
+    /// [`EngineError::InvalidName`], [`EngineError::InvalidPartitionCount`], [`EngineError::InvalidConfig`],
+    /// [`EngineError::CompactedDropsOldest`], [`EngineError::TopicExists`], [`EngineError::TooMany`], [`EngineError::FolderInTheWay`], [`EngineError::DataDir`], [`EngineError::Log`],
     /// [`EngineError::ShuttingDown`]. In all these cases there is no such topic afterwards.
     pub async fn create_topic(self: &Arc<Self>, request: CreateTopic) -> Result<TopicInfo, EngineError> {
         let engine = Arc::clone(self);
@@ -137,23 +137,26 @@ impl Engine {
     }
 
     pub(crate) fn check_config(&self, config: &TopicConfig) -> Result<(), EngineError> {
-        let within = |setting, value, unit, range: RangeInclusive<u64>| {
+        let within = |setting, value, range: RangeInclusive<u64>| {
             if range.contains(&value) {
                 return Ok(());
             }
-            let rule = format!("{} to {} {unit} are allowed", range.start(), range.end());
+            let rule = format!("{} to {} are allowed", value_of(setting, *range.start()), value_of(setting, *range.end()));
             Err(EngineError::InvalidConfig { setting, value, rule })
         };
-        within("segment_bytes", config.segment_bytes, "bytes", SEGMENT_BYTES)?;
+        within("segment_bytes", config.segment_bytes, SEGMENT_BYTES)?;
         let max_batch_bytes = BATCH_BYTES_MAX_MIN..=u64::from(self.services.config.max_batch_bytes);
-        within("max_batch_bytes", u64::from(config.max_batch_bytes), "bytes", max_batch_bytes)?;
-        let retention_ms = config.retention_ms.map_or(Ok(()), |ms| within("retention_ms", ms, "milliseconds", RETENTION_MS));
+        within("max_batch_bytes", u64::from(config.max_batch_bytes), max_batch_bytes)?;
+        let retention_ms = config.retention_ms.map_or(Ok(()), |ms| within("retention_ms", ms, RETENTION_MS));
         retention_ms?;
-        within("delete_retention_ms", config.delete_retention_ms, "milliseconds", RETENTION_MS)?;
-        config.retention_bytes.map_or(Ok(()), |bytes| within("retention_bytes", bytes, "bytes", RETENTION_BYTES))?;
+        within("delete_retention_ms", config.delete_retention_ms, RETENTION_MS)?;
+        config.retention_bytes.map_or(Ok(()), |bytes| within("retention_bytes", bytes, RETENTION_BYTES))?;
+        if config.cleanup == Cleanup::Compact && config.on_full == OnFull::DropOldest {
+            return Err(EngineError::CompactedDropsOldest);
+        }
         // With less, one batch could make a topic drop nearly everything that it has.
         let quota_bytes = QUOTA_BATCHES_MIN * u64::from(config.max_batch_bytes)..=*RETENTION_BYTES.end();
-        config.quota_bytes.map_or(Ok(()), |bytes| within("quota_bytes", bytes, "bytes", quota_bytes))
+        config.quota_bytes.map_or(Ok(()), |bytes| within("quota_bytes", bytes, quota_bytes))
     }
 
     fn check_room_for_topic(&self, catalogue: &Catalogue, name: &str, partitions: u32) -> Result<(), EngineError> {

@@ -1,5 +1,6 @@
 //! What is said of a batch for which there is no room.
 
+use super::size::{About, Exact};
 use std::fmt;
 
 /// What has no room.
@@ -30,20 +31,27 @@ pub struct Shortage {
 
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (used, quota) = (self.used_bytes, self.quota_bytes.unwrap_or(u64::MAX));
+        let free = About::down(self.quota_bytes.unwrap_or(u64::MAX).saturating_sub(self.used_bytes));
+        let (quota, records) = (Exact(self.quota_bytes.unwrap_or(u64::MAX)), About::down(self.used_bytes));
         match (self.bound, self.reserve_bytes) {
-            (StorageBound::Topic, _) => write!(f, "the topic uses {used} of the {quota} bytes of its quota"),
-            (StorageBound::Node, _) => write!(f, "the broker uses {used} of the {quota} bytes of its quota"),
-            (StorageBound::Disk, None) => write!(f, "the disk is full, and {used} bytes of it are the broker's records"),
+            (StorageBound::Topic, _) => write!(f, "of the topic's quota of {quota}, {free} are free"),
+            (StorageBound::Node, _) => write!(f, "of the broker's quota of {quota}, {free} are free"),
+            (StorageBound::Disk, None) => write!(f, "the disk is full, and {records} of it are the broker's records"),
             (StorageBound::Disk, Some(reserve)) => write!(
                 f,
-                "the disk is full, {used} bytes of it are the broker's records, and the reserve of {reserve} bytes for cleaning up comes first"
+                "the disk is full, {records} of it are the broker's records, and the reserve of {} for cleaning up comes first",
+                Exact(reserve)
             ),
         }
     }
 }
 
 impl Shortage {
+    /// The batch, for people: never less than it has, as what is free is never more.
+    pub(super) fn batch(&self) -> About {
+        About::up(self.batch_bytes)
+    }
+
     /// What a person can do about it.
     pub(super) fn hint(&self, topic: &str) -> String {
         let what = match (self.bound, self.reserve_bytes) {
@@ -59,10 +67,9 @@ impl Shortage {
                  --on-full drop-oldest` lets old records go by themselves"
                     .to_owned()
             }
-            (StorageBound::Disk, Some(reserve)) => format!(
-                "free some space on the broker's disk, more than the {reserve} bytes of `storage.reserve`: delete topics or records, or \
-                 what else is on it"
-            ),
+            (StorageBound::Disk, Some(_)) => "free some space on the broker's disk, more than `storage.reserve` takes: delete topics or \
+                                              records, or what else is on it"
+                .to_owned(),
         };
         format!("{what}; nothing was stored, and sending it again is safe: it works by itself once there is room")
     }

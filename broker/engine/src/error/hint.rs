@@ -1,6 +1,6 @@
 //! What a person can do about an error. Each variant has an answer, and the compiler sees to it that a new one gets one.
 
-use super::{EngineError, place_of};
+use super::{EngineError, Purpose, place_of, size::Exact};
 use millpond_log::{LogError, SequenceError, is_out_of_files};
 use millpond_plugin::PluginError;
 use millpond_protocol::{batch::BatchError, error::ErrorCode};
@@ -22,17 +22,16 @@ impl EngineError {
             EngineError::InvalidName { .. } => "take 1 to 249 characters from a-z A-Z 0-9 . _ -, not beginning with a dot".to_owned(),
             EngineError::InvalidPartitionCount { max, .. } => format!("ask for 1 to {max} partitions"),
             EngineError::TooMany { what, .. } => format!("delete {what} that are not needed, or raise the limit"),
-            EngineError::InvalidConfig { setting, rule, .. } => of_setting(setting, rule),
+            EngineError::InvalidConfig { setting, .. } => of_setting(setting).to_owned(),
+            EngineError::CompactedDropsOldest => COMPACTED_DROPS_OLDEST.to_owned(),
             EngineError::TopicExists { .. } => "choose another name, or delete the topic first".to_owned(),
             EngineError::FolderInTheWay { path } => format!("move {} somewhere else, or delete it", path.display()),
             EngineError::TopicNotFound { nearest: Some(nearest), .. } | EngineError::ModuleNotFound { nearest: Some(nearest), .. } => {
                 format!("did you mean `{nearest}`?")
             }
             EngineError::TopicNotFound { name, nearest: None } => format!("`millpond topic create {name}` makes it"),
-            EngineError::PartitionOutOfRange { partitions, .. } => of_partitions(*partitions),
-            EngineError::OffsetOutOfRange { start, end, .. } => {
-                format!("read from the beginning, from the end, or from an offset between {start} and {end}")
-            }
+            EngineError::PartitionOutOfRange { partitions, purpose, .. } => of_partitions(*partitions, *purpose),
+            EngineError::OffsetOutOfRange { start, end, purpose, .. } => of_offset((*start, *end), *purpose),
 
             EngineError::BatchTooLarge { topic, .. } => of_large_batch(topic),
             EngineError::TooManyRecords { limit, .. } => format!("send {limit} records in one batch at most"),
@@ -152,16 +151,41 @@ fn of_output(topic: &str, module: &str) -> String {
     format!("build it with the guest SDK, which keeps to the format, then `{deploy}`; `{detach}` lets batches pass without it")
 }
 
-fn of_setting(setting: &str, rule: &str) -> String {
+fn of_setting(setting: &str) -> &'static str {
     match setting {
-        "quota_bytes" => format!("choose a larger quota, four times `max_batch_bytes` or more, or smaller batches: {rule}"),
-        "max_batch_bytes" => format!("choose another value for it: {rule}, which ends at the broker's own `max_batch_bytes`"),
-        _ => format!("choose another value for it: {rule}"),
+        "quota_bytes" => "choose a larger quota, four times `max_batch_bytes` or more, or smaller batches",
+        "max_batch_bytes" => "choose another value for it, at most the broker's own `max_batch_bytes`",
+        _ => "choose another value for it",
     }
 }
 
-fn of_partitions(count: u32) -> String {
-    format!("name a partition from 0 to {}, or none to leave the choice to the partitioner", count.saturating_sub(1))
+/// The value of a setting, in words, by the unit that its name ends with.
+pub(crate) fn value_of(setting: &str, value: u64) -> String {
+    match setting.rsplit_once('_') {
+        Some((_, "bytes")) => Exact(value).to_string(),
+        Some((_, unit)) => format!("{value} {unit}"),
+        None => value.to_string(),
+    }
+}
+
+fn of_partitions(count: u32, purpose: Purpose) -> String {
+    let last = count.saturating_sub(1);
+    match purpose {
+        Purpose::Produce => format!("name a partition from 0 to {last}, or none to leave the choice to the partitioner"),
+        Purpose::Read => format!("name a partition from 0 to {last}"),
+        Purpose::DeleteRecords => format!("name a partition from 0 to {last}; records are deleted from one partition at a time"),
+    }
+}
+
+fn of_offset((start, end): (i64, i64), purpose: Purpose) -> String {
+    match purpose {
+        Purpose::Produce | Purpose::Read => format!("read from the beginning, from the end, or from an offset between {start} and {end}"),
+        Purpose::DeleteRecords => {
+            format!(
+                "give the first offset that is to stay, {end} at most, or `end` to delete all that is there; what no consumer sees yet stays"
+            )
+        }
+    }
 }
 
 fn deploy(module: &str) -> String {
@@ -183,6 +207,9 @@ const SEE_LOG: &str = "see the broker's log for the cause, and start the broker 
 fn of_large_batch(topic: &str) -> String {
     format!("send smaller batches, or let the topic take larger ones: `millpond topic alter {topic} --max-batch-bytes SIZE`")
 }
+
+const COMPACTED_DROPS_OLDEST: &str = "take `--on-full reject`, which refuses batches until there is room; or `--cleanup compact,delete`, which \
+     lets old records go, the latest of their keys too";
 
 const SMALLER_MODULE: &str =
     "strip debug information from the module and optimise it for size, or raise the broker's `plugin.max_module_bytes`";

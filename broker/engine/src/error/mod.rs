@@ -5,8 +5,10 @@
 
 mod full;
 mod hint;
+mod size;
 
 pub use full::{Shortage, StorageBound};
+pub(crate) use hint::value_of;
 
 use crate::name::NameOf;
 use millpond_log::{LogError, SequenceError, is_out_of_files};
@@ -18,6 +20,17 @@ use millpond_protocol::{
 };
 use std::{io, path::PathBuf, sync::Arc};
 use thiserror::Error;
+
+/// What a partition was asked for, and so whom a hint is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A producer sends batches.
+    Produce,
+    /// A consumer reads, or looks for an offset to read from.
+    Read,
+    /// An operator deletes records.
+    DeleteRecords,
+}
 
 /// Why the engine did not do what it was asked.
 #[derive(Clone, Debug, Error)]
@@ -90,7 +103,7 @@ pub enum EngineError {
         limit: usize,
     },
     /// A setting has a value that it can't take.
-    #[error("`{setting}` is {value}: {rule}")]
+    #[error("`{setting}` is {}: {rule}", value_of(setting, *.value))]
     InvalidConfig {
         /// The setting's name.
         setting: &'static str,
@@ -99,6 +112,9 @@ pub enum EngineError {
         /// What it may be.
         rule: String,
     },
+    /// A topic that keeps the latest record of each key is to drop its oldest records.
+    #[error("`cleanup` is `compact` and `on_full` is `drop-oldest`: the latest record of each key is to be kept, and would be dropped")]
+    CompactedDropsOldest,
     /// The topic is there already.
     #[error("the topic `{name}` exists already")]
     TopicExists {
@@ -128,6 +144,8 @@ pub enum EngineError {
         partition: u32,
         /// How many it has.
         partitions: u32,
+        /// What it was to be asked.
+        purpose: Purpose,
     },
     /// The offset is not in the log, or not visible yet.
     #[error("offset {requested} of `{topic}`, partition {partition}, is out of range: it holds {start} up to, not including, {end}")]
@@ -142,6 +160,8 @@ pub enum EngineError {
         start: i64,
         /// The high watermark.
         end: i64,
+        /// What the offset was for.
+        purpose: Purpose,
     },
 
     /// The batch is larger than the topic takes.
@@ -203,7 +223,7 @@ pub enum EngineError {
         source: Arc<LogError>,
     },
     /// A quota or the disk has no room for the batch at this moment.
-    #[error("no room for a batch of {} bytes in `{topic}`, partition {partition}: {shortage}", .shortage.batch_bytes)]
+    #[error("no room for a batch of {} in `{topic}`, partition {partition}: {shortage}", .shortage.batch())]
     Full {
         /// The topic.
         topic: Arc<str>,
@@ -364,7 +384,7 @@ impl EngineError {
             EngineError::Threads(_) | EngineError::Plugins(_) | EngineError::JobLost { .. } => ErrorCode::Internal,
             EngineError::InvalidName { of: NameOf::Topic, .. } | EngineError::InvalidPartitionCount { .. } => ErrorCode::InvalidTopic,
             EngineError::InvalidName { of: NameOf::Module, .. } => ErrorCode::InvalidRequest,
-            EngineError::TooMany { .. } | EngineError::InvalidConfig { .. } => ErrorCode::InvalidConfig,
+            EngineError::TooMany { .. } | EngineError::InvalidConfig { .. } | EngineError::CompactedDropsOldest => ErrorCode::InvalidConfig,
             EngineError::TopicExists { .. } => ErrorCode::TopicExists,
             EngineError::TopicNotFound { .. } => ErrorCode::TopicNotFound,
             EngineError::PartitionOutOfRange { .. } => ErrorCode::PartitionOutOfRange,

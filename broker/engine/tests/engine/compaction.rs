@@ -14,7 +14,7 @@ use millpond_protocol::{
     batch::{Batch, BatchBuilder},
     compression::Codec,
     error::ErrorCode,
-    message::{Ack, AlterTopic, Cleanup, CreateTopic, OpenConsume, Position, TopicConfig},
+    message::{Ack, AlterTopic, Cleanup, CreateTopic, OnFull, OpenConsume, Position, TopicConfig},
     record::NewRecord,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -23,7 +23,7 @@ fn compacted(cleanup: Cleanup) -> TopicConfig {
     TopicConfig { cleanup, ..TopicConfig::default() }
 }
 
-async fn send(broker: &Broker, topic: &str, batch: Bytes) -> Result<Ack, EngineError> {
+pub(crate) async fn send(broker: &Broker, topic: &str, batch: Bytes) -> Result<Ack, EngineError> {
     let mut producer = broker.producer(topic, Some(0));
     match broker.submit(&mut producer, batch).await.await? {
         Answer::Ack(ack) => Ok(ack),
@@ -38,7 +38,7 @@ fn noise(seed: usize) -> String {
 }
 
 /// Rounds of the same ten keys.
-async fn fill(broker: &Broker, topic: &str, rounds: std::ops::Range<usize>) {
+pub(crate) async fn fill(broker: &Broker, topic: &str, rounds: std::ops::Range<usize>) {
     for round in rounds {
         for key in 0..10 {
             let (name, value) = (key.to_string(), noise(round * 10 + key));
@@ -55,7 +55,7 @@ async fn shrunk(broker: &Broker, topic: &str, bytes: u64) {
 }
 
 /// Keys and values of all that can be read, by offset.
-async fn rows(broker: &Broker, topic: &str) -> Vec<(i64, String, Option<String>)> {
+pub(crate) async fn rows(broker: &Broker, topic: &str) -> Vec<(i64, String, Option<String>)> {
     let open = OpenConsume { topic: topic.to_owned(), partition: 0, from: Position::Beginning };
     let (mut stream, opened) = broker.engine.open_consume(&open).await.expect("it opens");
     let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("text");
@@ -267,4 +267,26 @@ async fn a_topic_is_deleted_and_a_broker_stops_only_when_no_segment_is_being_exc
             assert_eq!(rows(&broker, "t").await.last().map(|(offset, _, _)| *offset), Some(299));
         }
     }
+}
+
+#[tokio::test]
+async fn a_topic_that_keeps_the_latest_of_each_key_is_never_told_to_drop_its_oldest() {
+    let (broker, _) = Broker::simulated().await;
+    let wanted = |cleanup, on_full| CreateTopic { config: TopicConfig { on_full, ..compacted(cleanup) }, ..create("t", 1, "sync") };
+    let refused = |error: EngineError| {
+        let wire = error.to_wire();
+        assert_eq!((wire.code, wire.retryable), (ErrorCode::InvalidConfig, false));
+        assert!(wire.message.starts_with("`cleanup` is `compact` and `on_full` is `drop-oldest`"), "{}", wire.message);
+        assert!(wire.hint.is_some_and(|hint| hint.contains("`--on-full reject`") && hint.contains("`--cleanup compact,delete`")));
+    };
+    refused(broker.engine.create_topic(wanted(Cleanup::Compact, OnFull::DropOldest)).await.expect_err("it can't keep both"));
+    broker.engine.create_topic(wanted(Cleanup::Compact, OnFull::Reject)).await.expect("it can be made");
+    let to = |cleanup, on_full| AlterTopic { cleanup, on_full, ..change("t") };
+    refused(broker.engine.alter_topic(to(None, Some(OnFull::DropOldest))).await.expect_err("nor so"));
+    assert_eq!(broker.engine.topic("t").expect("it is there").config.on_full, OnFull::Reject);
+    for both in [to(Some(Cleanup::CompactDelete), Some(OnFull::DropOldest)), to(Some(Cleanup::Delete), None)] {
+        broker.engine.alter_topic(both).await.expect("its oldest records may go");
+    }
+    refused(broker.engine.alter_topic(to(Some(Cleanup::Compact), None)).await.expect_err("from the other side"));
+    broker.engine.alter_topic(to(Some(Cleanup::Compact), Some(OnFull::Reject))).await.expect("both at once");
 }

@@ -188,6 +188,10 @@ async fn deleted_records_are_gone_for_good_and_their_offsets_are_out_of_range() 
     for (before, code) in [(6, ErrorCode::OffsetOutOfRange), (-1, ErrorCode::OffsetOutOfRange)] {
         let error = delete_before(&broker, "t", Position::Offset(before)).await.expect_err("it is outside");
         assert_eq!(error.code(), code, "{before}");
+        assert!(
+            error.hint().is_some_and(|hint| hint.starts_with("give the first offset that is to stay, 5 at most, or `end`")),
+            "{error:?}"
+        );
     }
     let error = broker.offset_at("t", 0, Position::Offset(2)).await.expect_err("it is gone");
     assert_eq!(error.to_wire().range, Some((3, 5)));
@@ -202,7 +206,8 @@ async fn deleted_records_are_gone_for_good_and_their_offsets_are_out_of_range() 
     assert_eq!(broker.read_all("t", 0).await, [(5, "next".to_owned())]);
     for (topic, partition) in [("none", 0), ("t", 1)] {
         let request = DeleteRecords { topic: topic.to_owned(), partition, before: Position::End };
-        assert!(broker.engine.delete_records(&request).await.is_err());
+        let hint = broker.engine.delete_records(&request).await.expect_err("there is none").hint().expect("there always is one");
+        assert!(topic == "none" || hint == "name a partition from 0 to 0; records are deleted from one partition at a time", "{hint}");
     }
 }
 
