@@ -40,7 +40,8 @@ pub struct EngineConfig {
     pub segment_files_max: Option<usize>,
     /// Which reads compare the checksums of batches that come from the disk.
     pub verify_on_read: VerifyOnRead,
-    /// Bytes of batches that all topics together may have; none for what the disk has.
+    /// Bytes of batches that all topics together may have; none for what the disk has. While a segment is compacted, what is written of it
+    /// comes on top, a segment of one topic at most.
     pub quota_bytes: Option<u64>,
     /// Bytes that are kept free for deleting, starting and stopping on a full disk; 0 for none.
     pub reserve_bytes: u64,

@@ -91,6 +91,8 @@ mod route;
 mod services;
 mod space;
 mod startup;
+#[cfg(test)]
+mod testing;
 mod topic;
 mod topics;
 mod transform;

@@ -3,7 +3,7 @@
 use crate::{clock::Clock, config::EngineConfig, data_dir::DirLock, error::EngineError, pool::Pool, reserve::Reserve, space::Space};
 use millpond_log::{Disk, Now, OpenFiles, ProducerPool};
 use std::sync::Arc;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::Instant};
 
 /// Shared by all partitions and streams of one engine.
 #[derive(Debug)]
@@ -14,9 +14,12 @@ pub(crate) struct Services {
     pub(crate) flush: Pool,
     /// Modules at work on batches, and splitting batches.
     pub(crate) plugin: Pool,
-    /// What takes seconds and is in nobody's hurry: compiling modules, removing folders. One thread, so that it takes one core at
-    /// most, and no core's worth of plugin or I/O threads.
+    /// What takes seconds and is in nobody's hurry: compiling modules, compaction, retention, removing folders. One thread, so that it
+    /// takes one core at most, and no core's worth of plugin or I/O threads.
     pub(crate) background: Pool,
+    /// Making room: the oldest segments of topics that drop them, and the reserve. One thread, which does nothing else: batches wait for it,
+    /// and not for long.
+    pub(crate) room: Pool,
     pub(crate) disk: Arc<dyn Disk>,
     /// The open segment files of all partitions.
     pub(crate) files: OpenFiles,
@@ -38,6 +41,12 @@ impl Services {
         Now { wall_ms: self.clock.now_ms(), monotonic_ms: self.clock.monotonic_ms() }
     }
 
+    /// The moment, by the clock that timers go by.
+    pub(crate) fn instant(&self) -> Instant {
+        let _timers = self.timers.enter();
+        Instant::now()
+    }
+
     /// Starts the threads. Needs a tokio runtime around it, for its timers.
     pub(crate) fn start(config: EngineConfig, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, lock: DirLock) -> Result<Services, EngineError> {
         let pool = |name, threads| Pool::new(name, threads).map_err(|source| EngineError::Threads(Arc::new(source)));
@@ -48,6 +57,7 @@ impl Services {
             flush: pool("flush", config.flush_threads)?,
             plugin: pool("plugin", config.plugin_threads)?,
             background: pool("background", 1)?,
+            room: pool("room", 1)?,
             disk,
             files: OpenFiles::new(config.segment_files()),
             producers: ProducerPool::default(),

@@ -1,4 +1,4 @@
-//! A partition's part in its compaction: single steps, on the background thread, beside turns and flushes.
+//! A partition's part in its compaction: single steps, on the background thread, beside turns, flushes, and the deletion of oldest segments.
 //!
 //! What is compacted are closed segments. A topic of little records would never close one, so the active segment is closed where that is
 //! worth it: it holds a mebibyte at least, and with it, half of what could be compacted is new (`millpond_log::Compactor::wants_roll`). It
@@ -25,7 +25,7 @@ impl Compacting {
 impl Partition {
     /// Begins a pass if there is enough to do. None if not, or if it can't be done now, which is logged.
     pub(crate) fn begin_compaction(self: &Arc<Self>, delete_retention_ms: u64) -> Option<CompactionPass> {
-        let (reader, _work) = (self.reader().ok()?, self.begin_work()?);
+        let (reader, _work) = (self.reader().ok()?, self.begin_work(None)?);
         let _poison = PoisonOnPanic(self);
         // The disk that failed a write is not written to for this, either.
         if self.failure.lock().is_some() {
@@ -62,7 +62,7 @@ impl Partition {
 
     /// Does the next part of a pass. None if it has ended, or can't go on, which is logged; the next one begins where it did.
     pub(crate) fn continue_compaction(self: &Arc<Self>, mut pass: CompactionPass) -> Option<CompactionPass> {
-        let _work = self.begin_work()?;
+        let _work = self.begin_work(None)?;
         let _poison = PoisonOnPanic(self);
         let mut compacting = self.compacting.lock();
         let Compacting { compactor, not_before_ms } = compacting.as_mut()?;
@@ -108,3 +108,30 @@ const PUT_OFF_MS: i64 = 600_000;
 
 /// Kafka's `min.cleanable.dirty.ratio`: so many hundredths of what could be compacted must be new, or much is read and written for little.
 const DIRTY_PERCENT_MIN: u8 = 50;
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Site, VALUE_BYTES, answer, batch};
+    use millpond_protocol::message::Cleanup;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_step_has_made_smaller_counts_less_at_once() {
+        let site = Site::new().await;
+        let partition = site.topic("t", |config| config.cleanup = Cleanup::Compact).await;
+        for number in 0..60 {
+            answer(site.submit("t", batch(number % 3, VALUE_BYTES)).await).await.expect("there is room");
+        }
+        let before = partition.size_bytes();
+        assert_eq!(partition.space.level().used, before);
+        // Nobody else looks at what is used: that would be in an hour.
+        let mut pass = partition.begin_compaction(0).expect("there is enough to do");
+        let mut seen = vec![before];
+        while let Some(next) = partition.continue_compaction(pass) {
+            pass = next;
+            assert_eq!(partition.space.level().used, partition.size_bytes(), "after each step");
+            seen.push(partition.size_bytes());
+        }
+        assert!(partition.size_bytes() < before / 2 && seen.is_sorted_by(|a, b| a >= b), "{seen:?}");
+        assert_eq!(site.engine.services.space.level().used, partition.size_bytes(), "for the broker, too");
+    }
+}

@@ -1,4 +1,5 @@
-//! Deleting the oldest records, on request, and by age and size. Runs on the background thread, beside turns and flushes.
+//! Deleting the oldest records, on request, and by age and size. Runs on the background thread, beside turns and flushes: nobody waits for
+//! it with a deadline. What makes room for batches that wait has a thread of its own, see [`crate::space`].
 //!
 //! ```text
 //!   ages, sizes ──> decided (millpond_log::RetentionLimits) ──> log start written down ──> published ──> files removed
@@ -7,18 +8,22 @@
 //! ```
 //!
 //! Nothing above the high watermark is deleted, so nothing that is not answered yet.
+//!
+//! One deletion of a log is under way at a time; the others wait for it, or come back. A compaction goes on beside it, on the other thread:
+//! what was deleted under its hands it leaves out (`millpond_log::Compactor`).
 
 use super::{Partition, PoisonOnPanic, answer::Owed};
 use crate::error::EngineError;
 use millpond_log::{AppendTimes, LogError, LogReader, Now, RetentionLimits};
 use millpond_protocol::message::Watermarks;
 use std::sync::Arc;
+use tokio::sync::MutexGuard;
 
 impl Partition {
     /// Deletes what is older, or more, than the limits allow. What can't be done now is logged, and tried again at the next check.
     /// Blocking; on the background thread.
     pub(crate) fn check_retention(self: &Arc<Self>, limits: RetentionLimits) {
-        let (Ok(reader), Some(_work)) = (self.reader(), self.begin_work()) else { return };
+        let (Ok(reader), Some(_work)) = (self.reader(), self.begin_deletion()) else { return };
         let _poison = PoisonOnPanic(self);
         let now = self.services.now();
         let mut times = self.append_times.lock();
@@ -37,7 +42,7 @@ impl Partition {
     /// the background thread.
     pub(crate) fn delete_records(self: &Arc<Self>, before: i64) -> Result<i64, EngineError> {
         self.reader()?;
-        let Some(_work) = self.begin_work() else {
+        let Some(_work) = self.begin_deletion() else {
             return Err(self.queue.lock().refusal.clone().unwrap_or(EngineError::ShuttingDown));
         };
         let _poison = PoisonOnPanic(self);
@@ -100,26 +105,46 @@ impl Partition {
         rolled.map_err(|error| self.log_error(Arc::new(error)))
     }
 
+    /// Waits until no other deletion is under way, and begins one. None if the log is closed. Blocking.
+    pub(super) fn begin_deletion(&self) -> Option<Work<'_>> {
+        let turn = self.deleting.blocking_lock();
+        self.begin_work(Some(turn))
+    }
+
+    /// The same without waiting: none, too, if another deletion is under way.
+    pub(super) fn try_begin_deletion(&self) -> Result<Option<Work<'_>>, DeletionRunning> {
+        let turn = self.deleting.try_lock().map_err(|_| DeletionRunning)?;
+        Ok(self.begin_work(Some(turn)))
+    }
+
+    /// Waits until the deletion that is under way has ended.
+    pub(crate) async fn deletion_ended(&self) {
+        drop(self.deleting.lock().await);
+    }
+
     /// Keeps the log from being closed, and its folder from being given back. None if it is closed.
-    pub(super) fn begin_work(&self) -> Option<Work<'_>> {
+    pub(super) fn begin_work<'a>(&'a self, turn: Option<MutexGuard<'a, ()>>) -> Option<Work<'a>> {
         let mut tail = self.tail.lock();
-        if tail.log.is_none() || tail.work_running {
-            return None;
-        }
-        tail.work_running = true;
-        Some(Work { partition: self, _owed: self.open.owe() })
+        tail.log.as_ref()?;
+        tail.works_running += 1;
+        Some(Work { partition: self, _turn: turn, _owed: self.open.owe() })
     }
 }
+
+/// Another deletion has the log.
+pub(super) struct DeletionRunning;
 
 /// While it lives, there is work in the partition's folder.
 pub(super) struct Work<'a> {
     partition: &'a Partition,
-    // Dropped after the mark is taken away: whoever waits for this looks at that.
+    /// Of a deletion.
+    _turn: Option<MutexGuard<'a, ()>>,
+    // Dropped after it is counted no more: whoever waits for this looks at that.
     _owed: Owed,
 }
 
 impl Drop for Work<'_> {
     fn drop(&mut self) {
-        self.partition.tail.lock().work_running = false;
+        self.partition.tail.lock().works_running -= 1;
     }
 }

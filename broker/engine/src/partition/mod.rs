@@ -21,6 +21,7 @@
 
 mod answer;
 mod compaction;
+mod dropped;
 mod flush;
 mod housekeeping;
 mod room;
@@ -40,6 +41,7 @@ use crate::{
 };
 use answer::Open;
 use compaction::Compacting;
+use dropped::Unsaid;
 use flush::Waiting;
 use millpond_log::{AppendTimes, Log, LogConfig, LogError, LogReader, Pools, RecoveryReport, SequenceOrder, WhenFull};
 use millpond_protocol::{
@@ -47,9 +49,13 @@ use millpond_protocol::{
     message::{Ack, Durability, TopicConfig, Watermarks},
 };
 use parking_lot::Mutex;
+use room::WaitForRoom;
 use status::{CompactionLog, Refusals, Stopped};
-use std::{collections::VecDeque, path::Path, sync::Arc, time::Instant};
-use tokio::sync::{oneshot, watch};
+use std::{collections::VecDeque, path::Path, sync::Arc};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 /// One partition.
 #[derive(Debug)]
@@ -77,6 +83,10 @@ pub(crate) struct Partition {
     compacting: Mutex<Option<Compacting>>,
     /// What came of that. Held for moments only.
     compaction_log: Mutex<CompactionLog>,
+    /// Held while records are deleted, by whoever does. Never waited for on the thread that makes room, nor under another lock.
+    deleting: tokio::sync::Mutex<()>,
+    /// What was dropped to make room, and not said yet.
+    unsaid: Mutex<Unsaid>,
     open: Arc<Open>,
 }
 
@@ -116,10 +126,7 @@ pub(crate) struct Submission {
 struct Queue {
     batches: VecDeque<Queued>,
     turn_scheduled: bool,
-    /// There is no turn before there is room, or none can be made.
-    is_waiting_for_room: bool,
-    /// Nobody could make any the last time.
-    is_hopeless: bool,
+    wait: WaitForRoom,
     /// Why nothing more is taken.
     refusal: Option<EngineError>,
 }
@@ -138,6 +145,7 @@ struct Entry {
     topic_epoch: u32,
     order: SequenceOrder,
     is_nothing: bool,
+    queued_at: Instant,
     reply: Reply,
 }
 
@@ -159,12 +167,12 @@ struct Tail {
     timer_set: bool,
     /// Counts the changes of the durability: a timer of an earlier one is void.
     timer_epoch: u64,
-    /// Records are being deleted, or compacted: the log and its folder stay.
-    work_running: bool,
+    /// Jobs that delete or compact records at this moment: the log and its folder stay.
+    works_running: usize,
     /// What the log has in its topic's quota and the node's.
     counted: Counted,
-    /// When the batches that wait for room are refused.
-    patience_ends: Option<Instant>,
+    /// Since when nothing could be appended for want of room.
+    short_since: Option<Instant>,
     /// It was said that batches are refused for want of room, and not yet that they are taken again.
     is_refusing: bool,
     /// When it was said last.
@@ -225,6 +233,8 @@ impl Partition {
             append_times: Mutex::new(append_times),
             compacting: Mutex::new(compacting),
             compaction_log: Mutex::default(),
+            deleting: tokio::sync::Mutex::default(),
+            unsaid: Mutex::default(),
             open: Arc::default(),
         })
     }
@@ -238,7 +248,8 @@ impl Partition {
         let room = self.room.reserve(submission.batch.bytes().len()).await;
         let (reply, receiver) = Reply::new(&self.open, submission.permit);
         let Submission { batch, records_dropped, topic_epoch, order, is_nothing, permit: _ } = submission;
-        let entry = Entry { records_dropped, topic_epoch, order, is_nothing, reply };
+        let queued_at = self.services.instant();
+        let entry = Entry { records_dropped, topic_epoch, order, is_nothing, queued_at, reply };
         let queued = Queued { batch, entry, _room: room };
         let is_scheduled = {
             let mut queue = self.queue.lock();
@@ -246,7 +257,7 @@ impl Partition {
                 return Err(refusal.clone());
             }
             queue.batches.push_back(queued);
-            queue.is_waiting_for_room || std::mem::replace(&mut queue.turn_scheduled, true)
+            queue.wait.is_on || std::mem::replace(&mut queue.turn_scheduled, true)
         };
         if !is_scheduled {
             self.schedule_turn();
@@ -276,15 +287,18 @@ impl Partition {
         self.view.borrow().watermarks
     }
 
-    /// Takes nothing more from now on; what is queued is still appended.
-    pub(crate) fn refuse(&self, refusal: EngineError) {
-        self.queue.lock().refusal.get_or_insert(refusal);
+    /// Takes nothing more from now on; what is queued is still appended, but for what would have to wait for room.
+    pub(crate) fn refuse(self: &Arc<Self>, refusal: EngineError) {
+        let mut queue = self.queue.lock();
+        queue.refusal.get_or_insert(refusal);
+        self.end_wait(queue);
     }
 
     /// After [`Partition::refuse`]: waits until every batch is answered and every flush is done, then flushes and closes the log.
     pub(crate) async fn close(self: &Arc<Self>) {
         let closed = self.take_log(|log| log.map_or(Ok(()), Log::close)).await;
         self.enter(Phase::Closed);
+        self.say_rest_dropped();
         match closed {
             Ok((Ok(()), _)) => {}
             // It has been said already if the log had latched; nothing that was acknowledged is in question.
@@ -300,7 +314,9 @@ impl Partition {
     pub(crate) async fn abandon(self: &Arc<Self>) -> Option<Counted> {
         self.enter(Phase::Deleted);
         // Closing many files takes a while, so not here.
-        match self.take_log(drop).await {
+        let taken = self.take_log(drop).await;
+        self.say_rest_dropped();
+        match taken {
             Ok(((), counted)) => Some(counted),
             Err(error) => {
                 tracing::warn!(topic = %self.topic, partition = self.number, %error, "a log was not let go cleanly");
@@ -319,7 +335,7 @@ impl Partition {
                 let (log, counted) = {
                     let mut tail = partition.tail.lock();
                     // A timer has begun a flush since, or records are being deleted.
-                    if (tail.flush_running || tail.work_running) && tail.log.is_some() {
+                    if (tail.flush_running || tail.works_running > 0) && tail.log.is_some() {
                         return None;
                     }
                     let nothing = Counted::new(&partition.space, 0);
@@ -392,9 +408,9 @@ impl Tail {
             flush_all: false,
             timer_set: false,
             timer_epoch: 0,
-            work_running: false,
+            works_running: 0,
             counted,
-            patience_ends: None,
+            short_since: None,
             is_refusing: false,
             refusal_said: None,
             is_refused: false,

@@ -45,7 +45,7 @@ impl Partition {
     /// the queue waits for room; whoever makes some does.
     fn take_run(&self, tail: &mut Tail) -> Option<Vec<Entry>> {
         let mut queue = self.queue.lock();
-        if queue.batches.is_empty() || queue.is_waiting_for_room {
+        if queue.batches.is_empty() || queue.wait.is_on {
             queue.turn_scheduled = false;
             return None;
         }
@@ -68,7 +68,7 @@ impl Partition {
         let entries = match self.admit_run(tail, entries, now, answers) {
             // Nothing is left that needs room.
             Ok(admitted) if admitted.entries.is_empty() => {
-                tail.patience_ends = None;
+                tail.short_since = None;
                 return;
             }
             Ok(admitted) => {

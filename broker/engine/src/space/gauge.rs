@@ -57,11 +57,21 @@ impl Gauge {
     fn room(&self) -> u64 {
         self.quota.load(Ordering::Acquire).saturating_sub(self.used.load(Ordering::Acquire))
     }
+}
 
-    /// Whether so many bytes fit, and some room is left.
-    pub(super) fn is_roomy(&self, bytes: u64) -> bool {
-        let Level { used, quota } = self.level();
-        quota.is_none_or(|quota| used.saturating_add(bytes) <= mark(quota))
+/// What has to go before so many bytes fit, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lack {
+    pub(super) to_fit: u64,
+    /// And some room is left then.
+    pub(super) to_be_roomy: u64,
+}
+
+impl Level {
+    /// What has to go before so many bytes more fit.
+    pub(super) fn lack(&self, bytes: u64) -> Lack {
+        let over = |limit: fn(u64) -> u64| self.quota.map_or(0, |quota| self.used.saturating_add(bytes).saturating_sub(limit(quota)));
+        Lack { to_fit: over(|quota| quota), to_be_roomy: over(mark) }
     }
 }
 
@@ -176,7 +186,8 @@ mod tests {
         assert_eq!(gauge.try_add(1), None);
         let unlimited = Gauge::new(None);
         assert_eq!((unlimited.try_add(1 << 60), unlimited.level().quota), (Some(false), None));
-        assert!(unlimited.is_roomy(1 << 60) && !gauge.is_roomy(0));
+        assert_eq!(unlimited.level().lack(1 << 60), Lack { to_fit: 0, to_be_roomy: 0 });
+        assert_eq!(gauge.level().lack(5), Lack { to_fit: 5, to_be_roomy: 645 });
     }
 
     #[test]

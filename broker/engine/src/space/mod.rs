@@ -14,9 +14,18 @@
 //! partition remembers what it has counted in ([`Counted`]): an append that failed, a deletion or a cleaning sets it to what the log has,
 //! so nothing is counted twice and nothing is forgotten. Indexes and small files come on top, less than a hundredth as a rule.
 //!
+//! A quota counts the batches of segments that are in their place. What a compaction writes takes the place of others, and counts from then
+//! on; until then the draft comes on top of the node's quota and the disk: one segment at a time in the whole broker, as large as
+//! `segment_bytes` of the topic, or as the segment that it replaces where that is larger. It is not put off for a quota that is used up,
+//! since it is what makes room there; Kafka's cleaner asks for the same headroom. On a disk that has no room for it the pass is put off.
+//!
 //! A topic with `drop-oldest` yields its oldest segments; one with `reject` never does. Where the topic's own quota is used up, the topic
 //! yields itself; where the node's is, or the disk is full, the topic that wants to write goes first if it may, and then whichever has the
-//! most. It begins before the end is reached ([`MARK_PERCENT`]), so that producers hardly notice.
+//! most. It begins before the end is reached ([`MARK_PERCENT`]), so that producers hardly notice. None goes in vain: where all that could
+//! yield is less than what has to go, nothing does, and the batch is refused.
+//!
+//! A topic that keeps the latest record of each key (`compact`) never yields: dropping its oldest segments would break that, so it can't be
+//! told to. One that also deletes (`compact,delete`) can.
 
 mod gauge;
 mod yielding;
@@ -191,12 +200,12 @@ impl TopicSpace {
         self.node.request(Request { topic: Arc::clone(self), bound, bytes, partition });
     }
 
-    /// Whether, as far as this bound goes, so many bytes fit and some room is left.
-    fn is_roomy(&self, bound: StorageBound, bytes: u64) -> bool {
+    /// What is used of a quota; nothing is said of the disk.
+    fn level_of(&self, bound: StorageBound) -> Level {
         match bound {
-            StorageBound::Topic => self.gauge.is_roomy(bytes),
-            StorageBound::Node => self.node.node.is_roomy(bytes),
-            StorageBound::Disk => false,
+            StorageBound::Topic => self.gauge.level(),
+            StorageBound::Node => self.node.level(),
+            StorageBound::Disk => Level { used: 0, quota: None },
         }
     }
 }
@@ -214,7 +223,9 @@ impl Drop for TopicSpace {
 pub(crate) fn segment_bytes(config: &TopicConfig, node_quota: Option<u64>) -> u64 {
     let quota = config.quota_bytes.into_iter().chain(node_quota).min();
     match quota {
-        Some(quota) if config.on_full == OnFull::DropOldest => (quota / SEGMENTS_PER_QUOTA).clamp(SEGMENT_BYTES_MIN, config.segment_bytes),
+        Some(quota) if config.on_full == OnFull::DropOldest => {
+            (quota / SEGMENTS_PER_QUOTA).max(SEGMENT_BYTES_MIN).min(config.segment_bytes)
+        }
         _ => config.segment_bytes,
     }
 }
@@ -225,8 +236,8 @@ pub(crate) const MARK_PERCENT: u64 = 90;
 /// A segment that is dropped costs an eighth of what may be kept.
 const SEGMENTS_PER_QUOTA: u64 = 8;
 
-/// As the smallest that a topic may ask for.
-const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// A block of most file systems: the files of smaller segments would take more room than their batches.
+const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -241,8 +252,14 @@ mod tests {
         assert_eq!(of(None, OnFull::DropOldest, None), 1 << 20);
         assert_eq!(of(Some(4 << 20), OnFull::DropOldest, None), 512 << 10);
         assert_eq!(of(Some(4 << 20), OnFull::DropOldest, Some(2 << 20)), 256 << 10);
-        assert_eq!(of(Some(1 << 10), OnFull::DropOldest, None), SEGMENT_BYTES_MIN);
+        assert_eq!(of(Some(64 << 10), OnFull::DropOldest, None), 8 << 10);
+        for tiny in [0, 1, 1 << 10] {
+            assert_eq!(of(Some(tiny), OnFull::DropOldest, None), SEGMENT_BYTES_MIN);
+        }
         assert_eq!(of(Some(1 << 40), OnFull::DropOldest, None), 1 << 20);
         assert_eq!(of(Some(4 << 20), OnFull::Reject, Some(1 << 20)), 1 << 20);
+        // As a catalogue may say that was written by hand.
+        let smaller = TopicConfig { quota_bytes: Some(1 << 20), on_full: OnFull::DropOldest, segment_bytes: 1, ..TopicConfig::default() };
+        assert_eq!(segment_bytes(&smaller, None), 1);
     }
 }

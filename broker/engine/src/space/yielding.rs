@@ -1,9 +1,19 @@
 //! Making room: who yields, one segment after the other, and telling those who wait.
 //!
-//! A task collects what is asked for, and the background thread does it. The task also looks, once in a while, at what could not be removed,
-//! at the reserve, and at whether what is counted is what the logs have.
+//! ```text
+//!   requests ──> a future for each, side by side ──> step, step, step on the thread `room` ──> the partition is told
+//!                  │                      ^
+//!                  └── the segment is not answered yet, or its partition is busy: waits, and holds up nobody else
+//! ```
+//!
+//! Batches wait for this, and for two seconds at most, so it has a thread of its own: on the background thread a step would stand behind
+//! a segment that is compacted, a module that is compiled, a large folder that is removed. On that thread stay retention and what an
+//! operator deletes, which take longer and nobody waits for with a deadline, and the look, once in a while, at what could not be removed
+//! and at whether what is counted is what the logs have.
+//!
+//! A step decides with all topics in view, and there is one at a time, so two requests never drop two segments where one is enough.
 
-use super::{Request, TopicSpace};
+use super::{Request, TopicSpace, gauge::Lack};
 use crate::{
     engine::Engine,
     error::{EngineError, StorageBound},
@@ -12,6 +22,7 @@ use crate::{
     services::Services,
     topic::Topic,
 };
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
     cmp::Reverse,
     sync::{Arc, Weak},
@@ -21,26 +32,64 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Begins to look. Ends when the engine is dropped or stops.
 pub(crate) fn start(engine: &Arc<Engine>, check_interval: Duration) {
-    engine.services.timers.spawn(run(Arc::downgrade(engine), check_interval));
+    engine.services.timers.spawn(run(Arc::downgrade(engine)));
+    engine.services.timers.spawn(check(Arc::downgrade(engine), check_interval));
 }
 
-async fn run(engine: Weak<Engine>, check_interval: Duration) {
+/// Makes room whenever somebody wants some.
+async fn run(engine: Weak<Engine>) {
+    let Some(space) = engine.upgrade().map(|engine| Arc::clone(&engine.services.space)) else { return };
+    // One for each partition at most, and one for each step of a gauge above its mark.
+    let mut at_work = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            () = space.wanted.notified() => {
+                let Some(engine) = engine.upgrade() else { return };
+                // Whoever waits is told by the partitions, which refuse what comes now.
+                if engine.refuse_while_closing().is_err() {
+                    return;
+                }
+                engine.make_reserve().await;
+                at_work.extend(space.take_requests().into_iter().map(|request| answer(Arc::clone(&engine), request)));
+            }
+            Some(()) = at_work.next() => {}
+        }
+    }
+}
+
+/// Looks at everything, once in a while.
+async fn check(engine: Weak<Engine>, check_interval: Duration) {
     let Some(space) = engine.upgrade().map(|engine| Arc::clone(&engine.services.space)) else { return };
     let mut ticks = interval(check_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first one comes at once.
     ticks.tick().await;
     loop {
-        let is_check = tokio::select! {
-            () = space.wanted.notified() => false,
-            _ = ticks.tick() => true,
-        };
+        ticks.tick().await;
+        // Others may have made room, in which the reserve is made again. And where there is no engine any more, both tasks end.
+        space.has_changed();
         let Some(engine) = engine.upgrade() else { return };
-        engine.make_room().await;
-        if engine.refuse_while_closing().is_err() || (is_check && engine.check_space().await.is_err()) {
+        if engine.check_space().await.is_err() {
             return;
         }
     }
+}
+
+/// Does what is asked for. Whoever waits is told in any case.
+async fn answer(engine: Arc<Engine>, request: Request) {
+    let made = engine.make_room_for(&request).await;
+    if let Some(partition) = request.partition.upgrade() {
+        partition.answer_room(made == Made::Nothing);
+    }
+}
+
+/// What has become of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Made {
+    /// There is more room than before, or may be soon: whoever waits has another look, and waits on if it is too early.
+    Some,
+    /// Nobody has anything to yield.
+    Nothing,
 }
 
 /// What one step has come to.
@@ -51,60 +100,61 @@ enum Step {
     Freed,
     /// The next segment to go is not answered yet as far as its end.
     Unanswered(Arc<Partition>, i64),
+    /// Records of the partition that is to yield are being deleted already.
+    Busy(Arc<Partition>),
     /// Nobody has anything to yield.
     Nothing,
 }
 
 impl Engine {
-    /// Does what is asked for. Whoever waits is told in any case.
-    async fn make_room(&self) {
-        let (services, requests) = (&self.services, self.services.space.take_requests());
-        if !services.space.reserve.is_held() {
-            let for_job = Arc::clone(services);
+    /// The reserve comes before any batch.
+    async fn make_reserve(&self) {
+        if !self.services.space.reserve.is_held() {
+            let services = Arc::clone(&self.services);
             // One that panics has not made it.
-            let _ = services.background.run(move || for_job.space.reserve.make()).await;
-        }
-        for request in requests {
-            let is_freed = self.make_room_for(&request).await;
-            if let Some(partition) = request.partition.upgrade() {
-                partition.wake(is_freed);
-            }
+            let _ = self.services.room.run(move || services.space.reserve.make()).await;
         }
     }
 
-    /// Deletes oldest segments until there is room. Says whether there is more than before.
-    async fn make_room_for(&self, request: &Request) -> bool {
-        let mut is_freed = false;
+    /// Deletes oldest segments until there is room.
+    async fn make_room_for(&self, request: &Request) -> Made {
+        let mut made = Made::Nothing;
         for _ in 0..STEPS_PER_REQUEST_MAX {
             if self.refuse_while_closing().is_err() {
-                break;
+                return Made::Some;
             }
             let (services, topics) = (Arc::clone(&self.services), self.all_topics());
             let (topic, bound, bytes) = (Arc::clone(&request.topic), request.bound, request.bytes);
-            let step = self.services.background.run(move || step(&services, &topics, &topic, bound, bytes)).await;
-            match step {
-                Ok(Step::Enough) => return true,
-                Ok(Step::Freed) => is_freed = true,
+            let step = self.services.room.run(move || step(&services, &topics, &topic, bound, bytes)).await;
+            let is_over = match step {
+                Ok(Step::Enough) => return Made::Some,
+                Ok(Step::Freed) => {
+                    made = Made::Some;
+                    false
+                }
                 Ok(Step::Unanswered(partition, end)) => {
                     let mut view = partition.subscribe();
-                    let answered = view.wait_for(|view| view.watermarks.high_watermark >= end);
-                    if !matches!(timeout(ANSWERED_WITHIN, answered).await, Ok(Ok(_))) {
-                        break;
-                    }
+                    timeout(STEP_WAITS_MAX, view.wait_for(|view| view.watermarks.high_watermark >= end)).await.is_err()
                 }
+                Ok(Step::Busy(partition)) => timeout(STEP_WAITS_MAX, partition.deletion_ended()).await.is_err(),
                 // A job that panicked has poisoned its partition.
                 Ok(Step::Nothing) | Err(_) => break,
+            };
+            if is_over {
+                // It may still come. Others have their turn, and who waits asks again.
+                return Made::Some;
             }
-            if is_freed && bound == StorageBound::Disk && self.services.space.reserve.is_held() {
+            if made == Made::Some && bound == StorageBound::Disk && self.services.space.reserve.is_held() {
                 // How much room a segment has made is seen by trying.
                 break;
             }
         }
-        is_freed
+        made
     }
 
-    /// Looks at everything once. Fails when the broker stops.
+    /// Looks at everything once, on the background thread. Fails when the broker stops.
     async fn check_space(&self) -> Result<(), EngineError> {
+        self.refuse_while_closing()?;
         let services = Arc::clone(&self.services);
         let _ = self.services.background.run(move || remove_again(&services)).await;
         for topic in self.all_topics() {
@@ -126,10 +176,10 @@ impl Engine {
 /// Deletes one segment, if one has to go. Blocking.
 fn step(services: &Services, topics: &[Arc<Topic>], asking: &Arc<TopicSpace>, bound: StorageBound, bytes: u64) -> Step {
     let reserve = &services.space.reserve;
-    if asking.is_roomy(bound, bytes) || (bound == StorageBound::Disk && !reserve.is_held() && reserve.make()) {
-        return Step::Enough;
-    }
     if bound == StorageBound::Disk {
+        if !reserve.is_held() && reserve.make() {
+            return Step::Enough;
+        }
         // What no record is in goes before any record does.
         let partitions = topics.iter().flat_map(|topic| &topic.partitions);
         let released = partitions.filter(|partition| partition.release_room()).count();
@@ -146,14 +196,25 @@ fn step(services: &Services, topics: &[Arc<Topic>], asking: &Arc<TopicSpace>, bo
             bytes: topic.space().level().used,
         })
         .collect();
-    if bound == StorageBound::Disk && !reserve.is_held() {
-        // No record goes for a reserve that could not be made all the same.
-        let droppable: u64 = candidates.iter().filter(|candidate| candidate.drops_oldest).map(|candidate| candidate.bytes).sum();
-        if reserve.missing_bytes().is_some_and(|missing| missing == 0 || missing > droppable) {
-            return Step::Nothing;
+    let order = order(&candidates, bound);
+    // No record goes in vain: not for a batch that would not fit all the same, nor for a reserve that could not be made.
+    let droppable = order.iter().map(|number| candidates[*number].bytes).sum();
+    match bound {
+        StorageBound::Disk if reserve.is_held() => {}
+        StorageBound::Disk => {
+            if reserve.missing_bytes().is_some_and(|missing| missing == 0 || missing > droppable) {
+                return Step::Nothing;
+            }
         }
+        StorageBound::Topic | StorageBound::Node => match asking.level_of(bound).lack(bytes) {
+            Lack { to_be_roomy: 0, .. } => return Step::Enough,
+            Lack { to_fit, .. } if to_fit > droppable => return Step::Nothing,
+            // It fits, and more can't be had.
+            Lack { to_fit: 0, to_be_roomy } if to_be_roomy > droppable => return Step::Enough,
+            Lack { .. } => {}
+        },
     }
-    for number in order(&candidates, bound) {
+    for number in order {
         // The fullest first. A partition that has hardly anything is not asked to yield it while another one can.
         let mut partitions: Vec<_> = topics[number].partitions.iter().collect();
         partitions.sort_by_cached_key(|partition| Reverse(partition.size_bytes()));
@@ -161,6 +222,7 @@ fn step(services: &Services, topics: &[Arc<Topic>], asking: &Arc<TopicSpace>, bo
             match partition.drop_oldest() {
                 Yielded::Segment => return Step::Freed,
                 Yielded::NotYet(end) => return Step::Unanswered(Arc::clone(partition), end),
+                Yielded::Busy => return Step::Busy(Arc::clone(partition)),
                 Yielded::Nothing => {}
             }
         }
@@ -195,8 +257,8 @@ fn remove_again(services: &Services) {
 /// Segments that go for one request before the next one has its turn.
 const STEPS_PER_REQUEST_MAX: usize = 64;
 
-/// How long the background thread's next step waits for a flush. It is longer than a disk takes that still works.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
+/// How long a request waits for a flush, or for another deletion, before its next step. It is longer than a disk takes that still works.
+const STEP_WAITS_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -13,19 +13,29 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Passes everything on, and holds the syncs of batches, writes, and removals of files while their gates are shut.
+/// Passes everything on, and holds the syncs of batches, writes, and removals of files while their gates are shut. Drafts of compactions
+/// pass two gates.
 #[derive(Clone, Debug)]
 pub(crate) struct GatedDisk {
     disk: Arc<dyn Disk>,
     pub(crate) syncs: Arc<Gate>,
     pub(crate) writes: Arc<Gate>,
     pub(crate) removals: Arc<Gate>,
+    /// Writes of what a compaction has left of segments, on their way to take their place.
+    pub(crate) drafts: Arc<Gate>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_shut: bool,
+    /// Whoever is at the gate when it opens passes, even if it is shut again a moment later.
+    openings: u64,
 }
 
 /// Open until it is shut.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    is_shut: Mutex<bool>,
+    state: Mutex<State>,
     opened: Condvar,
     /// How many have come to the gate while it was shut.
     arrived: watch::Sender<u64>,
@@ -36,23 +46,25 @@ impl GatedDisk {
     pub(crate) fn new(disk: Arc<dyn Disk>) -> GatedDisk {
         let gate = || {
             Arc::new(Gate {
-                is_shut: Mutex::new(false),
+                state: Mutex::default(),
                 opened: Condvar::new(),
                 arrived: watch::Sender::new(0),
                 is_trapped: AtomicBool::new(false),
             })
         };
-        GatedDisk { disk, syncs: gate(), writes: gate(), removals: gate() }
+        GatedDisk { disk, syncs: gate(), writes: gate(), removals: gate(), drafts: gate() }
     }
 }
 
 impl Gate {
     pub(crate) fn shut(&self) {
-        *self.is_shut.lock() = true;
+        self.state.lock().is_shut = true;
     }
 
     pub(crate) fn open(&self) {
-        *self.is_shut.lock() = false;
+        let mut state = self.state.lock();
+        (state.is_shut, state.openings) = (false, state.openings + 1);
+        drop(state);
         self.opened.notify_all();
     }
 
@@ -69,12 +81,13 @@ impl Gate {
 
     fn pass(&self) {
         assert!(!self.is_trapped.swap(false, Ordering::Relaxed), "as the test wants");
-        let mut is_shut = self.is_shut.lock();
-        if *is_shut {
+        let mut state = self.state.lock();
+        if state.is_shut {
             self.arrived.send_modify(|count| *count += 1);
         }
-        while *is_shut {
-            self.opened.wait(&mut is_shut);
+        let openings = state.openings;
+        while state.is_shut && state.openings == openings {
+            self.opened.wait(&mut state);
         }
     }
 }
@@ -83,7 +96,8 @@ impl Disk for GatedDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.disk.open(path, mode)?;
         let holds_batches = path.extension().is_some_and(|extension| extension == "log");
-        Ok(Arc::new(GatedFile { file, holds_batches, disk: self.clone() }))
+        let is_draft = path.extension().is_some_and(|extension| extension == "cleaned");
+        Ok(Arc::new(GatedFile { file, holds_batches, is_draft, disk: self.clone() }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -121,6 +135,7 @@ struct GatedFile {
     file: Arc<dyn DiskFile>,
     /// The catalogue and the indexes pass the gate for syncs.
     holds_batches: bool,
+    is_draft: bool,
     disk: GatedDisk,
 }
 
@@ -131,6 +146,9 @@ impl DiskFile for GatedFile {
 
     fn write_vectored_at(&self, buffers: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
         self.disk.writes.pass();
+        if self.is_draft {
+            self.disk.drafts.pass();
+        }
         self.file.write_vectored_at(buffers, at)
     }
 

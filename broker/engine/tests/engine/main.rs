@@ -12,5 +12,7 @@ mod modules;
 mod quotas;
 mod refusals;
 mod retention;
+mod room;
+mod said;
 mod sequences;
 mod status;

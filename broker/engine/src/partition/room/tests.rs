@@ -1,0 +1,155 @@
+//! Who waits for room, how long, and what ends it. Time is the test's.
+
+use crate::{
+    error::EngineError,
+    partition::Partition,
+    produce::PendingAnswer,
+    testing::{QUOTA, Site, VALUE_BYTES, answer, batch, hold, until},
+};
+use futures_util::FutureExt;
+use millpond_protocol::error::ErrorCode;
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, advance};
+
+fn is_waiting(partition: &Partition) -> bool {
+    partition.queue.lock().wait.is_on
+}
+
+async fn waits(partition: &Partition) {
+    until("the wait for room", || is_waiting(partition)).await;
+}
+
+fn is_pending(answer: &mut PendingAnswer) -> bool {
+    answer.now_or_never().is_none()
+}
+
+#[track_caller]
+fn assert_full(answer: &Result<(), EngineError>) {
+    assert!(answer.as_ref().is_err_and(|error| error.code() == ErrorCode::StorageFull), "{answer:?}");
+}
+
+async fn full(site: &Site) -> Arc<Partition> {
+    site.full_topic("t").await
+}
+
+async fn submit(site: &Site) -> PendingAnswer {
+    site.submit("t", batch(0, VALUE_BYTES)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_batch_has_its_own_patience_and_room_that_comes_a_moment_later_helps_whoever_still_waits() {
+    let site = Site::new().await;
+    let partition = full(&site).await;
+    let room = hold(&site.engine.services.room);
+    let (a, a_too) = (submit(&site).await, submit(&site).await);
+    waits(&partition).await;
+    advance(Duration::from_millis(500)).await;
+    let mut b = submit(&site).await;
+    advance(Duration::from_secs(1)).await;
+    let mut c = submit(&site).await;
+    advance(Duration::from_millis(499)).await;
+    assert!(is_waiting(&partition) && is_pending(&mut b) && is_pending(&mut c));
+    advance(Duration::from_millis(1)).await;
+    assert_full(&answer(a).await);
+    assert_full(&answer(a_too).await);
+    waits(&partition).await;
+    assert!(is_pending(&mut b) && is_pending(&mut c));
+    advance(Duration::from_millis(500)).await;
+    assert_full(&answer(b).await);
+    waits(&partition).await;
+    advance(Duration::from_millis(900)).await;
+    assert!(is_pending(&mut c));
+    drop(room);
+    answer(c).await.expect("it has waited for 1.9 s");
+    assert!(partition.size_bytes() <= QUOTA && partition.space.dropped().segments > 0);
+    answer(submit(&site).await).await.expect("there is room now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_queue_takes_no_longer_to_be_refused_than_one_batch() {
+    let site = Site::new().await;
+    let partition = full(&site).await;
+    let _room = hold(&site.engine.services.room);
+    let begun = Instant::now();
+    let mut answers = Vec::new();
+    // Many times what is appended together.
+    for _ in 0..3_000 {
+        answers.push(site.submit("t", batch(0, 200)).await);
+    }
+    waits(&partition).await;
+    advance(Duration::from_secs(2)).await;
+    for pending in answers {
+        assert_full(&answer(pending).await);
+    }
+    assert_eq!(begun.elapsed(), Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_queued_behind_a_slow_disk_still_has_its_patience() {
+    let site = Site::new().await;
+    let partition = full(&site).await;
+    let room = hold(&site.engine.services.room);
+    let slow: Vec<_> = (0..site.engine.services.config.io_threads).map(|_| hold(&site.engine.services.io)).collect();
+    let mut pending = submit(&site).await;
+    advance(Duration::from_mins(1)).await;
+    drop(slow);
+    waits(&partition).await;
+    assert!(is_pending(&mut pending), "it is only now that there is no room");
+    drop(room);
+    answer(pending).await.expect("room is made");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_stops_keeps_nobody_waiting_for_room() {
+    let site = Site::new().await;
+    let partition = full(&site).await;
+    let _room = hold(&site.engine.services.room);
+    let begun = Instant::now();
+    let waiting = [submit(&site).await, submit(&site).await];
+    waits(&partition).await;
+    let engine = Arc::clone(&site.engine);
+    let stopping = tokio::spawn(async move { engine.shutdown().await });
+    for pending in waiting {
+        let error = answer(pending).await.expect_err("nobody makes room any more");
+        assert!(matches!(error, EngineError::ShuttingDown), "{error:?}");
+        let wire = error.to_wire();
+        assert!(wire.retryable && wire.hint.is_some(), "{wire:?}");
+    }
+    until("the end", || stopping.is_finished()).await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_goes_keeps_nobody_waiting_for_room() {
+    let site = Site::new().await;
+    let partition = full(&site).await;
+    let _room = hold(&site.engine.services.room);
+    let waiting = submit(&site).await;
+    waits(&partition).await;
+    let engine = Arc::clone(&site.engine);
+    let deleting = tokio::spawn(async move { engine.delete_topic("t").await });
+    assert_eq!(answer(waiting).await.expect_err("the topic is gone").code(), ErrorCode::TopicNotFound);
+    until("the end", || deleting.is_finished()).await;
+    deleting.await.expect("no panic").expect("it is deleted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_meets_another_deletion_waits_for_its_end_and_keeps_no_other_waiting() {
+    let site = Site::new().await;
+    let (partition, other) = (full(&site).await, site.full_topic("other").await);
+    let deleting = partition.deleting.lock().await;
+    let mut pending = submit(&site).await;
+    waits(&partition).await;
+    for _ in 0..20 {
+        answer(site.submit("other", batch(0, VALUE_BYTES)).await).await.expect("room is made for others");
+    }
+    assert!(other.space.dropped().segments > 0);
+    assert!(is_waiting(&partition) && is_pending(&mut pending), "it is not hopeless");
+    // A second after the other it has another look.
+    advance(Duration::from_secs(1)).await;
+    waits(&partition).await;
+    assert!(is_pending(&mut pending));
+    drop(deleting);
+    answer(pending).await.expect("room is made");
+    assert!(partition.space.dropped().segments > 0);
+}
