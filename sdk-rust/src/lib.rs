@@ -66,8 +66,9 @@ pub use millpond_protocol::{
     compression::Codec,
     error::{ErrorCode, WireError},
     message::{
-        AlterTopic, AttachPoint, AttachTransform, AttachmentStatus, BrokerInfo, Cleanup, CreateTopic, DetachTransform, Dropped, Durability,
-        Limit, ModuleInfo, OffsetFound, OnFull, PartitionInfo, Position, RecordsDeleted, TopicConfig, TopicInfo, Watermarks,
+        AlterTopic, AttachPoint, AttachTransform, AttachmentStatus, BrokerInfo, Cleanup, CompactionStatus, CreateTopic, DetachTransform,
+        Dropped, Durability, KnownDamage, Limit, ModuleInfo, NodeSpace, OffsetFound, OnFull, PartitionInfo, Position, RecordsDeleted,
+        Refused, Refusing, TopicConfig, TopicInfo, Watermarks,
     },
     record::Headers,
 };

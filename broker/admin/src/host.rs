@@ -1,7 +1,7 @@
 //! By which names a door on a loopback address may be called.
 //!
 //! It is for programs of this machine. A browser on it is one of them, and shows pages of strangers: such a page has a name that its owner
-//! lets lead to 127.0.0.1 after it was loaded, and then reads what is there, because for the browser it is all one site (DNS rebinding). The
+//! lets lead to 127.0.0.1 after it was loaded, and then reads what is there, for to the browser it is all one site (DNS rebinding). The
 //! browser says by which name it has come, so a name that nobody outside can give away is asked for: `localhost`, what ends with it
 //! (RFC 6761, section 6.3), or an address, which needs no name.
 //!

@@ -63,7 +63,7 @@ impl Phase {
     pub(crate) async fn topics(&self) -> io::Result<Vec<TopicInfo>> {
         let Some(engine) = self.engine().map(Arc::clone) else { return Ok(Vec::new()) };
         // A third of a microsecond for each partition, without a pause: too long for an async worker where there are thousands.
-        Ok(spawn_blocking(move || engine.topics()).await?)
+        Ok(spawn_blocking(move || engine.topics_with_counts()).await?)
     }
 
     /// What there is to look at, once there is something.

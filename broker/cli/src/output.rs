@@ -92,6 +92,33 @@ pub(crate) fn pairs(pairs: &[(&str, String)]) -> String {
     pairs.iter().flat_map(|(label, value)| [format!("{label:width$}"), value.clone(), "\n".to_owned()]).collect()
 }
 
+/// Words in lines of at most [`WIDTH`] characters, with this in front of every line but the first. A longer word has a line to itself.
+pub(crate) fn wrapped(text: &str, indent: &str) -> String {
+    let (mut lines, mut width) = (String::with_capacity(text.len()), 0);
+    for word in text.split_whitespace() {
+        let more = word.chars().count();
+        if width > 0 && width + 1 + more > WIDTH {
+            lines.push('\n');
+            lines.push_str(indent);
+            width = indent.chars().count();
+        } else if width > 0 {
+            lines.push(' ');
+            width += 1;
+        } else {
+            let start = &text[..text.len() - text.trim_start().len()];
+            lines.push_str(start);
+            width = start.chars().count();
+        }
+        lines.push_str(word);
+        width += more;
+    }
+    lines.push('\n');
+    lines
+}
+
+/// What a person sees at once: as many characters as the help has in a line.
+const WIDTH: usize = 100;
+
 /// A number with a comma before every third digit.
 pub(crate) fn thousands(number: impl Into<i128>) -> String {
     let number: i128 = number.into();
@@ -177,6 +204,15 @@ mod tests {
     #[test]
     fn pairs_stand_under_each_other() {
         assert_eq!(pairs(&[("a", "1".to_owned()), ("long", "2".to_owned())]), "a     1\nlong  2\n");
+    }
+
+    #[test]
+    fn words_are_wrapped_and_none_is_cut() {
+        assert_eq!(wrapped("  hint: one", "    "), "  hint: one\n");
+        let text = wrapped(&format!("  {}{} end", "word ".repeat(30), "x".repeat(120)), "    ");
+        let widths: Vec<_> = text.lines().map(str::len).collect();
+        assert_eq!(widths, [96, 58, 124, 7]);
+        assert!(text.lines().skip(1).all(|line| line.starts_with("    ") && !line.ends_with(' ')));
     }
 
     #[test]

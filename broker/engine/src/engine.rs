@@ -12,7 +12,7 @@ use crate::{
     inflight::{ByteBudget, InflightPermit},
     modules::{Deployed, Workshop},
     name,
-    partition::Partition,
+    partition::{Extent, Partition},
     produce::ProduceStream,
     retention,
     services::Services,
@@ -99,11 +99,21 @@ impl Engine {
         }
     }
 
-    /// All topics, in the order of their names.
+    /// All topics, in the order of their names. What is wrong with a partition is told without its hints, and nothing of compaction:
+    /// [`Engine::topic`] has that.
     pub fn topics(&self) -> Vec<TopicInfo> {
+        self.topics_of(Extent::List)
+    }
+
+    /// As [`Engine::topics`], and what compaction has done.
+    pub fn topics_with_counts(&self) -> Vec<TopicInfo> {
+        self.topics_of(Extent::Counts)
+    }
+
+    fn topics_of(&self, extent: Extent) -> Vec<TopicInfo> {
         // The partitions are asked without the lock, which opening a stream needs.
         let topics: Vec<_> = self.topics.read().values().map(Arc::clone).collect();
-        topics.iter().map(|topic| topic.info()).collect()
+        topics.iter().map(|topic| topic.info_of(extent)).collect()
     }
 
     /// One topic, and the room that it shares with the others.

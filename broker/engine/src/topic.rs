@@ -2,7 +2,7 @@
 
 use crate::{
     error::{EngineError, Purpose},
-    partition::{Look, Partition},
+    partition::{Extent, Look, Partition},
     pool::Lane,
     space::TopicSpace,
     transform::Attachment,
@@ -65,9 +65,14 @@ impl Topic {
         u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)
     }
 
+    /// All that is known of it.
     pub(crate) fn info(&self) -> TopicInfo {
+        self.info_of(Extent::All)
+    }
+
+    pub(crate) fn info_of(&self, extent: Extent) -> TopicInfo {
         let runtime = self.runtime.load();
-        let look = Look { compacts: runtime.config.cleanup.compacts(), reserve_held: self.space.node().reserve.is_held() };
+        let look = Look { extent, compacts: runtime.config.cleanup.compacts(), reserve_held: self.space.node().reserve.is_held() };
         let mut refused = Refused::default();
         let of_partition = |partition: &Arc<Partition>| {
             let (info, more) = partition.info(look);

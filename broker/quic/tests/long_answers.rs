@@ -7,7 +7,10 @@ use millpond_log::sim::SimDisk;
 use millpond_protocol::{
     error::ErrorCode,
     frame::{CONTROL_PAYLOAD_BYTES_MAX, RESPONSE_PAYLOAD_BYTES_MAX},
-    message::{self, CreateTopic, DescribeTopic, PartitionInfo, Request, Response, TopicConfig, TopicInfo},
+    message::{
+        self, CompactionStatus, CreateTopic, DescribeTopic, Dropped, KnownDamage, PartitionInfo, Refused, Refusing, Request, Response,
+        TopicConfig, TopicInfo,
+    },
 };
 use millpond_quic::QuicLimits;
 use quinn::{Connection, TransportConfig, VarInt};
@@ -85,9 +88,26 @@ fn the_limit_has_room_for_a_broker_that_is_full_and_whose_disk_has_failed() {
         log_end: i64::MAX,
         size_bytes: u64::MAX,
         failure: Some(failure.to_owned()),
+        unreadable: true,
+        damage: Some(KnownDamage { ranges: u64::MAX, first_offset: i64::MAX }),
+        ..PartitionInfo::default()
     };
-    let topic =
-        TopicInfo { name: "n".repeat(249), partitions: vec![partition; (PARTITIONS_MAX / TOPICS_MAX) as usize], ..TopicInfo::default() };
+    let words = |bytes| "w".repeat(bytes);
+    let compaction =
+        CompactionStatus { failure: Some(words(200)), retry_seconds: Some(600), bytes_read: u64::MAX, ..CompactionStatus::default() };
+    let refusing = Refusing { bound: "disk".to_owned(), reason: words(300), hint: words(500), seconds_ago: Some(u64::MAX) };
+    let sick = PartitionInfo { failure: None, refusing: Some(refusing), compaction: Some(compaction), ..partition.clone() };
+    let described = TopicInfo { partitions: vec![sick; PARTITIONS as usize], ..TopicInfo::default() };
+    let bytes = message::encode(&Response::Topic(described)).len();
+    assert!(bytes < RESPONSE_PAYLOAD_BYTES_MAX, "{bytes} bytes");
+    let topic = TopicInfo {
+        name: "n".repeat(249),
+        partitions: vec![partition; (PARTITIONS_MAX / TOPICS_MAX) as usize],
+        used_bytes: u64::MAX,
+        dropped: Dropped { segments: u64::MAX, records: u64::MAX, bytes: u64::MAX },
+        refused: Refused { topic: u64::MAX, node: u64::MAX, disk: u64::MAX },
+        ..TopicInfo::default()
+    };
     let bytes = message::encode(&Response::Topics(vec![topic; TOPICS_MAX as usize])).len();
     assert!(bytes < RESPONSE_PAYLOAD_BYTES_MAX, "{bytes} bytes");
 }

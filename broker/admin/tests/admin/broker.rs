@@ -6,7 +6,7 @@ use millpond_log::sim::SimDisk;
 use millpond_protocol::{
     batch::BatchBuilder,
     compression::Codec,
-    message::{CreateTopic, OpenProduce, TopicConfig},
+    message::{CreateTopic, OpenConsume, OpenProduce, Position, TopicConfig},
     record::NewRecord,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -33,7 +33,7 @@ pub(crate) struct Broker {
     pub(crate) engine: Arc<Engine>,
     pub(crate) disk: SimDisk,
     pub(crate) door: Door,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// What came back.
@@ -48,8 +48,11 @@ pub(crate) struct Reply {
 impl Door {
     /// The door of a broker that is still starting.
     pub(crate) async fn open(limits: AdminLimits) -> Door {
+        Door::open_at(SocketAddr::from(([127, 0, 0, 1], 0)), limits).await
+    }
+
+    pub(crate) async fn open_at(listen: SocketAddr, limits: AdminLimits) -> Door {
         let status = Status::starting();
-        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = AdminServer::bind(listen, limits, status.clone()).await.expect("a free port");
         let address = server.local_addr();
         Door { address, status, running: tokio::spawn(server.run()) }
@@ -70,6 +73,11 @@ impl Door {
     pub(crate) async fn request(&self, method: &str, path: &str) -> Reply {
         let text = self.exchange(format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address).as_bytes()).await;
         Reply::read(&text)
+    }
+
+    /// The same as somebody who calls the door by this name.
+    pub(crate) async fn get_as(&self, host: &str, path: &str) -> Reply {
+        Reply::read(&self.exchange(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await)
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
@@ -95,7 +103,7 @@ impl Broker {
         let engine = Engine::open(config, Arc::new(disk.clone()), Arc::new(SystemClock)).await.expect("it opens");
         let door = Door::open(limits).await;
         door.status.serving(Arc::clone(&engine));
-        Broker { engine, disk, door, _dir: dir }
+        Broker { engine, disk, door, dir }
     }
 
     pub(crate) async fn topic(&self, name: &str, partitions: u32, durability: &str) {
@@ -106,14 +114,31 @@ impl Broker {
 
     /// One record into one partition.
     pub(crate) async fn produce(&self, topic: &str, partition: u32, value: &str) -> Result<Answer, EngineError> {
+        self.produce_keyed(topic, partition, None, value).await
+    }
+
+    pub(crate) async fn produce_keyed(&self, topic: &str, partition: u32, key: Option<&str>, value: &str) -> Result<Answer, EngineError> {
         let mut builder = BatchBuilder::new();
-        let record = NewRecord { timestamp: 1, key: None, value: Some(value.as_bytes()), headers: &[] };
+        let record = NewRecord { timestamp: 1, key: key.map(str::as_bytes), value: Some(value.as_bytes()), headers: &[] };
         builder.push(&record).expect("it fits");
         let batch = builder.finish(Codec::None).expect("it has a record");
         let open = OpenProduce { topic: topic.to_owned(), partition: Some(partition) };
         let (mut stream, _) = self.engine.open_produce(&open).expect("it opens");
         let permit = self.engine.reserve_inflight(batch.len()).await;
         stream.submit(batch, permit).await.await
+    }
+
+    /// One read from an offset on.
+    pub(crate) async fn read(&self, topic: &str, partition: u32, offset: i64) -> Result<(), EngineError> {
+        let open = OpenConsume { topic: topic.to_owned(), partition, from: Position::Offset(offset) };
+        let (mut stream, _) = self.engine.open_consume(&open).await?;
+        stream.next(1 << 20).await.map(drop)
+    }
+
+    /// Flips a bit in the segment that begins with this offset.
+    pub(crate) fn damage(&self, topic: &str, partition: u32, base_offset: i64) {
+        let segment = self.dir.path().join(format!("topics/{topic}/{partition}/{base_offset:020}.log"));
+        self.disk.damage(&segment, |bytes| bytes[1_000] ^= 1);
     }
 }
 

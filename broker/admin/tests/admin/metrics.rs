@@ -1,7 +1,14 @@
 //! What a scrape says, and that it is true.
 
 use crate::{broker::Broker, exposition::Scrape};
-use millpond_log::sim::{Fault, Operation};
+use millpond_admin::AdminLimits;
+use millpond_engine::EngineConfig;
+use millpond_log::{
+    VerifyOnRead,
+    sim::{Fault, Operation},
+};
+use millpond_protocol::message::{AlterTopic, Cleanup, CreateTopic, OnFull, TopicConfig};
+use std::time::Duration;
 
 async fn scrape(broker: &Broker) -> Scrape {
     let reply = broker.door.get("/metrics").await;
@@ -40,6 +47,107 @@ async fn a_scrape_says_what_the_engine_knows() {
     for dropped in ["segments", "records", "bytes"] {
         assert_eq!(scrape.value(&format!("millpond_topic_dropped_{dropped}_total{{topic=\"readings\"}}")), "0");
     }
+    for bound in ["topic", "node", "disk"] {
+        assert_eq!(scrape.value(&format!("millpond_topic_refused_batches_total{{topic=\"readings\",bound=\"{bound}\"}}")), "0");
+    }
+    assert_eq!(scrape.count("millpond_partition_damaged_ranges"), 3);
+    assert_eq!(scrape.value("millpond_storage_used_bytes"), info.size_bytes.to_string());
+    assert_eq!((scrape.value("millpond_storage_reserve_held"), scrape.value("millpond_storage_reserve_bytes")), ("1", "8388608"));
+    for unset in ["millpond_storage_quota_bytes", "millpond_topic_quota_bytes", "millpond_topic_compaction_passes_total"] {
+        assert_eq!(scrape.count(unset), 0, "{unset}");
+    }
+}
+
+/// A quota for four of the largest batches.
+const QUOTA: u64 = 4 << 18;
+
+fn limited(name: &str, quota_bytes: Option<u64>, on_full: OnFull) -> CreateTopic {
+    let config = TopicConfig { quota_bytes, on_full, max_batch_bytes: 1 << 18, segment_bytes: 1 << 16, ..TopicConfig::default() };
+    CreateTopic { name: name.to_owned(), partitions: 2, config }
+}
+
+#[tokio::test]
+async fn what_is_refused_and_dropped_is_counted_by_what_had_no_room() {
+    let broker = Broker::with(|config| config.quota_bytes = Some(3 * QUOTA), AdminLimits::default()).await;
+    let large = "x".repeat(100_000);
+    for request in [
+        limited("unlimited", None, OnFull::Reject),
+        limited("rejects", Some(QUOTA), OnFull::Reject),
+        limited("drops", Some(QUOTA), OnFull::DropOldest),
+    ] {
+        if request.name == "rejects" {
+            // Nobody yields yet.
+            broker.disk.limit_bytes(Some(broker.disk.used_bytes()));
+            broker.produce("unlimited", 1, &large).await.expect_err("the disk is full");
+            broker.disk.limit_bytes(None);
+        }
+        broker.engine.create_topic(request).await.expect("it can be made");
+    }
+    for _ in 0..30 {
+        broker.produce("drops", 0, &large).await.expect("room is made for it");
+    }
+    let mut refused = 0;
+    for partition in [0, 1] {
+        while broker.produce("rejects", partition, &large).await.is_ok() {}
+        refused += 1;
+    }
+    let scrape = scrape(&broker).await;
+    let topic =
+        |family: &str, topic: &str, more: &str| scrape.value(&format!("millpond_topic_{family}{{topic=\"{topic}\"{more}}}")).to_owned();
+    for (name, by_topic, by_disk) in [("drops", 0, 0), ("rejects", refused, 0), ("unlimited", 0, 1)] {
+        for (bound, batches) in [("topic", by_topic), ("node", 0), ("disk", by_disk)] {
+            let found = topic("refused_batches_total", name, &format!(",bound=\"{bound}\""));
+            assert_eq!(found, batches.to_string(), "{name} {bound}");
+        }
+    }
+    let dropped = broker.engine.topic("drops").expect("it is there").dropped;
+    assert!(dropped.segments > 10 && dropped.bytes > 10 * 100_000);
+    for (what, value) in [("segments", dropped.segments), ("records", dropped.records), ("bytes", dropped.bytes)] {
+        assert_eq!(topic(&format!("dropped_{what}_total"), "drops", ""), value.to_string());
+    }
+    assert_eq!((topic("quota_bytes", "rejects", ""), scrape.count("millpond_topic_quota_bytes")), (QUOTA.to_string(), 2));
+    assert_eq!(scrape.value("millpond_storage_quota_bytes"), (3 * QUOTA).to_string());
+    let used: u64 = broker.engine.topics().iter().map(|topic| topic.used_bytes).sum();
+    assert_eq!(scrape.value("millpond_storage_used_bytes"), used.to_string());
+}
+
+#[tokio::test]
+async fn compaction_is_shown_for_topics_that_have_it_and_damage_for_every_partition() {
+    let change = |config: &mut EngineConfig| {
+        (config.retention_check_interval, config.verify_on_read) = (Duration::from_millis(1), VerifyOnRead::Always);
+    };
+    let broker = Broker::with(change, AdminLimits::default()).await;
+    for name in ["latest", "other"] {
+        broker.engine.create_topic(limited(name, None, OnFull::Reject)).await.expect("it can be made");
+    }
+    let large = "x".repeat(100_000);
+    for _ in 0..20 {
+        broker.produce_keyed("latest", 0, Some("k"), &large).await.expect("it is stored");
+        broker.produce("other", 1, &large).await.expect("it is stored");
+    }
+    // Only now, so that one pass has all there is to do.
+    let change = AlterTopic { name: "latest".to_owned(), cleanup: Some(Cleanup::Compact), ..AlterTopic::default() };
+    broker.engine.alter_topic(change).await.expect("it can be changed");
+    let compaction = |scrape: &Scrape, what: &str| -> u64 {
+        scrape.value(&format!("millpond_topic_compaction_{what}{{topic=\"latest\"}}")).parse().expect("a number")
+    };
+    let seen = loop {
+        let seen = scrape(&broker).await;
+        if compaction(&seen, "passes_total") > 0 && compaction(&seen, "dirty_bytes") == 0 {
+            break seen;
+        }
+    };
+    let (read, written, removed) =
+        (compaction(&seen, "read_bytes_total"), compaction(&seen, "written_bytes_total"), compaction(&seen, "removed_bytes_total"));
+    assert!(read > 20 * 100_000 && written > 0 && removed > 15 * 100_000, "{read} {written} {removed}");
+    assert_eq!((compaction(&seen, "failures_total"), seen.count("millpond_topic_compaction_passes_total")), (0, 1));
+
+    let damaged = |scrape: &Scrape| scrape.value("millpond_partition_damaged_ranges{topic=\"other\",partition=\"1\"}").to_owned();
+    assert_eq!(damaged(&seen), "0");
+    broker.damage("other", 1, 7);
+    broker.read("other", 1, 7).await.expect_err("it is damaged");
+    let seen = scrape(&broker).await;
+    assert_eq!((damaged(&seen).as_str(), seen.value("millpond_partition_writable{topic=\"other\",partition=\"1\"}")), ("1", "1"));
 }
 
 #[tokio::test]
@@ -90,7 +198,7 @@ async fn a_broker_that_starts_has_metrics_of_its_own_and_one_that_stops_has_all(
     assert_eq!(stopping.value("millpond_ready"), "0");
     assert_eq!(stopping.count("millpond_partition_high_watermark"), 1);
 
-    let door = crate::broker::Door::open(millpond_admin::AdminLimits::default()).await;
+    let door = crate::broker::Door::open(AdminLimits::default()).await;
     let starting = Scrape::read(&door.get("/metrics").await.body);
     assert_eq!((starting.value("millpond_ready"), starting.has("millpond_inflight_bytes")), ("0", false));
 }

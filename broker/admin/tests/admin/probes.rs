@@ -72,3 +72,24 @@ async fn http_1_0_gets_the_same_metrics_in_one_piece() {
     assert!(!reply.fields.contains("chunked"), "{}", reply.fields);
     assert_eq!(reply.body, broker.door.get("/metrics").await.body);
 }
+
+#[tokio::test]
+async fn a_web_page_reads_nothing_of_a_door_on_loopback_under_a_name_of_its_own() {
+    let broker = Broker::start().await;
+    broker.topic("secret-name", 1, "sync").await;
+    for path in ["/metrics", "/health/live", "/health/ready", "/nothing"] {
+        let reply = broker.door.get_as("evil.example:9640", path).await;
+        assert_eq!(reply.code, 421, "{path}: {}", reply.body);
+        assert!(!reply.body.contains("secret-name") && reply.body.contains("`localhost`") && reply.body.contains("`admin.listen`"));
+    }
+    let text = broker.door.exchange(b"GET http://evil.example/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(Reply::read(&text).code, 421, "a target that is a whole URL says whose it is");
+    for host in ["localhost", "LOCALHOST:9640", "127.0.0.1", "[::1]:9640", "gateway.localhost"] {
+        assert_eq!(broker.door.get_as(host, "/metrics").await.code, 200, "{host}");
+    }
+    assert_eq!(Reply::read(&broker.door.exchange(b"GET /metrics HTTP/1.0\r\n\r\n").await).code, 200, "one that says nothing is no browser");
+    // Others reach it by names that it can't know.
+    let mut everywhere = Door::open_at(([0, 0, 0, 0], 0).into(), AdminLimits::default()).await;
+    everywhere.address.set_ip([127, 0, 0, 1].into());
+    assert_eq!(everywhere.get_as("gateway.example:9640", "/health/live").await.code, 200);
+}

@@ -10,7 +10,7 @@
 //!   linger. A throughput case has 3 partitions, a latency case one. The broker is asked how many records it has; if one that was
 //!   acknowledged is missing, the run fails.
 //! - What misses its target is named at the end, and the command ends with 1.
-//! - Nothing stays behind: broker, peer and folder go when the run ends, by Ctrl-C as well.
+//! - Nothing stays behind: broker, peer and folder go when the run ends, by Ctrl-C, SIGTERM or a terminal that goes away as well.
 //!
 //! # How the limits are measured
 //!
@@ -67,7 +67,7 @@ use std::{
 };
 use tempfile::TempDir;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
 };
 
@@ -113,6 +113,7 @@ pub(crate) async fn run(args: BenchArgs) -> Outcome {
     // On a worker, where the tasks of quinn and of the SDK run: otherwise each packet would wake another thread, and a latency would be
     // mostly that.
     let output = args.output;
+    let signals = listen();
     let mut task = JoinSet::new();
     task.spawn(measure(args));
     let (report, heading) = tokio::select! {
@@ -120,7 +121,7 @@ pub(crate) async fn run(args: BenchArgs) -> Outcome {
             Ok(report) => report?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         },
-        interrupted = interrupted() => {
+        interrupted = interrupted(signals) => {
             // Waits until processes and folder are gone.
             task.shutdown().await;
             return Err(interrupted.into());
@@ -214,12 +215,16 @@ fn heading(plan: Plan, folder: &Path) -> String {
     )
 }
 
-/// Ends when a person, or a supervisor, wants it to end.
-async fn interrupted() -> BenchError {
-    let signals = signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
+/// By Ctrl-C, by a supervisor, and by a terminal that goes away. From the moment of this on.
+fn listen() -> io::Result<[Signal; 3]> {
+    Ok([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?])
+}
+
+/// Ends when one of them comes.
+async fn interrupted(signals: io::Result<[Signal; 3]>) -> BenchError {
     match signals {
-        Ok((mut interrupt, mut terminate)) => {
-            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+        Ok([mut interrupt, mut terminate, mut hangup]) => {
+            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} _ = hangup.recv() => {} }
         }
         // Signals then end the process as they always do.
         Err(error) => {

@@ -9,6 +9,7 @@ pub(crate) mod produce;
 pub(crate) mod serve;
 mod shared;
 mod space;
+mod state;
 pub(crate) mod topic;
 pub(crate) mod transform;
 

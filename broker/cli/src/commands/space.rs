@@ -2,10 +2,10 @@
 
 use crate::{
     config::{self, ByteSize, UNLIMITED},
-    output::{human_bytes, thousands},
+    output::{counted, human_bytes, thousands},
 };
 use clap::Args;
-use millpond_protocol::message::{Limit, OnFull, TopicInfo};
+use millpond_protocol::message::{Limit, OnFull, Refused, TopicInfo};
 
 /// What a topic may take.
 #[derive(Args, Debug)]
@@ -26,24 +26,47 @@ pub(crate) fn settings(topic: &TopicInfo) -> [(&'static str, String); 2] {
     [("quota", quota), ("on full", topic.config.on_full.to_string())]
 }
 
-/// What is used, and what was dropped, in words.
-pub(crate) fn usage(topic: &TopicInfo) -> [(&'static str, String); 2] {
-    let used = human_bytes(topic.used_bytes);
-    // Rounded up, so that a quota without room does not look as if it had some.
-    let percent = |quota: u64| (u128::from(topic.used_bytes) * 100).div_ceil(u128::from(quota.max(1)));
-    let used = topic.config.quota_bytes.map_or_else(|| used.clone(), |quota| format!("{used}, {}% of the quota", percent(quota)));
+/// What is used, and what was dropped and refused, in words; and the same of the broker where it has a limit.
+pub(crate) fn usage(topic: &TopicInfo) -> Vec<(&'static str, String)> {
+    let mut usage = vec![("used", used(topic.used_bytes, topic.config.quota_bytes))];
+    if let Some(node) = &topic.node {
+        let limited = node.quota_bytes.map(|quota| (used(node.used_bytes, Some(quota)), ByteSize(quota)));
+        usage.extend(limited.map(|(used, quota)| ("broker used", format!("{used} of {quota}"))));
+        let reserve = format!("{} are not free: no batch is taken until they are", ByteSize(node.reserve_bytes));
+        usage.extend((!node.reserve_held).then_some(("reserve", reserve)));
+    }
     let dropped = &topic.dropped;
     let lost = match dropped.segments {
-        0 => "nothing since the broker started".to_owned(),
+        0 => NOTHING.to_owned(),
         segments => format!(
-            "{} in {} segments since the broker started, {} records",
+            "{} in {} since the broker started, {}",
             human_bytes(dropped.bytes),
-            thousands(segments),
-            thousands(dropped.records)
+            counted(segments, "segment"),
+            counted(dropped.records, "record")
         ),
     };
-    [("used", used), ("dropped", lost)]
+    usage.extend([("dropped", lost), ("refused", refused(&topic.refused))]);
+    usage
 }
+
+fn used(used_bytes: u64, quota_bytes: Option<u64>) -> String {
+    let used = human_bytes(used_bytes);
+    // Rounded up, so that a quota without room does not look as if it had some.
+    let percent = |quota: u64| (u128::from(used_bytes) * 100).div_ceil(u128::from(quota.max(1)));
+    quota_bytes.map_or_else(|| used.clone(), |quota| format!("{used}, {}% of the quota", percent(quota)))
+}
+
+fn refused(refused: &Refused) -> String {
+    if refused.total() == 0 {
+        return NOTHING.to_owned();
+    }
+    let bounds = [("topic quota", refused.topic), ("broker quota", refused.node), ("disk", refused.disk)];
+    let bounds = bounds.iter().filter(|(_, batches)| *batches > 0).map(|(bound, batches)| format!("{bound} {}", thousands(*batches)));
+    let noun = if refused.total() == 1 { "batch" } else { "batches" };
+    format!("{} {noun} since the broker started: {}", thousands(refused.total()), bounds.collect::<Vec<_>>().join(", "))
+}
+
+const NOTHING: &str = "nothing since the broker started";
 
 fn parse_quota(text: &str) -> Result<Limit, String> {
     if text == UNLIMITED {
@@ -56,7 +79,7 @@ fn parse_quota(text: &str) -> Result<Limit, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millpond_protocol::message::{Dropped, TopicConfig};
+    use millpond_protocol::message::{Dropped, NodeSpace, TopicConfig};
 
     #[test]
     fn a_quota_is_a_size_within_bounds_or_unlimited() {
@@ -68,17 +91,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_and_what_was_dropped_is_told() {
+    fn what_is_used_dropped_and_refused_is_told() {
         let config = TopicConfig { quota_bytes: Some(1 << 20), on_full: OnFull::DropOldest, ..TopicConfig::default() };
         let dropped = Dropped { segments: 1_200, records: 34_000, bytes: 5 << 20 };
-        let topic = TopicInfo { config, used_bytes: 943_718, dropped, ..TopicInfo::default() };
+        let node = NodeSpace { used_bytes: 9 << 30, quota_bytes: Some(10 << 30), reserve_bytes: 8 << 20, reserve_held: false };
+        let refused = Refused { topic: 1_000, node: 0, disk: 200 };
+        let topic = TopicInfo { config, used_bytes: 943_718, dropped, refused, node: Some(node), ..TopicInfo::default() };
         assert_eq!(settings(&topic), [("quota", "1MiB".to_owned()), ("on full", "drop-oldest".to_owned())]);
-        assert_eq!(
-            usage(&topic).map(|(_, words)| words),
-            ["921.6 KiB, 90% of the quota", "5.0 MiB in 1,200 segments since the broker started, 34,000 records"].map(str::to_owned)
-        );
-        let topic = TopicInfo::default();
+        let expected = [
+            ("used", "921.6 KiB, 90% of the quota"),
+            ("broker used", "9.0 GiB, 90% of the quota of 10GiB"),
+            ("reserve", "8MiB are not free: no batch is taken until they are"),
+            ("dropped", "5.0 MiB in 1,200 segments since the broker started, 34,000 records"),
+            ("refused", "1,200 batches since the broker started: topic quota 1,000, disk 200"),
+        ];
+        assert_eq!(usage(&topic), expected.map(|(name, words)| (name, words.to_owned())));
+        let node = NodeSpace { quota_bytes: None, reserve_held: true, ..node };
+        let topic = TopicInfo { node: Some(node), refused: Refused { node: 1, ..Refused::default() }, ..TopicInfo::default() };
         assert_eq!(settings(&topic).map(|(_, words)| words), ["unlimited".to_owned(), "reject".to_owned()]);
-        assert_eq!(usage(&topic).map(|(_, words)| words), ["0 B", "nothing since the broker started"].map(str::to_owned));
+        let words: Vec<_> = usage(&topic).into_iter().map(|(_, words)| words).collect();
+        assert_eq!(words, ["0 B", "nothing since the broker started", "1 batch since the broker started: broker quota 1"]);
     }
 }

@@ -4,6 +4,7 @@ use super::{
     alter::{self, AlterArgs, DeleteRecordsArgs, RetentionArgs},
     shared::{self, ListArgs},
     space::{self, SpaceArgs},
+    state,
 };
 use crate::{
     config::{self, ByteSize, ConfigFileArgs, Limited, Span},
@@ -135,7 +136,6 @@ impl CreateArgs {
     fn topic_config(&self) -> Outcome<TopicConfig> {
         let defaults = self.config.load()?.config.topic;
         let max_batch_bytes = self.max_batch_bytes.unwrap_or(defaults.max_batch_bytes);
-        let unsaid = TopicConfig::default();
         Ok(TopicConfig {
             durability: self.durability.unwrap_or(defaults.durability),
             segment_bytes: self.segment_bytes.unwrap_or(defaults.segment_bytes).0,
@@ -145,8 +145,8 @@ impl CreateArgs {
             retention_bytes: self.retention.retention_bytes().map_or(bytes_of(defaults.retention_bytes), Option::from),
             quota_bytes: self.space.quota.map_or(bytes_of(defaults.quota), Option::from),
             on_full: self.space.on_full.unwrap_or(defaults.on_full),
-            cleanup: self.retention.cleanup.unwrap_or(unsaid.cleanup),
-            delete_retention_ms: self.retention.delete_retention_ms().unwrap_or(unsaid.delete_retention_ms),
+            cleanup: self.retention.cleanup.unwrap_or(defaults.cleanup),
+            delete_retention_ms: self.retention.delete_retention_ms().unwrap_or(defaults.delete_retention.millis()),
         })
     }
 }
@@ -227,7 +227,7 @@ impl Row for PartitionRow<'_> {
             thousands(partition.high_watermark),
             thousands(partition.log_end),
             human_bytes(partition.size_bytes),
-            partition.failure.as_ref().map_or("ok".to_owned(), |failure| format!("read-only: {failure}")),
+            state::word(partition),
         ]
     }
 }
@@ -259,9 +259,11 @@ fn describe_words(topic: &TopicInfo) -> String {
     let mut lines = vec![("topic", topic.name.clone()), ("segment bytes", ByteSize(topic.config.segment_bytes).to_string())];
     lines.extend(alter::settings(topic));
     lines.extend(space::usage(topic));
+    lines.extend(state::compaction(topic));
     let mut words = pairs(&lines);
     words.push('\n');
     words.push_str(&table(&topic.partitions.iter().map(PartitionRow).collect::<Vec<_>>()));
+    words.push_str(&state::notes(topic));
     if !topic.attachments.is_empty() {
         words.push('\n');
         words.push_str(&table(&topic.attachments.iter().map(ModuleRow).collect::<Vec<_>>()));
@@ -287,8 +289,7 @@ const PARTITIONS: RangeInclusive<i64> = 1..=10_000;
 const NONE_YET: &str = "There are no topics yet: `millpond topic create NAME` makes one.";
 
 const CREATE_EXAMPLES: &str = "\
-Without a flag, durability, sizes and limits are taken from the [topic] section of the configuration, see \
-`millpond config show`.
+A setting without a flag is taken from the [topic] section of the configuration, see `millpond config show`.
 
 Examples:
   millpond topic create readings --partitions 3 --retention 7d --retention-bytes 1GiB
@@ -308,7 +309,9 @@ mod tests {
             high_watermark: end,
             log_end: end + 1,
             size_bytes: 588_895,
-            failure: (partition == 1).then(|| "no room".to_owned()),
+            failure: (partition == 1).then(|| "can't flush 0.log: Input/output error".to_owned()),
+            failure_hint: (partition == 1).then(|| "check the disk".to_owned()),
+            ..PartitionInfo::default()
         };
         let module = AttachmentStatus {
             module: "drop-idle".to_owned(),
@@ -351,10 +354,14 @@ mod tests {
              on full          reject\n\
              used             1.1 MiB\n\
              dropped          nothing since the broker started\n\
+             refused          nothing since the broker started\n\
              \n\
              PARTITION  LOG START  HIGH WATERMARK  LOG END       SIZE  STATE\n\
              \x20       0          0          33,334   33,335  575.1 KiB  ok\n\
-             \x20       1          0               7        8  575.1 KiB  read-only: no room\n\
+             \x20       1          0               7        8  575.1 KiB  read-only: writing has failed\n\
+             \n\
+             partition 1: nothing more is written, and reads go on: can't flush 0.log: Input/output error\n\
+             \x20 hint: check the disk\n\
              \n\
              MODULE     ON       BATCHES  RECORDS IN    OUT  DROPPED  CHANGED  FAILURES  SHA-256\n\
              drop-idle  produce        3       1,200  1,000      200       10         0  0123456789ab\n"

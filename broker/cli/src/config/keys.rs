@@ -71,6 +71,8 @@ pub(crate) const KEYS: &[Key] = &[
     text("topic.max_batch_bytes", "the largest batch that a topic takes, unless `topic create` says"),
     text("topic.retention", "after which time a topic's records are deleted, or unlimited, unless `topic create` says"),
     text("topic.retention_bytes", "how many bytes of records a partition keeps, or unlimited, unless `topic create` says"),
+    text("topic.cleanup", "what becomes of a topic's old records, unless `topic create` says: delete, compact or compact,delete"),
+    text("topic.delete_retention", "how long a compacted topic keeps a key without a value, unless `topic create` says"),
     text("topic.quota", "how many bytes of records a topic takes at most, or unlimited, unless `topic create` says"),
     text("topic.on_full", "what happens when a quota or the disk is full, unless `topic create` says: reject or drop-oldest"),
     text("log.format", "how the log is written: pretty or json"),

@@ -18,7 +18,7 @@ pub(crate) use units::{ByteSize, Limited, Span, UNLIMITED};
 
 use millpond_admin::AdminServer;
 use millpond_engine::EngineConfig;
-use millpond_protocol::message::{Durability, OnFull, TopicConfig};
+use millpond_protocol::message::{Cleanup, Durability, OnFull, TopicConfig};
 use millpond_quic::QuicConfig;
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
@@ -124,6 +124,8 @@ pub(crate) struct Topic {
     pub(crate) max_batch_bytes: ByteSize,
     pub(crate) retention: Limited<Span>,
     pub(crate) retention_bytes: Limited<ByteSize>,
+    pub(crate) cleanup: Cleanup,
+    pub(crate) delete_retention: Span,
     pub(crate) quota: Limited<ByteSize>,
     pub(crate) on_full: OnFull,
 }
@@ -211,6 +213,8 @@ impl Config {
                 max_batch_bytes: ByteSize(u64::from(topic.max_batch_bytes)),
                 retention: topic.retention_ms.map(|ms| Span(Duration::from_millis(ms))).into(),
                 retention_bytes: topic.retention_bytes.map(ByteSize).into(),
+                cleanup: topic.cleanup,
+                delete_retention: Span(Duration::from_millis(topic.delete_retention_ms)),
                 quota: topic.quota_bytes.map(ByteSize).into(),
                 on_full: topic.on_full,
             },
@@ -275,6 +279,7 @@ impl Config {
         time("storage.producer_id_expiration", Some(expiration), Duration::from_secs(1)..=Duration::from_hours(365 * 24))?;
         time("topic.retention", self.topic.retention.value(), RETENTION)?;
         size("topic.retention_bytes", self.topic.retention_bytes.value(), RETENTION_BYTES)?;
+        time("topic.delete_retention", Some(self.topic.delete_retention), RETENTION)?;
         size("topic.quota", self.topic.quota.value(), QUOTA_BYTES)
     }
 }

@@ -1,6 +1,6 @@
 use super::{ByteSize, Config, KEYS, Limited, Listen, Loaded, Span, keys, layers};
 use crate::failure::{Failure, Outcome};
-use millpond_protocol::message::OnFull;
+use millpond_protocol::message::{Cleanup, OnFull};
 use std::{ffi::OsString, path::Path};
 
 /// Loads a file with this text, these variables and these flags.
@@ -77,6 +77,9 @@ fn lists_sizes_and_times_are_read_in_every_layer() {
     assert_eq!((loaded.config.topic.quota, loaded.config.topic.on_full), (Limited::To(ByteSize(1 << 30)), OnFull::DropOldest));
     let loaded = load(file, &[], &[]).expect("fine");
     assert_eq!((loaded.config.topic.quota, loaded.config.topic.on_full), (Limited::Unlimited, OnFull::Reject));
+    let file = "[topic]\ncleanup = \"compact\"\ndelete_retention = \"2d\"\n";
+    let topic = load(file, &[("MILLPOND_TOPIC__CLEANUP", "delete,compact")], &[]).expect("fine").config.topic;
+    assert_eq!((topic.cleanup, topic.delete_retention.millis()), (Cleanup::CompactDelete, 172_800_000));
     let file = "[tls]\nnames = [\"a\", \"b\"]\n";
     let loaded = load(file, &[("MILLPOND_TLS__NAMES", "c, d,")], &[]).expect("fine");
     assert_eq!(loaded.config.tls.names, ["c", "d"]);
@@ -154,6 +157,8 @@ fn a_value_that_a_key_can_not_take_is_refused_with_what_it_takes() {
         ("topic.quota", "many", "`many` is not a size: write a whole number with a unit, such as 512KiB, 16MiB or 1GiB, or `unlimited`"),
         ("topic.quota", "1KiB", "1KiB is outside 4KiB to 1048576TiB"),
         ("topic.retention", "1ms", "1ms is outside 1s to 36525d"),
+        ("topic.cleanup", "shrink", "`shrink` is not a way to clean up: it is `delete`, `compact` or `compact,delete`"),
+        ("topic.delete_retention", "0s", "0ms is outside 1s to 36525d"),
         ("storage.quota", "1MiB", "1MiB is outside 64MiB to 1048576TiB"),
         ("storage.retention_check_interval", "1d", "1d is outside 1ms to 1h"),
         ("storage.producer_id_expiration", "1ms", "1ms is outside 1s to 365d"),

@@ -1,8 +1,9 @@
 //! `millpond bench`, as short as it can be.
 
-use crate::place::{Place, text};
+use crate::place::{Place, send, text};
+use rustix::process::Signal;
 use serde_json::Value;
-use std::{fs, time::Instant};
+use std::{fs, process::Stdio, thread, time::Instant};
 
 #[test]
 fn a_case_is_measured_beside_its_limit() {
@@ -46,4 +47,22 @@ fn a_transform_that_is_not_there_is_told_before_anything_is_measured() {
         "{words}"
     );
     assert!(!place.path("here").exists() && begun.elapsed().as_secs() < 10);
+}
+
+#[test]
+fn one_that_is_interrupted_leaves_nothing_behind() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let place = Place::new();
+        let mut command = place.millpond();
+        command.args(["bench", "--data-dir", "here"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut bench = command.spawn().expect("it runs");
+        let left = || fs::read_dir(place.path("here")).into_iter().flatten().count();
+        while left() == 0 {
+            assert!(bench.try_wait().expect("it was ours").is_none(), "it ended by itself");
+            thread::yield_now();
+        }
+        send(&bench, signal);
+        assert_eq!(bench.wait().expect("it was ours").code(), Some(1), "{signal:?}");
+        assert_eq!(left(), 0, "{signal:?}");
+    }
 }

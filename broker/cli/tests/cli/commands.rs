@@ -5,6 +5,7 @@ use crate::{
     snapshot,
 };
 use rustix::process::Signal;
+use serde_json::Value;
 use std::{
     io::{BufRead, BufReader, Read, Write},
     process::{Child, Command, Stdio},
@@ -79,6 +80,7 @@ fn a_compacted_topic_is_made_shown_changed_and_takes_no_record_without_a_key() {
         (&["produce", "a", "--key-separator", ":"], b"k:kept\n"),
         (&["produce", "a"], b"refused\n"),
         (&["topic", "create", "b", "--cleanup", "shrink"], b""),
+        (&["topic", "create", "b", "--cleanup", "delete,compact", "-o", "json"], b""),
         (&["topic", "alter", "a", "--delete-retention", "0s"], b""),
         (&["topic", "alter", "a", "--cleanup", "delete"], b""),
         (&["produce", "a"], b"taken\n"),
@@ -104,6 +106,41 @@ fn defaults_for_topics_come_from_the_configuration() {
     broker.ok(&place, &["topic", "create", "a", "--config", "mill.toml", "--segment-bytes", "3MiB"], b"");
     let described = broker.ok(&place, &["topic", "describe", "a"], b"");
     assert!(described.contains("durability       os\n") && described.contains("segment bytes    3MiB\n"), "{described}");
+    place.file("compact.toml", b"[topic]\ncleanup = \"delete,compact\"\ndelete_retention = \"36h\"\n");
+    for (arguments, cleanup, delete_retention_ms) in [
+        (&["topic", "create", "b", "--config", "compact.toml", "-o", "json"][..], "compact,delete", 36 * 3_600_000),
+        (&["topic", "create", "c", "--config", "compact.toml", "-o", "json", "--cleanup", "delete"], "delete", 36 * 3_600_000),
+        (&["topic", "create", "d", "--config", "compact.toml", "-o", "json", "--delete-retention", "1h"], "compact,delete", 3_600_000),
+    ] {
+        let made: Value = serde_json::from_str(&broker.ok(&place, arguments, b"")).expect("JSON");
+        assert_eq!((&made["config"]["cleanup"], &made["config"]["delete_retention_ms"]), (&cleanup.into(), &delete_retention_ms.into()));
+    }
+}
+
+#[test]
+fn a_topic_without_room_says_so_and_what_to_do_in_lines_that_can_be_read() {
+    let place = Place::new();
+    let broker = place.serve_with(&["--storage-quota", "64MiB"]);
+    broker.ok(&place, &["topic", "create", "t", "-p", "2", "--quota", "4KiB", "--max-batch-bytes", "1KiB"], b"");
+    let full = lines((0..100).map(|number| format!("{number:0100}")));
+    let refused = broker.fails(&place, &["produce", "t", "-p", "1", "-c", "none", "--no-retry"], full.as_bytes());
+    assert!(refused.contains("the topic uses ") && refused.contains(" of the 4096 bytes of its quota"), "{refused}");
+    let described = broker.ok(&place, &["topic", "describe", "t"], b"");
+    for words in ["quota            4KiB\n", "% of the quota\n", "broker used      ", "  ok\n", "  refusing: topic quota reached\n"] {
+        assert!(described.contains(words), "`{words}` is not in:\n{described}");
+    }
+    assert!(described.contains("\npartition 1: batches are refused, the last ") && described.contains("\n  hint: "), "{described}");
+    assert!(described.lines().all(|line| line.chars().count() <= 100), "{described}");
+    let described: Value = serde_json::from_str(&broker.ok(&place, &["topic", "describe", "t", "-o", "json"], b"")).expect("JSON");
+    assert_eq!(
+        (&described["partitions"][1]["refusing"]["bound"], &described["partitions"][0]["refusing"]),
+        (&"topic".into(), &Value::Null)
+    );
+    assert!(described["refused"]["topic"].as_u64() >= Some(1) && described["node"]["quota_bytes"] == 64 << 20, "{described}");
+
+    broker.ok(&place, &["topic", "delete-records", "t", "-p", "1", "--before", "end"], b"");
+    let described = broker.ok(&place, &["topic", "describe", "t"], b"");
+    assert!(!described.contains("refusing") && !described.contains("hint"), "{described}");
 }
 
 #[test]

@@ -57,12 +57,14 @@ fn json_lines_have_one_key_each() {
 fn what_is_wrong_is_refused_with_its_place_and_a_hint() {
     let place = Place::new();
     place.file("misspelt.toml", b"[quic]\nlisen = \"0.0.0.0:9440\"\n");
+    place.file("topic.toml", b"[topic]\ncleanup_policy = \"compact\"\n");
     place.file("section.toml", b"[quik]\nlisten = \"0.0.0.0:9440\"\n");
     place.file("broken.toml", b"[quic\n");
     place.file("value.toml", b"memory_limit = \"lots\"\n");
     let mut shown = String::new();
     for (arguments, variables) in [
         (&["config", "show", "--config", "misspelt.toml"][..], &[][..]),
+        (&["config", "show", "--config", "topic.toml"], &[]),
         (&["config", "show", "--config", "section.toml"], &[]),
         (&["config", "show", "--config", "broken.toml"], &[]),
         (&["config", "show", "--config", "value.toml"], &[]),

@@ -140,6 +140,8 @@ fn damage_in_the_middle_is_met_shown_and_repaired() {
         for words in ["readings", "partition 0", "offset 1", "00000000000000000000.log", "millpond log verify", "millpond log repair"] {
             assert!(refused.contains(words), "`{words}` is not in:\n{refused}");
         }
+        let described = broker.ok(&place, &["topic", "describe", "readings"], b"");
+        assert!(described.contains("  damaged: 1 range\n") && described.contains("1 damaged range is known, at offset 1:"), "{described}");
         let (faults, _) = fails(&place, &["log", "verify", "data"]);
         assert!(faults.contains("00000000000000000000.log, byte") && faults.contains(", offset 1\n"), "{faults}");
         let (_, refused) = fails(&place, &["log", "repair", "data", mode, "--yes"]);
@@ -201,6 +203,10 @@ fn a_path_that_is_no_log_is_bad_usage() {
     ] {
         let output = run(&place, arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output.stderr));
+    }
+    let without_mode = text(&run(&place, &["log", "repair", PARTITION]).stderr);
+    for words in ["has to be told what it may lose", "hint: `--drop-batch` loses the records", "`--truncate` loses all records from"] {
+        assert!(without_mode.contains(words), "`{words}` is not in:\n{without_mode}");
     }
     // A copy is somebody's own, once that is said.
     let copy = place.path("copy");

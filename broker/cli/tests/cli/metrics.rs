@@ -86,6 +86,11 @@ fn a_lost_partition_shows_in_the_metrics_in_describe_and_in_the_log() {
     let described: serde_json::Value =
         serde_json::from_str(&broker.ok(&place, &["topic", "describe", "a", "-o", "json"], b"")).expect("JSON");
     assert_eq!(described["partitions"][1]["failure"], cause.as_str());
+    assert!(described["partitions"][1]["failure_hint"].as_str().is_some_and(|hint| hint.contains("from a backup")), "{described}");
+    let unreadable: Vec<_> = (0..2).map(|partition| described["partitions"][partition]["unreadable"].as_bool()).collect();
+    assert_eq!(unreadable, [Some(false), Some(true)]);
+    let described = broker.ok(&place, &["topic", "describe", "a"], b"");
+    assert!(described.contains("  unreadable\n") && described.contains("\npartition 1: it can't be read or written: "), "{described}");
     let (_, _, log) = broker.stop();
     assert!(log.contains("ERROR") && log.contains(&cause), "{log}");
 }
@@ -128,7 +133,7 @@ fn a_taken_port_is_an_error_that_names_the_key() {
     for words in [&*format!("can't listen on TCP {address}"), "hint: the port is taken", "`admin.listen`", "`off`"] {
         assert!(stderr.contains(words), "{stderr}");
     }
-    assert!(!place.path("data/tls").exists(), "an identity for a broker that never was");
+    assert!(!place.path("data").exists(), "a folder for a broker that never was");
     // Of two mistakes at once, the folder is the one that counts.
     let broker = place.serve();
     let stderr = text(&place.serve_fails(&["--admin-listen", &address]).stderr);

@@ -3,6 +3,7 @@
 use crate::place::{Place, send, text};
 use rustix::process::Signal;
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader},
     net::UdpSocket,
@@ -10,7 +11,7 @@ use std::{
 };
 
 #[test]
-fn a_taken_port_leaves_no_certificates_behind() {
+fn a_taken_port_leaves_nothing_behind_in_a_new_folder_or_in_one_that_was_there() {
     let place = Place::new();
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("an address").to_string();
@@ -18,7 +19,14 @@ fn a_taken_port_leaves_no_certificates_behind() {
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains(&format!("can't listen on UDP {address}")) && stderr.contains("hint: the port is taken"), "{stderr}");
-    assert!(!place.path("data/tls").exists(), "an identity for a broker that never was");
+    assert!(!place.path("data").exists(), "a folder for a broker that never was");
+    assert!(place.serve().stop().0.success());
+    let files = || fs::read_dir(place.path("data")).expect("a folder").flatten().map(|entry| entry.file_name()).collect::<BTreeSet<_>>();
+    let before = files();
+    assert_eq!(place.serve_fails(&["--quic-listen", &address]).status.code(), Some(1));
+    assert_eq!(files(), before);
+    drop(taken);
+    assert!(place.serve_with(&["--quic-listen", &address]).stop().0.success(), "nothing holds the folder or the port");
 }
 
 #[test]

@@ -30,7 +30,7 @@ mod turn;
 
 pub(crate) use answer::Reply;
 pub(crate) use room::Yielded;
-pub(crate) use status::Look;
+pub(crate) use status::{Extent, Look};
 
 use crate::{
     error::EngineError,

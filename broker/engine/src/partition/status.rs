@@ -50,9 +50,21 @@ pub(super) struct CompactionLog {
     put_off: Option<(String, i64)>,
 }
 
+/// How much of a partition is told. An answer about all topics has to fit where each of 20,000 partitions has something to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Extent {
+    /// What a list of topics shows.
+    List,
+    /// And what is counted: for the metrics.
+    Counts,
+    /// And every cause and hint.
+    All,
+}
+
 /// What is the same for all partitions of a topic, looked at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look {
+    pub(crate) extent: Extent,
     /// The topic is compacted.
     pub(crate) compacts: bool,
     /// The reserve is there, or none is kept.
@@ -156,6 +168,12 @@ impl Partition {
         let damage = reader.and_then(millpond_log::LogReader::known_damage);
         let refusing = if stopped.is_some() { None } else { self.refusing(refusal, look) };
         let (failure, failure_hint) = stopped.map(|stopped| (stopped.cause, stopped.hint)).unzip();
+        let has_words = look.extent == Extent::All;
+        let mut compaction = None;
+        if look.compacts && look.extent >= Extent::Counts {
+            let status = self.compaction_log.lock().status(self.services.clock.monotonic_ms());
+            compaction = Some(CompactionStatus { failure: status.failure.filter(|_| has_words), ..status });
+        }
         let info = PartitionInfo {
             partition: self.number,
             log_start: watermarks.log_start,
@@ -163,11 +181,11 @@ impl Partition {
             log_end: watermarks.log_end,
             size_bytes: self.size_bytes(),
             failure,
-            failure_hint,
+            failure_hint: failure_hint.filter(|_| has_words),
             unreadable: reader.is_none(),
             refusing,
             damage: damage.map(|damage| KnownDamage { ranges: damage.ranges as u64, first_offset: damage.first_offset }),
-            compaction: look.compacts.then(|| self.compaction_log.lock().status(self.services.clock.monotonic_ms())),
+            compaction,
         };
         (info, refused)
     }
@@ -193,15 +211,23 @@ impl Partition {
             return None;
         }
         let bound = if has_room { StorageBound::Disk } else { refusal.bound };
+        let refusing = Refusing { bound: name_of(bound).to_owned(), seconds_ago, ..Refusing::default() };
+        if look.extent < Extent::All {
+            return Some(refusing);
+        }
         let error = self.full(bound, refusal.batch_bytes, None);
         let EngineError::Full { shortage, .. } = &error else { return None };
         let said = refusal.source.map(|source| format!(": {}", source.chain())).unwrap_or_default();
-        let bound = match bound {
-            StorageBound::Topic => "topic",
-            StorageBound::Node => "node",
-            StorageBound::Disk => "disk",
-        };
-        Some(Refusing { bound: bound.to_owned(), reason: format!("{shortage}{said}"), hint: error.hint().unwrap_or_default(), seconds_ago })
+        Some(Refusing { reason: format!("{shortage}{said}"), hint: error.hint().unwrap_or_default(), ..refusing })
+    }
+}
+
+/// As it is on the wire.
+const fn name_of(bound: StorageBound) -> &'static str {
+    match bound {
+        StorageBound::Topic => "topic",
+        StorageBound::Node => "node",
+        StorageBound::Disk => "disk",
     }
 }
 

@@ -66,7 +66,9 @@ async fn the_quota_of_the_broker_is_shown_with_what_is_used_of_it() {
     assert_eq!((t.refused, u.refused), (Refused { node: 1, ..Refused::default() }, Refused { node: 1, ..Refused::default() }));
     let node = NodeSpace { used_bytes: t.used_bytes, quota_bytes: Some(QUOTA), reserve_bytes: RESERVE_BYTES, reserve_held: true };
     assert_eq!((t.node, broker.engine.usage().space), (Some(node), node));
-    assert!(broker.engine.topics().iter().all(|topic| topic.node.is_none()), "once is enough");
+    let listed = broker.engine.topics().remove(0);
+    let brief = Refusing { reason: String::new(), hint: String::new(), ..refusing(&broker, "t") };
+    assert_eq!((listed.node, &listed.partitions[0].refusing), (None, &Some(brief)), "a list is short");
 }
 
 #[tokio::test]
@@ -186,6 +188,9 @@ async fn compaction_says_what_it_has_done_and_why_it_does_not_go_on() {
     assert!(status.failure.is_some_and(|cause| cause.contains("no room")), "what the disk said");
     assert_eq!((status.passes, status.seconds_since_pass, status.retry_seconds), (0, None, Some(600)));
     assert!(status.dirty_bytes > before / 2 && status.compacted_to == 0);
+    assert_eq!(broker.engine.topics()[0].partitions[0].compaction, None);
+    let counted = broker.engine.topics_with_counts().remove(0).partitions.remove(0).compaction.expect("it is counted");
+    assert_eq!((counted.failures, counted.failure), (1, None));
     sim.limit_bytes(None);
     let status = loop {
         broker.clock.pass(HOUR_MS);

@@ -166,7 +166,7 @@ pub struct PartitionInfo {
     pub size_bytes: u64,
     /// Why it has stopped writing, if it has, until the broker starts again.
     pub failure: Option<String>,
-    /// What a person can do about that.
+    /// What a person can do about that. None in a list of topics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure_hint: Option<String>,
     /// Nothing of it can be read, either: its log could not be opened.
@@ -177,7 +177,7 @@ pub struct PartitionInfo {
     /// Damage in the middle of its log, as far as somebody has met it: the start of the broker, or a read. None where nobody has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub damage: Option<KnownDamage>,
-    /// How far its compaction is. None where the topic is not compacted.
+    /// How far its compaction is. None where the topic is not compacted, and in a list of topics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compaction: Option<CompactionStatus>,
 }
@@ -188,9 +188,11 @@ pub struct PartitionInfo {
 pub struct Refusing {
     /// What has no room: `topic` for the topic's quota, `node` for the broker's, `disk`. A newer broker may know another.
     pub bound: String,
-    /// How full that is, in words.
+    /// How full that is, in words. Empty in a list of topics.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// What a person can do about it.
+    /// What a person can do about it. Empty in a list of topics.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub hint: String,
     /// Seconds since the last batch was refused. None if none was, and the next one would be.
     pub seconds_ago: Option<u64>,

@@ -21,7 +21,7 @@ use std::{
 
 /// Arguments of `millpond log repair`.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
 pub(crate) struct RepairArgs {
     /// A data folder, or a topic's or a partition's folder in it
     path: PathBuf,
@@ -36,25 +36,39 @@ pub(crate) struct RepairArgs {
 }
 
 #[derive(Args, Clone, Copy, Debug)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 struct ModeArgs {
-    /// Cut out what is damaged and nothing else; an empty batch takes its offsets
+    /// Cut out what is damaged: loses the records of the damaged batches and no others; an empty batch takes their offsets
     #[arg(long)]
     drop_batch: bool,
-    /// End the log in front of the first damage
+    /// End the log in front of the first damage: loses all records from there on, those that can still be read as well
     #[arg(long)]
     truncate: bool,
 }
 
+impl ModeArgs {
+    /// There is no default: either loses something, and which is for the owner of the records to say.
+    fn mode(self) -> Outcome<RepairMode> {
+        match (self.drop_batch, self.truncate) {
+            (true, _) => Ok(RepairMode::DropBatch),
+            (_, true) => Ok(RepairMode::Truncate),
+            _ => Err(Failure::usage("a repair has to be told what it may lose").hint(
+                "`--drop-batch` loses the records of the damaged batches and no others; `--truncate` loses all records from the first damage \
+                 on, those that can still be read as well. Either says first which offsets that are, asks, and keeps what it removes",
+            )),
+        }
+    }
+}
+
 /// Runs `millpond log repair`.
 pub(super) fn run(arguments: &RepairArgs) -> Outcome {
+    let mode = arguments.mode.mode()?;
     let target = Target::of(&arguments.path)?;
     if let Some((file, _)) = &target.file {
         let folder = file.parent().unwrap_or(file).display();
         return Err(Failure::usage(format!("{} is a single file", file.display())).hint(format!("name its folder, {folder}")));
     }
     let _lock = take_lock(&target, arguments)?;
-    let mode = if arguments.mode.truncate { RepairMode::Truncate } else { RepairMode::DropBatch };
     let plans = plans(&target, mode)?;
     if plans.is_empty() {
         return output::print("nothing to repair\n");
@@ -192,6 +206,9 @@ impl Watch for Quiet {
         self.0.add(bytes);
     }
 }
+
+/// As if one of the two were required; where neither is given, the words about it are ours.
+const USAGE: &str = "millpond log repair [OPTIONS] <--drop-batch|--truncate> <PATH>";
 
 const EXAMPLES: &str = "\
 A torn end after a crash needs no repair: the start of the broker cuts it off. This is for damage further in front, which a broker \

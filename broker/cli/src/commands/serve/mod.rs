@@ -51,16 +51,15 @@ pub(crate) fn run(arguments: &ServeArgs) -> Outcome {
 async fn serve(config: &Config) -> Outcome {
     // From here on a signal waits until there is something to stop.
     let mut stop = StopSignals::listen()?;
-    let admin = AdminDoor::open(config.admin.listen).await;
+    // Before the data folder: a start that comes to nothing leaves none behind.
+    let (admin, socket) = take_ports(config).await.map_err(|failure| refusal::of_ports(failure, &config.data_dir))?;
     let engine_config = EngineConfig { open_files_max: open_files::raise(), ..settings::engine(config) };
     let engine = Engine::open(engine_config, Arc::new(RealDisk), Arc::new(SystemClock)).await;
     let engine = engine.map_err(|error| refusal::of_engine(&error, &config.data_dir))?;
     // What a killed broker left there would send clients astray until the new one is written.
     address::clear(&config.data_dir);
-    // Only now: of a second broker by mistake, the folder that is in use says more than the port.
-    let opened = admin.and_then(|admin| Ok((admin, open_door(config, &engine)?)));
-    let outcome = match opened {
-        Ok((admin, (server, announcement))) => {
+    let outcome = match open_door(config, socket, &engine) {
+        Ok((server, announcement)) => {
             admin.serving(&engine);
             let outcome = serve_until_stopped(&engine, server, announcement, &admin, config.log.format, &mut stop).await;
             info!("writing what is left to disk");
@@ -81,11 +80,16 @@ async fn serve(config: &Config) -> Outcome {
     outcome
 }
 
-/// Everything up to the moment in which clients can be told where to go. The data folder is locked by now, and the port is taken before
-/// certificates are made: a start that comes to nothing leaves no new identity behind.
-fn open_door(config: &Config, engine: &Arc<Engine>) -> Outcome<(QuicServer, Announcement)> {
+/// Opens the admin door, and takes the port of the QUIC door.
+async fn take_ports(config: &Config) -> Outcome<(AdminDoor, QuicSocket)> {
+    let admin = AdminDoor::open(config.admin.listen).await?;
     let quic = settings::quic(config);
     let socket = QuicSocket::bind(quic.listen, quic.socket_buffer_bytes).map_err(|error| refusal::of_door(&error))?;
+    Ok((admin, socket))
+}
+
+/// Everything up to the moment in which clients can be told where to go. The data folder is locked by now.
+fn open_door(config: &Config, socket: QuicSocket, engine: &Arc<Engine>) -> Outcome<(QuicServer, Announcement)> {
     for advice in socket.advice() {
         warn!("{advice}");
     }
@@ -93,7 +97,8 @@ fn open_door(config: &Config, engine: &Arc<Engine>) -> Outcome<(QuicServer, Anno
         (Some(cert), Some(key)) => TlsMaterial::from_pem_files(cert, key).map_err(|error| refusal::of_named_tls(&error))?,
         _ => load_or_create_tls(&config.data_dir.join("tls"), &config.tls.names).map_err(|error| refusal::of_door(&error))?,
     };
-    let server = QuicServer::open(socket, quic.limits, &tls, Arc::clone(engine)).map_err(|error| refusal::of_door(&error))?;
+    let server =
+        QuicServer::open(socket, settings::quic(config).limits, &tls, Arc::clone(engine)).map_err(|error| refusal::of_door(&error))?;
     warn_if_others_can_connect(server.local_addr());
     info!("nothing answers on the Kafka address {} yet: this version has no Kafka door", config.kafka.listen);
     let announcement = Announcement::new(server.local_addr(), &tls.fingerprint(), &config.data_dir, folders::state());

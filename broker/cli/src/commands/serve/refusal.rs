@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use millpond_admin::AdminError;
-use millpond_engine::EngineError;
+use millpond_engine::{DirLock, EngineError};
 use millpond_quic::QuicError;
 use std::{io, path::Path};
 
@@ -14,6 +14,16 @@ pub(super) fn of_engine(error: &EngineError, data_dir: &Path) -> Failure {
         _ => error.hint(),
     };
     hint.into_iter().fold(failure, Failure::hint)
+}
+
+/// A port could not be taken. Of a second broker by mistake, the folder that is in use says more than that.
+pub(super) fn of_ports(failure: Failure, data_dir: &Path) -> Failure {
+    // Where there is no file to lock, there is no other broker, and none is made to find out.
+    let locked = if data_dir.join("lock").is_file() { DirLock::take(data_dir).err() } else { None };
+    match locked {
+        Some(error @ EngineError::Locked { .. }) => of_engine(&error, data_dir),
+        _ => failure,
+    }
 }
 
 /// The QUIC door did not open.
