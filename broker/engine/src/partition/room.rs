@@ -155,7 +155,7 @@ impl Partition {
         let rest = entries.split_off(refused);
         if !entries.is_empty() {
             let first_bytes = tail.run.first().map_or(0, |batch| batch.bytes().len() as u64);
-            let error = refusal.unwrap_or_else(|| self.no_room(tail, bound, first_bytes, source, now));
+            let error = refusal.unwrap_or_else(|| self.no_room(tail, bound, (entries.len(), first_bytes), source, now));
             answers.extend(entries.into_iter().map(|entry| (entry.reply, Err(error.clone()))));
         }
         if let Some(first) = rest.first() {
@@ -186,18 +186,18 @@ impl Partition {
         }
     }
 
-    /// What a refused batch is answered, and a line in the broker's log, now and then.
+    /// What so many refused batches, the first one of so many bytes, are answered, and a line in the broker's log, now and then.
     fn no_room(
         self: &Arc<Self>,
         tail: &mut Tail,
         bound: StorageBound,
-        first_bytes: u64,
+        (batches, first_bytes): (usize, u64),
         source: Option<LogError>,
         now: Instant,
     ) -> EngineError {
         let error = self.full(bound, first_bytes, source);
         tail.is_refused = true;
-        self.refusals.lock().add(&error, entries.len(), self.services.clock.monotonic_ms());
+        self.refusals.lock().add(&error, batches, self.services.clock.monotonic_ms());
         // Small batches may fit now and then while larger ones do not.
         let is_quiet = tail.refusal_said.is_some_and(|at| now.saturating_duration_since(at) < SAID_EVERY);
         if !tail.is_refusing && !is_quiet {
