@@ -19,7 +19,7 @@
 //! | `quinn_mb_s` | bulk transfer over one connection of raw quinn, half of the rounds in each direction, until all has arrived |
 //! | `quinn_ping_*` | 1 KiB there and 16 bytes back, one after the other on one open stream: a producer keeps its stream open, too |
 //! | `seq_write_mb_s` | 1 MiB writes to a new file, one fdatasync at the end, which is part of the time |
-//! | `flushed_write_mb_s` | 512 KiB appended and flushed, one after the other: half of what the writers of `group_commit` have under way, as each of their flushes has |
+//! | `flushed_write_mb_s` | 512 KiB appended and flushed, one after the other: half of what `group_commit` has under way |
 //! | `fdatasync_*` | 4 KiB appended and flushed, one after the other |
 //!
 //! | module | holds |
