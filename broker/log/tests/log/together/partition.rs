@@ -11,7 +11,7 @@ use millpond_protocol::batch::Batch;
 
 use crate::compacted::{batch_of, random_rows};
 use crate::crash::Known;
-use crate::harness::{config, random_batch, stored};
+use crate::harness::{Stored, config, random_batch, stored};
 
 use super::index;
 use super::keyed::{Compacting, Keyed, random_codec};
@@ -29,8 +29,10 @@ pub(super) struct Partition {
     /// Whether bits may flip in it.
     pub(super) rots: bool,
     producers: Vec<Producer>,
-    /// How many bytes the batches have, and when they were appended, by their base offsets.
-    appended_ms: BTreeMap<i64, (usize, i64)>,
+    /// When the batches were appended, by their base offsets.
+    appended_ms: BTreeMap<i64, i64>,
+    /// Up to which offset batches were lost, and when the first of them was appended.
+    lost: (i64, i64),
     /// The largest high watermark that the consumer was told.
     pub(super) high_watermark: i64,
     /// Where the consumer goes on.
@@ -79,6 +81,7 @@ impl Partition {
             rots: random.percent(40),
             producers: (0..PRODUCERS).map(Producer::new).collect(),
             appended_ms: BTreeMap::new(),
+            lost: (-1, i64::MAX),
             high_watermark: 0,
             position: 0,
             running: None,
@@ -92,6 +95,10 @@ impl Partition {
         // An opening can end well in the dark: what it does last can be left out.
         let Some((log, _)) = opened.ok().filter(|_| disk.is_powered()) else { return };
         disk.forget_failures(Operation::Read);
+        let lost_ms = self.appended_ms.range(log.log_end()..).map(|(_, at_ms)| *at_ms).min();
+        if let Some((lost_end, at_ms)) = self.known.batches.last().map(|last| last.next).zip(lost_ms) {
+            self.lost = (self.lost.0.max(lost_end), self.lost.1.min(at_ms));
+        }
         self.known.settle(&log);
         assert!(log.durable_end() >= self.high_watermark, "the high watermark goes back from {}", self.high_watermark);
         if let Some(keyed) = &mut self.keyed {
@@ -163,12 +170,10 @@ impl Partition {
     /// These batches are in the log from this offset on, or may be.
     fn note(&mut self, end: i64, batches: &[Batch], now: Now) {
         let stored = stored(end, 3, batches);
-        for stored in &stored {
-            // One that was lost and is sent again makes its segment as it was before, and may count from the first time.
-            let first = self.appended_ms.get(&stored.base).filter(|(bytes, _)| *bytes == stored.bytes.len());
-            let at_ms = first.map_or(now.monotonic_ms, |(_, at_ms)| *at_ms);
-            self.appended_ms.insert(stored.base, (stored.bytes.len(), at_ms));
-        }
+        // What takes the place of something that was lost can make its segment as large as it was before, and may count from that time.
+        let (lost_end, lost_ms) = self.lost;
+        let at_ms = |stored: &Stored| if stored.base <= lost_end { lost_ms.min(now.monotonic_ms) } else { now.monotonic_ms };
+        self.appended_ms.extend(stored.iter().map(|stored| (stored.base, at_ms(stored))));
         self.known.batches.extend(stored);
         if let Some(keyed) = &mut self.keyed {
             keyed.append(batches);
@@ -277,7 +282,7 @@ impl Partition {
         let mut behind: u64 = self.known.batches.iter().map(|stored| stored.bytes.len() as u64).sum();
         for stored in self.known.batches.iter().take_while(|stored| stored.next <= before) {
             behind -= stored.bytes.len() as u64;
-            let age_ms = now.monotonic_ms.abs_diff(self.appended_ms[&stored.base].1);
+            let age_ms = now.monotonic_ms.abs_diff(self.appended_ms[&stored.base]);
             let is_old = self.limits.retention_ms.is_some_and(|limit| age_ms > limit);
             let is_too_much = self.limits.retention_bytes.is_some_and(|limit| behind >= limit);
             assert!(is_old || is_too_much, "the batch at {} goes after {age_ms} ms, with {behind} bytes behind it", stored.base);
