@@ -43,7 +43,9 @@ pub(crate) fn notes(topic: &TopicInfo) -> String {
     let more = troubles.len().saturating_sub(TROUBLES_SHOWN);
     let mut words: String = troubles.iter().take(TROUBLES_SHOWN).map(Trouble::words).collect();
     if more > 0 {
-        words.push_str(&format!("\nand {more} more; `-o json` has all of them\n"));
+        words.push_str("\nand ");
+        words.push_str(&more.to_string());
+        words.push_str(" more; `-o json` has all of them\n");
     }
     words
 }
@@ -151,38 +153,38 @@ mod tests {
     use super::*;
     use millpond_protocol::message::Cleanup;
 
-    fn refusing(bound: &str) -> Option<Refusing> {
+    fn refusing(bound: &str) -> Refusing {
         let (reason, hint) = ("the topic uses 511000 of the 524288 bytes of its quota".to_owned(), "delete records".to_owned());
-        Some(Refusing { bound: bound.to_owned(), reason, hint, seconds_ago: Some(3) })
+        Refusing { bound: bound.to_owned(), reason, hint, seconds_ago: Some(3) }
     }
 
-    fn damage(ranges: u64) -> Option<KnownDamage> {
-        Some(KnownDamage { ranges, first_offset: 4_711 })
+    fn damage(ranges: u64) -> KnownDamage {
+        KnownDamage { ranges, first_offset: 4_711 }
     }
 
     #[test]
     fn the_worst_is_said_first_and_damage_beside_it() {
         let well = PartitionInfo::default();
         assert_eq!(word(&well), "ok");
-        assert_eq!(word(&PartitionInfo { damage: damage(1), ..well.clone() }), "damaged: 1 range");
+        assert_eq!(word(&PartitionInfo { damage: Some(damage(1)), ..well.clone() }), "damaged: 1 range");
         for (bound, expected) in [
             ("topic", "refusing: topic quota reached"),
             ("node", "refusing: broker quota reached"),
             ("disk", "refusing: disk full"),
             ("newer", "refusing: no room"),
         ] {
-            assert_eq!(word(&PartitionInfo { refusing: refusing(bound), ..well.clone() }), expected);
+            assert_eq!(word(&PartitionInfo { refusing: Some(refusing(bound)), ..well.clone() }), expected);
         }
-        let failed = PartitionInfo { failure: Some("EIO".to_owned()), damage: damage(2), ..well };
+        let failed = PartitionInfo { failure: Some("EIO".to_owned()), damage: Some(damage(2)), ..well };
         assert_eq!(word(&failed), "read-only: writing has failed, damaged");
         assert_eq!(word(&PartitionInfo { unreadable: true, damage: None, ..failed }), "unreadable");
     }
 
     #[test]
     fn partitions_with_the_same_trouble_are_named_together_in_lines_that_are_not_too_long() {
-        let partition = |partition| PartitionInfo { partition, refusing: refusing("topic"), ..PartitionInfo::default() };
+        let partition = |partition| PartitionInfo { partition, refusing: Some(refusing("topic")), ..PartitionInfo::default() };
         let mut topic = TopicInfo { name: "t".to_owned(), partitions: (0..12).map(partition).collect(), ..TopicInfo::default() };
-        topic.partitions[1] = PartitionInfo { partition: 1, damage: damage(2), ..PartitionInfo::default() };
+        topic.partitions[1] = PartitionInfo { partition: 1, damage: Some(damage(2)), ..PartitionInfo::default() };
         let (failure, failure_hint) = (Some("EIO".to_owned()), Some("check the disk".to_owned()));
         topic.partitions[2] = PartitionInfo { partition: 2, failure, failure_hint, ..PartitionInfo::default() };
         let expected = "
