@@ -28,16 +28,22 @@
 //! - A time in the future, as it is found after the clock was set back, counts as now.
 //! - A segment of which nothing is known is as old as the first look at it.
 //!
+//! # Crashes
+//!
+//! A crash can take the end of a segment, and what is appended in its place can make it as large again. So an opening that is not after a
+//! clean stop takes back what the file says of bytes that are gone, before the first append.
+//!
 //! What can't be told from the truth is a clock that is years ahead when the broker starts; the first look should come a while after the
 //! start for that reason, when the time service has had its chance.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, sync_names};
+use crate::error::is_out_of_files;
 use crate::reader::SegmentInfo;
 use crate::retention::SegmentAge;
 use crate::sidecar::{read_sealed, write_sealed};
@@ -150,16 +156,7 @@ impl AppendTimes {
         if !self.is_news(&lines) {
             return Ok(false);
         }
-        let mut body = String::with_capacity(lines.len() * LINE_BYTES_TYPICAL);
-        for (base, line) in &lines {
-            let separator = if body.is_empty() { "" } else { "\n" };
-            // Writing to a string can't fail.
-            let _ = match line.last_append {
-                Some(LastAppend { bytes, at_ms }) => write!(body, "{separator}{base:020} {} {bytes} {at_ms}", line.begun_ms),
-                None => write!(body, "{separator}{base:020} {} - -", line.begun_ms),
-            };
-        }
-        write_sealed(&*self.disk, &self.dir.join(APPEND_TIMES), APPEND_TIMES_HEADING, &body)?;
+        write(&*self.disk, &self.dir.join(APPEND_TIMES), &lines)?;
         self.written = lines;
         Ok(true)
     }
@@ -215,6 +212,48 @@ impl AppendTimes {
         // Lines of segments that are gone do no harm, and go with the next news.
         lines.iter().any(differs)
     }
+}
+
+/// Takes back what the file says of bytes that a crash has taken, before anything is appended in their place: a segment could come to the
+/// size that it had then, and would pass for as old. Of the segments at hand by their base offsets, with their bytes.
+///
+/// # Errors
+///
+/// Those of the disk. A file that can't be read now is removed: it may be read later, and nobody would know which of its lines are true.
+pub(crate) fn forget_lost(disk: &dyn Disk, dir: &Path, sizes: &BTreeMap<i64, u64>) -> io::Result<()> {
+    let path = dir.join(APPEND_TIMES);
+    let body = match read_sealed(disk, &path, APPEND_TIMES_HEADING, APPEND_TIMES_BYTES_MAX) {
+        Ok(Some(body)) => body,
+        Ok(None) => return Ok(()),
+        Err(error) if is_out_of_files(&error) => return Err(error),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the append times can't be read and are removed; segments count as appended to just now");
+            disk.remove_file(&path)?;
+            return sync_names(disk, dir);
+        }
+    };
+    let mut lines: BTreeMap<i64, Line> = body.lines().filter_map(parse_line).collect();
+    let before = lines.clone();
+    let first = sizes.keys().next().copied().unwrap_or(i64::MIN);
+    // Those before the first segment were deleted, and no segment begins there again.
+    lines.retain(|base, _| *base < first || sizes.get(base).is_some_and(|bytes| *bytes > 0));
+    for (base, line) in &mut lines {
+        line.last_append = line.last_append.filter(|last| sizes.get(base).is_none_or(|bytes| *bytes >= last.bytes));
+    }
+    if lines == before { Ok(()) } else { write(disk, &path, &lines) }
+}
+
+fn write(disk: &dyn Disk, path: &Path, lines: &BTreeMap<i64, Line>) -> io::Result<()> {
+    let mut body = String::with_capacity(lines.len() * LINE_BYTES_TYPICAL);
+    for (base, line) in lines {
+        let separator = if body.is_empty() { "" } else { "\n" };
+        // Writing to a string can't fail.
+        let _ = match line.last_append {
+            Some(LastAppend { bytes, at_ms }) => write!(body, "{separator}{base:020} {} {bytes} {at_ms}", line.begun_ms),
+            None => write!(body, "{separator}{base:020} {} - -", line.begun_ms),
+        };
+    }
+    write_sealed(disk, path, APPEND_TIMES_HEADING, &body)
 }
 
 fn parse_line(line: &str) -> Option<(i64, Line)> {

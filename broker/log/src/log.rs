@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use millpond_protocol::batch::Batch;
 
+use crate::append_times::{APPEND_TIMES, forget_lost};
 use crate::clean_stop::{CleanStop, clean_stop_path};
 use crate::compact::{Compactor, forget_beyond};
 use crate::config::LogConfig;
@@ -96,6 +97,9 @@ impl Log {
         if !report.clean_stop {
             // Whoever has cut the log: an opening before this one may have failed behind the cut.
             forget_beyond(&*disk, dir, recovered.tail.next_offset)?;
+            let sizes = recovered.segments.iter().map(|segment| (segment.base_offset(), segment.bytes())).collect();
+            let path = dir.join(APPEND_TIMES);
+            forget_lost(&*disk, dir, &sizes).map_err(|source| LogError::io("replace", &path, source))?;
         }
         let log_start = recovered.log_start.unwrap_or(0);
         let shared = Arc::new(Shared::new(recovered.segments, log_start, recovered.tail.next_offset));

@@ -7,6 +7,8 @@ use millpond_log::sim::{Operation, SimDisk};
 use millpond_log::{AppendTimes, Disk, Expired, Now, RetentionLimits, SegmentAge, SegmentInfo, WALL_CLOCK_FLOOR_MS};
 use proptest::prelude::*;
 
+use crate::harness::{DIR, Fixture, ROOMY, batch};
+
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
@@ -281,6 +283,44 @@ fn a_file_that_is_damaged_or_says_nonsense_makes_nothing_old() {
         });
         assert_eq!(Watch::start(&disk, watch.now.wall_ms, &three()).look(), [0, 0, 0], "byte {at}");
     }
+}
+
+#[test]
+fn what_takes_the_place_of_lost_records_is_no_older_than_it_is() {
+    let mut lost = 0;
+    for (is_segment_lost, seed) in [false, true].into_iter().flat_map(|lost| (0..20).map(move |seed| (lost, seed))) {
+        let mut fixture = Fixture::new(ROOMY);
+        if !is_segment_lost {
+            fixture.append(&[batch(1, 10)]);
+            fixture.flush();
+        }
+        fixture.append(&[batch(3, 100)]);
+        let look = |fixture: &Fixture, passed_ms: i64| {
+            let (disk, segments) = (Arc::new(fixture.disk.clone()), fixture.log.reader().segments());
+            let mut now = Now { wall_ms: TODAY_MS + passed_ms, monotonic_ms: 7 };
+            let mut times = AppendTimes::new(disk, Path::new(DIR), &segments, now.monotonic_ms);
+            let age = times.observe(now, &segments)[0].since_append_ms;
+            now = Now { wall_ms: now.wall_ms + 2 * HOUR_MS, monotonic_ms: now.monotonic_ms + 2 * HOUR_MS };
+            times.observe(now, &segments);
+            times.save(now).expect("the disk works");
+            age
+        };
+        assert_eq!(look(&fixture, 0), 0);
+        let was = fixture.log.size_bytes();
+        fixture.disk.crash(seed);
+        fixture.reopen();
+        if fixture.log.size_bytes() == was {
+            continue;
+        }
+        lost += 1;
+        fixture.model.pop();
+        // Ten days later, and no look before the next kill.
+        fixture.append(&[batch(3, 100)]);
+        fixture.flush();
+        fixture.reopen();
+        assert_eq!((fixture.log.size_bytes(), look(&fixture, 10 * DAY_MS)), (was, 0), "seed {seed}");
+    }
+    assert!(lost > 10, "what was not flushed is gone in {lost} of 40 crashes");
 }
 
 #[test]

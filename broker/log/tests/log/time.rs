@@ -123,6 +123,23 @@ fn a_header_that_says_too_much_hides_nothing_behind_it() {
 }
 
 #[test]
+fn a_header_that_says_too_little_does_not_hide_its_records() {
+    let mut fixture = Fixture::new(SMALL);
+    for clock in [8, 1, 2, 8, 9] {
+        fixture.append(&[batch_with(&[clock; 3], 300, Codec::None)]);
+    }
+    let path = fixture.segments()[0].clone();
+    let (fixture, _) = fixture.close_and_reopen(1);
+    assert_eq!(fixture.log.reader().find_time(8, i64::MAX).expect("looks"), Some((0, 8)));
+    fixture.log.close().expect("the log closes");
+    // The largest timestamp of the first batch: 8 becomes 0.
+    fixture.disk.damage(&path, |bytes| bytes[42] ^= 8);
+    let (log, _) = crate::harness::open(&fixture.disk, SMALL);
+    let found = log.reader().find_time(8, i64::MAX);
+    assert!(matches!(found, Err(LogError::Corrupt { position: 0, .. })), "{found:?}");
+}
+
+#[test]
 fn an_empty_log_has_no_times() {
     let fixture = Fixture::new(ROOMY);
     assert_eq!(fixture.log.reader().find_time(i64::MIN, i64::MAX).expect("looks"), None);

@@ -11,7 +11,7 @@ use millpond_protocol::batch::Batch;
 
 use crate::compacted::{batch_of, random_rows};
 use crate::crash::Known;
-use crate::harness::{Stored, config, random_batch, stored};
+use crate::harness::{config, random_batch, stored};
 
 use super::index;
 use super::keyed::{Compacting, Keyed, random_codec};
@@ -31,8 +31,6 @@ pub(super) struct Partition {
     producers: Vec<Producer>,
     /// When the batches were appended, by their base offsets.
     appended_ms: BTreeMap<i64, i64>,
-    /// Up to which offset batches were lost, and when the first of them was appended.
-    lost: (i64, i64),
     /// The largest high watermark that the consumer was told.
     pub(super) high_watermark: i64,
     /// Where the consumer goes on.
@@ -81,7 +79,6 @@ impl Partition {
             rots: random.percent(40),
             producers: (0..PRODUCERS).map(Producer::new).collect(),
             appended_ms: BTreeMap::new(),
-            lost: (-1, i64::MAX),
             high_watermark: 0,
             position: 0,
             running: None,
@@ -95,10 +92,6 @@ impl Partition {
         // An opening can end well in the dark: what it does last can be left out.
         let Some((log, _)) = opened.ok().filter(|_| disk.is_powered()) else { return };
         disk.forget_failures(Operation::Read);
-        let lost_ms = self.appended_ms.range(log.log_end()..).map(|(_, at_ms)| *at_ms).min();
-        if let Some((lost_end, at_ms)) = self.known.batches.last().map(|last| last.next).zip(lost_ms) {
-            self.lost = (self.lost.0.max(lost_end), self.lost.1.min(at_ms));
-        }
         self.known.settle(&log);
         assert!(log.durable_end() >= self.high_watermark, "the high watermark goes back from {}", self.high_watermark);
         if let Some(keyed) = &mut self.keyed {
@@ -170,10 +163,7 @@ impl Partition {
     /// These batches are in the log from this offset on, or may be.
     fn note(&mut self, end: i64, batches: &[Batch], now: Now) {
         let stored = stored(end, 3, batches);
-        // What takes the place of something that was lost can make its segment as large as it was before, and may count from that time.
-        let (lost_end, lost_ms) = self.lost;
-        let at_ms = |stored: &Stored| if stored.base <= lost_end { lost_ms.min(now.monotonic_ms) } else { now.monotonic_ms };
-        self.appended_ms.extend(stored.iter().map(|stored| (stored.base, at_ms(stored))));
+        self.appended_ms.extend(stored.iter().map(|stored| (stored.base, now.monotonic_ms)));
         self.known.batches.extend(stored);
         if let Some(keyed) = &mut self.keyed {
             keyed.append(batches);
