@@ -3,7 +3,7 @@
 use millpond_log::sim::{Operation, Random, SimDisk};
 use millpond_log::{Cursor, LogError};
 
-use crate::harness::{Stored, check_from};
+use crate::harness::check_from;
 use crate::time::expected_time;
 
 use super::index;
