@@ -7,7 +7,9 @@ use millpond_protocol::{
     ALPN,
     error::ErrorCode,
     frame::Kind,
-    message::{DeleteTopic, DescribeTopic, Durability, ListOffset, OffsetFound, OpenConsume, OpenProduce, Position, Request, Response},
+    message::{
+        DeleteTopic, DescribeTopic, Durability, ListOffset, OffsetFound, OpenConsume, OpenProduce, Position, Request, Response, TopicInfo,
+    },
 };
 use quinn::{TransportConfig, VarInt};
 
@@ -148,7 +150,9 @@ async fn topics_are_made_found_and_removed() {
     assert_eq!(topic.partitions.len(), 1);
     assert_eq!(ask(&connection, &Request::ListTopics).await, Ok(Response::Topics(vec![topic.clone()])));
     let describe = Request::DescribeTopic(DescribeTopic { name: "readings".to_owned() });
-    assert_eq!(ask(&connection, &describe).await, Ok(Response::Topic(topic)));
+    let Ok(Response::Topic(described)) = ask(&connection, &describe).await else { panic!("it is there") };
+    assert!(described.node.is_some(), "what the broker has room for is told with one topic");
+    assert_eq!(TopicInfo { node: None, ..described }, topic);
     let list = Request::ListOffset(ListOffset { topic: "readings".to_owned(), partition: 0, at: Position::End });
     assert_eq!(ask(&connection, &list).await, Ok(Response::Offset(OffsetFound { offset: 0, timestamp: None })));
     let delete = Request::DeleteTopic(DeleteTopic { name: "readings".to_owned() });

@@ -124,7 +124,7 @@ fn a_topic_without_room_says_so_and_what_to_do_in_lines_that_can_be_read() {
     broker.ok(&place, &["topic", "create", "t", "-p", "2", "--quota", "4KiB", "--max-batch-bytes", "1KiB"], b"");
     let full = lines((0..100).map(|number| format!("{number:0100}")));
     let refused = broker.fails(&place, &["produce", "t", "-p", "1", "-c", "none", "--no-retry"], full.as_bytes());
-    assert!(refused.contains("the topic uses ") && refused.contains(" of the 4096 bytes of its quota"), "{refused}");
+    assert!(refused.contains("of the topic's quota of 4 KiB, ") && refused.contains(" are free"), "{refused}");
     let described = broker.ok(&place, &["topic", "describe", "t"], b"");
     for words in ["quota            4KiB\n", "% of the quota\n", "broker used      ", "  ok\n", "  refusing: topic quota reached\n"] {
         assert!(described.contains(words), "`{words}` is not in:\n{described}");

@@ -34,7 +34,7 @@ async fn a_topic_at_its_quota_says_so_until_there_is_room() {
     let said = refusing(&broker, "t");
     let used = info(&broker, "t").used_bytes;
     assert_eq!((said.bound.as_str(), said.seconds_ago), ("topic", Some(65)));
-    assert_eq!(said.reason, format!("the topic uses {used} of the {QUOTA} bytes of its quota"));
+    assert_eq!(said.reason, format!("of the topic's quota of 512 KiB, {} B are free", QUOTA - used));
     assert_eq!(Some(said.hint), error.hint(), "as the producer got it");
     assert_eq!(info(&broker, "t").refused, Refused { topic: 1, node: 0, disk: 0 });
     // There is room, and no producer has tried yet.
@@ -61,7 +61,11 @@ async fn the_quota_of_the_broker_is_shown_with_what_is_used_of_it() {
     let (_, taken) = fill(&broker, "t").await;
     broker.produce("u", 1, &[&value(0)]).await.expect_err("nor has it room there");
     let (t, u) = (info(&broker, "t"), info(&broker, "u"));
-    assert!(taken > 0 && refusing(&broker, "t").reason.ends_with(" bytes of its quota") && refusing(&broker, "t").bound == "node");
+    assert!(
+        taken > 0
+            && refusing(&broker, "t").reason.starts_with("of the broker's quota of 512 KiB, ")
+            && refusing(&broker, "t").bound == "node"
+    );
     assert_eq!((&u.partitions[0].refusing, u.partitions[1].refusing.is_some()), (&None, true), "one of them was asked");
     assert_eq!((t.refused, u.refused), (Refused { node: 1, ..Refused::default() }, Refused { node: 1, ..Refused::default() }));
     let node = NodeSpace { used_bytes: t.used_bytes, quota_bytes: Some(QUOTA), reserve_bytes: RESERVE_BYTES, reserve_held: true };
@@ -89,7 +93,7 @@ async fn a_full_disk_and_a_reserve_that_is_gone_are_said_by_every_partition() {
     broker.engine.alter_topic(request).await.expect("the catalogue can be written");
     let said = refusing(&broker, "u");
     assert_eq!((said.bound.as_str(), said.seconds_ago), ("disk", None));
-    assert!(said.reason.contains(&format!("the reserve of {RESERVE_BYTES} bytes")) && said.hint.contains("`storage.reserve`"), "{said:?}");
+    assert!(said.reason.contains(&format!("the reserve of {RESERVE_BYTES} B")) && said.hint.contains("`storage.reserve`"), "{said:?}");
     assert!(!broker.engine.usage().space.reserve_held);
     sim.limit_bytes(None);
     for name in ["t", "u"] {
