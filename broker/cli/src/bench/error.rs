@@ -43,6 +43,9 @@ pub(crate) enum BenchError {
     /// Millpond refused something, or went away.
     #[error(transparent)]
     Client(#[from] millpond::Error),
+    /// The engine, where it runs in this process.
+    #[error(transparent)]
+    Engine(#[from] millpond_engine::EngineError),
     /// Fewer or more records came back than were acknowledged.
     #[error("{case}: {expected} records were acknowledged and {actual} were found")]
     Miscounted {

@@ -21,7 +21,7 @@ Cases:               what it does                            is held against    
   produce_1k_os        records of 1 KiB, durability os         raw quinn          0.6 or more
   produce_1k_sync      the same, durability sync               sequential write   0.7 or more
   consume_1k           reading those of produce_1k_os          raw quinn          0.6 or more
-  group_commit         64 producers that wait for each answer  flushed write      0.9 or more
+  group_commit         64 writers that wait for each answer    flushed write      0.9 or more
   produce_100b_os      readings in JSON of 100 bytes each      raw quinn          -
   produce_100b_filter  the same, with a transform attached     produce_100b_os    0.8 or more
   ack_latency_os       one record of 1 KiB after the other     quinn ping         3 times or less
@@ -33,12 +33,12 @@ Records a second count for produce_100b_filter, the median for latencies, MB/s (
 is measured on topics of 3 partitions, with the producer's defaults; latency on one partition, without linger. At 500 records a second \
 threads fall asleep in between, and waking them is part of end_to_end_os, not of the ping.
 
-In group_commit each producer sends a record of 16 KiB to the one partition, with durability sync, and the next when it has the answer. While \
-one flush is under way, those whom the last one answered send again, so that each flush has half of the records under way: 512 KiB, which is \
-what flushed write flushes at once. In restart a broker that was stopped in order, with 5 GiB in one partition (1 GiB with --quick), is started \
+In group_commit the broker's engine runs in this process, and each writer hands it a batch of 16 KiB for the one partition, with durability \
+sync, and the next when it has the answer: no network is in it. While one flush is under way, those whom the last one answered write again, so \
+that each flush has half of the batches under way: 512 KiB, which is what flushed write flushes at once. In restart a broker that was stopped in order, with 5 GiB in one partition (1 GiB with --quick), is started \
 with nothing of its files in the page cache.
 
-Where the disk is faster than QUIC, the target of produce_1k_sync and of group_commit is 0.6 of raw quinn, as that of produce_1k_os. When a \
+Where the disk is faster than QUIC, the target of produce_1k_sync is 0.6 of raw quinn, as that of produce_1k_os. When a \
 target is missed, the command ends with 1, after it has shown everything.
 
 produce_100b_filter needs a transform: the one named with --plugin, else drop-idle.wasm, which is looked for in plugins/dist under the \

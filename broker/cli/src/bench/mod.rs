@@ -8,7 +8,7 @@
 //!   be off by a factor of two.
 //! - Records go through the SDK as a user's would: for throughput by `enqueue` with the producer's defaults, for latency without
 //!   linger. A throughput case has 3 partitions, a latency case one. The broker is asked how many records it has; if one that was
-//!   acknowledged is missing, the run fails.
+//!   acknowledged is missing, the run fails. Group commit alone leaves the network out: its writers hand their batches to the engine.
 //! - What misses its target is named at the end, and the command ends with 1.
 //! - Nothing stays behind: broker, peer and folder go when the run ends, by Ctrl-C, SIGTERM or a terminal that goes away as well.
 //!

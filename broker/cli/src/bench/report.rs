@@ -63,12 +63,11 @@ impl Report {
     /// For reading: the limits, the results, and what the ratios mean. `heading` says how it was measured.
     pub(super) fn words(&self, heading: &str) -> String {
         let (limits, results) = (table(&self.limits.rows()), table(&self.results));
-        let on_disk = [(Case::Produce1kSync, self.limits.seq_write_mb_s), (Case::GroupCommit, self.limits.flushed_write_mb_s)];
-        let remarks = on_disk.into_iter().filter_map(|(case, disk)| {
-            let (network, disk) = self.limits.quinn_mb_s.zip(disk).filter(|(network, disk)| network < disk)?;
-            Some(format!("The disk is faster than QUIC here: {} can reach {:.2} of its limit at most.\n", case.name(), network / disk))
+        let faster_disk = self.limits.quinn_mb_s.zip(self.limits.seq_write_mb_s).filter(|(network, disk)| network < disk);
+        let remark = faster_disk.map_or_else(String::new, |(network, disk)| {
+            let (case, most) = (Case::Produce1kSync.name(), network / disk);
+            format!("The disk is faster than QUIC here: {case} can reach {most:.2} of its limit at most.\n")
         });
-        let remark: String = remarks.collect();
         format!("{heading}\n\n{limits}\n{results}\n{LEGEND}{remark}")
     }
 }

@@ -162,7 +162,7 @@ impl Rounds {
         Ok(())
     }
 
-    /// Writes with a flush each beside many producers that wait for theirs.
+    /// Writes with a flush each beside many writers that wait for theirs.
     async fn group_commit(&mut self) -> Result<(), BenchError> {
         // While one flush is under way, those whose records the last one covered send the next: each flush has half of them.
         let (folder, values, bytes) = (self.folder.clone(), self.large.clone(), commit::WRITERS / 2 * commit::RECORD_BYTES);
@@ -170,11 +170,8 @@ impl Rounds {
         self.samples.flushed_write_mb_s.push(written.mb_s());
         let case = Case::GroupCommit;
         if self.wants(case) {
-            self.progress.set_message(case.name());
-            self.broker.create_topic(case, Durability::Sync, 1).await?;
-            let committed = self.step(case.name(), commit(&self.broker, case, &self.large, self.plan.throughput)).await?;
+            let committed = self.step(case.name(), commit(&self.folder, &self.large, self.plan.throughput)).await?;
             self.samples.add(case, committed);
-            self.broker.delete_topic(case).await?;
         }
         Ok(())
     }
