@@ -11,9 +11,9 @@
 //!        the rest is written when it is free      what is free at once, so that nobody else takes it
 //! ```
 //!
-//! The steps that may have it: changes of the catalogue, which is how a topic or a module is deleted; putting folders aside; beginning a
-//! log with a later record; opening the data folder; and closing logs in order. A part of it is given up as the whole is. As long as it is
-//! not whole no batch is taken, or batches would use up what was meant for the next deletion.
+//! The steps that may have it: changes of the catalogue but for a new topic, which is how a topic or a module is deleted; putting folders
+//! aside; beginning a log with a later record; opening the data folder; and closing logs in order. A part of it is given up as the whole is.
+//! As long as it is not whole no batch is taken, or batches would use up what was meant for the next deletion.
 //!
 //! Where a file system has less room than the reserve from the start, it says so, and a smaller one has to be configured.
 

@@ -16,6 +16,7 @@ use crate::{
     folders, name,
     name::NameOf,
     partition::Partition,
+    services::Services,
     space::Counted,
     startup::open_partitions,
     topic::{Opened, Runtime, Topic},
@@ -24,6 +25,25 @@ use futures_util::future::join_all;
 use millpond_log::Disk;
 use millpond_protocol::message::{Cleanup, CreateTopic, OnFull, TopicConfig, TopicInfo};
 use std::{ops::RangeInclusive, sync::Arc};
+
+/// What a step on a full disk may have.
+#[derive(Clone, Copy, Debug)]
+enum Reserved {
+    /// The reserve.
+    Lent,
+    /// What the disk has without it.
+    Kept,
+}
+
+impl Reserved {
+    /// Does the step. Blocking.
+    fn step<T>(self, services: &Services, mut step: impl FnMut() -> Result<T, EngineError>) -> Result<T, EngineError> {
+        match self {
+            Reserved::Lent => services.space.reserve.lend(EngineError::is_disk_full, step),
+            Reserved::Kept => step(),
+        }
+    }
+}
 
 impl Engine {
     /// Makes a topic. Once begun it is finished, even if the future is dropped.
@@ -61,15 +81,16 @@ impl Engine {
         self.refuse_while_closing()?;
         self.check_room_for_topic(&catalogue, &name, partitions)?;
         self.clear_the_way(&mut catalogue, &name).await?;
-        self.with_folders(&name, move |disk, data, name| folders::make_new(disk, data, name, partitions)).await?;
+        // Making one is no cleaning up: on a full disk it gets nothing of the reserve, without which no topic takes batches.
+        self.with_folders(&name, Reserved::Kept, move |disk, data, name| folders::make_new(disk, data, name, partitions)).await?;
         let stored = StoredTopic::new(partitions, config);
-        self.save(&mut catalogue, |next| {
+        let add = |next: &mut Catalogue| {
             next.deleted_topics.remove(&name);
             next.topics.insert(name.clone(), stored.clone());
-        })
-        .await?;
+        };
+        self.save_with(&mut catalogue, Reserved::Kept, add).await?;
 
-        let opened = match self.with_folders(&name, folders::name_new).await {
+        let opened = match self.with_folders(&name, Reserved::Lent, folders::name_new).await {
             Ok(()) => open_partitions(&self.services, &self.data, &name, &stored).await.and_then(all_work),
             Err(error) => Err(error),
         };
@@ -113,14 +134,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes the changed catalogue, and takes it over once it is written.
+    /// Writes the changed catalogue, if need be with the reserve, and takes it over once it is written.
     pub(crate) async fn save(&self, catalogue: &mut Catalogue, change: impl FnOnce(&mut Catalogue)) -> Result<(), EngineError> {
+        self.save_with(catalogue, Reserved::Lent, change).await
+    }
+
+    async fn save_with(
+        &self,
+        catalogue: &mut Catalogue,
+        reserved: Reserved,
+        change: impl FnOnce(&mut Catalogue),
+    ) -> Result<(), EngineError> {
         let before = catalogue.clone();
         let mut next = catalogue.clone();
         change(&mut next);
         let (services, path) = (Arc::clone(&self.services), self.data.catalogue());
         let saved = self.services.io.run(move || {
-            match services.space.reserve.lend(EngineError::is_disk_full, || next.save(&*services.disk, &path)) {
+            match reserved.step(&services, || next.save(&*services.disk, &path)) {
                 Ok(()) => Ok(next),
                 Err(error) => {
                     // It may have failed after the new file took the place of the old one. What is refused must not come true at the next
@@ -188,7 +218,7 @@ impl Engine {
     }
 
     async fn put_aside(&self, name: &str, counted: Vec<Counted>) -> Result<(), EngineError> {
-        if let Some(folder) = self.with_folders(name, folders::put_aside).await? {
+        if let Some(folder) = self.with_folders(name, Reserved::Lent, folders::put_aside).await? {
             folders::remove_later(&self.services, folder, counted);
         }
         Ok(())
@@ -198,11 +228,12 @@ impl Engine {
     async fn with_folders<T: Send + 'static>(
         &self,
         topic: &str,
+        reserved: Reserved,
         job: impl Fn(&dyn Disk, &DataDir, &str) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {
         let (services, data, topic) = (Arc::clone(&self.services), self.data.clone(), topic.to_owned());
-        let lend = move || services.space.reserve.lend(EngineError::is_disk_full, || job(&*services.disk, &data, &topic));
-        self.services.io.run(lend).await?
+        let step = move || reserved.step(&services, || job(&*services.disk, &data, &topic));
+        self.services.io.run(step).await?
     }
 
     /// Takes a topic back whose logs could not be opened.

@@ -2,7 +2,7 @@
 
 use crate::{
     broker::{Broker, RESERVE_BYTES, create},
-    quotas::{QUOTA, change, fill, info, limited, log_bytes, value},
+    quotas::{QUOTA, change, info, limited, log_bytes, value},
 };
 use millpond_engine::{EngineError, Shortage, StorageBound};
 use millpond_log::{
@@ -175,9 +175,12 @@ async fn a_start_that_has_to_cut_more_than_the_reserve_has_room_for_works_all_th
 #[tokio::test]
 async fn without_room_for_the_reserve_the_broker_starts_and_says_what_it_needs() {
     let sim = SimDisk::new();
-    sim.limit_bytes(Some(RESERVE_BYTES / 2));
     let broker = watchful(&sim).await;
     broker.topic("t", 1, "sync").await;
+    broker.engine.shutdown().await;
+    sim.remove_file(&reserve(&broker)).expect("it is there");
+    sim.limit_bytes(Some(sim.used_bytes() + RESERVE_BYTES / 2));
+    let broker = broker.restart().await;
     let wire = broker.produce("t", 0, &["x"]).await.expect_err("the reserve comes first").to_wire();
     assert_eq!((wire.code, wire.retryable), (ErrorCode::StorageFull, true));
     assert!(wire.hint.is_some_and(|hint| hint.contains("`storage.reserve`")));
@@ -315,17 +318,21 @@ async fn what_could_not_be_removed_goes_while_the_broker_runs() {
 }
 
 #[tokio::test]
-async fn a_topic_can_be_made_and_unmade_on_a_full_disk_and_leaves_nothing_behind() {
+async fn on_a_full_disk_a_topic_can_be_deleted_and_none_is_made_with_the_reserve() {
     let sim = SimDisk::new();
     let broker = watchful(&sim).await;
-    broker.topic("t", 1, "sync").await;
-    sim.limit_bytes(Some(sim.used_bytes()));
-    for _ in 0..3 {
-        broker.engine.create_topic(create("u", 3, "sync")).await.expect("it has the reserve");
-        broker.engine.delete_topic("u").await.expect("so has this");
+    for name in ["t", "u"] {
+        broker.topic(name, 1, "sync").await;
     }
+    sim.limit_bytes(Some(sim.used_bytes()));
+    let refused = broker.engine.create_topic(create("v", 3, "sync")).await.expect_err("there is no room");
+    assert_eq!(refused.code(), ErrorCode::StorageFull);
+    assert!(sim.exists(&reserve(&broker)).expect("it can be asked"), "the others need it");
+    assert!(broker.engine.topic("v").is_err());
+    broker.engine.delete_topic("u").await.expect("it has the reserve");
+    sim.limit_bytes(None);
+    broker.engine.create_topic(create("v", 3, "sync")).await.expect("nothing of the first try is in the way");
     until_taken_or_full(&broker).await;
-    fill(&broker, "t").await;
 }
 
 /// The catalogue may have grown by a few bytes, for which the reserve waits.

@@ -35,13 +35,15 @@ impl FromStr for Durability {
             "os" => Ok(Durability::Os),
             _ => {
                 let interval = text.strip_prefix("interval:").ok_or_else(wrong)?;
-                let (number, unit_ms) = if let Some(number) = interval.strip_suffix("ms") {
-                    (number, 1)
-                } else if let Some(number) = interval.strip_suffix('s') {
-                    (number, 1000)
-                } else {
-                    return Err(wrong());
+                let unit = interval.trim_start_matches(|digit: char| digit.is_ascii_digit());
+                let unit_ms = match unit {
+                    "ms" => 1,
+                    "s" => 1_000,
+                    "m" => 60_000,
+                    "h" => 3_600_000,
+                    _ => return Err(wrong()),
                 };
+                let number = &interval[..interval.len() - unit.len()];
                 let number: u64 = number.parse().map_err(|_| wrong())?;
                 let interval = Duration::from_millis(number.checked_mul(unit_ms).ok_or_else(wrong)?);
                 if interval.is_zero() || interval > INTERVAL_MAX {
@@ -267,10 +269,12 @@ mod tests {
             assert_eq!(written.parse(), Ok(durability));
             assert_eq!(durability.to_string(), written);
         }
-        assert_eq!("interval:2s".parse(), Ok(Durability::Interval(Duration::from_secs(2))));
-        for wrong in
-            ["", "fsync", "interval:", "interval:0ms", "interval:5", "interval:3601s", "interval:-1ms", "interval:99999999999999999999s"]
-        {
+        for (written, seconds) in [("interval:2s", 2), ("interval:30m", 1_800), ("interval:1h", 3_600)] {
+            assert_eq!(written.parse(), Ok(Durability::Interval(Duration::from_secs(seconds))));
+        }
+        let wrong =
+            ["", "fsync", "interval:", "interval:0ms", "interval:5", "interval:ms", "interval:3601s", "interval:2h", "interval:-1ms"];
+        for wrong in wrong.into_iter().chain(["interval:99999999999999999999s"]) {
             assert!(wrong.parse::<Durability>().is_err(), "{wrong}");
         }
     }
