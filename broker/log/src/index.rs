@@ -9,6 +9,7 @@
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use millpond_protocol::batch::BatchHeader;
 use parking_lot::RwLock;
@@ -16,7 +17,7 @@ use parking_lot::RwLock;
 use crate::disk::{Disk, DiskFile, OpenMode, write_all_at};
 
 /// An entry of fixed size. Entries of one file rise strictly by their key.
-pub(crate) trait Entry: Copy {
+pub(crate) trait Entry: Copy + std::fmt::Debug {
     const BYTES: usize;
     fn key(&self) -> i64;
     fn encode(&self, into: &mut Vec<u8>);
@@ -155,6 +156,8 @@ impl Indexer {
 pub(crate) struct Index<E> {
     file: LazyFile,
     state: RwLock<State<E>>,
+    /// Whether it was said that an entry does not match its batch.
+    is_said: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -174,21 +177,27 @@ struct State<E> {
 impl<E: Entry> Index<E> {
     /// An index whose file has `spilled` entries, with `pending` entries behind them.
     pub(crate) fn new(file: LazyFile, spilled: u64, pending: Vec<E>) -> Index<E> {
-        Index { file, state: RwLock::new(State { spilled, pending, spill_at: PENDING_ENTRIES_MAX, unsynced: true, doubtful: false }) }
+        let state = State { spilled, pending, spill_at: PENDING_ENTRIES_MAX, unsynced: true, doubtful: false };
+        Index { file, state: RwLock::new(state), is_said: AtomicBool::new(false) }
     }
 
     /// An index whose file is durable.
     pub(crate) fn durable(file: LazyFile, spilled: u64) -> Index<E> {
-        Index {
-            file,
-            state: RwLock::new(State { spilled, pending: Vec::new(), spill_at: PENDING_ENTRIES_MAX, unsynced: false, doubtful: false }),
-        }
+        let state = State { spilled, pending: Vec::new(), spill_at: PENDING_ENTRIES_MAX, unsynced: false, doubtful: false };
+        Index { file, state: RwLock::new(state), is_said: AtomicBool::new(false) }
     }
 
     /// How many entries there are, in the file and behind it.
     pub(crate) fn entries(&self) -> u64 {
         let state = self.state.read();
         state.spilled + state.pending.len() as u64
+    }
+
+    /// Says that an entry does not match its batch: once for each opening, for every lookup may meet it again. A lookup then walks.
+    pub(crate) fn say_mismatch(&self, entry: E) {
+        if !self.is_said.swap(true, Ordering::Relaxed) {
+            tracing::warn!(path = %self.path().display(), ?entry, "an index entry does not match its batch; lookups there take longer");
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {

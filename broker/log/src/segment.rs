@@ -297,7 +297,7 @@ impl Segment {
                 }
                 Err(error @ LogError::Io { .. }) => return Err(error),
                 // Either the index is wrong, or the batch that it names is damaged: the walk from further in front will tell.
-                _ => tracing::warn!(path = %self.offsets.path().display(), ?entry, "an index entry does not match its batch"),
+                _ => self.offsets.say_mismatch(entry),
             }
         }
         let mut scan = self.scan(start)?;

@@ -129,7 +129,7 @@ fn verified(segment: &Segment, entry: TimeEntry) -> Result<Option<(Found, Scan)>
     match segment.find(offset)? {
         Some((found, scan)) if found.next_offset - 1 == offset && found.header.max_timestamp == entry.key() => Ok(Some((found, scan))),
         _ => {
-            tracing::warn!(path = %segment.times.path().display(), ?entry, "an index entry does not match its batch");
+            segment.times.say_mismatch(entry);
             Ok(None)
         }
     }
