@@ -48,7 +48,8 @@ pub(crate) struct RetentionArgs {
     /// What becomes of old records: `delete` lets age and size decide, `compact` keeps the latest record of each key, `compact,delete` does both
     #[arg(long, value_name = "CLEANUP")]
     pub(crate) cleanup: Option<Cleanup>,
-    /// How long a compacted topic keeps a tombstone (a key without a value), such as 24h
+    /// How long a compacted topic keeps a tombstone (a key without a value) at least, such as 24h: it goes with the next pass, which new records bring
+    /// about
     #[arg(long, value_name = "TIME", value_parser = parse_delete_retention)]
     delete_retention: Option<Span>,
 }

@@ -98,8 +98,9 @@ pub struct TopicConfig {
     pub retention_bytes: Option<u64>,
     /// What becomes of old records (Kafka's `cleanup.policy`).
     pub cleanup: Cleanup,
-    /// How long a tombstone is kept in a compacted topic, in milliseconds since the segment that holds it was first compacted (Kafka's
-    /// `delete.retention.ms`): what a consumer has at most to come from the beginning to the end and miss no removal.
+    /// How long a tombstone is kept at least in a compacted topic, in milliseconds since the segment that holds it was first compacted
+    /// (Kafka's `delete.retention.ms`): what a consumer has at most to come from the beginning to the end and miss no removal. It goes with
+    /// the next pass of compaction, and a pass comes when enough new records have come.
     pub delete_retention_ms: u64,
     /// Bytes of batches that the topic may have, all its partitions together. None leaves it to the quota of the broker.
     #[serde(skip_serializing_if = "Option::is_none")]
