@@ -8,9 +8,11 @@
 //! flush-failed            in the manner of crate::sidecar, without a body
 //! ```
 //!
-//! The note is written when the log latches, and by an opening that can't flush what it has walked. An opening that finds it, writes every segment that a recovery reads once more, in place, before
-//! it syncs and counts them as durable, and removes the note when that has worked. Twice is harmless, and so is a note that outlives a
-//! reboot. If the disk takes not even the note, nothing is known at the next opening; it is then said in the log.
+//! The note is written when the log latches, and by an opening that can't flush what it has walked. An opening that finds it, writes every
+//! segment that a recovery reads once more, in place, before it syncs and counts them as durable, and removes the note when that has
+//! worked. Twice is harmless, and so is a note that outlives a reboot. If the disk takes not even the note, nothing is known at the next
+//! opening; it is then said in the log. The tries of one opening know of each other without it, by their common
+//! [`RecoveryReport`](crate::RecoveryReport).
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -35,8 +37,11 @@ pub(crate) fn is_noted(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
 
 /// What the note speaks of has been written and synced since.
 pub(crate) fn forget(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    disk.remove_file(&dir.join(FLUSH_FAILED))?;
-    sync_names(disk, dir)
+    match disk.remove_file(&dir.join(FLUSH_FAILED)) {
+        // On a full disk it could not be written.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| sync_names(disk, dir)),
+    }
 }
 
 /// Writes a file of so many bytes once more, its length too.

@@ -76,11 +76,13 @@ impl Log {
     /// As [`Log::open`].
     pub fn open_in(disk: Arc<dyn Disk>, pools: Pools, dir: &Path, config: LogConfig) -> Result<(Log, RecoveryReport), LogError> {
         let mut report = RecoveryReport::default();
-        Log::try_open(disk, pools, dir, config, WhenFull::Drop, &mut report).map(|log| (log, report))
+        let opened = Log::try_open(disk, pools, dir, config, WhenFull::Drop, &mut report);
+        // Another try without this report would take the system's word.
+        opened.map_err(|error| if report.flush_has_failed { error.of_sync() } else { error }).map(|log| (log, report))
     }
 
     /// As [`Log::open_in`], as one try of several: what it has found and done is added to the report, also where it fails. Of one report
-    /// for all tries none is silent about what it has cut.
+    /// for all tries none is silent about what it has cut, and none takes the system's word for what another could not flush.
     ///
     /// # Errors
     ///

@@ -139,8 +139,6 @@ struct Recovery<'a> {
     base_producers: Snapshot,
     /// Whether the recovery point said nothing of them.
     producers_found: bool,
-    /// What the system shows of the files may not be on disk.
-    flush_has_failed: bool,
 }
 
 impl<'a> Recovery<'a> {
@@ -164,7 +162,6 @@ impl<'a> Recovery<'a> {
             producers: Producers::new(pools, config),
             base_producers: Snapshot::default(),
             producers_found: false,
-            flush_has_failed: false,
         }
     }
 
@@ -172,7 +169,7 @@ impl<'a> Recovery<'a> {
     fn prepare(&mut self) -> Result<Folder, LogError> {
         self.disk.create_dir_all(self.dir).map_err(|source| LogError::io("create the folder", self.dir, source))?;
         self.report.removed_leftovers.extend(crate::compact::resume(&**self.disk, self.dir)?);
-        self.flush_has_failed =
+        self.report.flush_has_failed |=
             flush_failed::is_noted(&**self.disk, self.dir).map_err(|source| LogError::io("look for", self.dir, source))?;
         let names = self.disk.list(self.dir).map_err(|source| LogError::io("list", self.dir, source))?;
         let folder = Folder::of(&names);
@@ -193,7 +190,11 @@ impl<'a> Recovery<'a> {
         let believed = found.filter(|(stop, _)| {
             let base = Some(stop.tail.base_offset);
             let is_in_range = self.log_start.is_none_or(|start| start <= stop.tail.next_offset);
-            !self.flush_has_failed && base == last && base == point && is_in_range && stop.tail.indexer.interval_bytes == interval_bytes
+            !self.report.flush_has_failed
+                && base == last
+                && base == point
+                && is_in_range
+                && stop.tail.indexer.interval_bytes == interval_bytes
         });
         if believed.is_none() && self.disk.exists(&path).map_err(|source| LogError::io("look for", &path, source))? {
             self.remove(&path)?;
@@ -381,13 +382,14 @@ impl<'a> Recovery<'a> {
         if let Err(error) = log.release() {
             tracing::warn!(path = %path.display(), %error, "room that a segment does not need can't be given back");
         }
-        if self.flush_has_failed {
+        if self.report.flush_has_failed {
             let rewritten = flush_failed::rewrite(&*log, tail.bytes);
             rewritten.map_err(|source| LogError::io("write once more", &path, source))?;
         }
         // By the handle that it was cut with.
         log.sync_data().map_err(|source| {
-            // The next opening must not take the system's word either.
+            // Neither the next try nor the next opening must take the system's word. A full disk may have no room for the note.
+            self.report.flush_has_failed = true;
             flush_failed::note(&**self.disk, self.dir);
             LogError::io("flush", &path, source)
         })?;
@@ -437,7 +439,7 @@ impl<'a> Recovery<'a> {
         {
             tracing::warn!(dir = %self.dir.display(), %error, "the recovery point can't be written and lags");
         }
-        if self.flush_has_failed
+        if self.report.flush_has_failed
             && let Err(error) = flush_failed::forget(&**self.disk, self.dir)
         {
             tracing::warn!(dir = %self.dir.display(), %error, "the note of a failed flush stays, and the next opening writes the last segment once more");

@@ -29,6 +29,8 @@ pub struct RecoveryReport {
     pub damaged: Vec<DamagedSegment>,
     /// Why index files could not be written, whose entries stay in memory.
     pub(crate) unwritten_indexes: Vec<io::Error>,
+    /// What the system shows of the files may not be on disk: a flush has failed in a try before this one, or it was noted.
+    pub(crate) flush_has_failed: bool,
 }
 
 /// The place where a log was cut.

@@ -10,7 +10,7 @@ use millpond_log::{Disk, Log, LogError, OpenMode, Pools, RecoveryReport, WhenFul
 use millpond_protocol::compression::Codec;
 
 use crate::compacted::filled;
-use crate::harness::{DIR, Fixture, batch, batch_with, config, files};
+use crate::harness::{DIR, Fixture, batch, batch_with, config, files, try_open};
 
 /// A log of three segments with a hole in the first one, as a power cut leaves it, and what is behind the hole. All of it is durable.
 fn interrupted() -> (Fixture, Vec<Vec<u8>>) {
@@ -212,4 +212,38 @@ fn a_try_that_fails_behind_the_cut_leaves_nothing_compacted_beyond_the_end() {
         assert!(first.is_err() && report.cut.is_none() || text.contains("\n00000000000000000003\n"), "{nth}: {text}");
     }
     assert!(failed_behind_the_cut > 0);
+}
+
+#[test]
+fn a_try_whose_flush_finds_no_room_is_not_believed_by_the_one_with_room() {
+    for takes_note in [false, true] {
+        let mut fixture = Fixture::new(config(5_000, 500));
+        fixture.append(&vec![batch(2, 700); 10]);
+        let names = fixture.disk.used_names();
+        fixture.disk.limit_names((!takes_note).then_some(names));
+        fixture.disk.fail(Operation::Sync, 1, Fault::NoSpace);
+        let mut report = RecoveryReport::default();
+        let error = open(&fixture, WhenFull::Fail, &mut report).expect_err("nothing is flushed");
+        assert!(matches!(error, LogError::Full { operation: "flush", .. }), "more room may help: {error:?}");
+        assert_eq!(files(&fixture.disk, "flush-failed").len(), usize::from(takes_note));
+        fixture.disk.limit_names(None);
+        fixture.log = open(&fixture, WhenFull::Fail, &mut report).expect("there is room");
+        assert_eq!(fixture.log.durable_end(), fixture.end());
+        assert_eq!(files(&fixture.disk, "flush-failed").len(), 0);
+        for seed in 0..4 {
+            fixture.disk.crash(seed);
+            let report = fixture.reopen();
+            assert!(report.damaged.is_empty() && report.cut.is_none(), "what was counted as durable is: {report:?}");
+            fixture.check();
+        }
+    }
+}
+
+#[test]
+fn an_opening_in_one_try_does_not_offer_another_one_after_its_flush_has_failed() {
+    let mut fixture = Fixture::new(config(5_000, 500));
+    fixture.append(&[batch(2, 700)]);
+    fixture.disk.fail(Operation::Sync, 1, Fault::NoSpace);
+    let error = try_open(&fixture.disk, fixture.config).expect_err("nothing is flushed");
+    assert!(matches!(error, LogError::Io { operation: "flush", .. }), "{error:?}");
 }
