@@ -42,11 +42,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::{Disk, sync_names};
-use crate::error::is_out_of_files;
+use crate::disk::Disk;
+use crate::error::LogError;
+use crate::kept::WhenFull;
 use crate::reader::SegmentInfo;
 use crate::retention::SegmentAge;
-use crate::sidecar::{read_sealed, write_sealed};
+use crate::sidecar::{Stale, read_sealed, write_sealed};
 
 /// The time at one moment, by two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,22 +217,12 @@ impl AppendTimes {
 
 /// Takes back what the file says of bytes that a crash has taken, before anything is appended in their place: a segment could come to the
 /// size that it had then, and would pass for as old. Of the segments at hand by their base offsets, with their bytes.
-///
-/// # Errors
-///
-/// Those of the disk. A file that can't be read now is removed: it may be read later, and nobody would know which of its lines are true.
-pub(crate) fn forget_lost(disk: &dyn Disk, dir: &Path, sizes: &BTreeMap<i64, u64>) -> io::Result<()> {
+/// A file that can't be read, or not be written for lack of room, is removed: see [`Stale`].
+pub(crate) fn forget_lost(disk: &dyn Disk, dir: &Path, sizes: &BTreeMap<i64, u64>, when_full: WhenFull) -> Result<(), LogError> {
     let path = dir.join(APPEND_TIMES);
-    let body = match read_sealed(disk, &path, APPEND_TIMES_HEADING, APPEND_TIMES_BYTES_MAX) {
-        Ok(Some(body)) => body,
-        Ok(None) => return Ok(()),
-        Err(error) if is_out_of_files(&error) => return Err(error),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the append times can't be read and are removed; segments count as appended to just now");
-            disk.remove_file(&path)?;
-            return sync_names(disk, dir);
-        }
-    };
+    let stale = Stale { disk, path: &path, when_full, without: "segments count as appended to just now" };
+    let read = || read_sealed(disk, &path, APPEND_TIMES_HEADING, APPEND_TIMES_BYTES_MAX);
+    let Some(body) = stale.read(read)? else { return Ok(()) };
     let mut lines: BTreeMap<i64, Line> = body.lines().filter_map(parse_line).collect();
     let before = lines.clone();
     let first = sizes.keys().next().copied().unwrap_or(i64::MIN);
@@ -240,7 +231,7 @@ pub(crate) fn forget_lost(disk: &dyn Disk, dir: &Path, sizes: &BTreeMap<i64, u64
     for (base, line) in &mut lines {
         line.last_append = line.last_append.filter(|last| sizes.get(base).is_none_or(|bytes| *bytes >= last.bytes));
     }
-    if lines == before { Ok(()) } else { write(disk, &path, &lines) }
+    if lines == before { Ok(()) } else { stale.replace(|| write(disk, &path, &lines)) }
 }
 
 fn write(disk: &dyn Disk, path: &Path, lines: &BTreeMap<i64, Line>) -> io::Result<()> {

@@ -107,10 +107,10 @@ impl LogError {
     /// [`LogError::Full`] and [`LogError::TooManyOpenFiles`] where the system said so, [`LogError::Io`] otherwise.
     pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> LogError {
         let path = path.to_path_buf();
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LogError::Full { operation, path, source },
-            _ if is_out_of_files(&source) => LogError::TooManyOpenFiles { operation, path, source },
-            _ => LogError::Io { operation, path, source },
+        match source {
+            source if is_full(&source) => LogError::Full { operation, path, source },
+            source if is_out_of_files(&source) => LogError::TooManyOpenFiles { operation, path, source },
+            source => LogError::Io { operation, path, source },
         }
     }
 
@@ -132,6 +132,11 @@ impl LogError {
 /// so: of a write or a sync it never says this.
 pub fn is_out_of_files(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Whether the system has no room: on the disk, or in a quota.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What is wrong with stored bytes.

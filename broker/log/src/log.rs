@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use millpond_protocol::batch::Batch;
 
-use crate::append_times::{APPEND_TIMES, forget_lost};
+use crate::append_times::forget_lost;
 use crate::clean_stop::{CleanStop, clean_stop_path};
 use crate::compact::{Compactor, forget_beyond};
 use crate::config::LogConfig;
@@ -98,10 +98,9 @@ impl Log {
         let recovered = recover(&disk, &pools, dir, &config, when_full, report)?;
         if !report.clean_stop {
             // Whoever has cut the log: an opening before this one may have failed behind the cut.
-            forget_beyond(&*disk, dir, recovered.tail.next_offset)?;
+            forget_beyond(&*disk, dir, recovered.tail.next_offset, when_full)?;
             let sizes = recovered.segments.iter().map(|segment| (segment.base_offset(), segment.bytes())).collect();
-            let path = dir.join(APPEND_TIMES);
-            forget_lost(&*disk, dir, &sizes).map_err(|source| LogError::io("replace", &path, source))?;
+            forget_lost(&*disk, dir, &sizes, when_full)?;
         }
         let log_start = recovered.log_start.unwrap_or(0);
         let shared = Arc::new(Shared::new(recovered.segments, log_start, recovered.tail.next_offset));

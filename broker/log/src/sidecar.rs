@@ -14,7 +14,9 @@ use std::path::Path;
 
 use millpond_protocol::batch::checksum;
 
-use crate::disk::{Disk, OpenMode, write_atomically};
+use crate::disk::{Disk, OpenMode, parent, sync_names, write_atomically};
+use crate::error::{LogError, is_full, is_out_of_files};
+use crate::kept::WhenFull;
 
 /// Writes the file, durably and in one step.
 pub(crate) fn write_sealed(disk: &dyn Disk, path: &Path, heading: &str, body: &str) -> io::Result<()> {
@@ -43,6 +45,51 @@ pub(crate) fn read_bounded(disk: &dyn Disk, path: &Path, bytes_max: usize) -> io
     let mut bytes = Vec::new();
     file.read_at(&mut bytes, wanted, 0)?;
     Ok(Some(bytes))
+}
+
+/// A file that an opening must correct, because it speaks of what a cut has taken. Nothing is wrong without it: where it can't be corrected
+/// it is removed, durably, so that no log stays closed for its sake. It could be read again later, and then nobody would know what of it
+/// is true.
+pub(crate) struct Stale<'a> {
+    pub(crate) disk: &'a dyn Disk,
+    pub(crate) path: &'a Path,
+    /// Where there may be room in another try, that one keeps it.
+    pub(crate) when_full: WhenFull,
+    /// What its absence means, for the log.
+    pub(crate) without: &'static str,
+}
+
+impl Stale<'_> {
+    /// What is in it; none if there is no file, or no longer.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::TooManyOpenFiles`]: it may be read at once. [`LogError::Io`]: it can't be removed either.
+    pub(crate) fn read<T>(&self, read: impl FnOnce() -> io::Result<Option<T>>) -> Result<Option<T>, LogError> {
+        match read() {
+            Err(error) if is_out_of_files(&error) => Err(LogError::io("read", self.path, error)),
+            Err(error) => self.remove(&error).map(|()| None),
+            Ok(found) => Ok(found),
+        }
+    }
+
+    /// Writes what it should say.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Full`] as [`WhenFull::Fail`] says; [`LogError::TooManyOpenFiles`]; [`LogError::Io`].
+    pub(crate) fn replace(&self, write: impl FnOnce() -> io::Result<()>) -> Result<(), LogError> {
+        match write() {
+            Err(error) if is_full(&error) && self.when_full == WhenFull::Drop => self.remove(&error),
+            written => written.map_err(|source| LogError::io("replace", self.path, source)),
+        }
+    }
+
+    fn remove(&self, error: &io::Error) -> Result<(), LogError> {
+        tracing::warn!(path = %self.path.display(), %error, "a file can't be corrected and is removed: {}", self.without);
+        let removed = self.disk.remove_file(self.path).and_then(|()| sync_names(self.disk, parent(self.path)));
+        removed.map_err(|source| LogError::io("remove", self.path, source))
+    }
 }
 
 /// The body between the heading and the checksum, if it is true.

@@ -15,15 +15,15 @@ use std::path::Path;
 
 use crate::disk::Disk;
 use crate::error::LogError;
-use crate::sidecar::{read_sealed, write_sealed};
+use crate::kept::WhenFull;
+use crate::sidecar::{Stale, read_sealed, write_sealed};
 
-/// Takes back a `compacted-to` that lies behind the end of the log, as after a cut: what is appended from there on is dirty.
-pub(crate) fn forget_beyond(disk: &dyn Disk, dir: &Path, log_end: i64) -> Result<(), LogError> {
-    let moved = match read_compacted_to(disk, dir) {
-        Ok(Some(compacted_to)) if compacted_to > log_end => write_compacted_to(disk, dir, log_end),
-        read => read.map(drop),
-    };
-    moved.map_err(|source| LogError::io("replace", &dir.join(COMPACTED_TO), source))
+/// Takes back a `compacted-to` that lies behind the end of the log, as after a cut: what is appended from there on is dirty. One that can't
+/// be read, or not be written for lack of room, is removed: see [`Stale`].
+pub(crate) fn forget_beyond(disk: &dyn Disk, dir: &Path, log_end: i64, when_full: WhenFull) -> Result<(), LogError> {
+    let stale = Stale { disk, path: &dir.join(COMPACTED_TO), when_full, without: "all of the log counts as not compacted" };
+    let Some(compacted_to) = stale.read(|| read_compacted_to(disk, dir))? else { return Ok(()) };
+    if compacted_to <= log_end { Ok(()) } else { stale.replace(|| write_compacted_to(disk, dir, log_end)) }
 }
 
 pub(super) fn read_compacted_to(disk: &dyn Disk, dir: &Path) -> io::Result<Option<i64>> {
@@ -42,3 +42,38 @@ const COMPACTED_TO_HEADING: &str = "millpond compacted to 1";
 
 /// More than the file ever has.
 const COMPACTED_TO_BYTES_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{Fault, Operation, SimDisk};
+
+    const DIR: &str = "/";
+
+    #[test]
+    fn it_is_read_back_taken_back_and_removed_where_that_fails() {
+        let disk = SimDisk::new();
+        let forget = |when_full| forget_beyond(&disk, Path::new(DIR), 10, when_full);
+        let is = |offset| assert_eq!(read_compacted_to(&disk, Path::new(DIR)).expect("reads"), offset);
+        let write = |offset| write_compacted_to(&disk, Path::new(DIR), offset).expect("writes");
+        forget(WhenFull::Drop).expect("there is nothing to do");
+        for (written, kept) in [(9, 9), (10, 10), (11, 10), (i64::MAX, 10)] {
+            write(written);
+            forget(WhenFull::Drop).expect("there is room");
+            is(Some(kept));
+        }
+        write(11);
+        disk.limit_bytes(Some(0));
+        assert!(matches!(forget(WhenFull::Fail), Err(LogError::Full { .. })), "the next try may keep it");
+        is(Some(11));
+        forget(WhenFull::Drop).expect("all of the log is dirty");
+        is(None);
+        disk.limit_bytes(None);
+        for (fault, is_removed) in [(Fault::Device, true), (Fault::TooManyOpenFiles, false)] {
+            write(9);
+            disk.fail(Operation::Read, 1, fault);
+            assert_eq!(forget(WhenFull::Fail).is_ok(), is_removed);
+            is((!is_removed).then_some(9));
+        }
+    }
+}

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use millpond_log::inspect::kept_log_of;
 use millpond_log::sim::{Fault, Operation, SimDisk};
-use millpond_log::{Disk, Log, LogError, OpenMode, Pools, RecoveryReport, WhenFull, write_all_at, write_atomically};
+use millpond_log::{AppendTimes, Disk, Log, LogError, Now, OpenMode, Pools, RecoveryReport, WhenFull, write_all_at, write_atomically};
 use millpond_protocol::compression::Codec;
 
-use crate::compacted::filled;
+use crate::compacted::{NOON_MS, filled};
 use crate::harness::{DIR, Fixture, batch, batch_with, config, files, try_open};
 
 /// A log of three segments with a hole in the first one, as a power cut leaves it, and what is behind the hole. All of it is durable.
@@ -246,4 +246,43 @@ fn an_opening_in_one_try_does_not_offer_another_one_after_its_flush_has_failed()
     fixture.disk.fail(Operation::Sync, 1, Fault::NoSpace);
     let error = try_open(&fixture.disk, fixture.config).expect_err("nothing is flushed");
     assert!(matches!(error, LogError::Io { operation: "flush", .. }), "{error:?}");
+}
+
+#[test]
+fn no_log_stays_closed_for_the_sake_of_a_file_that_it_can_do_without() {
+    let mut compacted = filled(6);
+    compacted.compact().expect("there is enough");
+    let compacted_to = Path::new(DIR).join("compacted-to");
+    let beyond = compacted.disk.bytes(&compacted_to).expect("it is there");
+    let now = Now { wall_ms: NOON_MS, monotonic_ms: 0 };
+    let prepare = || {
+        let (fixture, _) = interrupted();
+        fixture.disk.open(&compacted_to, OpenMode::CreateNew).expect("creates");
+        fixture.disk.damage(&compacted_to, |bytes| bytes.clone_from(&beyond));
+        // The segments are as they were: of each the file says more bytes than the cut leaves.
+        let segments = fixture.log.reader().segments();
+        let mut times = AppendTimes::new(Arc::new(fixture.disk.clone()), Path::new(DIR), &segments, 0);
+        times.observe(now, &segments);
+        assert!(times.save(now).expect("there is room"));
+        fixture
+    };
+    for when_full in [WhenFull::Fail, WhenFull::Drop] {
+        let fixture = prepare();
+        // What is kept and cut has its room. Only behind it there is none.
+        let mut report = RecoveryReport::default();
+        fixture.disk.fail(Operation::SyncDir, 3, Fault::Device);
+        open(&fixture, WhenFull::Fail, &mut report).expect_err("it fails behind the cut");
+        assert!(report.cut.is_some(), "{report:?}");
+        fill_up(&fixture.disk, 0);
+        let opened = open(&fixture, when_full, &mut report);
+        assert_eq!(opened.is_ok(), when_full == WhenFull::Drop, "{opened:?}");
+        let Ok(log) = opened else { continue };
+        assert_eq!((files(&fixture.disk, "compacted-to").len(), files(&fixture.disk, "append-times").len()), (0, 0));
+        let mut fixture = Fixture { log, ..fixture };
+        fixture.check();
+        fixture.disk.limit_bytes(None);
+        fixture.disk.limit_names(None);
+        fixture.append(&[batch(2, 100)]);
+        fixture.check();
+    }
 }
