@@ -15,9 +15,19 @@
 //! start: an offset that was given out, or answered as the start, is never given to another record.
 //!
 //! On a full disk the file can't be written. Then the oldest segments go first, one after the other and each made durable before the
-//! next, until there is room for it: what is left after a crash is the end of the log, without any file that says so. If the folder can't
-//! be synced in between, the log start stays where it was, reads of the segment that went say that they are out of range, and the next
-//! deletion completes this one.
+//! next, until there is room for it: what is left after a crash is the end of the log, without any file that says so.
+//!
+//! ```text
+//!   in the list, as any other     in the list, leaving: read and flushed by a handle       not in the list, removed
+//! -----------------------------o--------------------o--------------------------------o----------------------------->
+//!                              |                    |                                '-- the folder synced
+//!                       a handle taken     the .log has no name                              (never back)
+//!                              ^                    |
+//!                              '--------------------'  if the name can't be removed
+//! ```
+//!
+//! A segment counts as removed only when no power cut brings it back. If the folder can't be synced, it stays as it is there, half
+//! deleted: the log begins where it did, nothing is compacted, and the next deletion, from whatever offset on, completes this one.
 //!
 //! # Readers
 //!
@@ -103,13 +113,27 @@ impl Deletion {
     fn remove_alone(&self, segment: &Arc<Segment>, next_base: i64) -> Result<(), LogError> {
         let sync = || sync_names(&*self.disk, &self.dir).map_err(|source| LogError::io("flush", &self.dir, source));
         sync()?;
-        segment.mark_removed();
-        // As it was, it is a part of the log.
-        self.remove_files(segment, &[LOG]).inspect_err(|_| segment.unmark_removed())?;
-        sync()?;
+        let is_half_deleted = segment.is_leaving();
+        segment.begin_leaving().map_err(|source| LogError::io("open", &segment.path(), source))?;
+        let removed = remove_files(&*self.disk, &self.dir, segment.base_offset(), &[LOG]);
+        // What has lost its name in an attempt before this one does not get it back.
+        removed.inspect_err(|_| {
+            if !is_half_deleted {
+                segment.stay()
+            }
+        })?;
+        sync().inspect_err(|error| {
+            if !is_half_deleted {
+                let (segment, error) = (segment.path(), error.chain());
+                let hint = "the log is compacted again once its deletion is completed, by the next one or when the log is opened";
+                tracing::warn!(segment = %segment.display(), error, hint, "a segment is deleted by halves: a power cut may bring it back");
+            }
+        })?;
         self.shared.advance_start(next_base);
-        // They are of no use without the batches, to the next opening neither.
-        if let Err(error) = self.remove_files(segment, &[INDEX, TIME_INDEX]) {
+        segment.mark_removed();
+        segment.log().discard();
+        // Without the batches the indexes are of no use, to the next opening neither.
+        if let Err(error) = remove_files(&*self.disk, &self.dir, segment.base_offset(), &[INDEX, TIME_INDEX]) {
             tracing::warn!(error = error.chain(), "an index of a segment that was deleted can't be removed yet");
             self.shared.add_unremoved(segment);
         }

@@ -377,10 +377,15 @@ impl Shared {
         });
     }
 
-    /// A segment whose deletion has failed half way on a full disk: a power cut may bring it back. What lies behind must not be compacted
-    /// before that is clear, since a tombstone may remove a value in it.
-    pub(crate) fn half_deleted(&self) -> Option<Arc<Segment>> {
-        self.segments().iter().find(|segment| segment.is_removed()).cloned()
+    /// The oldest segment, if its deletion has failed half way on a full disk. With the lock of [`Shared::changing`]: no deletion is under
+    /// way.
+    pub(crate) fn half_deleted(&self, _changing: &MutexGuard<'_, ()>) -> Option<Arc<Segment>> {
+        self.leaving()
+    }
+
+    /// The oldest segment, if its deletion is under way on a full disk, or has failed half way.
+    fn leaving(&self) -> Option<Arc<Segment>> {
+        self.segments().first().filter(|segment| segment.is_leaving()).cloned()
     }
 
     /// Notes that the files of a deleted segment could not be removed.

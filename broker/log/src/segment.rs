@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
+
 use crate::ahead::RoomAhead;
 use crate::config::LogConfig;
 use crate::damages::{DamagedSpan, Damages, survey};
@@ -32,8 +34,10 @@ pub(crate) struct Segment {
     /// What is known of damage in the middle.
     damages: Damages,
     room: RoomAhead,
-    /// Its records are deleted, and its files go, or are gone.
+    /// Its records are deleted for good, it is in no list any more, and its files go, or are gone.
     removed: AtomicBool,
+    /// The file of a segment whose name goes, or is gone, without its deletion being durable yet: a power cut may bring it back.
+    leaving: Mutex<Option<Arc<dyn DiskFile>>>,
     /// Set before compaction gives its name to another file: the file as it was, for those who still read it.
     replaced: OnceLock<Arc<dyn DiskFile>>,
     /// Tells it from every other segment of this process, those with the same base offset included.
@@ -86,9 +90,10 @@ impl Segment {
     ) -> Segment {
         let Content { bytes, max_timestamp, verified } = content;
         let (bytes, max_timestamp) = (AtomicU64::new(bytes), AtomicI64::new(max_timestamp));
-        let (damages, room, removed, replaced) = (Damages::default(), RoomAhead::default(), AtomicBool::new(false), OnceLock::new());
+        let (damages, room) = (Damages::default(), RoomAhead::default());
+        let (removed, leaving, replaced) = (AtomicBool::new(false), Mutex::default(), OnceLock::new());
         let generation = NEXT_GENERATION.fetch_add(1, Ordering::Relaxed);
-        Segment { base_offset, log, offsets, times, bytes, max_timestamp, verified, damages, room, removed, replaced, generation }
+        Segment { base_offset, log, offsets, times, bytes, max_timestamp, verified, damages, room, removed, leaving, replaced, generation }
     }
 
     /// The same segment, with damage that a recovery has found.
@@ -131,19 +136,33 @@ impl Segment {
         self.bytes.store(bytes, Ordering::Release);
     }
 
-    /// Notes that the files are about to be removed.
+    /// Notes that its deletion is durable and it is in no list any more. The files that are there go next. Never taken back.
     pub(crate) fn mark_removed(&self) {
         self.removed.store(true, Ordering::Release);
+        *self.leaving.lock() = None;
     }
 
-    /// Its files could not be removed.
-    pub(crate) fn unmark_removed(&self) {
-        self.removed.store(false, Ordering::Release);
-    }
-
-    /// Whether the files may be gone. To be asked after one could not be opened: the mark comes before the removal.
+    /// Whether it is deleted for good. To be asked after a file could not be opened: the mark comes before one can't be.
     pub(crate) fn is_removed(&self) -> bool {
         self.removed.load(Ordering::Acquire)
+    }
+
+    /// Takes hold of the file before its name goes, while a power cut may bring that back: until then the segment is a part of the log, which
+    /// is read and flushed as any other.
+    pub(crate) fn begin_leaving(&self) -> io::Result<()> {
+        let file = self.file()?;
+        *self.leaving.lock() = Some(file);
+        Ok(())
+    }
+
+    /// Its name could not be removed.
+    pub(crate) fn stay(&self) {
+        *self.leaving.lock() = None;
+    }
+
+    /// Whether its deletion is under way, or has failed half way.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.lock().is_some()
     }
 
     /// Room on the disk for what it will hold next.
@@ -157,7 +176,7 @@ impl Segment {
         if self.is_gone() || !self.room.is_held(self.bytes()) {
             return;
         }
-        match self.log.get().and_then(|file| file.release()) {
+        match self.file().and_then(|file| file.release()) {
             Ok(()) => self.room.is_released(),
             Err(error) => {
                 tracing::warn!(path = %self.log.path().display(), %error, "room that a segment does not need can't be given back");
@@ -187,17 +206,20 @@ impl Segment {
         if let Some(file) = self.replaced.get() {
             return Ok(Arc::clone(file));
         }
-        let opened = self.log.get();
+        let opened = self.log.get().or_else(|error| self.leaving.lock().clone().ok_or(error));
         // Asked again: what was opened may be the other file.
         self.replaced.get().map_or(opened, |file| Ok(Arc::clone(file)))
     }
 
-    /// Makes the batches durable. Of a segment that was deleted there is nothing to keep.
+    /// Makes the batches durable. Of a segment that was deleted for good there is nothing to keep.
     pub(crate) fn sync_log(&self) -> Result<(), LogError> {
         if self.is_gone() {
             return Ok(());
         }
         match self.log.sync() {
+            // It has no name any more and no open file. One with unsynced bytes would be open.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_leaving() => Ok(()),
+            // In this order: the mark comes before it has left.
             Err(source) if !self.is_gone() => Err(LogError::io("flush", self.log.path(), source)),
             _ => Ok(()),
         }

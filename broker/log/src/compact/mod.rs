@@ -164,7 +164,7 @@ impl Compactor {
     ///
     /// [`LogError::Io`], [`LogError::TooManyOpenFiles`].
     pub fn begin(&mut self, compaction: Compaction) -> Result<Option<CompactionPass>, LogError> {
-        if self.is_stuck || self.folders.shared.half_deleted().is_some() {
+        if self.is_stuck || self.folders.shared.half_deleted(&self.folders.shared.changing()).is_some() {
             return Ok(None);
         }
         let Some(part) = self.part(compaction.below)? else { return Ok(None) };
@@ -215,10 +215,7 @@ impl Compactor {
     /// middle of the pass. The pass is to be dropped then; the log is as it was before the step, and another pass may succeed. Only after a
     /// failed rename or flush of the folder there is none before the log was opened again.
     pub fn step(&mut self, pass: &mut CompactionPass) -> Result<CompactionStep, LogError> {
-        if let Some(segment) = self.folders.shared.half_deleted() {
-            let source = std::io::Error::other("its deletion is not complete, and a power cut may bring it back");
-            return Err(LogError::io("compact", &segment.path(), source));
-        }
+        swap::refuse_half_deleted(&self.folders, &self.folders.shared.changing())?;
         match pass.stage {
             Stage::Retry { held } => {
                 pass.stage = self.retry(pass, held)?;
@@ -321,11 +318,10 @@ impl Compactor {
         Ok(Stage::Survey { next: end })
     }
 
-    /// Writes one group, and puts it in its place. Segments of it that were deleted since, the oldest ones, are left out.
+    /// Writes one group, and puts it in its place. Segments of it that were deleted for good since, the oldest ones, are left out.
     fn write(&mut self, pass: &mut CompactionPass, mut group: Vec<Survey>) -> Result<CompactionStep, LogError> {
         let segments = self.folders.shared.segments();
-        let is_left = |segment: &&Arc<Segment>, survey: &Survey| segment.generation() == survey.generation && !segment.is_removed();
-        let find = |survey: &Survey| segments.iter().find(|segment| is_left(segment, survey)).cloned();
+        let find = |survey: &Survey| segments.iter().find(|segment| segment.generation() == survey.generation).cloned();
         group.retain(|survey| find(survey).is_some());
         let old: Vec<_> = group.iter().filter_map(find).collect();
         let (Some(first), Some(last)) = (group.first(), group.last()) else { return Ok(CompactionStep::More) };

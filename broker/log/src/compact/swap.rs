@@ -39,6 +39,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
+
 use crate::compact::write::{Drafted, cleaned_path, discard};
 use crate::compact::{COMPACTION, Folders};
 use crate::disk::{Disk, sync_names};
@@ -68,10 +70,22 @@ pub(super) struct Failed {
     pub(super) is_half_done: bool,
 }
 
+/// Fails while the oldest segment is half deleted. What lies behind it must not be compacted then: a tombstone there may remove a value in it,
+/// which a power cut may bring back. A deletion that is under way is none of that, which is what `changing` is for.
+pub(super) fn refuse_half_deleted(folders: &Folders, changing: &MutexGuard<'_, ()>) -> Result<(), LogError> {
+    let Some(segment) = folders.shared.half_deleted(changing) else { return Ok(()) };
+    let source = io::Error::other("its deletion is not complete, and a power cut may bring it back");
+    Err(LogError::io("compact", &segment.path(), source))
+}
+
 /// Puts the draft in the place of the segments that it was made from. None if one of them was deleted since; the draft is removed then.
 pub(super) fn exchange(folders: &Folders, old: &[Arc<Segment>], draft: Drafted) -> Result<Option<Arc<Segment>>, Failed> {
-    let _changing = folders.shared.changing();
+    let changing = folders.shared.changing();
     let (disk, dir) = (&*folders.disk, folders.dir.as_path());
+    refuse_half_deleted(folders, &changing).map_err(|error| {
+        discard(disk, dir, draft.base_offset);
+        Failed { error, is_half_done: false }
+    })?;
     let current = folders.shared.segments();
     let is_current = |old: &Arc<Segment>| current.iter().any(|segment| segment.generation() == old.generation());
     if !old.iter().all(is_current) {

@@ -13,6 +13,7 @@ mod delete;
 mod faults;
 mod full_disk;
 mod fuzz;
+mod half_deleted;
 mod harness;
 mod index_files;
 mod inspect;

@@ -1,0 +1,234 @@
+//! The oldest segment on its way out of a log on a full disk: what flushes, reads and passes meet beside it, and when it fails half way.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use millpond_log::sim::{Fault, Operation, SimDisk};
+use millpond_log::{Disk, DiskFile, Log, LogError, OpenMode};
+
+use crate::compacted::{CONFIG, Compacting, NOON_MS, compaction, filled, finish};
+use crate::harness::{DIR, Fixture, SMALL, batch, open, prepared_disk};
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// A disk on which something else happens first, once, when a file with such a name is removed or replaced.
+#[derive(Clone)]
+struct Hooked {
+    disk: SimDisk,
+    hook: Arc<Mutex<Option<(&'static str, Hook)>>>,
+}
+
+impl Hooked {
+    fn new(disk: &SimDisk) -> Hooked {
+        Hooked { disk: disk.clone(), hook: Arc::default() }
+    }
+
+    fn before(&self, ending: &'static str, act: impl FnOnce() + Send + 'static) {
+        *self.hook.lock().expect("no panic") = Some((ending, Box::new(act)));
+    }
+
+    fn meets(&self, path: &Path) {
+        let is_it = |(ending, _): &mut (&'static str, Hook)| path.to_str().is_some_and(|path| path.ends_with(*ending));
+        let hook = self.hook.lock().expect("no panic").take_if(is_it);
+        if let Some((_, act)) = hook {
+            act();
+        }
+    }
+
+    fn has_hook(&self) -> bool {
+        self.hook.lock().expect("no panic").is_some()
+    }
+}
+
+impl fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a disk with a hook")
+    }
+}
+
+impl Disk for Hooked {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        if mode == OpenMode::Replace {
+            self.meets(path);
+        }
+        self.disk.open(path, mode)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir_all(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        self.disk.list(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.meets(path);
+        self.disk.remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_dir_all(path)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.disk.exists(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_dir(path)
+    }
+}
+
+/// Some segments that no flush has covered. What is done through the log meets the hook.
+fn unflushed() -> (Hooked, Fixture) {
+    let disk = prepared_disk();
+    let hooked = Hooked::new(&disk);
+    let (log, _) = Log::open(Arc::new(hooked.clone()), Path::new(DIR), SMALL).expect("the log opens");
+    let mut fixture = Fixture { disk, log, config: SMALL, model: Vec::new(), start: 0 };
+    fixture.append(&vec![batch(2, 700); 12]);
+    assert!(fixture.segments().len() > 3);
+    (hooked, fixture)
+}
+
+/// Segments with keys, likewise.
+fn keyed() -> (Hooked, Compacting) {
+    let mut compacting = filled(6);
+    let hooked = Hooked::new(&compacting.disk);
+    (compacting.log, _) = Log::open(Arc::new(hooked.clone()), Path::new(DIR), CONFIG).expect("the log opens");
+    compacting.compactor = compacting.log.compactor();
+    (hooked, compacting)
+}
+
+/// Deletes the oldest segment on a full disk, whose folder can't be synced when its name is gone. Gives where the next segment begins.
+fn delete_by_halves(disk: &SimDisk, log: &Log) -> i64 {
+    let end = log.reader().segments()[0].end_offset;
+    disk.limit_bytes(Some(0));
+    disk.fail(Operation::SyncDir, 2, Fault::Device);
+    let outcome = log.begin_delete(end).expect("there is something").run();
+    assert!(matches!(outcome, Err(LogError::Io { operation: "flush", .. })), "{outcome:?}");
+    disk.limit_bytes(None);
+    end
+}
+
+#[test]
+fn a_flush_beside_a_removal_that_fails_covers_the_segment_that_stays() {
+    for seed in 0..5 {
+        let (hooked, mut fixture) = unflushed();
+        let flush = fixture.log.begin_flush().expect("something to flush");
+        let (tell, told) = mpsc::channel();
+        let disk = fixture.disk.clone();
+        hooked.before(".log", move || {
+            disk.limit_bytes(None);
+            tell.send(flush.run()).expect("the test waits");
+            disk.fail(Operation::Remove, 1, Fault::Device);
+        });
+        fixture.disk.limit_bytes(Some(0));
+        let end = fixture.log.reader().segments()[0].end_offset;
+        let outcome = fixture.log.begin_delete(end).expect("there is something").run();
+        assert!(matches!(outcome, Err(LogError::Io { operation: "remove", .. })), "{outcome:?}");
+        fixture.log.end_flush(told.recv().expect("it has run")).expect("the flush works");
+        assert_eq!(fixture.log.durable_end(), fixture.end());
+        fixture.check();
+        fixture.disk.crash(seed);
+        let report = fixture.reopen();
+        assert!(report.damaged.is_empty() && report.cut.is_none(), "{report:?}");
+        fixture.check();
+    }
+}
+
+#[test]
+fn a_flush_that_fails_beside_a_removal_that_fails_is_not_passed_over() {
+    let (hooked, mut fixture) = unflushed();
+    let flush = fixture.log.begin_flush().expect("something to flush");
+    let (tell, told) = mpsc::channel();
+    let disk = fixture.disk.clone();
+    hooked.before(".log", move || {
+        disk.fail(Operation::Sync, 1, Fault::Device);
+        tell.send(flush.run()).expect("the test waits");
+        disk.fail(Operation::Remove, 1, Fault::Device);
+    });
+    fixture.disk.limit_bytes(Some(0));
+    let end = fixture.log.reader().segments()[0].end_offset;
+    fixture.log.begin_delete(end).expect("there is something").run().expect_err("it can't be removed");
+    fixture.log.end_flush(told.recv().expect("it has run")).expect_err("the segment was not synced, and stays");
+    assert!(fixture.log.failure().is_some());
+}
+
+#[test]
+fn whenever_the_power_goes_a_half_deleted_segment_comes_back_whole_or_not_at_all() {
+    for cut in 0..30 {
+        for seed in 0..8 {
+            let (_, mut fixture) = unflushed();
+            let next_base = delete_by_halves(&fixture.disk, &fixture.log);
+            fixture.check();
+            let flush = fixture.log.begin_flush().expect("something to flush");
+            fixture.disk.cut_power_after(cut);
+            let flushed = fixture.log.end_flush(flush.run()).is_ok();
+            fixture.disk.crash(seed * 100 + cut);
+            let (log, report) = open(&fixture.disk, SMALL);
+            fixture.log = log;
+            assert!(report.damaged.is_empty(), "cut {cut}, seed {seed}: {report:?}");
+            let (start, end) = (fixture.log.log_start(), fixture.log.log_end());
+            assert!(start == 0 || start == next_base, "{start}");
+            assert!(!flushed || end == fixture.end());
+            fixture.model.retain(|stored| stored.next <= end.max(start));
+            fixture.note_start(start);
+            if start <= end && fixture.end() == end {
+                fixture.check();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pass_beside_a_deletion_that_works_or_is_taken_back_goes_on() {
+    for (steps, is_taken_back) in (0..30).flat_map(|steps| [(steps, false), (steps, true)]) {
+        let (hooked, mut compacting) = keyed();
+        let end = compacting.model.end();
+        let mut pass = compacting.compactor.begin(compaction(i64::MAX, NOON_MS)).expect("begins").expect("there is enough");
+        compacting.model.attempt(end, NOON_MS);
+        for _ in 0..steps {
+            let _ = compacting.compactor.step(&mut pass).expect("compacts");
+        }
+        let (go, gone) = mpsc::channel();
+        let (stepped, has_stepped) = mpsc::channel();
+        let disk = compacting.disk.clone();
+        hooked.before(".log", move || {
+            disk.limit_bytes(None);
+            go.send(()).expect("the pass waits");
+            // One that has to wait for the deletion does not answer: then it goes on.
+            let _ = has_stepped.recv_timeout(Duration::from_millis(10));
+            if is_taken_back {
+                disk.fail(Operation::Remove, 1, Fault::Device);
+            }
+        });
+        let Compacting { log, compactor, .. } = &mut compacting;
+        let second = log.reader().segments()[0].end_offset;
+        let done = std::thread::scope(|scope| {
+            let pass = &mut pass;
+            let passing = scope.spawn(move || {
+                gone.recv().expect("the name is about to go");
+                let step = compactor.step(pass);
+                let _ = stepped.send(());
+                step.and_then(|_| finish(compactor, pass))
+            });
+            hooked.disk.limit_bytes(Some(0));
+            let outcome = log.begin_delete(second).expect("there is something").run();
+            assert_eq!(outcome.is_err(), is_taken_back, "{outcome:?}");
+            passing.join().expect("no panic")
+        });
+        compacting.model.start = compacting.log.log_start();
+        let (done, _) = done.expect("nothing is wrong");
+        compacting.model.completed(&done, NOON_MS);
+        compacting.model.check(&compacting.log.reader());
+    }
+}
