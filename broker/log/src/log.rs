@@ -262,7 +262,7 @@ impl Log {
     }
 
     /// Takes down what it takes to delete the records before `before`, or before the end of the log if that is lower. No I/O. None if
-    /// there are none, and no segment that a deletion had to leave, and no file that one could not remove.
+    /// there are none, and no segment that a deletion had to leave or has half deleted, and no file that one could not remove.
     ///
     /// Segments that lie before it as a whole are removed, but for the active one. Of the one that it lies in nothing is; the log begins
     /// there all the same, and offsets before the log start are out of range from then on.

@@ -74,21 +74,30 @@ impl Deletion {
     pub fn run(&self) -> Result<i64, LogError> {
         let _changing = self.shared.changing();
         let segments = self.shared.segments();
-        let gone = count_before(segments.iter().map(|segment| segment.base_offset()), self.start);
+        // A deletion that has failed half way is completed, whatever this one was asked for.
+        let start = match &segments[..] {
+            [first, next, ..] if first.is_leaving() => self.start.max(next.base_offset()),
+            _ => self.start,
+        };
+        let gone = count_before(segments.iter().map(|segment| segment.base_offset()), start);
         let mut removed = 0;
         self.remove_or_note(&self.shared.take_unremoved());
-        if gone == 0 && self.start <= self.shared.log_start() {
+        if gone == 0 && start <= self.shared.log_start() {
             return Ok(self.shared.log_start());
         }
-        while let Err(source) = write_log_start(&*self.disk, &self.dir, self.start) {
+        while let Err(source) = write_log_start(&*self.disk, &self.dir, start) {
             let error = LogError::io("write", &self.dir.join(LOG_START), source);
             if !matches!(error, LogError::Full { .. }) || removed == gone {
                 return Err(error);
             }
             self.remove_alone(&segments[removed], segments[removed + 1].base_offset())?;
             removed += 1;
+            if start <= self.shared.log_start() {
+                // It ends with a segment: there is nothing left to write down.
+                return Ok(self.shared.log_start());
+            }
         }
-        self.shared.advance_start(self.start);
+        self.shared.advance_start(start);
         // The mark comes before the first name goes: whoever then can't open a file knows why.
         segments[removed..gone].iter().for_each(|segment| segment.mark_removed());
         self.remove_or_note(&segments[removed..gone]);

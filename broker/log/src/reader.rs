@@ -95,8 +95,8 @@ impl LogReader {
         self.shared.size_bytes()
     }
 
-    /// Whether files of deleted segments are still there because they could not be removed.
-    /// [`Log::begin_delete`](crate::Log::begin_delete) tries again, from whatever offset on.
+    /// Whether files of deleted segments are still there because they could not be removed, or a deletion on a full disk has failed half
+    /// way. [`Log::begin_delete`](crate::Log::begin_delete) tries again, from whatever offset on.
     pub fn has_unremoved_files(&self) -> bool {
         self.shared.has_unremoved()
     }
@@ -384,7 +384,7 @@ impl Shared {
     }
 
     /// The oldest segment, if its deletion is under way on a full disk, or has failed half way.
-    fn leaving(&self) -> Option<Arc<Segment>> {
+    pub(crate) fn leaving(&self) -> Option<Arc<Segment>> {
         self.segments().first().filter(|segment| segment.is_leaving()).cloned()
     }
 
@@ -399,7 +399,7 @@ impl Shared {
     }
 
     pub(crate) fn has_unremoved(&self) -> bool {
-        !self.unremoved.lock().is_empty()
+        !self.unremoved.lock().is_empty() || self.leaving().is_some()
     }
 
     pub(crate) fn segments(&self) -> Arc<Vec<Arc<Segment>>> {

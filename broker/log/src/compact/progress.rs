@@ -11,6 +11,9 @@ pub struct Progress {
     pub dirty_bytes: u64,
     /// There is no pass before the log was opened again: an exchange of segments has failed in the middle.
     pub is_stuck: bool,
+    /// There is no pass before a deletion is completed that has failed half way on a full disk, unless it is under way just now. The next
+    /// one completes it, from whatever offset on ([`Log::begin_delete`](crate::Log::begin_delete)).
+    pub waits_for_deletion: bool,
 }
 
 /// What a pass has done.
@@ -46,7 +49,12 @@ impl Compactor {
         let segments = self.folders.shared.segments();
         let ends = segments.iter().skip(1).map(|next| next.base_offset());
         let dirty = segments.iter().zip(ends).filter(|(_, end)| *end > compacted_to);
-        Progress { compacted_to, dirty_bytes: dirty.map(|(segment, _)| segment.bytes()).sum(), is_stuck: self.is_stuck }
+        Progress {
+            compacted_to,
+            dirty_bytes: dirty.map(|(segment, _)| segment.bytes()).sum(),
+            is_stuck: self.is_stuck,
+            waits_for_deletion: self.folders.shared.leaving().is_some(),
+        }
     }
 }
 

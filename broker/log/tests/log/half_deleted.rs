@@ -190,6 +190,66 @@ fn whenever_the_power_goes_a_half_deleted_segment_comes_back_whole_or_not_at_all
 }
 
 #[test]
+fn a_half_deleted_segment_is_read_and_flushed_until_anybody_completes_its_deletion() {
+    for (is_full, reads) in [(false, true), (true, true), (true, false)] {
+        let (_, mut fixture) = unflushed();
+        let reader = fixture.log.reader();
+        let next_base = delete_by_halves(&fixture.disk, &fixture.log);
+        assert_eq!(reader.log_start(), 0, "a power cut may bring it back");
+        assert!(reader.has_unremoved_files());
+        fixture.check();
+        // The pool lets go of the handle then.
+        fixture.flush();
+        if reads {
+            fixture.check();
+        }
+        fixture.disk.limit_bytes(is_full.then_some(0));
+        // Whatever fails of the next try, it is no worse.
+        fixture.disk.fail(Operation::SyncDir, 1, Fault::Device);
+        fixture.log.begin_delete(0).expect("it is to be completed").run().expect_err("the folder can't be synced");
+        fixture.check();
+        let deletion = fixture.log.begin_delete(0).expect("it is to be completed");
+        assert_eq!(deletion.run().expect("deletes"), next_base);
+        assert!(!reader.has_unremoved_files() && fixture.log.begin_delete(0).is_none());
+        fixture.note_start(next_base);
+        fixture.check();
+        let open = fixture.disk.open_files();
+        assert!(open <= fixture.segments().len(), "{open} files are open");
+        fixture.disk.crash(3);
+        fixture.reopen();
+        fixture.check();
+    }
+}
+
+#[test]
+fn no_pass_exchanges_anything_while_a_segment_is_half_deleted() {
+    let (hooked, mut compacting) = keyed();
+    let end = compacting.model.end();
+    let mut pass = compacting.compactor.begin(compaction(i64::MAX, NOON_MS)).expect("begins").expect("there is enough");
+    compacting.model.attempt(end, NOON_MS);
+    // The deletion begins when the step has looked at everything and writes.
+    let log = Arc::new(compacting.log);
+    let (disk, deleting) = (compacting.disk.clone(), Arc::clone(&log));
+    hooked.before(".cleaned", move || {
+        delete_by_halves(&disk, &deleting);
+    });
+    let error = finish(&mut compacting.compactor, &mut pass).expect_err("a segment is half deleted");
+    assert!(error.chain().contains("deletion is not complete"), "{}", error.chain());
+    assert!(!hooked.has_hook());
+    compacting.log = Arc::into_inner(log).expect("the hook is gone");
+    compacting.model.check(&compacting.log.reader());
+    let progress = compacting.compactor.progress();
+    assert!(progress.waits_for_deletion && !progress.is_stuck, "{progress:?}");
+    assert!(compacting.compactor.begin(compaction(i64::MAX, NOON_MS)).expect("reads").is_none());
+
+    compacting.model.start = compacting.log.begin_delete(0).expect("it is to be completed").run().expect("deletes");
+    assert!(!compacting.compactor.progress().waits_for_deletion);
+    compacting.compact().expect("there is enough");
+    compacting.reopen(CONFIG);
+    compacting.model.check(&compacting.log.reader());
+}
+
+#[test]
 fn a_pass_beside_a_deletion_that_works_or_is_taken_back_goes_on() {
     for (steps, is_taken_back) in (0..30).flat_map(|steps| [(steps, false), (steps, true)]) {
         let (hooked, mut compacting) = keyed();
