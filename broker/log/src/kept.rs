@@ -82,20 +82,21 @@ impl Keeper<'_> {
 
     /// Copies a segment from a place on to its end at byte `to`, durably.
     pub(crate) fn copy(&self, file: &dyn DiskFile, place: Place<'_>, to: u64) -> Result<SetAside, LogError> {
-        let copied = match self.earlier_copy(file, place, to) {
-            Some(path) => self.sync_dir().map(|()| path),
-            None => self.new_copy(file, place, to),
-        };
-        let kept = match copied {
+        let earlier = self.earlier_copy(file, place, to);
+        let kept = match earlier.map_or_else(|| self.new_copy(file, place, to), Ok) {
             Err(LogError::Full { .. }) if self.when_full == WhenFull::Drop => None,
             copied => Some(copied?),
         };
+        if kept.is_some() {
+            self.sync_name()?;
+        }
         let mut walk = SegmentWalk::open(self.disk, place.path, place.base_offset, place.next_base)?.resume(place.position, place.expected);
         while walk.next_piece()?.is_some() {}
         let offsets = place.expected..walk.next_offset();
         Ok(SetAside { segment: place.path.to_path_buf(), position: place.position, bytes: to - place.position, offsets, kept })
     }
 
+    /// Copies the bytes, durably. The name is left to the caller.
     fn new_copy(&self, file: &dyn DiskFile, place: Place<'_>, to: u64) -> Result<PathBuf, LogError> {
         let path = names::kept(place.path, place.position, to, self.number);
         let copy = || {
@@ -103,7 +104,7 @@ impl Keeper<'_> {
             copy_range(file, place.position, to, &*copy, 0)?;
             copy.sync_data()
         };
-        let copied = copy().map_err(|source| LogError::io("write", &path, source)).and_then(|()| self.sync_dir());
+        let copied = copy().map_err(|source| LogError::io("write", &path, source));
         if copied.is_err() {
             // What is left of it would take the room that may be missing. If this fails too, it is there, and perhaps too short.
             let _ = self.disk.remove_file(&path);
@@ -154,8 +155,19 @@ impl Keeper<'_> {
         Ok(SetAside { segment: path, position: 0, bytes, offsets: base_offset..walk.next_offset(), kept: Some(kept) })
     }
 
-    fn sync_dir(&self) -> Result<(), LogError> {
-        sync_names(self.disk, self.dir).map_err(|source| LogError::io("flush", self.dir, source))
+    /// Makes the name of a copy durable. One that can't be stays where it is: its bytes had their room, the next try takes it for its own, and
+    /// where there is none the names are synced again before the log takes appends.
+    fn sync_name(&self) -> Result<(), LogError> {
+        match sync_names(self.disk, self.dir).map_err(|source| LogError::io("flush", self.dir, source)) {
+            Err(error @ LogError::Full { .. }) if self.when_full == WhenFull::Drop => {
+                tracing::warn!(
+                    error = error.chain(),
+                    "until the folder can be flushed, a power cut may take what is kept of the end of a log"
+                );
+                Ok(())
+            }
+            synced => synced,
+        }
     }
 }
 

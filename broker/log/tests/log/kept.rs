@@ -286,3 +286,19 @@ fn no_log_stays_closed_for_the_sake_of_a_file_that_it_can_do_without() {
         fixture.check();
     }
 }
+
+#[test]
+fn a_copy_that_had_room_is_kept_although_its_folder_finds_none() {
+    let (fixture, behind) = interrupted();
+    fixture.disk.fail(Operation::SyncDir, 1, Fault::NoSpace);
+    let mut report = RecoveryReport::default();
+    let log = open(&fixture, WhenFull::Drop, &mut report).expect("a log opens on a full disk");
+    assert!(!fixture.disk.has_just_failed(Operation::SyncDir), "the names are synced again");
+    check_report(&fixture.disk, &report, &behind);
+    let mut fixture = Fixture { log, ..fixture };
+    fixture.check();
+    fixture.disk.crash(1);
+    fixture.reopen();
+    fixture.check();
+    check_report(&fixture.disk, &report, &behind);
+}
