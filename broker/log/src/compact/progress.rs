@@ -7,7 +7,8 @@ use super::{CompactionPass, Compactor};
 pub struct Progress {
     /// The first dirty offset.
     pub compacted_to: i64,
-    /// Bytes of the closed segments with dirty offsets.
+    /// Bytes of the closed segments with dirty offsets that no pass has looked at. What had to stay dirty because of a segment that can't be
+    /// read, is not one of them: it is no reason for another pass.
     pub dirty_bytes: u64,
     /// There is no pass before the log was opened again: an exchange of segments has failed in the middle.
     pub is_stuck: bool,
@@ -48,7 +49,8 @@ impl Compactor {
         let compacted_to = self.compacted_to.unwrap_or(0);
         let segments = self.folders.shared.segments();
         let ends = segments.iter().skip(1).map(|next| next.base_offset());
-        let dirty = segments.iter().zip(ends).filter(|(_, end)| *end > compacted_to);
+        let dirty_from = self.held.map_or(compacted_to, |held| held.tried_to.max(compacted_to));
+        let dirty = segments.iter().zip(ends).filter(|(_, end)| *end > dirty_from);
         Progress {
             compacted_to,
             dirty_bytes: dirty.map(|(segment, _)| segment.bytes()).sum(),

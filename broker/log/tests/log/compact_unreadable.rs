@@ -186,6 +186,8 @@ fn a_damaged_segment_makes_no_pass_begin_again_and_costs_each_one_look() {
         let reads = compacting.disk.count(Operation::Read);
         let begun = compacting.compactor.begin(compaction(i64::MAX, NOON_MS)).expect("begins");
         assert!(begun.is_none() && compacting.disk.count(Operation::Read) - reads <= 4, "no segment is read");
+        let progress = compacting.compactor.progress();
+        assert_eq!((progress.compacted_to, progress.dirty_bytes), (0, 0), "nothing waits for a pass");
     };
     (0..100).for_each(|_| look(&mut compacting));
     // What is new makes one pass each, which notes the keys of what is new alone.
