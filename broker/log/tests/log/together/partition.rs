@@ -46,8 +46,6 @@ pub(super) struct Running {
     /// Those that wait for a flush.
     answers: Vec<Answer>,
     times: AppendTimes,
-    /// Whether a deletion has failed half way on a full disk, and reads of what it took say that they are out of range.
-    pub(super) half_deleted: bool,
     pub(super) compacting: Compacting,
     /// Of one that reads everything as it comes.
     pub(super) cursor: Cursor,
@@ -102,7 +100,6 @@ impl Partition {
             flush: None,
             answers: Vec::new(),
             times: AppendTimes::new(shared, &self.dir, &log.reader().segments(), now.monotonic_ms),
-            half_deleted: false,
             compacting: Compacting::new(&log, self.keyed.as_ref()),
             cursor: Cursor::new(log.log_start()),
             log,
@@ -241,12 +238,8 @@ impl Partition {
         if let Some(keyed) = &mut self.keyed {
             keyed.begins_at(start);
         }
-        match outcome {
-            Ok(answered) => {
-                assert!(answered == start && start >= before, "{answered}, {start}, {before}");
-                running.half_deleted &= self.known.start_asked > start;
-            }
-            Err(_) => running.half_deleted = true,
+        if let Ok(answered) = outcome {
+            assert!(answered == start && start >= before, "{answered}, {start}, {before}");
         }
     }
 

@@ -74,9 +74,7 @@ impl Partition {
         self.read_on(disk, max_bytes);
         if random.percent(10) {
             disk.forget_failures(Operation::Read);
-            if !self.running.as_ref().is_some_and(|running| running.half_deleted) {
-                self.check_find_time(random.below(100_000).cast_signed(), visible);
-            }
+            self.check_find_time(random.below(100_000).cast_signed(), visible);
         }
     }
 
@@ -138,10 +136,6 @@ impl Partition {
             }
             // The disk was told to fail.
             LogError::Io { .. } if disk.has_just_failed(Operation::Read) => offset,
-            LogError::OffsetOutOfRange { .. } if self.running.as_ref().is_some_and(|running| running.half_deleted) => {
-                assert!(offset < self.known.start_asked);
-                offset
-            }
             _ => panic!("offset {offset}: {}", error.chain()),
         }
     }
