@@ -128,7 +128,7 @@ impl Deletion {
         // What has lost its name in an attempt before this one does not get it back.
         removed.inspect_err(|_| {
             if !is_half_deleted {
-                segment.stay()
+                segment.stay();
             }
         })?;
         sync().inspect_err(|error| {
