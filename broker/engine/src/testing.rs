@@ -21,6 +21,8 @@ use tokio::task::JoinHandle;
 /// An engine that looks at nothing by itself for an hour.
 pub(crate) struct Site {
     pub(crate) engine: Arc<Engine>,
+    pub(crate) disk: SimDisk,
+    pub(crate) clock: Arc<SimClock>,
     _dir: TempDir,
     _busy: Busy,
 }
@@ -36,15 +38,22 @@ impl Drop for Busy {
 
 impl Site {
     pub(crate) async fn new() -> Site {
+        Site::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut EngineConfig)) -> Site {
         let busy = tokio::spawn(async {
             loop {
                 tokio::task::yield_now().await;
             }
         });
         let dir = tempfile::tempdir().expect("a folder");
-        let config = EngineConfig { reserve_bytes: 0, retention_check_interval: Duration::from_hours(1), ..EngineConfig::new(dir.path()) };
-        let engine = Engine::open(config, Arc::new(SimDisk::new()), Arc::new(SimClock::at(1_700_000_000_000))).await;
-        Site { engine: engine.expect("it opens"), _dir: dir, _busy: Busy(busy) }
+        let mut config =
+            EngineConfig { reserve_bytes: 0, retention_check_interval: Duration::from_hours(1), ..EngineConfig::new(dir.path()) };
+        change(&mut config);
+        let (disk, clock) = (SimDisk::new(), Arc::new(SimClock::at(1_700_000_000_000)));
+        let engine = Engine::open(config, Arc::new(disk.clone()), Arc::clone(&clock) as _).await.expect("it opens");
+        Site { engine, disk, clock, _dir: dir, _busy: Busy(busy) }
     }
 
     /// A topic of one partition with small batches.

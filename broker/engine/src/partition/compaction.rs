@@ -54,10 +54,18 @@ impl Partition {
             Ok(false) => compactor.begin(compaction),
             Err(error) => Err(error),
         };
-        begun.unwrap_or_else(|error| {
-            self.put_off(&error, compactor, not_before_ms);
-            None
-        })
+        match begun {
+            Ok(pass) => {
+                if pass.is_none() {
+                    self.compaction_log.lock().has_nothing_to_do();
+                }
+                pass
+            }
+            Err(error) => {
+                self.put_off(&error, compactor, not_before_ms);
+                None
+            }
+        }
     }
 
     /// Does the next part of a pass. None if it has ended, or can't go on, which is logged; the next one begins where it did.
@@ -111,7 +119,10 @@ const DIRTY_PERCENT_MIN: u8 = 50;
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Site, VALUE_BYTES, answer, batch};
+    use crate::{
+        partition::{Extent, Look},
+        testing::{Site, VALUE_BYTES, answer, batch},
+    };
     use millpond_protocol::message::Cleanup;
 
     #[tokio::test(start_paused = true)]
@@ -133,5 +144,35 @@ mod tests {
         }
         assert!(partition.size_bytes() < before / 2 && seen.is_sorted_by(|a, b| a >= b), "{seen:?}");
         assert_eq!(site.engine.services.space.level().used, partition.size_bytes(), "for the broker, too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_not_said_any_more_once_there_is_nothing_to_do() {
+        let site = Site::new().await;
+        let partition = site.topic("t", |config| config.cleanup = Cleanup::Compact).await;
+        for number in 0..60 {
+            answer(site.submit("t", batch(number % 3, VALUE_BYTES)).await).await.expect("there is room");
+        }
+        let status = || {
+            let look = Look { extent: Extent::All, compacts: true, reserve_held: true };
+            partition.info(look).0.compaction.expect("it is compacted")
+        };
+        let mut pass = partition.begin_compaction(0);
+        assert!(pass.is_some(), "there is enough to do");
+        // No room for a draft.
+        site.disk.limit_bytes(Some(1));
+        while let Some(next) = pass {
+            pass = partition.continue_compaction(next);
+        }
+        site.disk.limit_bytes(None);
+        assert!(status().failure.is_some() && status().retry_seconds.is_some(), "{:?}", status());
+        let deleting = std::sync::Arc::clone(&partition);
+        site.engine.services.background.run(move || deleting.delete_records(60)).await.expect("no panic").expect("they can be deleted");
+        assert!(partition.begin_compaction(0).is_none(), "it is put off");
+        assert!(status().failure.is_some());
+        site.clock.pass(600_000);
+        assert!(partition.begin_compaction(0).is_none(), "nothing is there");
+        let status = status();
+        assert_eq!((status.failure, status.retry_seconds, status.failures, status.dirty_bytes), (None, None, 1, 0));
     }
 }

@@ -138,6 +138,13 @@ impl CompactionLog {
         self.failures += 1;
     }
 
+    /// A look has found that there is not enough to do: nothing is put off any more, unless nothing can be done at all.
+    pub(super) fn has_nothing_to_do(&mut self) {
+        if !self.progress.is_stuck {
+            self.put_off = None;
+        }
+    }
+
     fn status(&self, now_ms: i64) -> CompactionStatus {
         let retry_ms = self.put_off.as_ref().map(|(_, retry_ms)| *retry_ms).filter(|_| !self.progress.is_stuck);
         CompactionStatus {
