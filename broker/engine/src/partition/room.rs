@@ -276,10 +276,15 @@ impl Partition {
             Err(DeletionRunning) => return Yielded::Busy,
         };
         let _poison = PoisonOnPanic(self);
-        let segments = reader.segments();
-        let Some(oldest) = segments.first().filter(|oldest| segments.len() > 1 || oldest.bytes > 0) else { return Yielded::Nothing };
-        let outcome = if segments.len() == 1 { self.roll() } else { Ok(()) };
-        let watermarks = self.watermarks();
+        let mut segments = reader.segments();
+        let outcome = match segments.as_slice() {
+            [] => return Yielded::Nothing,
+            [active] if active.bytes == 0 => return Yielded::Nothing,
+            // Appends may have gone on: where it ends is known once it is closed.
+            [_] => self.roll().inspect(|()| segments = reader.segments()),
+            _ => Ok(()),
+        };
+        let (oldest, watermarks) = (segments[0], self.watermarks());
         if outcome.is_ok() && oldest.end_offset > watermarks.high_watermark {
             // Of one that has stopped writing, nothing more is ever answered.
             let has_stopped = self.failure.lock().is_some();

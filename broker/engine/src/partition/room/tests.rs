@@ -2,13 +2,19 @@
 
 use crate::{
     error::EngineError,
-    partition::Partition,
+    partition::{Partition, Yielded},
     produce::PendingAnswer,
     testing::{QUOTA, Site, VALUE_BYTES, answer, batch, hold, until},
 };
 use futures_util::FutureExt;
 use millpond_protocol::error::ErrorCode;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::time::{Instant, advance};
 
 fn is_waiting(partition: &Partition) -> bool {
@@ -152,4 +158,38 @@ async fn who_meets_another_deletion_waits_for_its_end_and_keeps_no_other_waiting
     drop(deleting);
     answer(pending).await.expect("room is made");
     assert!(partition.space.dropped().segments > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_is_counted_as_dropped_is_gone_whatever_is_appended_meanwhile() {
+    let site = Site::new().await;
+    let partition = site.topic("t", |config| config.durability = "os".parse().expect("a durability")).await;
+    let (is_over, dropping) = (Arc::new(AtomicBool::new(false)), Arc::clone(&partition));
+    let until_over = Arc::clone(&is_over);
+    let job = site.engine.services.room.run(move || {
+        let reader = dropping.reader().expect("it is open");
+        let first = || reader.segments()[0].base_offset;
+        let (mut dropped, mut gone) = (0, 0);
+        while !until_over.load(Ordering::Relaxed) {
+            let before = first();
+            if matches!(dropping.drop_oldest(), Yielded::Segment) {
+                dropped += 1;
+                gone += u64::from(first() > before);
+            }
+        }
+        (dropped, gone)
+    });
+    for _ in 0..200 {
+        let mut pending = Vec::new();
+        for _ in 0..50 {
+            pending.push(site.submit("t", batch(0, 100)).await);
+        }
+        for pending in pending {
+            answer(pending).await.expect("there is room");
+        }
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let (dropped, gone) = job.await.expect("no panic");
+    assert!(dropped > 0 && gone == dropped, "of {dropped} segments {gone} are gone");
+    assert_eq!(partition.space.dropped().segments, gone);
 }
