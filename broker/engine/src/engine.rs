@@ -178,7 +178,7 @@ impl Engine {
         let _ = self.services.io.run(move || services.space.reserve.give_up_if_tight()).await;
         join_all(partitions().map(Partition::close)).await;
         let services = Arc::clone(&self.services);
-        let _ = self.services.io.run(move || services.space.reserve.make_after_all()).await;
+        let _ = self.services.io.run(move || services.space.reserve.make_after_all(services.instant())).await;
         self.services.lock.release();
     }
 

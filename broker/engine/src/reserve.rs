@@ -15,6 +15,10 @@
 //! aside; beginning a log with a later record; opening the data folder; and closing logs in order. A part of it is given up as the whole is.
 //! As long as it is not whole no batch is taken, or batches would use up what was meant for the next deletion.
 //!
+//! What is free is known from the file system, which may promise more than it gives: a user's quota, the metadata of btrfs. Then all of it
+//! is written in vain, and flash wears out. So after a failure it is tried again once the broker has removed something, or after
+//! [`PAUSE`], which makes 8 MiB a minute of the default size.
+//!
 //! Where a file system has less room than the reserve from the start, it says so, and a smaller one has to be configured.
 
 use millpond_log::{Disk, OpenMode, write_all_at};
@@ -22,8 +26,13 @@ use parking_lot::Mutex;
 use std::{
     io::{self, IoSlice},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
+use tokio::time::Instant;
 
 /// The reserve of one data folder.
 #[derive(Debug)]
@@ -32,6 +41,8 @@ pub(crate) struct Reserve {
     data_dir: PathBuf,
     /// None is kept where this is nothing.
     bytes: u64,
+    /// The file is there, and whole. Changed under `state`, and looked at without it: async workers ask, and files are removed under it.
+    is_held: AtomicBool,
     state: Mutex<State>,
     /// Held while the file is written, and while what it has given up is used: who writes it must not take that away. Whether it is not to be
     /// written at all for now.
@@ -40,20 +51,21 @@ pub(crate) struct Reserve {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The file is there, and whole.
-    is_held: bool,
     /// Bytes of what is there of it otherwise.
     part_bytes: u64,
     /// Counts how often it was given up.
     given_up: u64,
     /// Whether it was said that it can't be made, since it was last there.
     is_said: bool,
+    /// When writing it has failed last, and what [`Space::removals`](crate::space::Space::removals) said before.
+    failed: Option<(Instant, u64)>,
 }
 
 impl Reserve {
     /// The reserve of this data folder, as it was left. Blocking.
     pub(crate) fn open(disk: Arc<dyn Disk>, data_dir: &Path, bytes: u64) -> Reserve {
-        let reserve = Reserve { disk, data_dir: data_dir.to_owned(), bytes, state: Mutex::default(), making: Mutex::default() };
+        let (is_held, state, making) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+        let reserve = Reserve { disk, data_dir: data_dir.to_owned(), bytes, is_held, state, making };
         let size_of = |path: &Path| reserve.disk.open(path, OpenMode::Read).and_then(|file| file.size_bytes()).ok();
         let (whole, part) = (size_of(&reserve.path(RESERVE)), size_of(&reserve.path(TEMPORARY)));
         let is_held = bytes > 0 && whole == Some(bytes);
@@ -65,13 +77,14 @@ impl Reserve {
         if part.is_some() && !is_part {
             drop(reserve.remove(TEMPORARY));
         }
-        *reserve.state.lock() = State { is_held, part_bytes: part.filter(|_| is_part).unwrap_or(0), ..State::default() };
+        reserve.is_held.store(is_held, Ordering::Release);
+        reserve.state.lock().part_bytes = part.filter(|_| is_part).unwrap_or(0);
         reserve
     }
 
-    /// Whether batches may be stored: the reserve is there, or none is kept.
+    /// Whether batches may be stored: the reserve is there, or none is kept. Waits for nobody.
     pub(crate) fn is_held(&self) -> bool {
-        self.bytes == 0 || self.state.lock().is_held
+        self.bytes == 0 || self.is_held.load(Ordering::Acquire)
     }
 
     /// How large it is.
@@ -103,36 +116,43 @@ impl Reserve {
     }
 
     /// After the logs are closed: what is left is kept, for what has to be deleted after the next start. Blocking.
-    pub(crate) fn make_after_all(&self) {
+    pub(crate) fn make_after_all(&self, now: Instant) {
         *self.making.lock() = false;
-        self.make();
+        self.state.lock().failed = None;
+        self.make(now, 0);
     }
 
     /// Gives it up. Says whether there may be more room than at the time when it had been given up `before` times.
     fn give_up(&self, before: u64) -> bool {
         let mut state = self.state.lock();
-        if state.is_held || state.part_bytes > 0 {
-            let path = self.path(if state.is_held { RESERVE } else { TEMPORARY });
-            if let Err(error) = self.remove(if state.is_held { RESERVE } else { TEMPORARY }) {
-                tracing::warn!(path = %path.display(), %error, "the disk is full, and the reserve can't be given up");
+        // Before its room is free: from then on no batch takes it.
+        let was_held = self.is_held.swap(false, Ordering::AcqRel);
+        if was_held || state.part_bytes > 0 {
+            let name = if was_held { RESERVE } else { TEMPORARY };
+            if let Err(error) = self.remove(name) {
+                self.is_held.store(was_held, Ordering::Release);
+                tracing::warn!(path = %self.path(name).display(), %error, "the disk is full, and the reserve can't be given up");
                 return false;
             }
-            *state = State { is_held: false, part_bytes: 0, given_up: state.given_up + 1, ..*state };
+            (state.part_bytes, state.given_up) = (0, state.given_up + 1);
             let bytes = self.bytes;
             tracing::warn!(bytes, "the disk is full; the reserve is given up to clean up with, and no batch is taken until it is back");
         }
         state.given_up != before
     }
 
-    /// Writes as much of it as is free, and the whole as soon as there is room. Says whether batches may be stored. Blocking; not on an
-    /// async worker.
-    pub(crate) fn make(&self) -> bool {
+    /// Writes as much of it as is free, and the whole as soon as there is room; nothing within [`PAUSE`] of a failure, unless more was
+    /// removed since (`removals` counts that). Says whether batches may be stored. Blocking; not on an async worker.
+    pub(crate) fn make(&self, now: Instant, removals: u64) -> bool {
         let is_paused = self.making.lock();
         if self.is_held() || *is_paused {
             return self.is_held();
         }
         let (before, given_up) = {
             let state = self.state.lock();
+            if state.failed.is_some_and(|(at, before)| before == removals && now.saturating_duration_since(at) < PAUSE) {
+                return false;
+            }
             (state.part_bytes, state.given_up)
         };
         let free = self.disk.free_bytes(&self.data_dir).ok().flatten();
@@ -140,15 +160,17 @@ impl Reserve {
         // A part is begun once, and then it is all or nothing: flash wears out.
         let made = if reachable == self.bytes || before == 0 { self.extend(before, reachable) } else { Ok(before) };
         let mut state = self.state.lock();
+        state.failed = made.is_err().then_some((now, removals));
         if state.given_up != given_up {
             // It was given up while it was written.
             return false;
         }
         state.part_bytes = *made.as_ref().unwrap_or(&0);
-        state.is_held = state.part_bytes == self.bytes;
+        let is_held = state.part_bytes == self.bytes;
+        self.is_held.store(is_held, Ordering::Release);
         let (bytes, is_said) = (self.bytes, state.is_said);
-        state.is_said = !state.is_held;
-        if state.is_held {
+        state.is_said = !is_held;
+        if is_held {
             state.part_bytes = 0;
             if state.given_up > 0 || is_said {
                 tracing::info!(bytes, "the reserve is there again, and batches are taken");
@@ -162,7 +184,7 @@ impl Reserve {
                 "there is no room for the whole reserve (`storage.reserve`), so no batch is taken; it is made once there is"
             );
         }
-        state.is_held
+        is_held
     }
 
     /// Bytes that have to become free before it can be whole; 0 if it is not for want of them. None where the system does not say.
@@ -232,6 +254,9 @@ const RESERVE: &str = "reserve";
 /// The same as long as it is not whole.
 const TEMPORARY: &str = "reserve.tmp";
 
+/// After it could not be written, it is not written again for so long.
+const PAUSE: Duration = Duration::from_mins(1);
+
 /// What is written at once.
 const CHUNK_BYTES: u64 = 256 << 10;
 
@@ -265,7 +290,7 @@ mod tests {
     fn it_is_written_in_full_and_survives_a_power_cut() {
         let disk = disk();
         let made = reserve(&disk, 700_000);
-        assert!(!made.is_held() && made.make() && made.is_held());
+        assert!(!made.is_held() && made.make(Instant::now(), 0) && made.is_held());
         disk.sync_dir(Path::new("/")).expect("it syncs");
         disk.crash(1);
         let bytes = disk.bytes(Path::new("/data/reserve")).expect("it is there");
@@ -275,7 +300,7 @@ mod tests {
         assert!(reserve(&disk, 700_000).is_held());
         assert_eq!(disk.count(Operation::Write), writes, "it is not written at every start");
         let smaller = reserve(&disk, 1_000);
-        assert!(!smaller.is_held() && smaller.make());
+        assert!(!smaller.is_held() && smaller.make(Instant::now(), 0));
         assert_eq!(disk.bytes(Path::new("/data/reserve")).expect("it is there").len(), 1_000);
         assert!(reserve(&disk, 0).is_held());
         assert!(!disk.exists(Path::new("/data/reserve")).expect("it can be asked"), "none is wanted any more");
@@ -285,19 +310,19 @@ mod tests {
     fn a_step_that_finds_the_disk_full_gets_the_room_and_batches_wait_until_it_is_back() {
         let disk = disk();
         let reserve = reserve(&disk, 10_000);
-        assert!(reserve.make());
+        assert!(reserve.make(Instant::now(), 0));
         disk.limit_bytes(Some(disk.used_bytes()));
         reserve.lend(is_full, || note(&disk)).expect("there is room in the reserve");
         assert!(!reserve.is_held());
-        assert!(!reserve.make(), "the note has taken some of it");
+        assert!(!reserve.make(Instant::now(), 0), "the note has taken some of it");
         assert_eq!(disk.bytes(Path::new("/data/reserve.tmp")).expect("a part").len(), 9_900, "and nobody else gets the rest");
         let writes = disk.count(Operation::Write);
-        assert!(!reserve.make());
+        assert!(!reserve.make(Instant::now(), 0));
         assert_eq!(disk.count(Operation::Write), writes, "nothing is written in vain");
         disk.limit_bytes(Some(10_099));
-        assert!(!reserve.make());
+        assert!(!reserve.make(Instant::now(), 0));
         disk.limit_bytes(Some(10_100));
-        assert!(reserve.make() && reserve.is_held());
+        assert!(reserve.make(Instant::now(), 0) && reserve.is_held());
         assert_eq!(disk.bytes(Path::new("/data/reserve")).expect("the whole").len(), 10_000);
     }
 
@@ -306,15 +331,15 @@ mod tests {
         let disk = disk();
         disk.limit_bytes(Some(700));
         let first = reserve(&disk, 1_000);
-        assert!(!first.make());
+        assert!(!first.make(Instant::now(), 0));
         let reserve = reserve(&disk, 1_000);
         assert!(!reserve.is_held());
         for number in 0..3 {
             reserve.lend(is_full, || note(&disk)).unwrap_or_else(|error| panic!("{number}: {error}"));
-            assert!(!reserve.make());
+            assert!(!reserve.make(Instant::now(), 0));
         }
         disk.limit_bytes(None);
-        assert!(reserve.make());
+        assert!(reserve.make(Instant::now(), 0));
         assert!(!disk.exists(Path::new("/data/reserve.tmp")).expect("it can be asked"));
     }
 
@@ -322,7 +347,7 @@ mod tests {
     fn a_step_that_came_too_late_for_the_reserve_is_tried_again_all_the_same() {
         let disk = disk();
         let reserve = reserve(&disk, 10_000);
-        assert!(reserve.make());
+        assert!(reserve.make(Instant::now(), 0));
         disk.limit_bytes(Some(disk.used_bytes()));
         let mut tries = 0;
         let outcome = reserve.lend(is_full, || {
@@ -343,7 +368,7 @@ mod tests {
     fn without_a_name_left_the_reserve_gives_its_own() {
         let disk = disk();
         let reserve = reserve(&disk, 10_000);
-        assert!(reserve.make());
+        assert!(reserve.make(Instant::now(), 0));
         disk.limit_names(Some(disk.used_names()));
         reserve.lend(is_full, || note(&disk)).expect("there is a name");
     }
@@ -352,7 +377,7 @@ mod tests {
     fn a_failure_of_another_kind_costs_nothing() {
         let disk = disk();
         let reserve = reserve(&disk, 10_000);
-        assert!(reserve.make());
+        assert!(reserve.make(Instant::now(), 0));
         disk.fail(Operation::Write, 1, Fault::Device);
         reserve.lend(is_full, || note(&disk)).expect_err("the device failed");
         assert!(reserve.is_held());
@@ -360,8 +385,43 @@ mod tests {
         assert!(reserve.is_held(), "there is no limit");
         disk.limit_bytes(Some(disk.used_bytes() + 1_000));
         reserve.give_up_if_tight();
-        assert!(!reserve.is_held() && !reserve.make(), "nobody takes it before the logs are closed");
-        reserve.make_after_all();
+        assert!(!reserve.is_held() && !reserve.make(Instant::now(), 0), "nobody takes it before the logs are closed");
+        reserve.make_after_all(Instant::now());
         assert!(reserve.is_held());
+    }
+
+    #[test]
+    fn after_a_failure_it_is_written_again_once_something_was_removed_or_some_time_has_passed() {
+        let disk = disk();
+        let (reserve, begun) = (reserve(&disk, 10_000), Instant::now());
+        // There is room by what the file system says.
+        let fail = || disk.fail(Operation::Write, 1, Fault::NoSpace);
+        fail();
+        assert!(!reserve.make(begun, 7));
+        let writes = disk.count(Operation::Write);
+        for seconds in [0, 1, 59] {
+            assert!(!reserve.make(begun + Duration::from_secs(seconds), 7), "it is too early");
+        }
+        assert_eq!(disk.count(Operation::Write), writes, "and nothing is written in vain");
+        fail();
+        assert!(!reserve.make(begun + Duration::from_secs(1), 8));
+        assert!(disk.count(Operation::Write) > writes, "something was removed, so it was tried");
+        assert!(!reserve.make(begun + Duration::from_mins(1), 8), "a minute after the last time");
+        assert!(reserve.make(begun + Duration::from_secs(61), 8));
+    }
+
+    #[test]
+    fn whoever_asks_whether_it_is_held_waits_for_nobody_who_removes_or_writes_it() {
+        let disk = disk();
+        let reserve = reserve(&disk, 10_000);
+        assert!(reserve.make(Instant::now(), 0));
+        let reserve = &reserve;
+        std::thread::scope(|scope| {
+            let (_state, _making) = (reserve.state.lock(), reserve.making.lock());
+            let (sender, answer) = std::sync::mpsc::channel();
+            scope.spawn(move || sender.send(reserve.is_held()));
+            let answer = answer.recv_timeout(Duration::from_secs(20));
+            assert_eq!(answer, Ok(true));
+        });
     }
 }

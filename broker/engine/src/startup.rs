@@ -48,7 +48,7 @@ pub(crate) async fn open(services: Arc<Services>) -> Result<Engine, EngineError>
         folders::remove_later(&services, folder, Vec::new());
     }
     let for_job = Arc::clone(&services);
-    services.io.run(move || for_job.space.reserve.make()).await?;
+    services.io.run(move || for_job.space.reserve.make(for_job.instant(), 0)).await?;
     catalogue.deleted_topics.clear();
     tracing::info!(topics = topics.len(), partitions = catalogue.partition_count(), modules = modules.len(), "the data folder is open");
     Ok(Engine::new(services, workshop, catalogue, topics, modules))

@@ -100,6 +100,13 @@ pub(crate) fn batch(key: usize, value_bytes: usize) -> Bytes {
     builder.finish(Codec::None).expect("it has a record")
 }
 
+/// Lets all that is ready go as far as it can, but for threads.
+pub(crate) async fn settle() {
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Holds one thread of a pool until it is dropped.
 pub(crate) fn hold(pool: &Pool) -> mpsc::Sender<()> {
     let (held, gate) = mpsc::channel::<()>();

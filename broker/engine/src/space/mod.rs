@@ -58,6 +58,10 @@ pub(crate) struct Space {
     requests: Mutex<Vec<Request>>,
     /// Somebody wants room, or there is room where there was none.
     wanted: Notify,
+    /// Counts what was removed from the disk: whoever has failed at an earlier count may find room.
+    removals: AtomicU64,
+    /// The reserve is to be made, and that has not begun.
+    reserve_queued: AtomicBool,
     /// Folders of deleted topics that could not be removed yet, with what still counts of them.
     unremoved: Mutex<Vec<(PathBuf, Vec<Counted>)>>,
 }
@@ -100,6 +104,8 @@ impl Space {
             yielding: AtomicUsize::new(0),
             requests: Mutex::default(),
             wanted: Notify::new(),
+            removals: AtomicU64::new(0),
+            reserve_queued: AtomicBool::new(false),
             unremoved: Mutex::default(),
         })
     }
@@ -130,7 +136,13 @@ impl Space {
 
     /// Something was removed, so there may be room.
     pub(crate) fn has_changed(&self) {
+        self.removals.fetch_add(1, Ordering::AcqRel);
         self.wanted.notify_one();
+    }
+
+    /// How often something was removed from the disk since the broker started.
+    pub(crate) fn removals(&self) -> u64 {
+        self.removals.load(Ordering::Acquire)
     }
 
     /// Keeps the folder of a deleted topic in mind that could not be removed.

@@ -25,7 +25,7 @@ use crate::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
     cmp::Reverse,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -49,7 +49,7 @@ async fn run(engine: Weak<Engine>) {
                 if engine.refuse_while_closing().is_err() {
                     return;
                 }
-                engine.make_reserve().await;
+                engine.make_reserve();
                 at_work.extend(space.take_requests().into_iter().map(|request| answer(Arc::clone(&engine), request)));
             }
             Some(()) = at_work.next() => {}
@@ -67,7 +67,7 @@ async fn check(engine: Weak<Engine>, check_interval: Duration) {
     loop {
         ticks.tick().await;
         // Others may have made room, in which the reserve is made again. And where there is no engine any more, both tasks end.
-        space.has_changed();
+        space.wanted.notify_one();
         let Some(engine) = engine.upgrade() else { return };
         if engine.check_space().await.is_err() {
             return;
@@ -107,13 +107,19 @@ enum Step {
 }
 
 impl Engine {
-    /// The reserve comes before any batch.
-    async fn make_reserve(&self) {
-        if !self.services.space.reserve.is_held() {
-            let services = Arc::clone(&self.services);
-            // One that panics has not made it.
-            let _ = self.services.room.run(move || services.space.reserve.make()).await;
+    /// The reserve comes before any batch: it is made before all steps that are to come. Nobody waits for it here, where those who wait for
+    /// something else have to be told of it.
+    fn make_reserve(&self) {
+        let space = &self.services.space;
+        if space.reserve.is_held() || space.reserve_queued.swap(true, Ordering::AcqRel) {
+            return;
         }
+        let services = Arc::clone(&self.services);
+        self.services.room.spawn(move || {
+            // Before it looks at what is free: whoever removes something from now on wants it to be looked at again.
+            services.space.reserve_queued.store(false, Ordering::Release);
+            make_reserve(&services);
+        });
     }
 
     /// Deletes oldest segments until there is room.
@@ -173,11 +179,17 @@ impl Engine {
     }
 }
 
+/// Says whether the reserve is there. Blocking.
+fn make_reserve(services: &Services) -> bool {
+    let space = &services.space;
+    space.reserve.is_held() || space.reserve.make(services.instant(), space.removals())
+}
+
 /// Deletes one segment, if one has to go. Blocking.
 fn step(services: &Services, topics: &[Arc<Topic>], asking: &Arc<TopicSpace>, bound: StorageBound, bytes: u64) -> Step {
     let reserve = &services.space.reserve;
     if bound == StorageBound::Disk {
-        if !reserve.is_held() && reserve.make() {
+        if !reserve.is_held() && make_reserve(services) {
             return Step::Enough;
         }
         // What no record is in goes before any record does.

@@ -4,7 +4,7 @@ use crate::{
     error::EngineError,
     partition::{Partition, Yielded},
     produce::PendingAnswer,
-    testing::{QUOTA, Site, VALUE_BYTES, answer, batch, hold, until},
+    testing::{QUOTA, Site, VALUE_BYTES, answer, batch, hold, settle, until},
 };
 use futures_util::FutureExt;
 use millpond_protocol::error::ErrorCode;
@@ -192,4 +192,24 @@ async fn a_segment_that_is_counted_as_dropped_is_gone_whatever_is_appended_meanw
     let (dropped, gone) = job.await.expect("no panic");
     assert!(dropped > 0 && gone == dropped, "of {dropped} segments {gone} are gone");
     assert_eq!(partition.space.dropped().segments, gone);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_deletion_does_not_keep_it_from_the_next_while_the_reserve_is_written() {
+    let site = Site::with(|config| config.reserve_bytes = 10_000).await;
+    let partition = full(&site).await;
+    let deleting = partition.deleting.lock().await;
+    let _pending = submit(&site).await;
+    waits(&partition).await;
+    settle().await;
+    site.engine.services.room.run(|| ()).await.expect("no panic");
+    settle().await;
+    let _room = hold(&site.engine.services.room);
+    let space = &site.engine.services.space;
+    space.reserve.lend(|()| true, || Err::<(), _>(())).expect_err("it is only about the reserve");
+    assert!(!space.reserve.is_held());
+    space.has_changed();
+    settle().await;
+    drop(deleting);
+    until("the end of the wait", || partition.deleting.try_lock().is_ok()).await;
 }
