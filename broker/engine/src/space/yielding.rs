@@ -211,6 +211,7 @@ fn step(services: &Services, topics: &[Arc<Topic>], asking: &Arc<TopicSpace>, bo
     let order = order(&candidates, bound);
     // No record goes in vain: not for a batch that would not fit all the same, nor for a reserve that could not be made.
     let droppable = order.iter().map(|number| candidates[*number].bytes).sum();
+    let mut fits = false;
     match bound {
         StorageBound::Disk if reserve.is_held() => {}
         StorageBound::Disk => {
@@ -223,23 +224,34 @@ fn step(services: &Services, topics: &[Arc<Topic>], asking: &Arc<TopicSpace>, bo
             Lack { to_fit, .. } if to_fit > droppable => return Step::Nothing,
             // It fits, and more can't be had.
             Lack { to_fit: 0, to_be_roomy } if to_be_roomy > droppable => return Step::Enough,
-            Lack { .. } => {}
+            Lack { to_fit, .. } => fits = to_fit == 0,
         },
     }
-    for number in order {
+    match drop_one(order.iter().map(|number| &*topics[*number])) {
+        // Whoever waits has its room. That there is some more is not worth a longer wait.
+        Step::Unanswered(..) | Step::Busy(_) if bytes > 0 && fits => Step::Enough,
+        step => step,
+    }
+}
+
+/// Deletes the oldest segment of the first one that can yield it. Blocking.
+fn drop_one<'a>(topics: impl Iterator<Item = &'a Topic>) -> Step {
+    let mut busy = None;
+    for topic in topics {
         // The fullest first. A partition that has hardly anything is not asked to yield it while another one can.
-        let mut partitions: Vec<_> = topics[number].partitions.iter().collect();
+        let mut partitions: Vec<_> = topic.partitions.iter().collect();
         partitions.sort_by_cached_key(|partition| Reverse(partition.size_bytes()));
         for partition in partitions {
             match partition.drop_oldest() {
                 Yielded::Segment => return Step::Freed,
                 Yielded::NotYet(end) => return Step::Unanswered(Arc::clone(partition), end),
-                Yielded::Busy => return Step::Busy(Arc::clone(partition)),
+                // Only if no other one can is its end waited for.
+                Yielded::Busy => busy = busy.or_else(|| Some(Arc::clone(partition))),
                 Yielded::Nothing => {}
             }
         }
     }
-    Step::Nothing
+    busy.map_or(Step::Nothing, Step::Busy)
 }
 
 /// A topic that might yield.

@@ -7,7 +7,10 @@ use crate::{
     testing::{QUOTA, Site, VALUE_BYTES, answer, batch, hold, settle, until},
 };
 use futures_util::FutureExt;
-use millpond_protocol::error::ErrorCode;
+use millpond_protocol::{
+    error::ErrorCode,
+    message::{OnFull, TopicConfig},
+};
 use std::{
     sync::{
         Arc,
@@ -212,4 +215,38 @@ async fn who_waits_for_a_deletion_does_not_keep_it_from_the_next_while_the_reser
     settle().await;
     drop(deleting);
     until("the end of the wait", || partition.deleting.try_lock().is_ok()).await;
+}
+
+/// A broker with a quota of 100,000 bytes. Of them `keep`, which rejects, has seven tenths.
+async fn nearly_full() -> Site {
+    let site = Site::with(|config| config.quota_bytes = Some(100_000)).await;
+    site.topic("keep", |_| {}).await;
+    for _ in 0..7 {
+        answer(site.submit("keep", batch(0, VALUE_BYTES)).await).await.expect("there is room");
+    }
+    site
+}
+
+/// Topics with one batch each, which drop their oldest records from now on, and were never asked to.
+async fn yielding<const COUNT: usize>(site: &Site, names: [&str; COUNT]) -> [Arc<Partition>; COUNT] {
+    for name in names {
+        site.topic(name, |_| {}).await;
+        answer(site.submit(name, batch(0, VALUE_BYTES)).await).await.expect("there is room");
+    }
+    let config = TopicConfig { on_full: OnFull::DropOldest, ..TopicConfig::default() };
+    names.map(|name| {
+        let topic = site.engine.find_topic(name).expect("it is there");
+        topic.space().set(&config);
+        Arc::clone(&topic.partitions[0])
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_busy_is_passed_over() {
+    let site = nearly_full().await;
+    let [a, b] = yielding(&site, ["a", "b"]).await;
+    let _deleting = a.deleting.lock().await;
+    let begun = Instant::now();
+    answer(site.submit("a", batch(0, 15_000)).await).await.expect("the other one yields");
+    assert_eq!((begun.elapsed(), a.space.dropped().segments, b.space.dropped().segments), (Duration::ZERO, 0, 1));
 }
