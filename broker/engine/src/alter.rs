@@ -13,7 +13,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 use millpond_protocol::message::{AlterTopic, TopicInfo};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 impl Engine {
     /// Changes settings of a topic; those that are not named stay as they are. Once begun it is finished, even if the future is dropped.
@@ -67,7 +67,7 @@ impl Engine {
             changed?;
         }
         // There may be room now for who waits, and one that drops its oldest records begins with it.
-        topic.space().request(StorageBound::Topic, 0, Weak::new());
+        topic.space().request_some(StorageBound::Topic);
         let info = topic.info();
         let (name, durability) = (&request.name, info.config.durability);
         let (retention_ms, retention_bytes) = (info.config.retention_ms, info.config.retention_bytes);

@@ -49,7 +49,7 @@ use millpond_protocol::{
     message::{Ack, Durability, TopicConfig, Watermarks},
 };
 use parking_lot::Mutex;
-use room::WaitForRoom;
+use room::{WaitForRoom, Want};
 use status::{CompactionLog, Refusals, Stopped};
 use std::{collections::VecDeque, path::Path, sync::Arc};
 use tokio::{
@@ -171,14 +171,8 @@ struct Tail {
     works_running: usize,
     /// What the log has in its topic's quota and the node's.
     counted: Counted,
-    /// Since when nothing could be appended for want of room.
-    short_since: Option<Instant>,
-    /// It was said that batches are refused for want of room, and not yet that they are taken again.
-    is_refusing: bool,
-    /// When it was said last.
-    refusal_said: Option<Instant>,
-    /// A batch was refused for want of room, and none was taken since.
-    is_refused: bool,
+    /// What is known of a want of room.
+    want: Want,
     /// Kept between turns for its memory.
     run: Vec<Batch>,
 }
@@ -410,10 +404,7 @@ impl Tail {
             timer_epoch: 0,
             works_running: 0,
             counted,
-            short_since: None,
-            is_refusing: false,
-            refusal_said: None,
-            is_refused: false,
+            want: Want::default(),
             run: Vec::new(),
         }
     }

@@ -7,7 +7,10 @@
 //! that a slow disk costs no patience. Then it is refused, and not those that came later: they have their own time, but for those that
 //! continue its producer's numbers, of which none can be stored without it. So a long queue does not take many times as long to be refused,
 //! and room that comes a moment later helps whoever still waits. An append that works gives those behind it their whole time again. Where
-//! nobody yields, or it is known that nobody can, nothing waits: all that was to be appended together is refused at once.
+//! nobody yields, nothing waits. Where it is known that nobody can make room for a batch, it does not wait, nor does any that is as large.
+//!
+//! Only what has no room is refused: a smaller batch behind one that is too large for what a quota has left is appended. How much room a
+//! full disk has is seen by trying, and all that was to be appended together is refused together.
 //!
 //! ```text
 //!   queued, s   0.0   0.5   1.0   1.5   2.0   2.5   3.0
@@ -16,6 +19,10 @@
 //!   c                                   ├── waits ──o       appended at 2.9, when there is room
 //! ```
 //!
+//! So batches of one connection may be stored in another order than they were sent in: where `a` is refused and sent again, it comes behind
+//! `b`. A producer that numbers its batches is not affected: without `a`, its `b` is not taken either, and both are sent again. Others keep
+//! their order by waiting for each answer before they send the next batch, as with any broker.
+//!
 //! A partition that takes nothing more, because the broker stops or the topic goes, keeps nobody waiting: what has no room at that moment
 //! is answered with the reason.
 
@@ -23,7 +30,7 @@ use super::{Entry, Partition, PoisonOnPanic, Queue, Queued, Tail, housekeeping::
 use crate::{
     error::{EngineError, Shortage, StorageBound},
     inflight::Reserved,
-    space::{self, Level},
+    space::{self, Level, Wanted},
 };
 use millpond_log::{Log, LogError};
 use millpond_protocol::{batch::Batch, message::TopicConfig};
@@ -44,6 +51,21 @@ pub(super) struct WaitForRoom {
     has_timer: bool,
 }
 
+/// What a tail knows of a want of room.
+#[derive(Debug, Default)]
+pub(super) struct Want {
+    /// Since when nothing could be appended.
+    since: Option<Instant>,
+    /// What had been removed from the disk before the last try.
+    removals: u64,
+    /// It was said that batches are refused, and not yet that they are taken again.
+    is_refusing: bool,
+    /// When it was said last.
+    refusal_said: Option<Instant>,
+    /// A batch was refused, and none was taken since.
+    is_refused: bool,
+}
+
 /// What became of the last request for room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Asked {
@@ -52,8 +74,8 @@ enum Asked {
     Settled,
     /// There is no answer yet.
     Pending,
-    /// Nobody can make any.
-    Hopeless,
+    /// Nobody can make this room.
+    Hopeless(Wanted),
 }
 
 /// What came of asking a partition for its oldest segment.
@@ -76,7 +98,8 @@ impl Partition {
             Ok(fitting) if fitting == entries.len() => Some(entries),
             Ok(fitting) => {
                 let rest = entries.split_off(fitting);
-                self.put_back(tail, fitting, rest);
+                let rest = tail.run.drain(fitting..).zip(rest).collect();
+                self.put_back(rest);
                 Some(entries)
             }
             Err(bound) => {
@@ -88,6 +111,7 @@ impl Partition {
 
     /// How many of the run's batches there is room for; they are counted in.
     fn count_in(&self, tail: &mut Tail) -> Result<usize, StorageBound> {
+        tail.want.removals = self.space.node().removals();
         if !self.space.node().reserve.is_held() {
             return Err(StorageBound::Disk);
         }
@@ -107,8 +131,7 @@ impl Partition {
         }
         for bound in near? {
             if self.space.may_yield(bound) {
-                // Nobody waits for it yet.
-                self.space.request(bound, 0, Weak::new());
+                self.space.request_some(bound);
             }
         }
         Ok(fitting)
@@ -116,13 +139,13 @@ impl Partition {
 
     /// After an append that worked.
     pub(super) fn room_was_found(&self, tail: &mut Tail) {
-        if tail.short_since.take().is_some() {
+        if tail.want.since.take().is_some() {
             self.queue.lock().wait.take_hopeless();
         }
-        if std::mem::take(&mut tail.is_refused) {
+        if std::mem::take(&mut tail.want.is_refused) {
             self.refusals.lock().is_over();
         }
-        if std::mem::take(&mut tail.is_refusing) {
+        if std::mem::take(&mut tail.want.is_refusing) {
             tracing::info!(topic = %self.topic, partition = self.number, "there is room again, and batches are taken");
         }
     }
@@ -134,41 +157,54 @@ impl Partition {
         }
     }
 
-    /// There is no room for the first batch of the run. Those that may wait do, where somebody may yield; the others are refused.
+    /// There is no room for the first batch of the run. Of those that have none, those that may wait do, where somebody may yield, and the
+    /// others are refused. What is left goes back, for another run.
     pub(super) fn out_of_room(
         self: &Arc<Self>,
         tail: &mut Tail,
         bound: StorageBound,
         source: Option<LogError>,
-        mut entries: Vec<Entry>,
+        entries: Vec<Entry>,
         answers: &mut Answers,
     ) {
         let now = self.services.instant();
-        let short_since = *tail.short_since.get_or_insert(now);
-        let (is_hopeless, refusal) = {
+        let (since, removals) = (*tail.want.since.get_or_insert(now), tail.want.removals);
+        let (hopeless, refusal) = {
             let mut queue = self.queue.lock();
             (queue.wait.take_hopeless(), queue.refusal.clone())
         };
-        let may_wait = self.space.may_yield(bound) && !is_hopeless && refusal.is_none();
-        let is_over = |entry: &&Entry| entry.patience_ends(short_since) <= now;
-        let refused = if may_wait { entries.iter().take_while(is_over).count() } else { entries.len() };
-        let rest = entries.split_off(refused);
-        if !entries.is_empty() {
-            let first_bytes = tail.run.first().map_or(0, |batch| batch.bytes().len() as u64);
-            let error = refusal.unwrap_or_else(|| self.no_room(tail, bound, (entries.len(), first_bytes), source, now));
-            answers.extend(entries.into_iter().map(|entry| (entry.reply, Err(error.clone()))));
+        let may_wait = self.space.may_yield(bound) && refusal.is_none();
+        let room = if bound == StorageBound::Disk { 0 } else { tail.counted.room() };
+        let wanted = |batch: &Batch| Wanted { bound, bytes: batch.bytes().len() as u64, removals };
+        let is_refused = |wanted: Wanted, entry: &Entry| {
+            !may_wait || entry.patience_ends(since) <= now || hopeless.is_some_and(|hopeless| wanted.is_as_much_as(hopeless))
+        };
+        let (mut refused, mut first_bytes, mut rest) = (Vec::new(), 0, Vec::with_capacity(entries.len()));
+        for (number, (batch, entry)) in tail.run.drain(..).zip(entries).enumerate() {
+            let wanted = wanted(&batch);
+            // For the first there was none a moment ago.
+            let has_none = number == 0 || wanted.bytes > room;
+            if has_none && is_refused(wanted, &entry) {
+                first_bytes = if refused.is_empty() { wanted.bytes } else { first_bytes };
+                refused.push(entry);
+            } else {
+                rest.push((batch, entry));
+            }
         }
-        if let Some(first) = rest.first() {
-            let (ends, first_bytes) =
-                (first.patience_ends(short_since), tail.run.get(refused).map_or(0, |batch| batch.bytes().len() as u64));
-            self.put_back(tail, refused, rest);
-            self.wait_for_room(bound, first_bytes, ends);
+        if !refused.is_empty() {
+            let error = refusal.unwrap_or_else(|| self.no_room(tail, bound, (refused.len(), first_bytes), source, now));
+            answers.extend(refused.into_iter().map(|entry| (entry.reply, Err(error.clone()))));
         }
-        tail.run.clear();
+        let first = rest.first().map(|(batch, entry)| (wanted(batch), entry.patience_ends(since)));
+        self.put_back(rest);
+        // Where there is room for the first of them, it was only behind one that has none, and the turn goes on with it.
+        if let Some((wanted, ends)) = first.filter(|(wanted, _)| wanted.bytes > room) {
+            self.wait_for_room(wanted, ends);
+        }
     }
 
     /// The queue waits until somebody has made room for its first batch, or until it has waited long enough.
-    fn wait_for_room(self: &Arc<Self>, bound: StorageBound, first_bytes: u64, ends: Instant) {
+    fn wait_for_room(self: &Arc<Self>, wanted: Wanted, ends: Instant) {
         let mut queue = self.queue.lock();
         if queue.refusal.is_some() {
             // Since a moment ago. The turn goes on, and answers with it.
@@ -182,7 +218,7 @@ impl Partition {
             self.end_wait_at(ends);
         }
         if !is_asking {
-            self.space.request(bound, first_bytes, Arc::downgrade(self));
+            self.space.request(wanted, Arc::downgrade(self));
         }
     }
 
@@ -196,17 +232,17 @@ impl Partition {
         now: Instant,
     ) -> EngineError {
         let error = self.full(bound, first_bytes, source);
-        tail.is_refused = true;
+        tail.want.is_refused = true;
         self.refusals.lock().add(&error, batches, self.services.clock.monotonic_ms());
         // Small batches may fit now and then while larger ones do not.
-        let is_quiet = tail.refusal_said.is_some_and(|at| now.saturating_duration_since(at) < SAID_EVERY);
-        if !tail.is_refusing && !is_quiet {
-            (tail.is_refusing, tail.refusal_said) = (true, Some(now));
+        let is_quiet = tail.want.refusal_said.is_some_and(|at| now.saturating_duration_since(at) < SAID_EVERY);
+        if !tail.want.is_refusing && !is_quiet {
+            (tail.want.is_refusing, tail.want.refusal_said) = (true, Some(now));
             let why = error.to_wire().message;
             tracing::warn!(topic = %self.topic, partition = self.number, why, "batches are refused until there is room");
             if bound == StorageBound::Disk && !self.space.may_yield(bound) {
                 // Although no topic yields: other partitions may hold room that they do not use.
-                self.space.request(bound, first_bytes, Weak::new());
+                self.space.request(Wanted { bound, bytes: first_bytes, removals: tail.want.removals }, Weak::new());
             }
         }
         error
@@ -223,20 +259,20 @@ impl Partition {
         EngineError::Full { topic: Arc::clone(&self.topic), partition: self.number, shortage, source: source.map(Arc::new) }
     }
 
-    /// Puts the batches of the run from `from` on back where they came from. Their room in the queue was given back when they were taken
-    /// out of it; so the queue may hold one run more than its bound.
-    fn put_back(&self, tail: &mut Tail, from: usize, entries: Vec<Entry>) {
-        let batches: Vec<Batch> = tail.run.drain(from..).collect();
+    /// Puts batches of the run back where they came from. Their room in the queue was given back when they were taken out of it; so the
+    /// queue may hold one run more than its bound.
+    fn put_back(&self, batches: Vec<(Batch, Entry)>) {
         let mut queue = self.queue.lock();
-        for (batch, entry) in batches.into_iter().zip(entries).rev() {
+        for (batch, entry) in batches.into_iter().rev() {
             queue.batches.push_front(Queued { batch, entry, _room: Reserved::nothing() });
         }
     }
 
-    /// The room that was asked for was made, or may be by somebody else soon, or nobody can make it: the partition has its turn again.
-    pub(crate) fn answer_room(self: &Arc<Self>, is_hopeless: bool) {
+    /// The room that was asked for was made, or may be by somebody else soon, or nobody can make it: the partition has its turn again. Who
+    /// waits now may be another one than when it was asked, so it is said what is hopeless.
+    pub(crate) fn answer_room(self: &Arc<Self>, hopeless: Option<Wanted>) {
         let mut queue = self.queue.lock();
-        queue.wait.request = if is_hopeless && queue.wait.is_on { Asked::Hopeless } else { Asked::Settled };
+        queue.wait.request = hopeless.filter(|_| queue.wait.is_on).map_or(Asked::Settled, Asked::Hopeless);
         self.end_wait(queue);
     }
 
@@ -347,13 +383,26 @@ impl Partition {
 }
 
 impl WaitForRoom {
-    /// Whether nobody could make any room; it counts once.
-    fn take_hopeless(&mut self) -> bool {
-        let is_hopeless = self.request == Asked::Hopeless;
-        if is_hopeless {
-            self.request = Asked::Settled;
-        }
-        is_hopeless
+    /// The room that nobody could make; it counts once.
+    fn take_hopeless(&mut self) -> Option<Wanted> {
+        let Asked::Hopeless(wanted) = self.request else { return None };
+        self.request = Asked::Settled;
+        Some(wanted)
+    }
+}
+
+impl Wanted {
+    /// Whether nobody can make this room if nobody can make the other.
+    fn is_as_much_as(self, other: Wanted) -> bool {
+        // On a full disk nobody has anything to yield, however much is wanted.
+        self.bound == other.bound && (self.bound == StorageBound::Disk || self.bytes >= other.bytes)
+    }
+}
+
+impl Want {
+    /// Nothing is left that wants any.
+    pub(super) fn is_over(&mut self) {
+        self.since = None;
     }
 }
 

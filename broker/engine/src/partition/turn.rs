@@ -68,7 +68,7 @@ impl Partition {
         let entries = match self.admit_run(tail, entries, now, answers) {
             // Nothing is left that needs room.
             Ok(admitted) if admitted.entries.is_empty() => {
-                tail.short_since = None;
+                tail.want.is_over();
                 return;
             }
             Ok(admitted) => {

@@ -81,11 +81,20 @@ pub(crate) struct TopicSpace {
 #[derive(Debug)]
 pub(crate) struct Request {
     topic: Arc<TopicSpace>,
-    bound: StorageBound,
-    /// What has to fit; nothing where it is only about keeping some room free.
-    bytes: u64,
+    wanted: Wanted,
     /// Who waits for it.
     partition: Weak<Partition>,
+}
+
+/// What room is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Where there is none.
+    pub(crate) bound: StorageBound,
+    /// What has to fit; nothing where it is only about keeping some room free.
+    pub(crate) bytes: u64,
+    /// [`Space::removals`] before it was found that there is none. What was removed since is tried before anything more goes.
+    pub(crate) removals: u64,
 }
 
 /// A quota, and how much of it is used, in bytes of batches.
@@ -207,9 +216,14 @@ impl TopicSpace {
         self.dropped_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Asks for room for so many bytes.
-    pub(crate) fn request(self: &Arc<Self>, bound: StorageBound, bytes: u64, partition: Weak<Partition>) {
-        self.node.request(Request { topic: Arc::clone(self), bound, bytes, partition });
+    /// Asks for room.
+    pub(crate) fn request(self: &Arc<Self>, wanted: Wanted, partition: Weak<Partition>) {
+        self.node.request(Request { topic: Arc::clone(self), wanted, partition });
+    }
+
+    /// Asks for room above the mark: nobody waits for it yet.
+    pub(crate) fn request_some(self: &Arc<Self>, bound: StorageBound) {
+        self.request(Wanted { bound, bytes: 0, removals: self.node.removals() }, Weak::new());
     }
 
     /// What is used of a quota; nothing is said of the disk.

@@ -11,9 +11,13 @@
 //! operator deletes, which take longer and nobody waits for with a deadline, and the look, once in a while, at what could not be removed
 //! and at whether what is counted is what the logs have.
 //!
-//! A step decides with all topics in view, and there is one at a time, so two requests never drop two segments where one is enough.
+//! A step decides with all topics in view, and there is one at a time, so two requests never drop two segments where one is enough: for a
+//! quota it looks at what is used, and on a full disk what was removed since a request was made is tried before anything more goes.
+//!
+//! Where the records of the next one to yield are being deleted already, the one after it yields; only where nobody else can does the
+//! request wait for the end of that. An exchange of segments by a compaction is waited for in the step.
 
-use super::{Request, TopicSpace, gauge::Lack};
+use super::{Request, TopicSpace, Wanted, gauge::Lack};
 use crate::{
     engine::Engine,
     error::{EngineError, StorageBound},
@@ -79,7 +83,7 @@ async fn check(engine: Weak<Engine>, check_interval: Duration) {
 async fn answer(engine: Arc<Engine>, request: Request) {
     let made = engine.make_room_for(&request).await;
     if let Some(partition) = request.partition.upgrade() {
-        partition.answer_room(made == Made::Nothing);
+        partition.answer_room((made == Made::Nothing).then_some(request.wanted));
     }
 }
 
@@ -130,8 +134,8 @@ impl Engine {
                 return Made::Some;
             }
             let (services, topics) = (Arc::clone(&self.services), self.all_topics());
-            let (topic, bound, bytes) = (Arc::clone(&request.topic), request.bound, request.bytes);
-            let step = self.services.room.run(move || step(&services, &topics, &topic, bound, bytes)).await;
+            let (topic, wanted) = (Arc::clone(&request.topic), request.wanted);
+            let step = self.services.room.run(move || step(&services, &topics, &topic, wanted)).await;
             let is_over = match step {
                 Ok(Step::Enough) => return Made::Some,
                 Ok(Step::Freed) => {
@@ -150,7 +154,7 @@ impl Engine {
                 // It may still come. Others have their turn, and who waits asks again.
                 return Made::Some;
             }
-            if made == Made::Some && bound == StorageBound::Disk && self.services.space.reserve.is_held() {
+            if made == Made::Some && wanted.bound == StorageBound::Disk && self.services.space.reserve.is_held() {
                 // How much room a segment has made is seen by trying.
                 break;
             }
@@ -186,8 +190,9 @@ fn make_reserve(services: &Services) -> bool {
 }
 
 /// Deletes one segment, if one has to go. Blocking.
-fn step(services: &Services, topics: &[Arc<Topic>], asking: &Arc<TopicSpace>, bound: StorageBound, bytes: u64) -> Step {
-    let reserve = &services.space.reserve;
+fn step(services: &Services, topics: &[Arc<Topic>], asking: &Arc<TopicSpace>, wanted: Wanted) -> Step {
+    let (space, Wanted { bound, bytes, removals }) = (&services.space, wanted);
+    let reserve = &space.reserve;
     if bound == StorageBound::Disk {
         if !reserve.is_held() && make_reserve(services) {
             return Step::Enough;
@@ -197,7 +202,12 @@ fn step(services: &Services, topics: &[Arc<Topic>], asking: &Arc<TopicSpace>, bo
         let released = partitions.filter(|partition| partition.release_room()).count();
         if released > 0 {
             tracing::debug!(released, "segments have given back room that they had asked for ahead");
+            space.has_changed();
             return Step::Freed;
+        }
+        // For another request, say. Whether that is enough is seen by trying.
+        if reserve.is_held() && space.removals() != removals {
+            return Step::Enough;
         }
     }
     let candidates: Vec<_> = topics

@@ -15,6 +15,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     time::Duration,
 };
@@ -163,6 +164,137 @@ async fn who_meets_another_deletion_waits_for_its_end_and_keeps_no_other_waiting
     assert!(partition.space.dropped().segments > 0);
 }
 
+/// Holds all threads that append, so that what is queued is one run.
+fn hold_appends(site: &Site) -> Vec<mpsc::Sender<()>> {
+    (0..site.engine.services.config.io_threads).map(|_| hold(&site.engine.services.io)).collect()
+}
+
+/// A broker with a quota of 100,000 bytes. Of them `keep`, which rejects, has seven tenths.
+async fn nearly_full() -> Site {
+    let site = Site::with(|config| config.quota_bytes = Some(100_000)).await;
+    site.topic("keep", |_| {}).await;
+    for _ in 0..7 {
+        answer(site.submit("keep", batch(0, VALUE_BYTES)).await).await.expect("there is room");
+    }
+    site
+}
+
+/// Topics with one batch each, which drop their oldest records from now on, and were never asked to.
+async fn yielding<const COUNT: usize>(site: &Site, names: [&str; COUNT]) -> [Arc<Partition>; COUNT] {
+    for name in names {
+        site.topic(name, |_| {}).await;
+        answer(site.submit(name, batch(0, VALUE_BYTES)).await).await.expect("there is room");
+    }
+    let config = TopicConfig { on_full: OnFull::DropOldest, ..TopicConfig::default() };
+    names.map(|name| {
+        let topic = site.engine.find_topic(name).expect("it is there");
+        topic.space().set(&config);
+        Arc::clone(&topic.partitions[0])
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fits_is_taken_from_behind_a_batch_that_does_not() {
+    let site = Site::new().await;
+    let partition = site.topic("t", |config| config.quota_bytes = Some(QUOTA)).await;
+    while partition.size_bytes() + 40_000 < QUOTA {
+        answer(site.submit("t", batch(0, VALUE_BYTES)).await).await.expect("there is room");
+    }
+    let held = hold_appends(&site);
+    let sizes = [50_000, VALUE_BYTES, 50_000, VALUE_BYTES, 60_000];
+    let mut pending = Vec::new();
+    for value_bytes in sizes {
+        pending.push(site.submit("t", batch(0, value_bytes)).await);
+    }
+    drop(held);
+    for (value_bytes, pending) in sizes.into_iter().zip(pending) {
+        let outcome = answer(pending).await;
+        if value_bytes == VALUE_BYTES { outcome.expect("it fits") } else { assert_full(&outcome) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_nobody_can_make_room_for_takes_no_smaller_one_down() {
+    let site = nearly_full().await;
+    let _camera = yielding(&site, ["camera"]).await;
+    let held = hold_appends(&site);
+    let (hopeless, small) = (site.submit("camera", batch(0, 40_000)).await, site.submit("camera", batch(0, 100)).await);
+    drop(held);
+    assert_full(&answer(hopeless).await);
+    answer(small).await.expect("it fits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_late_makes_nobody_hopeless_who_did_not_ask() {
+    let site = nearly_full().await;
+    let [camera] = yielding(&site, ["camera"]).await;
+    let room = hold(&site.engine.services.room);
+    let hopeless = site.submit("camera", batch(0, 40_000)).await;
+    waits(&camera).await;
+    advance(Duration::from_secs(1)).await;
+    let mut other = site.submit("camera", batch(0, 25_000)).await;
+    advance(Duration::from_secs(1)).await;
+    assert_full(&answer(hopeless).await);
+    waits(&camera).await;
+    assert!(is_pending(&mut other));
+    drop(room);
+    answer(other).await.expect("what is there makes room for it");
+    assert!(camera.space.dropped().segments > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_busy_is_passed_over() {
+    let site = nearly_full().await;
+    let [a, b] = yielding(&site, ["a", "b"]).await;
+    let _deleting = a.deleting.lock().await;
+    let begun = Instant::now();
+    answer(site.submit("a", batch(0, 15_000)).await).await.expect("the other one yields");
+    assert_eq!((begun.elapsed(), a.space.dropped().segments, b.space.dropped().segments), (Duration::ZERO, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_full_disk_one_segment_goes_where_it_makes_room_for_two() {
+    let site = Site::new().await;
+    let [a, b] = yielding(&site, ["a", "b"]).await;
+    // A few segments each.
+    for _ in 0..20 {
+        for name in ["a", "b"] {
+            answer(site.submit(name, batch(0, VALUE_BYTES)).await).await.expect("there is room");
+        }
+    }
+    site.disk.limit_bytes(Some(site.disk.used_bytes()));
+    let room = hold(&site.engine.services.room);
+    let pending = [site.submit("a", batch(0, VALUE_BYTES)).await, site.submit("b", batch(0, VALUE_BYTES)).await];
+    waits(&a).await;
+    waits(&b).await;
+    settle().await;
+    drop(room);
+    for pending in pending {
+        answer(pending).await.expect("there is room");
+    }
+    assert_eq!(a.space.dropped().segments + b.space.dropped().segments, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_deletion_does_not_keep_it_from_the_next_while_the_reserve_is_written() {
+    let site = Site::with(|config| config.reserve_bytes = 10_000).await;
+    let partition = full(&site).await;
+    let deleting = partition.deleting.lock().await;
+    let _pending = submit(&site).await;
+    waits(&partition).await;
+    settle().await;
+    site.engine.services.room.run(|| ()).await.expect("no panic");
+    settle().await;
+    let _room = hold(&site.engine.services.room);
+    let space = &site.engine.services.space;
+    space.reserve.lend(|()| true, || Err::<(), _>(())).expect_err("it is only about the reserve");
+    assert!(!space.reserve.is_held());
+    space.has_changed();
+    settle().await;
+    drop(deleting);
+    until("the end of the wait", || partition.deleting.try_lock().is_ok()).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_segment_that_is_counted_as_dropped_is_gone_whatever_is_appended_meanwhile() {
     let site = Site::new().await;
@@ -195,58 +327,4 @@ async fn a_segment_that_is_counted_as_dropped_is_gone_whatever_is_appended_meanw
     let (dropped, gone) = job.await.expect("no panic");
     assert!(dropped > 0 && gone == dropped, "of {dropped} segments {gone} are gone");
     assert_eq!(partition.space.dropped().segments, gone);
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_waits_for_a_deletion_does_not_keep_it_from_the_next_while_the_reserve_is_written() {
-    let site = Site::with(|config| config.reserve_bytes = 10_000).await;
-    let partition = full(&site).await;
-    let deleting = partition.deleting.lock().await;
-    let _pending = submit(&site).await;
-    waits(&partition).await;
-    settle().await;
-    site.engine.services.room.run(|| ()).await.expect("no panic");
-    settle().await;
-    let _room = hold(&site.engine.services.room);
-    let space = &site.engine.services.space;
-    space.reserve.lend(|()| true, || Err::<(), _>(())).expect_err("it is only about the reserve");
-    assert!(!space.reserve.is_held());
-    space.has_changed();
-    settle().await;
-    drop(deleting);
-    until("the end of the wait", || partition.deleting.try_lock().is_ok()).await;
-}
-
-/// A broker with a quota of 100,000 bytes. Of them `keep`, which rejects, has seven tenths.
-async fn nearly_full() -> Site {
-    let site = Site::with(|config| config.quota_bytes = Some(100_000)).await;
-    site.topic("keep", |_| {}).await;
-    for _ in 0..7 {
-        answer(site.submit("keep", batch(0, VALUE_BYTES)).await).await.expect("there is room");
-    }
-    site
-}
-
-/// Topics with one batch each, which drop their oldest records from now on, and were never asked to.
-async fn yielding<const COUNT: usize>(site: &Site, names: [&str; COUNT]) -> [Arc<Partition>; COUNT] {
-    for name in names {
-        site.topic(name, |_| {}).await;
-        answer(site.submit(name, batch(0, VALUE_BYTES)).await).await.expect("there is room");
-    }
-    let config = TopicConfig { on_full: OnFull::DropOldest, ..TopicConfig::default() };
-    names.map(|name| {
-        let topic = site.engine.find_topic(name).expect("it is there");
-        topic.space().set(&config);
-        Arc::clone(&topic.partitions[0])
-    })
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_partition_that_is_busy_is_passed_over() {
-    let site = nearly_full().await;
-    let [a, b] = yielding(&site, ["a", "b"]).await;
-    let _deleting = a.deleting.lock().await;
-    let begun = Instant::now();
-    answer(site.submit("a", batch(0, 15_000)).await).await.expect("the other one yields");
-    assert_eq!((begun.elapsed(), a.space.dropped().segments, b.space.dropped().segments), (Duration::ZERO, 0, 1));
 }
