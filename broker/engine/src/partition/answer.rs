@@ -6,7 +6,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, futures::Notified, oneshot};
 
 /// How much a partition owes. Its log is not let go before that is nothing.
 #[derive(Debug, Default)]
@@ -14,6 +14,8 @@ pub(crate) struct Open {
     /// Answers, and the flush that is under way.
     count: AtomicUsize,
     none_left: Notify,
+    /// A flush has ended.
+    flushed: Notify,
 }
 
 /// The answer that is owed to one batch. Dropped without being sent, it leaves the asker with [`EngineError::JobLost`].
@@ -53,6 +55,16 @@ impl Open {
     pub(crate) fn owe(self: &Arc<Self>) -> Owed {
         self.count.fetch_add(1, Ordering::Relaxed);
         Owed(Arc::clone(self))
+    }
+
+    /// After a flush.
+    pub(crate) fn flush_has_ended(&self) {
+        self.flushed.notify_waiters();
+    }
+
+    /// Waits for the next end of a flush, from this call on.
+    pub(crate) fn flush_ends(&self) -> Notified<'_> {
+        self.flushed.notified()
     }
 
     /// Waits until every answer is sent, and no flush is under way.

@@ -94,6 +94,7 @@ impl Partition {
         if let Some(watermarks) = watermarks {
             self.publish(watermarks);
         }
+        self.open.flush_has_ended();
         send_all(answers);
     }
 

@@ -29,6 +29,7 @@ mod status;
 mod turn;
 
 pub(crate) use answer::Reply;
+pub(crate) use compaction::Occasion;
 pub(crate) use room::Yielded;
 pub(crate) use status::{Extent, Look};
 
@@ -83,7 +84,7 @@ pub(crate) struct Partition {
     compacting: Mutex<Option<Compacting>>,
     /// What came of that. Held for moments only.
     compaction_log: Mutex<CompactionLog>,
-    /// Held while records are deleted, by whoever does. Never waited for on the thread that makes room, nor under another lock.
+    /// Held while records are deleted. Never waited for on the thread that makes room, nor under another lock.
     deleting: tokio::sync::Mutex<()>,
     /// What was dropped to make room, and not said yet.
     unsaid: Mutex<Unsaid>,

@@ -140,7 +140,7 @@ impl CompactionLog {
 
     /// A look has found that there is not enough to do: nothing is put off any more, unless nothing can be done at all.
     pub(super) fn has_nothing_to_do(&mut self) {
-        if !self.progress.is_stuck {
+        if !self.progress.is_stuck && !self.progress.waits_for_deletion {
             self.put_off = None;
         }
     }

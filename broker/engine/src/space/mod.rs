@@ -25,15 +25,19 @@
 //! yield is less than what has to go, nothing does, and the batch is refused.
 //!
 //! A topic that keeps the latest record of each key (`compact`) never yields: dropping its oldest segments would break that, so it can't be
-//! told to. One that also deletes (`compact,delete`) can.
+//! told to. One that also deletes (`compact,delete`) can. Either is compacted at once where there is hardly any room, whatever share of it
+//! is new, and batches wait for that as they do for who yields.
 
+mod compacting;
 mod gauge;
 mod yielding;
 
+pub(crate) use compacting::Wish;
 pub(crate) use gauge::Counted;
 pub(crate) use yielding::start;
 
 use crate::{error::StorageBound, partition::Partition, reserve::Reserve};
+use compacting::{Compacts, Wishes};
 use gauge::Gauge;
 use millpond_protocol::message::{Dropped, OnFull, TopicConfig};
 use parking_lot::Mutex;
@@ -54,6 +58,8 @@ pub(crate) struct Space {
     pub(crate) reserve: Reserve,
     /// How many topics drop their oldest records.
     yielding: AtomicUsize,
+    /// What compaction is to make room for.
+    wishes: Wishes,
     /// Who wants room. At most one for each partition waits, and one for each step of a gauge above its mark.
     requests: Mutex<Vec<Request>>,
     /// Somebody wants room, or there is room where there was none.
@@ -72,6 +78,7 @@ pub(crate) struct TopicSpace {
     node: Arc<Space>,
     gauge: Gauge,
     drops_oldest: AtomicBool,
+    compacts: Compacts,
     dropped_segments: AtomicU64,
     dropped_records: AtomicU64,
     dropped_bytes: AtomicU64,
@@ -111,6 +118,7 @@ impl Space {
             node: Gauge::new(quota),
             reserve,
             yielding: AtomicUsize::new(0),
+            wishes: Wishes::new(),
             requests: Mutex::default(),
             wanted: Notify::new(),
             removals: AtomicU64::new(0),
@@ -125,6 +133,7 @@ impl Space {
             node: Arc::clone(self),
             gauge: Gauge::new(None),
             drops_oldest: AtomicBool::new(false),
+            compacts: Compacts::default(),
             dropped_segments: AtomicU64::new(0),
             dropped_records: AtomicU64::new(0),
             dropped_bytes: AtomicU64::new(0),
@@ -172,6 +181,7 @@ impl TopicSpace {
     /// Takes over the topic's settings. A quota below what is used deletes nothing by itself where the topic rejects.
     pub(crate) fn set(&self, config: &TopicConfig) {
         self.gauge.set_quota(config.quota_bytes);
+        self.set_compacts(config);
         let drops = config.on_full == OnFull::DropOldest;
         match (self.drops_oldest.swap(drops, Ordering::AcqRel), drops) {
             (false, true) => drop(self.node.yielding.fetch_add(1, Ordering::AcqRel)),
@@ -192,12 +202,13 @@ impl TopicSpace {
         self.drops_oldest.load(Ordering::Acquire)
     }
 
-    /// Whether there may be somebody who yields when this has no room.
+    /// Whether there may be somebody who yields, or is compacted, when this has no room.
     pub(crate) fn may_yield(&self, bound: StorageBound) -> bool {
-        match bound {
+        let yields = match bound {
             StorageBound::Topic => self.drops_oldest(),
             StorageBound::Node | StorageBound::Disk => self.node.yielding.load(Ordering::Acquire) > 0,
-        }
+        };
+        yields || self.may_compact(bound)
     }
 
     /// What was dropped since the broker started.
@@ -241,6 +252,7 @@ impl Drop for TopicSpace {
         if *self.drops_oldest.get_mut() {
             self.node.yielding.fetch_sub(1, Ordering::AcqRel);
         }
+        self.forget_compacts();
     }
 }
 

@@ -81,7 +81,17 @@ async fn check(engine: Weak<Engine>, check_interval: Duration) {
 
 /// Does what is asked for. Whoever waits is told in any case.
 async fn answer(engine: Arc<Engine>, request: Request) {
-    let made = engine.make_room_for(&request).await;
+    let mut made = engine.make_room_for(&request).await;
+    // Who drops the engine does not wait for a compaction.
+    drop(engine);
+    let is_hopeless = made == Made::Nothing;
+    let compacted = request.topic.wish_for_room(request.wanted.bound, request.wanted.bytes, is_hopeless);
+    if is_hopeless
+        && let Some(compacted) = compacted
+        && compacted.await.is_ok()
+    {
+        made = Made::Some;
+    }
     if let Some(partition) = request.partition.upgrade() {
         partition.answer_room((made == Made::Nothing).then_some(request.wanted));
     }

@@ -224,8 +224,13 @@ async fn on_a_full_disk_a_pass_is_given_up_and_made_when_there_is_room() {
     // No room for anything more.
     disk.limit_bytes(Some(1));
     let writes = disk.count(Operation::Write);
-    while disk.count(Operation::Write) == writes && partition(&broker, "t").size_bytes > 300 << 10 {
+    let status = || partition(&broker, "t").compaction.expect("it is compacted");
+    while status().failures == 0 && partition(&broker, "t").size_bytes > 300 << 10 {
         tokio::task::yield_now().await;
+    }
+    if let Some(cause) = status().failure {
+        assert!(cause.contains("bytes are needed for a new segment before others go, and 0 are free"), "{cause}");
+        assert_eq!(disk.count(Operation::Write), writes, "nothing is written in vain");
     }
     disk.limit_bytes(None);
     while partition(&broker, "t").size_bytes >= 300 << 10 {

@@ -2,6 +2,7 @@
 
 mod broker;
 mod compaction;
+mod compaction_room;
 mod durability;
 mod folders;
 mod full_disk;

@@ -30,6 +30,7 @@ mod compacted_to;
 mod group;
 mod key_map;
 mod progress;
+mod room;
 mod sift;
 mod swap;
 mod unreadable;
@@ -213,7 +214,8 @@ impl Compactor {
     ///
     /// [`LogError::Full`], [`LogError::TooManyOpenFiles`], [`LogError::Io`], [`LogError::Corrupt`] if a segment was damaged in the
     /// middle of the pass. The pass is to be dropped then; the log is as it was before the step, and another pass may succeed. Only after a
-    /// failed rename or flush of the folder there is none before the log was opened again.
+    /// failed rename or flush of the folder there is none before the log was opened again. After [`LogError::Full`] the same step may be
+    /// done once more, as soon as there is room. Where it is known that a segment has none, nothing of it is written.
     pub fn step(&mut self, pass: &mut CompactionPass) -> Result<CompactionStep, LogError> {
         swap::refuse_half_deleted(&self.folders, &self.folders.shared.changing())?;
         match pass.stage {
@@ -326,6 +328,9 @@ impl Compactor {
         let old: Vec<_> = group.iter().filter_map(find).collect();
         let (Some(first), Some(last)) = (group.first(), group.last()) else { return Ok(CompactionStep::More) };
         let (base_offset, end_offset) = (first.base_offset, last.end_offset);
+        if let Err(error) = self.find_room(&group) {
+            return pass.in_halves(group, error);
+        }
         let drafted = self.draft(pass, &group, &old);
         let before: u64 = group.iter().map(|survey| survey.bytes).sum();
         pass.done.bytes_read += before;
@@ -334,18 +339,27 @@ impl Compactor {
             pass.once_more(group);
             return Ok(CompactionStep::More);
         }
-        let (drafted, removed) = drafted?;
-        let new = swap::exchange(&self.folders, &old, drafted).map_err(|failed| {
-            if failed.is_half_done {
-                self.is_stuck = true;
-                let dir = self.folders.dir.display();
-                tracing::error!(%dir, "segments are exchanged by halves: the log is compacted again once it was opened anew, which completes it");
+        let exchanged = drafted.and_then(|(drafted, removed)| {
+            let new = swap::exchange(&self.folders, &old, drafted).map_err(|failed| {
+                if failed.is_half_done {
+                    self.is_stuck = true;
+                    let dir = self.folders.dir.display();
+                    tracing::error!(%dir, "segments are exchanged by halves: the log is compacted again once it was opened anew, which completes it");
+                }
+                failed.error
+            })?;
+            Ok((new, removed))
+        });
+        let (new, removed) = match exchanged {
+            Ok((Some(new), removed)) => (new, removed),
+            Ok((None, _)) => {
+                pass.once_more(group);
+                return Ok(CompactionStep::More);
             }
-            failed.error
-        })?;
-        let Some(new) = new else {
-            pass.once_more(group);
-            return Ok(CompactionStep::More);
+            Err(error) => {
+                pass.once_more(group);
+                return Err(error);
+            }
         };
         let bytes = new.bytes();
         pass.done.bytes_after = (pass.done.bytes_after + bytes).saturating_sub(before);
