@@ -150,9 +150,9 @@ fn a_flush_that_fails_beside_a_removal_that_fails_is_not_passed_over() {
     let (hooked, mut fixture) = unflushed();
     let flush = fixture.log.begin_flush().expect("something to flush");
     let (tell, told) = mpsc::channel();
-    let disk = fixture.disk.clone();
+    let (disk, first) = (fixture.disk.clone(), fixture.segments()[0].clone());
     hooked.before(".log", move || {
-        disk.fail(Operation::Sync, 1, Fault::Device);
+        disk.fail_write_back(&first);
         tell.send(flush.run()).expect("the test waits");
         disk.fail(Operation::Remove, 1, Fault::Device);
     });
