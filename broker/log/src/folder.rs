@@ -8,7 +8,7 @@ use crate::append_times::APPEND_TIMES;
 use crate::compact::{CLEANED_SUFFIX, COMPACTED_TO, COMPACTION};
 use crate::disk::{TEMPORARY_SUFFIX, TOUCHED};
 use crate::flush_failed::FLUSH_FAILED;
-use crate::log_start::LOG_START;
+use crate::log_start::{LOG_START, LOG_START_COPY};
 use crate::recovery_point::RECOVERY_POINT;
 
 /// Extension of the file with the batches.
@@ -63,7 +63,7 @@ fn is_temporary(name: &str) -> bool {
         return of_segment(compacted);
     }
     let Some(finished) = name.strip_suffix(TEMPORARY_SUFFIX) else { return false };
-    [RECOVERY_POINT, CLEAN_STOP, LOG_START, APPEND_TIMES, COMPACTED_TO, COMPACTION, FLUSH_FAILED].contains(&finished)
+    [RECOVERY_POINT, CLEAN_STOP, LOG_START, LOG_START_COPY, APPEND_TIMES, COMPACTED_TO, COMPACTION, FLUSH_FAILED].contains(&finished)
         || of_segment(finished)
         || name == TOUCHED
 }
@@ -90,6 +90,8 @@ mod tests {
             "recovery-point.tmp",
             "clean-stop",
             "clean-stop.tmp",
+            "log-start.2",
+            "log-start.2.tmp",
             "notes.tmp",
             "notes.cleaned",
             "00000000000000000042.log.cleaned",
@@ -111,6 +113,7 @@ mod tests {
                 "00000000000000000042.timeindex.tmp",
                 "recovery-point.tmp",
                 "clean-stop.tmp",
+                "log-start.2.tmp",
                 "00000000000000000042.log.cleaned",
                 "compaction.tmp",
                 "folder.tmp"

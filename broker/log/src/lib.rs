@@ -17,6 +17,7 @@
 //! recovery-point                   every segment before this one is known to be whole and durable, and its producers are
 //! clean-stop                       nothing was appended since the log was closed in order
 //! log-start                        records before this offset are deleted
+//! log-start.2                      the same once more, since nothing else knows it
 //! flush-failed                     what the system shows of the last segments may not be on disk
 //! append-times                     when the segments got their last appends, by the broker's clock
 //! compacted-to                     of the records before this offset, only the latest of each key are left

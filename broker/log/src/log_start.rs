@@ -1,12 +1,14 @@
 //! The log start offset: where a log begins, when what was before it has been deleted.
 //!
-//! A log begins with its first segment, or later: `log-start` holds the first offset that is left, in the manner of [`crate::sidecar`].
+//! A log begins with its first segment, or later: `log-start` holds the first offset that is left, and `log-start.2`
+//! holds it once more, so that no damage to one of them brings back what was deleted ([`copies`]).
 //! Whole segments before it are of no use; the one that it lies in is kept, and its first batches are not served any more.
 //!
 //! ```text
 //!   log-start, durable      seen by readers          files removed, when there is time
-//! ----------o------------------------o--------------------------o------------------------> deleting
-//!           |                        '--- no segment of the log from here on, but perhaps in the folder
+//! ----------o------------o-----------o--------------------------o------------------------> deleting
+//!           |            |           '--- no segment of the log from here on, but perhaps in the folder
+//!           |            '--- log-start.2 says so as well, if there is room for it
 //!           '--- from here on no opening brings anything before it back
 //! ```
 //!
@@ -34,6 +36,8 @@
 //! They have their own list of segments, which may be older. A file that is open stays readable when its name is gone; one that is not,
 //! can't be opened any more, and the read says that its offset is out of range. No name is ever used a second time.
 
+mod copies;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,7 +47,9 @@ use crate::error::LogError;
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::reader::Shared;
 use crate::segment::Segment;
-use crate::sidecar::{read_sealed, write_sealed};
+
+pub(crate) use copies::{LOG_START, LOG_START_COPY, StartFiles};
+use copies::{write_copy, write_log_start};
 
 /// A deletion of the oldest records, apart from the log: it can go to another thread, while the log takes appends. From
 /// [`Log::begin_delete`](crate::Log::begin_delete).
@@ -97,10 +103,16 @@ impl Deletion {
                 return Ok(self.shared.log_start());
             }
         }
+        let copied = write_copy(&*self.disk, &self.dir, start);
         self.shared.advance_start(start);
         // The mark comes before the first name goes: whoever then can't open a file knows why.
         segments[removed..gone].iter().for_each(|segment| segment.mark_removed());
         self.remove_or_note(&segments[removed..gone]);
+        // There may be room for it now. If not, the next opening writes it, or the next deletion.
+        if let Err(error) = copied.or_else(|_| write_copy(&*self.disk, &self.dir, start)) {
+            let path = self.dir.join(LOG_START_COPY);
+            tracing::warn!(path = %path.display(), %error, "the second copy of the log start can't be written yet");
+        }
         Ok(self.shared.log_start())
     }
 
@@ -174,28 +186,9 @@ pub(crate) fn count_before(bases: impl Iterator<Item = i64>, start: i64) -> usiz
     bases.skip(1).take_while(|next_base| *next_base <= start).count()
 }
 
-/// The first offset that is left, as it was written down. None if nothing was ever deleted, or nothing usable is written down.
-pub(crate) fn read_log_start(disk: &dyn Disk, dir: &Path) -> io::Result<Option<i64>> {
-    let body = read_sealed(disk, &dir.join(LOG_START), LOG_START_HEADING, LOG_START_BYTES_MAX)?;
-    Ok(body.and_then(|digits| digits.parse().ok()).filter(|start| *start >= 0))
-}
-
-fn write_log_start(disk: &dyn Disk, dir: &Path, start: i64) -> io::Result<()> {
-    write_sealed(disk, &dir.join(LOG_START), LOG_START_HEADING, &format!("{start:020}"))
-}
-
-/// The file that holds the log start.
-pub(crate) const LOG_START: &str = "log-start";
-
-const LOG_START_HEADING: &str = "millpond log start 1";
-
-/// More than the file ever has.
-const LOG_START_BYTES_MAX: usize = 128;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::SimDisk;
 
     #[test]
     fn segments_before_the_start_are_counted_and_the_last_one_never_is() {
@@ -203,15 +196,5 @@ mod tests {
             assert_eq!(count_before([0, 100, 200].into_iter(), start), expected, "{start}");
         }
         assert_eq!(count_before(std::iter::empty(), 5), 0);
-    }
-
-    #[test]
-    fn the_log_start_is_read_back() {
-        let disk = SimDisk::new();
-        assert_eq!(read_log_start(&disk, Path::new("/")).expect("reads"), None);
-        for start in [0, 4711, i64::MAX] {
-            write_log_start(&disk, Path::new("/"), start).expect("writes");
-            assert_eq!(read_log_start(&disk, Path::new("/")).expect("reads"), Some(start));
-        }
     }
 }

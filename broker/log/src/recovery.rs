@@ -42,13 +42,14 @@ use crate::flush_failed;
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Entry, Index, LazyFile};
 use crate::kept::{Keeper, SetAside, WhenFull};
-use crate::log_start::{count_before, read_log_start, remove_files};
+use crate::log_start::{StartFiles, count_before, remove_files};
 use crate::open_files::{OpenFiles, PooledFile};
 use crate::producers::{Listed, Pools, Producers, Snapshot};
 use crate::recovery_point::{read_recovery_point, write_recovery_point};
 use crate::scan::{BATCHES_CHUNK_BYTES, Scan};
 use crate::sealed::{Keeping, Reconciled, open_sealed, reconcile};
 use crate::segment::{Content, Segment};
+use crate::sidecar::clear;
 use crate::tail::Tail;
 use crate::verdict::{Place, Verdict, judge};
 use crate::verified::Verified;
@@ -197,8 +198,7 @@ impl<'a> Recovery<'a> {
                 && stop.tail.indexer.interval_bytes == interval_bytes
         });
         if believed.is_none() && self.disk.exists(&path).map_err(|source| LogError::io("look for", &path, source))? {
-            self.remove(&path)?;
-            sync_names(&**self.disk, self.dir).map_err(|source| LogError::io("flush", self.dir, source))?;
+            clear(&**self.disk, &path).map_err(|source| LogError::io("remove", &path, source))?;
         }
         Ok(believed)
     }
@@ -221,10 +221,10 @@ impl<'a> Recovery<'a> {
 
     /// Removes the segments that lie before the log start. A crash may have brought any of them back.
     fn remove_deleted(&mut self, folder: &mut Folder) -> Result<(), LogError> {
-        let start = read_log_start(&**self.disk, self.dir);
-        self.log_start = start.map_err(|source| LogError::io("read the log start in", self.dir, source))?;
-        let Some(start) = self.log_start else { return Ok(()) };
-        let gone = count_before(folder.bases.iter().copied(), start);
+        let files = StartFiles::read(&**self.disk, self.dir);
+        let files = files.map_err(|source| LogError::io("read the log start in", self.dir, source))?;
+        self.log_start = files.start();
+        let gone = self.log_start.map_or(0, |start| count_before(folder.bases.iter().copied(), start));
         if gone > 0 {
             self.sync_names()?;
         }
@@ -232,6 +232,7 @@ impl<'a> Recovery<'a> {
             remove_files(&**self.disk, self.dir, base, &[LOG, INDEX, TIME_INDEX])?;
             self.report.removed_leftovers.push(file_path(self.dir, base, LOG));
         }
+        files.mend(&**self.disk, self.dir, folder.bases.first().copied(), self.report);
         Ok(())
     }
 

@@ -67,6 +67,9 @@ pub enum FaultKind {
     /// The log start can't be read.
     #[error("the log start can't be read")]
     LogStartUnreadable,
+    /// One of the two files with the log start can't be read; the other one can.
+    #[error("one of the two files with the log start can't be read")]
+    LogStartCopyUnreadable,
     /// A file can't be read.
     #[error("{}", .0.chain())]
     Unreadable(LogError),
@@ -87,7 +90,15 @@ pub enum FaultKind {
 impl FaultKind {
     /// Whether it is only worth a mention: nothing is lost, and nothing has to be done.
     pub fn is_note(&self) -> bool {
-        matches!(self, FaultKind::InMotion { .. } | FaultKind::Exchange | FaultKind::Leftover | FaultKind::Kept | FaultKind::Stranger)
+        matches!(
+            self,
+            FaultKind::LogStartCopyUnreadable
+                | FaultKind::InMotion { .. }
+                | FaultKind::Exchange
+                | FaultKind::Leftover
+                | FaultKind::Kept
+                | FaultKind::Stranger
+        )
     }
 
     /// A name for programs; it never changes.
@@ -100,6 +111,7 @@ impl FaultKind {
             FaultKind::Index(_) => "index",
             FaultKind::RecoveryPointUnreadable | FaultKind::RecoveryPointAstray { .. } => "recovery_point",
             FaultKind::LogStartUnreadable => "log_start",
+            FaultKind::LogStartCopyUnreadable => "log_start_copy",
             FaultKind::Unreadable(_) => "unreadable",
             FaultKind::Exchange => "exchange",
             FaultKind::Leftover => "leftover",
@@ -121,7 +133,10 @@ impl FaultKind {
             FaultKind::RecoveryPointUnreadable | FaultKind::RecoveryPointAstray { .. } => {
                 "the next start takes every segment but the last for durable, and writes it anew"
             }
-            FaultKind::LogStartUnreadable => "records that were deleted may be served again, as far as their segments are there",
+            FaultKind::LogStartUnreadable => {
+                "deleted records of the first segment are served again; the next start writes it anew as where that begins"
+            }
+            FaultKind::LogStartCopyUnreadable => "nothing is lost: the next start writes it anew from the other",
             FaultKind::Unreadable(_) => "the disk, or the rights on the file, need a look",
             FaultKind::Exchange => "a broker that runs completes it, and otherwise its next start; look again then",
             FaultKind::Leftover => "the next start of the broker removes it",

@@ -36,6 +36,7 @@ mod walk;
 
 pub use entries::{IndexEntry, IndexFault, IndexWalk};
 pub use fault::{Fault, FaultKind};
+pub(crate) use names::kept_suffix;
 pub use names::{kept_log_of, segment_of};
 pub(crate) use plan::empty_batch;
 pub use plan::{Loss, RepairError, RepairMode, RepairPlan};

@@ -7,7 +7,7 @@ use crate::append_times::APPEND_TIMES;
 use crate::compact::{COMPACTED_TO, COMPACTION};
 use crate::flush_failed::FLUSH_FAILED;
 use crate::folder::{CLEAN_STOP, Folder, INDEX, LOG, TIME_INDEX};
-use crate::log_start::{LOG_START, count_before};
+use crate::log_start::{LOG_START, LOG_START_COPY, count_before};
 use crate::recovery_point::RECOVERY_POINT;
 
 /// What a file is.
@@ -29,7 +29,7 @@ pub(super) fn sort(name: &OsStr, folder: &Folder) -> Name {
     if folder.leftovers.iter().any(|leftover| leftover == name) {
         return Name::Leftover;
     }
-    if [RECOVERY_POINT, CLEAN_STOP, LOG_START, APPEND_TIMES, COMPACTED_TO, COMPACTION, FLUSH_FAILED].contains(&name)
+    if [RECOVERY_POINT, CLEAN_STOP, LOG_START, LOG_START_COPY, APPEND_TIMES, COMPACTED_TO, COMPACTION, FLUSH_FAILED].contains(&name)
         || segment_of(Path::new(name)).is_some()
     {
         return Name::Log;
@@ -67,7 +67,7 @@ pub(crate) fn kept(log: &Path, from: u64, to: u64, repair: u64) -> PathBuf {
 }
 
 /// What the names of the files end with that a repair keeps.
-pub(super) fn kept_suffix(repair: u64) -> String {
+pub(crate) fn kept_suffix(repair: u64) -> String {
     format!("{KEPT}{repair}")
 }
 

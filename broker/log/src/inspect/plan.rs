@@ -15,7 +15,7 @@ use crate::inspect::entries::IndexCheck;
 use crate::inspect::names;
 use crate::inspect::verify::Watch;
 use crate::inspect::walk::{DamagedRange, Piece, SegmentWalk};
-use crate::log_start::read_log_start;
+use crate::log_start::StartFiles;
 
 /// What is done about damage in the middle of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,10 +133,10 @@ impl RepairPlan {
         }
         let kept = found.iter().filter_map(|name| names::kept_in(name.to_str()?)).max();
         let number = kept.unwrap_or(0).saturating_add(1);
-        let mut plan =
-            RepairPlan { dir: dir.to_path_buf(), rewrites: Vec::new(), cut: None, reindexed: Vec::new(), number, losses: Vec::new() };
-        let log_start = read_log_start(disk, dir).map_err(|source| LogError::io("read the log start in", dir, source))?;
-        let (_, bases) = names::split_deleted(&folder, log_start);
+        let starts = StartFiles::read(disk, dir).map_err(|source| LogError::io("read the log start in", dir, source))?;
+        let (_, bases) = names::split_deleted(&folder, starts.start());
+        let (rewrites, reindexed, losses, dir_buf) = (Vec::new(), Vec::new(), Vec::new(), dir.to_path_buf());
+        let mut plan = RepairPlan { dir: dir_buf, rewrites, cut: None, reindexed, number, losses };
         for (index, base) in bases.iter().enumerate() {
             let survey = survey(disk, dir, *base, bases.get(index + 1).copied(), watch)?;
             match mode {

@@ -15,7 +15,7 @@ use crate::inspect::fault::{Fault, FaultKind};
 use crate::inspect::names::{self, Name};
 use crate::inspect::walk::{DamagedRange, Piece, SegmentWalk, WalkedBatch};
 use crate::inspect::{IndexFault, RECORDS_BYTES_MAX};
-use crate::log_start::read_log_start;
+use crate::log_start::StartFiles;
 use crate::recovery_point::{RecoveryPoint, read_recovery_point};
 
 /// Who is told while a log is looked through.
@@ -162,14 +162,19 @@ impl Verification<'_> {
 
     /// The first offset that is left, if some were deleted.
     fn check_log_start(&mut self) -> Option<i64> {
-        let path = names::log_start(self.dir);
-        let kind = match (self.disk.exists(&path), read_log_start(self.disk, self.dir)) {
-            (Err(source), _) | (_, Err(source)) => FaultKind::Unreadable(LogError::io("read", &path, source)),
-            (Ok(true), Ok(None)) => FaultKind::LogStartUnreadable,
-            (_, Ok(start)) => return start,
+        let files = match StartFiles::read(self.disk, self.dir) {
+            Ok(files) => files,
+            Err(source) => {
+                let path = names::log_start(self.dir);
+                self.fault(path.clone(), None, None, FaultKind::Unreadable(LogError::io("read", &path, source)));
+                return None;
+            }
         };
-        self.fault(path, None, None, kind);
-        None
+        for path in files.damaged(self.dir) {
+            let kind = if files.is_lost() { FaultKind::LogStartUnreadable } else { FaultKind::LogStartCopyUnreadable };
+            self.fault(path, None, None, kind);
+        }
+        files.start()
     }
 
     /// Of a closed segment that a broker has exchanged meanwhile, nothing is said but that.

@@ -27,6 +27,11 @@ pub struct RecoveryReport {
     pub removed_leftovers: Vec<PathBuf>,
     /// Damage in segments that were durable, and in the middle of others. Nothing was changed there; reads of these places fail.
     pub damaged: Vec<DamagedSegment>,
+    /// Where the log begins because every file that held its log start was damaged: the first segment that is left. Records of that
+    /// segment that were deleted are served again. The files are written anew, so that the next opening does not say it.
+    pub lost_log_start: Option<i64>,
+    /// Files with the log start that were damaged, and were written anew from the other one. Nothing is lost.
+    pub mended_log_start: Vec<PathBuf>,
     /// Why index files could not be written, whose entries stay in memory.
     pub(crate) unwritten_indexes: Vec<io::Error>,
     /// What the system shows of the files may not be on disk: a flush has failed in a try before this one, or it was noted.
@@ -85,5 +90,7 @@ impl RecoveryReport {
             && self.rebuilt_indexes.is_empty()
             && self.removed_leftovers.is_empty()
             && self.damaged.is_empty()
+            && self.lost_log_start.is_none()
+            && self.mended_log_start.is_empty()
     }
 }

@@ -141,6 +141,10 @@ impl Tree {
 
     pub(super) fn rename(&mut self, rename: &Rename<'_>) -> io::Result<()> {
         let id = self.find(&rename.folder.join(rename.from))?;
+        let is_folder = |id: Id| matches!(self.inodes[id.0], Inode::Folder(_));
+        if !is_folder(id) && self.find(&rename.folder.join(rename.to)).is_ok_and(is_folder) {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         let folder = self.find(rename.folder)?;
         self.folder(folder)?.change(vec![(rename.from.to_os_string(), None), (rename.to.to_os_string(), Some(id))]);
         Ok(())

@@ -5,12 +5,12 @@ use std::path::Path;
 use millpond_log::sim::{Fault, Operation};
 use millpond_log::{Cursor, Disk, LogError};
 
-use crate::harness::{DIR, Fixture, ROOMY, SMALL, batch, batch_with, files, open, try_open};
+use crate::harness::{DIR, Fixture, ROOMY, SMALL, batch, batch_with, files, open};
 use crate::time::check_find_time;
 use millpond_protocol::compression::Codec;
 
 /// Some segments of five batches of two records each.
-fn filled() -> Fixture {
+pub(crate) fn filled() -> Fixture {
     let mut fixture = Fixture::new(SMALL);
     for time in 0..40 {
         fixture.append(&[batch_with(&[time, time], 330, Codec::None)]);
@@ -324,14 +324,4 @@ fn a_file_that_can_not_be_removed_goes_at_the_next_opening() {
     assert_eq!(report.removed_leftovers.len(), 1, "{report:?}");
     assert!(fixture.segments().len() < left && left < before);
     fixture.check();
-}
-
-#[test]
-fn a_log_start_that_can_not_be_read_is_left_out_of_account() {
-    let mut fixture = filled();
-    fixture.delete_before(45);
-    let first = fixture.log.reader().segments()[0].base_offset;
-    fixture.disk.damage(&Path::new(DIR).join("log-start"), |bytes| bytes[25] ^= 1);
-    let (log, _) = try_open(&fixture.disk, SMALL).expect("it opens");
-    assert_eq!(log.log_start(), first, "the segments that are there");
 }

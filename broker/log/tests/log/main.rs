@@ -21,6 +21,7 @@ mod kafka;
 mod kafka_samples;
 mod kafka_words;
 mod kept;
+mod log_start;
 mod model;
 mod numbers;
 mod open_files;

@@ -44,6 +44,29 @@ fn a_log_in_a_real_folder_survives_closing_and_killing() {
 }
 
 #[test]
+fn folders_in_the_place_of_small_files_are_moved_and_nothing_that_was_deleted_comes_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let mut log = open(dir, SMALL);
+    log.append(&vec![batch(1, 700); 20], 1).expect("appends");
+    assert_eq!(log.begin_delete(12).expect("there is something").run().expect("deletes"), 12);
+    log.close().expect("closes");
+    for name in ["log-start", "log-start.2", "clean-stop", "recovery-point", "compacted-to", "append-times"] {
+        let path = dir.join(name);
+        let _ = std::fs::remove_file(&path);
+        std::fs::create_dir_all(path.join("inside")).expect("creates");
+        let log = open(dir, SMALL);
+        assert_eq!((log.log_start(), log.log_end()), (12, 20), "{name}");
+        log.close().expect("closes");
+        if ["compacted-to", "append-times"].contains(&name) {
+            // Nobody has had anything to write.
+            continue;
+        }
+        assert!(path.is_file() && dir.join(format!("{name}.removed-1/inside")).is_dir(), "{name}");
+    }
+}
+
+#[test]
 fn readers_follow_a_writer_on_another_thread() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut log = open(folder.path(), config(100_000, 1_000));

@@ -276,6 +276,11 @@ fn a_file_that_is_damaged_or_says_nonsense_makes_nothing_old() {
     watch.pass(9 * DAY_MS);
     watch.look();
     let whole = disk.bytes(Path::new("/append-times")).expect("it was written");
+    // In the place of a folder the file is written anew.
+    disk.remove_file(Path::new("/append-times")).expect("removes");
+    disk.create_dir_all(Path::new("/append-times")).expect("creates");
+    assert_eq!(Watch::start(&disk, watch.now.wall_ms, &three()).look(), [0, 0, 0]);
+    assert!(disk.bytes(Path::new("/append-times")).is_ok(), "a file again");
     for at in 0..whole.len() {
         disk.damage(Path::new("/append-times"), |bytes| {
             bytes.clone_from(&whole);

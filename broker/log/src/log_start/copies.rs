@@ -1,0 +1,147 @@
+//! The two files that hold the log start.
+//!
+//! ```text
+//! log-start, log-start.2, in the manner of crate::sidecar
+//!
+//! millpond log start 1
+//! 00000000000000004711                  the first offset that is left
+//! crc32c 1a2b3c4d
+//! ```
+//!
+//! Nothing else in the folder knows this offset, so there are two of them. `log-start` is written first, and is durable before the first
+//! segment goes; then `log-start.2`, where there is room. A crash in between, or a full disk, leaves the second one behind the first or
+//! missing, as it is in a folder from before there were two. The log start never goes back, so the larger of the two is true.
+//!
+//! | `log-start` | the other | the log begins at | an opening |
+//! |---|---|---|---|
+//! | none | none | its first segment | does nothing |
+//! | says an offset | says another, or none | the larger offset | writes the one that lags |
+//! | damaged | says an offset | that offset | writes the damaged one anew, and says so |
+//! | damaged | damaged, or none | its first segment | writes both, and says that deleted records of that segment are back |
+//!
+//! The last two likewise with the names exchanged.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::disk::Disk;
+use crate::recovery::RecoveryReport;
+use crate::sidecar::{Found, find_sealed, write_sealed};
+
+/// What the two files say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StartFiles([Found<i64>; 2]);
+
+impl StartFiles {
+    /// Reads them.
+    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<StartFiles> {
+        let find = |name| find_sealed(disk, (&dir.join(name), LOG_START_HEADING), LOG_START_BYTES_MAX, parse);
+        Ok(StartFiles([find(LOG_START)?, find(LOG_START_COPY)?]))
+    }
+
+    /// The first offset that is left. None if nothing was ever deleted, or nobody knows any more.
+    pub(crate) fn start(&self) -> Option<i64> {
+        let said = |found: &Found<i64>| if let Found::Whole(start) = found { Some(*start) } else { None };
+        self.0.iter().filter_map(said).max()
+    }
+
+    /// Whether records were deleted, and nobody knows any more up to where.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.start().is_none() && self.0.contains(&Found::Damaged)
+    }
+
+    /// Those that are damaged.
+    pub(crate) fn damaged(&self, dir: &Path) -> Vec<PathBuf> {
+        let damaged = self.0.iter().zip(NAMES).filter(|(found, _)| **found == Found::Damaged);
+        damaged.map(|(_, name)| dir.join(name)).collect()
+    }
+
+    /// Writes anew what is damaged or lags, when a log is opened whose first segment begins at `first`, and says what follows. What can't be
+    /// written is left to the next opening, which says it again.
+    pub(crate) fn mend(&self, disk: &dyn Disk, dir: &Path, first: Option<i64>, report: &mut RecoveryReport) {
+        let damaged = self.damaged(dir);
+        let start = match self.start() {
+            Some(start) => start,
+            None if damaged.is_empty() => return,
+            None => first.unwrap_or(0),
+        };
+        let (said, dir_shown) = ("the files with the log start can't be written anew, and the next opening tries it again", dir.display());
+        if let Err(error) = self.settle(disk, dir, start) {
+            tracing::warn!(dir = %dir_shown, start, %error, "{said}");
+        }
+        if self.is_lost() {
+            let hint = "delete them again if they must not be read";
+            let said = "the log start is damaged, and begins with the first segment: deleted records of that segment are served again";
+            tracing::error!(dir = %dir_shown, start, hint, "{said}");
+            report.lost_log_start = Some(start);
+            return;
+        }
+        for path in damaged {
+            tracing::warn!(path = %path.display(), start, "the log start was damaged here, and is written anew from the other file");
+            if !report.mended_log_start.contains(&path) {
+                report.mended_log_start.push(path);
+            }
+        }
+    }
+
+    /// Makes both say `start`, durably, as far as they don't.
+    pub(crate) fn settle(&self, disk: &dyn Disk, dir: &Path, start: i64) -> io::Result<()> {
+        let others = self.0.iter().zip(NAMES).filter(|(found, _)| **found != Found::Whole(start));
+        others.map(|(_, name)| write(disk, &dir.join(name), start)).fold(Ok(()), io::Result::and)
+    }
+}
+
+/// Writes the first of the two, durably.
+pub(super) fn write_log_start(disk: &dyn Disk, dir: &Path, start: i64) -> io::Result<()> {
+    write(disk, &dir.join(LOG_START), start)
+}
+
+/// Writes the second, durably, once the first is.
+pub(super) fn write_copy(disk: &dyn Disk, dir: &Path, start: i64) -> io::Result<()> {
+    write(disk, &dir.join(LOG_START_COPY), start)
+}
+
+fn write(disk: &dyn Disk, path: &Path, start: i64) -> io::Result<()> {
+    write_sealed(disk, path, LOG_START_HEADING, &format!("{start:020}"))
+}
+
+fn parse(digits: &str) -> Option<i64> {
+    digits.parse().ok().filter(|start| *start >= 0)
+}
+
+/// The file that holds the log start.
+pub(crate) const LOG_START: &str = "log-start";
+
+/// The one that holds it once more.
+pub(crate) const LOG_START_COPY: &str = "log-start.2";
+
+const NAMES: [&str; 2] = [LOG_START, LOG_START_COPY];
+
+const LOG_START_HEADING: &str = "millpond log start 1";
+
+/// More than the file ever has.
+const LOG_START_BYTES_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimDisk;
+
+    #[test]
+    fn the_larger_start_is_read_back_and_both_are_made_to_say_it() {
+        let (disk, dir) = (SimDisk::new(), Path::new("/"));
+        let read = || StartFiles::read(&disk, dir).expect("reads");
+        assert_eq!((read().start(), read().is_lost()), (None, false));
+        for (first, second, larger) in [(0, 0, 0), (4711, 0, 4711), (12, 4711, 4711), (i64::MAX, 5, i64::MAX)] {
+            write_log_start(&disk, dir, first).expect("writes");
+            write_copy(&disk, dir, second).expect("writes");
+            assert_eq!(read().start(), Some(larger));
+            read().settle(&disk, dir, larger).expect("writes");
+            assert_eq!(read(), StartFiles([Found::Whole(larger); 2]));
+        }
+        disk.damage(&dir.join(LOG_START), Vec::clear);
+        assert_eq!((read().start(), read().is_lost(), read().damaged(dir)), (Some(i64::MAX), false, vec![dir.join(LOG_START)]));
+        disk.remove_file(&dir.join(LOG_START_COPY)).expect("removes");
+        assert_eq!((read().start(), read().is_lost()), (None, true));
+    }
+}
