@@ -47,7 +47,7 @@ use crate::error::LogError;
 use crate::kept::WhenFull;
 use crate::reader::SegmentInfo;
 use crate::retention::SegmentAge;
-use crate::sidecar::{Stale, read_sealed, write_sealed};
+use crate::sidecar::{Found, Stale, find_sealed, read_sealed, write_sealed};
 
 /// The time at one moment, by two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,6 +232,11 @@ pub(crate) fn forget_lost(disk: &dyn Disk, dir: &Path, sizes: &BTreeMap<i64, u64
         line.last_append = line.last_append.filter(|last| sizes.get(base).is_none_or(|bytes| *bytes >= last.bytes));
     }
     if lines == before { Ok(()) } else { stale.replace(|| write(disk, &path, &lines)) }
+}
+
+/// What there is in the place of the file.
+pub(crate) fn find_append_times(disk: &dyn Disk, dir: &Path) -> io::Result<Found<()>> {
+    find_sealed(disk, (&dir.join(APPEND_TIMES), APPEND_TIMES_HEADING), APPEND_TIMES_BYTES_MAX, |_| Some(()))
 }
 
 fn write(disk: &dyn Disk, path: &Path, lines: &BTreeMap<i64, Line>) -> io::Result<()> {

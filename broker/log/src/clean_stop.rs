@@ -38,7 +38,7 @@ use crate::disk::{Disk, OpenMode, write_atomically};
 use crate::folder::{CLEAN_STOP, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entry, Indexer, OffsetEntry, TimeEntry};
 use crate::producers::{Listed, SNAPSHOT_BYTES_MAX, Snapshot, parse};
-use crate::sidecar::read_bounded;
+use crate::sidecar::{Found, read_bounded};
 use crate::tail::Tail;
 
 /// How a log ends that was closed in order.
@@ -74,6 +74,13 @@ impl CleanStop {
             tracing::warn!(path = %path.display(), "the files are not as the note of a clean stop says; the last segment is read instead");
         }
         Ok(matches.then_some((stop, producers)))
+    }
+
+    /// Whether there is a note in this folder, and whether it is whole.
+    pub(crate) fn find(disk: &dyn Disk, dir: &Path) -> io::Result<Found<()>> {
+        let bytes = read_bounded(disk, &clean_stop_path(dir), BYTES_MAX + 1)?;
+        let whole = |bytes: Vec<u8>| CleanStop::decode(&bytes).map_or(Found::Damaged, |_| Found::Whole(()));
+        Ok(bytes.map_or(Found::Nothing, whole))
     }
 
     fn matches(&self, disk: &dyn Disk, dir: &Path) -> io::Result<bool> {

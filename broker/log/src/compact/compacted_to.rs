@@ -16,7 +16,7 @@ use std::path::Path;
 use crate::disk::Disk;
 use crate::error::LogError;
 use crate::kept::WhenFull;
-use crate::sidecar::{Stale, read_sealed, write_sealed};
+use crate::sidecar::{Found, Stale, find_sealed, read_sealed, write_sealed};
 
 /// Takes back a `compacted-to` that lies behind the end of the log, as after a cut: what is appended from there on is dirty. One that can't
 /// be read, or not be written for lack of room, is removed: see [`Stale`].
@@ -28,7 +28,16 @@ pub(crate) fn forget_beyond(disk: &dyn Disk, dir: &Path, log_end: i64, when_full
 
 pub(super) fn read_compacted_to(disk: &dyn Disk, dir: &Path) -> io::Result<Option<i64>> {
     let body = read_sealed(disk, &dir.join(COMPACTED_TO), COMPACTED_TO_HEADING, COMPACTED_TO_BYTES_MAX)?;
-    Ok(body.and_then(|digits| digits.parse().ok()).filter(|offset| *offset >= 0))
+    Ok(body.and_then(|digits| parse(&digits)))
+}
+
+/// What there is in the place of the file.
+pub(crate) fn find_compacted_to(disk: &dyn Disk, dir: &Path) -> io::Result<Found<i64>> {
+    find_sealed(disk, (&dir.join(COMPACTED_TO), COMPACTED_TO_HEADING), COMPACTED_TO_BYTES_MAX, parse)
+}
+
+fn parse(digits: &str) -> Option<i64> {
+    digits.parse().ok().filter(|offset| *offset >= 0)
 }
 
 pub(super) fn write_compacted_to(disk: &dyn Disk, dir: &Path, offset: i64) -> io::Result<()> {

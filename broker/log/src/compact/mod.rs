@@ -58,7 +58,7 @@ use sift::{Rules, Tombstones, note_keys};
 use unreadable::{Held, Unreadable, read_through};
 use write::{Counted, Draft, Sieve, each_batch};
 
-pub(crate) use compacted_to::{COMPACTED_TO, forget_beyond};
+pub(crate) use compacted_to::{COMPACTED_TO, find_compacted_to, forget_beyond};
 pub use progress::{Compacted, Progress};
 pub(crate) use swap::{replaced_already, resume};
 

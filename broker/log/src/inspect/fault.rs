@@ -6,7 +6,7 @@ use millpond_protocol::batch::BatchError;
 use thiserror::Error;
 
 use crate::error::{Damage, LogError};
-use crate::inspect::IndexFault;
+use crate::inspect::{Aside, IndexFault};
 
 /// Something in a log's folder that is not as it should be.
 #[derive(Debug)]
@@ -70,6 +70,9 @@ pub enum FaultKind {
     /// One of the two files with the log start can't be read; the other one can.
     #[error("one of the two files with the log start can't be read")]
     LogStartCopyUnreadable,
+    /// A file that the log can go without.
+    #[error("{0}")]
+    Aside(Aside),
     /// A file can't be read.
     #[error("{}", .0.chain())]
     Unreadable(LogError),
@@ -93,6 +96,7 @@ impl FaultKind {
         matches!(
             self,
             FaultKind::LogStartCopyUnreadable
+                | FaultKind::Aside(_)
                 | FaultKind::InMotion { .. }
                 | FaultKind::Exchange
                 | FaultKind::Leftover
@@ -112,6 +116,7 @@ impl FaultKind {
             FaultKind::RecoveryPointUnreadable | FaultKind::RecoveryPointAstray { .. } => "recovery_point",
             FaultKind::LogStartUnreadable => "log_start",
             FaultKind::LogStartCopyUnreadable => "log_start_copy",
+            FaultKind::Aside(aside) => aside.name(),
             FaultKind::Unreadable(_) => "unreadable",
             FaultKind::Exchange => "exchange",
             FaultKind::Leftover => "leftover",
@@ -131,12 +136,13 @@ impl FaultKind {
             FaultKind::Index(IndexFault::EndsEarly { .. }) => "lookups by time can miss records",
             FaultKind::Index(_) => "lookups may be slower; the batches are not concerned, and a repair builds the index again",
             FaultKind::RecoveryPointUnreadable | FaultKind::RecoveryPointAstray { .. } => {
-                "the next start takes every segment but the last for durable, and writes it anew"
+                "the next start takes every segment but the last for durable, and writes it anew; a repair mends it as well"
             }
             FaultKind::LogStartUnreadable => {
-                "deleted records of the first segment are served again; the next start writes it anew as where that begins"
+                "deleted records of the first segment are served again; the next start, or a repair, writes it anew as where that begins"
             }
-            FaultKind::LogStartCopyUnreadable => "nothing is lost: the next start writes it anew from the other",
+            FaultKind::LogStartCopyUnreadable => "nothing is lost: the next start, or a repair, writes it anew from the other",
+            FaultKind::Aside(aside) => aside.meaning(),
             FaultKind::Unreadable(_) => "the disk, or the rights on the file, need a look",
             FaultKind::Exchange => "a broker that runs completes it, and otherwise its next start; look again then",
             FaultKind::Leftover => "the next start of the broker removes it",

@@ -26,6 +26,7 @@
 //! gets it back and nothing is lost. All that a repair removes is kept beside the log, in files whose names end with `.removed-<n>`; so is
 //! what a recovery cuts off behind a hole. [`SegmentWalk::open_kept`] reads them.
 
+mod beside;
 mod entries;
 mod fault;
 pub(crate) mod names;
@@ -34,6 +35,7 @@ mod repair;
 mod verify;
 mod walk;
 
+pub use beside::{Aside, Mend, MendKind};
 pub use entries::{IndexEntry, IndexFault, IndexWalk};
 pub use fault::{Fault, FaultKind};
 pub(crate) use names::kept_suffix;

@@ -11,6 +11,7 @@ use crate::disk::{Disk, OpenMode};
 use crate::error::LogError;
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::NO_TIMESTAMP;
+use crate::inspect::beside::{Mend, mends};
 use crate::inspect::entries::IndexCheck;
 use crate::inspect::names;
 use crate::inspect::verify::Watch;
@@ -71,6 +72,8 @@ pub struct RepairPlan {
     pub(super) cut: Option<CutAt>,
     /// Base offsets of the segments whose indexes are built again.
     pub(super) reindexed: Vec<i64>,
+    /// What is done with the small files beside the segments.
+    pub(super) mends: Vec<Mend>,
     /// The number of this repair, for the names of what it keeps.
     pub(super) number: u64,
     losses: Vec<Loss>,
@@ -136,7 +139,8 @@ impl RepairPlan {
         let starts = StartFiles::read(disk, dir).map_err(|source| LogError::io("read the log start in", dir, source))?;
         let (_, bases) = names::split_deleted(&folder, starts.start());
         let (rewrites, reindexed, losses, dir_buf) = (Vec::new(), Vec::new(), Vec::new(), dir.to_path_buf());
-        let mut plan = RepairPlan { dir: dir_buf, rewrites, cut: None, reindexed, number, losses };
+        let mends = mends(disk, dir, &starts, &folder, bases)?;
+        let mut plan = RepairPlan { dir: dir_buf, rewrites, cut: None, reindexed, mends, number, losses };
         for (index, base) in bases.iter().enumerate() {
             let survey = survey(disk, dir, *base, bases.get(index + 1).copied(), watch)?;
             match mode {
@@ -164,7 +168,12 @@ impl RepairPlan {
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.losses.is_empty() && self.reindexed.is_empty()
+        self.losses.is_empty() && self.reindexed.is_empty() && self.mends.is_empty()
+    }
+
+    /// What is done with the small files beside the segments, and what follows from it.
+    pub fn mends(&self) -> &[Mend] {
+        &self.mends
     }
 
     /// What the names of the files end with that the repair keeps in the folder.

@@ -1,4 +1,5 @@
-//! Does what a [`RepairPlan`] says, in steps of which each can be the last.
+//! Does what a [`RepairPlan`] says, in steps of which each can be the last. The small files beside the segments come first: each is
+//! removed, or replaced as a whole.
 //!
 //! Dropping, for each damaged segment on its own:
 //!
@@ -51,6 +52,9 @@ impl RepairPlan {
 
     /// As [`RepairPlan::apply`], for a log whose indexes have another interval than usual.
     pub fn apply_with(&self, disk: &Arc<dyn Disk>, config: LogConfig) -> Result<(), RepairError> {
+        for mend in &self.mends {
+            mend.apply(&**disk, &self.dir)?;
+        }
         for rewrite in &self.rewrites {
             self.rewrite(&**disk, rewrite, &config)?;
         }

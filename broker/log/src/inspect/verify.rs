@@ -10,6 +10,7 @@ use crate::compact::{COMPACTION, replaced_already};
 use crate::disk::{Disk, OpenMode};
 use crate::error::LogError;
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
+use crate::inspect::beside::Aside;
 use crate::inspect::entries::IndexCheck;
 use crate::inspect::fault::{Fault, FaultKind};
 use crate::inspect::names::{self, Name};
@@ -75,6 +76,7 @@ pub fn verify(disk: &dyn Disk, dir: &Path, options: VerifyOptions, watch: &mut d
     if options.segment.is_none() {
         verification.check_names(&found, deleted);
         verification.check_recovery_point(&folder);
+        verification.check_asides();
     }
     let mut first = true;
     for (number, base) in bases.iter().enumerate() {
@@ -175,6 +177,18 @@ impl Verification<'_> {
             self.fault(path, None, None, kind);
         }
         files.start()
+    }
+
+    /// The files that a log can go without.
+    fn check_asides(&mut self) {
+        for aside in Aside::ALL {
+            let kind = match aside.is_damaged(self.disk, self.dir) {
+                Ok(false) => continue,
+                Ok(true) => FaultKind::Aside(aside),
+                Err(error) => FaultKind::Unreadable(error),
+            };
+            self.fault(aside.path(self.dir), None, None, kind);
+        }
     }
 
     /// Of a closed segment that a broker has exchanged meanwhile, nothing is said but that.

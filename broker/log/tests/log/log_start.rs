@@ -1,13 +1,15 @@
 //! The two files that hold the log start: whatever happens to one of them, nothing that was deleted comes back.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use millpond_log::inspect::{MendKind, RepairMode};
 use millpond_log::sim::{Fault, Operation, SimDisk};
 use millpond_log::{Disk, LogError, OpenMode};
 
 use crate::delete::filled;
-use crate::harness::{DIR, Fixture, SMALL};
-use crate::inspect::look;
+use crate::harness::{DIR, Fixture, SMALL, check_from, open};
+use crate::inspect::{closed_log, look, plan};
 
 /// In the middle of a segment of ten records.
 const START: i64 = 45;
@@ -196,4 +198,118 @@ fn an_opening_that_can_not_write_them_anew_works_and_leaves_it_to_the_next() {
         fixture.reopen();
         fixture.check();
     }
+}
+
+#[test]
+fn a_repair_leads_out_of_damage_to_the_log_start() {
+    for mode in [RepairMode::DropBatch, RepairMode::Truncate] {
+        for (files, start) in [(&both()[..1], START), (&both()[1..], START), (&both()[..], 40)] {
+            let fixture = begun_later();
+            for file in files {
+                fixture.disk.damage(file, |bytes| bytes.truncate(9));
+            }
+            let found = look(&fixture.disk).0;
+            assert_eq!((found.faults + found.notes, found.faults == 2), (files.len() as u64, start == 40));
+            let plan = plan(&fixture.disk, mode);
+            let expected = if start == 40 { MendKind::LogStartLost { start } } else { MendKind::LogStartCopied { start } };
+            assert!(!plan.is_empty() && plan.losses().is_empty());
+            assert!(plan.mends().iter().map(|mend| mend.kind).eq(files.iter().map(|_| expected)), "{:?}", plan.mends());
+            let lost = "the log start is lost; written anew as 40, where the first segment begins; records of that segment that were deleted \
+                        are served again";
+            let copied = "written anew from the other copy of the log start, 45; nothing is lost";
+            assert_eq!(plan.mends()[0].to_string(), if start == 40 { lost } else { copied });
+            plan.apply(&(Arc::new(fixture.disk.clone()) as Arc<dyn Disk>)).expect("is repaired");
+            assert_eq!(look(&fixture.disk).1, [""; 0]);
+            assert!(crate::inspect::plan(&fixture.disk, mode).is_empty());
+            let (log, report) = open(&fixture.disk, SMALL);
+            assert!(report.is_clean() && log.log_start() == start);
+            if start == START {
+                check_from(&log.reader(), &fixture.model, START);
+            }
+        }
+    }
+}
+
+/// A log that has every small file.
+fn with_all_files() -> SimDisk {
+    let (disk, _) = closed_log();
+    for (name, text) in
+        [("compacted-to", "millpond compacted to 1\n00000000000000000012\n"), ("append-times", "millpond append times 1\n\n")]
+    {
+        let sealed = format!("{text}crc32c {:08x}\n", millpond_protocol::batch::checksum(text.as_bytes()));
+        put(&disk, &path(name), sealed.as_bytes());
+    }
+    disk
+}
+
+#[test]
+fn a_small_file_that_is_damaged_is_named_with_what_follows_and_a_repair_removes_it() {
+    assert_eq!(look(&with_all_files()).1, [""; 0]);
+    assert!(plan(&with_all_files(), RepairMode::DropBatch).is_empty());
+    let flip: fn(&SimDisk, &Path) = |disk, path| disk.damage(path, |bytes| *bytes.last_mut().expect("it is not empty") ^= 8);
+    let cut: fn(&SimDisk, &Path) = |disk, path| disk.damage(path, |bytes| bytes.truncate(bytes.len() / 2));
+    let empty: fn(&SimDisk, &Path) = |disk, path| disk.damage(path, Vec::clear);
+    let zeros: fn(&SimDisk, &Path) = |disk, path| disk.damage(path, |bytes| *bytes = vec![0; 20 << 20]);
+    let folder: fn(&SimDisk, &Path) = |disk, path| {
+        disk.remove_file(path).expect("it is there");
+        disk.create_dir_all(path).expect("creates");
+    };
+    for (name, kind, is_note) in [
+        ("clean-stop", "clean_stop", true),
+        ("compacted-to", "compacted_to", true),
+        ("append-times", "append_times", true),
+        ("recovery-point", "recovery_point", false),
+    ] {
+        for damage in [flip, cut, empty, zeros, folder] {
+            let disk = with_all_files();
+            damage(&disk, &path(name));
+            let (verified, faults) = look(&disk);
+            assert_eq!((verified.notes, verified.faults), (u64::from(is_note), u64::from(!is_note)), "{faults:#?}");
+            assert!(faults[0].starts_with(&format!("{name} - - {kind}: ")), "{faults:#?}");
+            // A start of the broker goes without it.
+            let other = with_all_files();
+            damage(&other, &path(name));
+            let (log, report) = open(&other, SMALL);
+            assert!(report.cut.is_none() && report.damaged.is_empty() && log.log_end() == 23, "{report:?}");
+            drop(log);
+            for mode in [RepairMode::DropBatch, RepairMode::Truncate] {
+                let plan = plan(&disk, mode);
+                if plan.is_empty() {
+                    continue;
+                }
+                assert!(plan.mends().len() == 1 && plan.losses().is_empty() && plan.mends()[0].to_string().starts_with("removed; "));
+                plan.apply(&(Arc::new(disk.clone()) as Arc<dyn Disk>)).expect("is repaired");
+            }
+            let (verified, faults) = look(&disk);
+            assert!(verified.faults == 0 && faults.iter().all(|fault| fault.contains("kept: ")), "{name}: {faults:#?}");
+            assert!(plan(&disk, RepairMode::DropBatch).is_empty());
+            let (log, report) = open(&disk, SMALL);
+            assert!(report.is_clean() && log.log_end() == 23, "{report:?}");
+        }
+    }
+}
+
+#[test]
+fn a_recovery_point_astray_is_mended_and_nobody_takes_more_for_durable_than_before() {
+    for (point, expected) in [(3, MendKind::RecoveryPointRemoved), (21, MendKind::RecoveryPointRemoved)] {
+        let (disk, _) = closed_log();
+        disk.damage(&path("recovery-point"), |bytes| *bytes = format!("millpond recovery point 1\n{point:020}\n").into_bytes());
+        assert_eq!(look(&disk).0.faults, 1);
+        let plan = plan(&disk, RepairMode::DropBatch);
+        assert_eq!(plan.mends()[0].kind, expected);
+        plan.apply(&(Arc::new(disk.clone()) as Arc<dyn Disk>)).expect("is repaired");
+        assert_eq!(look(&disk).1, [""; 0]);
+    }
+    // One that lags behind the first segment: all that is there may be torn.
+    let mut fixture = crate::harness::Fixture::new(SMALL);
+    fixture.append(&vec![crate::harness::batch(1, 700); 23]);
+    fixture.delete_before(10);
+    assert_eq!(look(&fixture.disk).1[0], "recovery-point - - recovery_point: the recovery point names offset 0, where no segment begins");
+    let plan = plan(&fixture.disk, RepairMode::DropBatch);
+    assert_eq!(plan.mends()[0].kind, MendKind::RecoveryPointMoved { to: 10 });
+    plan.apply(&(Arc::new(fixture.disk.clone()) as Arc<dyn Disk>)).expect("is repaired");
+    assert_eq!(look(&fixture.disk).0.faults, 0);
+    let report = fixture.reopen();
+    assert_eq!(report.scanned_bytes, fixture.log.size_bytes(), "it is all read");
+    fixture.check();
 }

@@ -131,6 +131,9 @@ fn describe(partition: &Partition, plan: &RepairPlan) -> String {
     for loss in plan.losses() {
         let _ = writeln!(words, "  {}, byte {}: {}", loss.path.display(), thousands(loss.position), lost(loss));
     }
+    for mend in plan.mends() {
+        let _ = writeln!(words, "  {}: {mend}", mend.path.display());
+    }
     if plan.reindexed() > 0 {
         let segments = counted(plan.reindexed() as u64, "segment");
         let _ = writeln!(words, "  the indexes of {segments} are built again; nothing is lost");
