@@ -1,6 +1,7 @@
 //! What is said of a batch for which there is no room.
 
 use super::size::{About, Exact};
+use millpond_protocol::message::{Cleanup, OnFull};
 use std::fmt;
 
 /// What has no room.
@@ -27,6 +28,10 @@ pub struct Shortage {
     pub quota_bytes: Option<u64>,
     /// Bytes of the reserve that was given up, or could not be made, and comes first where there is room.
     pub reserve_bytes: Option<u64>,
+    /// What becomes of the topic's old records.
+    pub cleanup: Cleanup,
+    /// What becomes of them where there is no room.
+    pub on_full: OnFull,
 }
 
 impl fmt::Display for Shortage {
@@ -52,21 +57,32 @@ impl Shortage {
         About::up(self.batch_bytes)
     }
 
+    /// What lets old records of the topic go, as far as it is not on already.
+    fn letting_go(&self, topic: &str) -> String {
+        match (self.cleanup.deletes(), self.on_full) {
+            (false, _) => {
+                format!("`millpond topic alter {topic} --cleanup compact,delete --on-full drop-oldest`, the latest of their keys too")
+            }
+            (true, OnFull::Reject) => format!("`millpond topic alter {topic} --on-full drop-oldest`, or `--retention`"),
+            (true, OnFull::DropOldest) => format!("`millpond topic alter {topic} --retention`"),
+        }
+    }
+
     /// What a person can do about it.
     pub(super) fn hint(&self, topic: &str) -> String {
         let what = match (self.bound, self.reserve_bytes) {
             (StorageBound::Topic, _) => format!(
-                "delete records (`millpond topic delete-records {topic}`), let old ones go (`millpond topic alter {topic} --on-full \
-                 drop-oldest`, or `--retention`), or raise its quota (`--quota`)"
+                "delete records (`millpond topic delete-records {topic}`), let old ones go ({}), or raise its quota (`--quota`)",
+                self.letting_go(topic)
             ),
-            (StorageBound::Node, _) => "delete topics or records, let old ones go (`millpond topic alter TOPIC --on-full drop-oldest`, or \
-                                        `--retention`), or raise `storage.quota` of the broker"
-                .to_owned(),
-            (StorageBound::Disk, None) => {
-                "free some space on the broker's disk: delete topics or records, or what else is on it; `millpond topic alter TOPIC \
-                 --on-full drop-oldest` lets old records go by themselves"
-                    .to_owned()
+            (StorageBound::Node, _) => {
+                format!("delete topics or records, let old ones go ({}), or raise `storage.quota` of the broker", self.letting_go(topic))
             }
+            (StorageBound::Disk, None) => format!(
+                "free some space on the broker's disk: delete topics or records, or what else is on it, or let old records go by \
+                 themselves ({})",
+                self.letting_go(topic)
+            ),
             (StorageBound::Disk, Some(_)) => "free some space on the broker's disk, more than `storage.reserve` takes: delete topics or \
                                               records, or what else is on it"
                 .to_owned(),

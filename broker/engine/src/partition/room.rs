@@ -33,7 +33,10 @@ use crate::{
     space::{self, Level, Wanted},
 };
 use millpond_log::{Log, LogError};
-use millpond_protocol::{batch::Batch, message::TopicConfig};
+use millpond_protocol::{
+    batch::Batch,
+    message::{OnFull, TopicConfig},
+};
 use parking_lot::MutexGuard;
 use std::{
     sync::{Arc, Weak},
@@ -255,7 +258,9 @@ impl Partition {
             StorageBound::Node | StorageBound::Disk => node.level(),
         };
         let reserve_bytes = Some(node.reserve.bytes()).filter(|_| !node.reserve.is_held());
-        let shortage = Shortage { bound, batch_bytes, used_bytes: used, quota_bytes: quota, reserve_bytes };
+        let cleanup = self.space.cleanup();
+        let on_full = if self.space.drops_oldest() { OnFull::DropOldest } else { OnFull::Reject };
+        let shortage = Shortage { bound, batch_bytes, used_bytes: used, quota_bytes: quota, reserve_bytes, cleanup, on_full };
         EngineError::Full { topic: Arc::clone(&self.topic), partition: self.number, shortage, source: source.map(Arc::new) }
     }
 

@@ -6,7 +6,7 @@
 
 use super::{Space, TopicSpace};
 use crate::error::StorageBound;
-use millpond_protocol::message::TopicConfig;
+use millpond_protocol::message::{Cleanup, TopicConfig};
 use parking_lot::Mutex;
 use std::sync::{
     Arc,
@@ -29,6 +29,8 @@ pub(super) struct Wishes {
 #[derive(Debug, Default)]
 pub(super) struct Compacts {
     is_on: AtomicBool,
+    /// And nothing else: no record goes but for a later one of its key.
+    is_all: AtomicBool,
     is_wished: AtomicBool,
 }
 
@@ -85,10 +87,20 @@ impl TopicSpace {
     /// Takes over whether the topic is compacted.
     pub(super) fn set_compacts(&self, config: &TopicConfig) {
         let compacts = config.cleanup.compacts();
+        self.compacts.is_all.store(compacts && !config.cleanup.deletes(), Ordering::Release);
         match (self.compacts.is_on.swap(compacts, Ordering::AcqRel), compacts) {
             (false, true) => drop(self.node.wishes.topics.fetch_add(1, Ordering::AcqRel)),
             (true, false) => drop(self.node.wishes.topics.fetch_sub(1, Ordering::AcqRel)),
             _ => {}
+        }
+    }
+
+    /// What becomes of its old records.
+    pub(crate) fn cleanup(&self) -> Cleanup {
+        match (self.compacts.is_on.load(Ordering::Acquire), self.compacts.is_all.load(Ordering::Acquire)) {
+            (_, true) => Cleanup::Compact,
+            (true, false) => Cleanup::CompactDelete,
+            (false, false) => Cleanup::Delete,
         }
     }
 

@@ -9,7 +9,7 @@ use millpond_log::{
 };
 use millpond_protocol::{
     error::ErrorCode,
-    message::{AlterTopic, CreateTopic, DeleteRecords, Dropped, Limit, OnFull, OpenConsume, Position, TopicConfig, TopicInfo},
+    message::{AlterTopic, Cleanup, CreateTopic, DeleteRecords, Dropped, Limit, OnFull, OpenConsume, Position, TopicConfig, TopicInfo},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -82,6 +82,8 @@ async fn a_topic_that_rejects_takes_what_fits_into_its_quota_and_goes_on_when_th
         used_bytes: used,
         quota_bytes: Some(QUOTA),
         reserve_bytes: None,
+        cleanup: Cleanup::Delete,
+        on_full: OnFull::Reject,
     };
     assert_eq!(shortage(&error), expected);
     assert!(used <= QUOTA && QUOTA - used < expected.batch_bytes, "it is full to the last batch: {used}");
@@ -109,6 +111,25 @@ async fn a_topic_that_rejects_takes_what_fits_into_its_quota_and_goes_on_when_th
     let altered = broker.engine.alter_topic(less).await.expect("it may be less than what is there");
     assert!(altered.used_bytes > QUOTA && altered.dropped == Dropped::default(), "and deletes nothing");
     fill(&broker, "t").await;
+}
+
+#[tokio::test]
+async fn a_hint_names_the_topic_and_nothing_that_is_on_already_or_can_not_be() {
+    let sim = SimDisk::new();
+    let broker = Broker::with(Arc::new(sim.clone()), |config| config.quota_bytes = Some(3 * QUOTA)).await;
+    broker.engine.create_topic(limited("t", 1, None, OnFull::Reject)).await.expect("it can be made");
+    let mut compacted = limited("latest", 1, None, OnFull::Reject);
+    compacted.config.cleanup = Cleanup::Compact;
+    broker.engine.create_topic(compacted).await.expect("it can be made");
+    broker.engine.create_topic(limited("drops", 1, None, OnFull::DropOldest)).await.expect("it can be made");
+    let hint = fill(&broker, "t").await.0.hint().expect("always there");
+    assert!(hint.contains("(`millpond topic alter t --on-full drop-oldest`, or `--retention`)"), "{hint}");
+    let hint = broker.produce("drops", 0, &[&value(0)]).await.expect_err("the node is full").hint().expect("always there");
+    assert!(hint.contains("(`millpond topic alter drops --retention`)") && !hint.contains("drop-oldest"), "{hint}");
+    let keyed = crate::broker::keyed_batch(&[(Some("k"), &value(0))], millpond_protocol::compression::Codec::None);
+    let hint = crate::compaction::send(&broker, "latest", keyed).await.expect_err("the node is full").hint().expect("always there");
+    assert!(hint.contains("`millpond topic alter latest --cleanup compact,delete --on-full drop-oldest`"), "{hint}");
+    assert!(!hint.contains("--retention"), "{hint}");
 }
 
 #[tokio::test]
