@@ -11,7 +11,7 @@
 use crate::{
     engine::Engine,
     error::EngineError,
-    partition::{Occasion, Partition},
+    partition::{Partition, compaction::Occasion},
     retention,
     space::Wish,
     topic::Topic,

@@ -43,6 +43,7 @@ impl EngineError {
                 )
             }
             EngineError::Log { source, .. } => of_log(source),
+            EngineError::LogNotOpened { path, .. } => of_unopened(path),
             EngineError::Sequence { source, .. } => of_sequence(source).to_owned(),
             EngineError::PartlyStored(source) => return source.hint(),
             EngineError::Full { topic, shortage, .. } => shortage.hint(topic),
@@ -99,6 +100,14 @@ fn of_log(source: &LogError) -> String {
         LogError::Corrupt { path, .. } => of_damage(path),
         _ => "records are still served; see the broker's log for the cause, check the disk, then start the broker again".to_owned(),
     }
+}
+
+fn of_unopened(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "nothing there is changed until the log can be opened: see to the cause, then start the broker again; with the broker stopped, \
+         `millpond log verify {dir}` looks at the files"
+    )
 }
 
 fn of_sequence(source: &SequenceError) -> &'static str {

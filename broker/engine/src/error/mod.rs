@@ -18,7 +18,11 @@ use millpond_protocol::{
     error::{ErrorCode, WireError},
     message::AttachPoint,
 };
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use thiserror::Error;
 
 /// What a partition was asked for, and so whom a hint is for.
@@ -222,6 +226,18 @@ pub enum EngineError {
         /// How.
         source: Arc<LogError>,
     },
+    /// The log of a partition could not be opened: nothing of it can be read or written until the broker starts again.
+    #[error("the log of `{topic}`, partition {partition}, can't be opened")]
+    LogNotOpened {
+        /// The topic.
+        topic: Arc<str>,
+        /// The partition.
+        partition: u32,
+        /// Its folder.
+        path: PathBuf,
+        /// Why.
+        source: Arc<LogError>,
+    },
     /// A quota or the disk has no room for the batch at this moment.
     #[error("no room for a batch of {} in `{topic}`, partition {partition}: {shortage}", .shortage.batch())]
     Full {
@@ -393,7 +409,7 @@ impl EngineError {
             EngineError::Batch(source) => source.code(),
             EngineError::BatchRefused { .. } | EngineError::TooManyRecords { .. } => ErrorCode::InvalidBatch,
             EngineError::RecordWithoutKey { .. } => ErrorCode::InvalidRecord,
-            EngineError::Log { source, .. } => source.code(),
+            EngineError::Log { source, .. } | EngineError::LogNotOpened { source, .. } => source.code(),
             EngineError::Sequence { source, .. } => source.code(),
             EngineError::PartlyStored(source) => source.code(),
             EngineError::ModuleNotFound { .. } => ErrorCode::ModuleNotFound,
@@ -431,9 +447,13 @@ impl EngineError {
     pub(crate) fn is_disk_full(&self) -> bool {
         match self {
             EngineError::DataDir { source, .. } => is_no_room(source),
-            EngineError::Log { source, .. } => matches!(**source, LogError::Full { .. }),
+            EngineError::Log { source, .. } | EngineError::LogNotOpened { source, .. } => matches!(**source, LogError::Full { .. }),
             _ => false,
         }
+    }
+
+    pub(crate) fn not_opened(topic: &Arc<str>, partition: u32, dir: &Path, source: LogError) -> EngineError {
+        EngineError::LogNotOpened { topic: Arc::clone(topic), partition, path: dir.to_owned(), source: Arc::new(source) }
     }
 
     pub(crate) fn data_dir(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> EngineError {

@@ -20,7 +20,7 @@
 //! failure: what is asked at that moment is refused, and the next append tries again.
 
 mod answer;
-mod compaction;
+pub(crate) mod compaction;
 mod dropped;
 mod flush;
 mod housekeeping;
@@ -29,7 +29,6 @@ mod status;
 mod turn;
 
 pub(crate) use answer::Reply;
-pub(crate) use compaction::Occasion;
 pub(crate) use room::Yielded;
 pub(crate) use status::{Extent, Look};
 
@@ -202,7 +201,7 @@ impl Partition {
                 (Some(log), Ok(reader), None)
             }
             Err(error) => {
-                let stopped = Stopped::at_opening(&error, dir);
+                let stopped = Stopped::at_opening(&error);
                 tracing::error!(%topic, partition = number, error = stopped.cause, hint = stopped.hint, "a log can't be opened");
                 (None, Err(error), Some(stopped))
             }
@@ -452,7 +451,7 @@ fn open_log(
     let mut open = |when_full| {
         let pools = Pools { files: services.files.clone(), producers: services.producers.clone() };
         let opened = Log::try_open(Arc::clone(&services.disk), pools, dir, log_config, when_full, report);
-        opened.map_err(|source| EngineError::Log { topic: Arc::clone(topic), partition, source: Arc::new(source) })
+        opened.map_err(|source| EngineError::not_opened(topic, partition, dir, source))
     };
     match services.space.reserve.lend(EngineError::is_disk_full, || open(WhenFull::Fail)) {
         // Not even the reserve has room for what is to be kept of the end of the log.

@@ -7,7 +7,7 @@ use super::Partition;
 use crate::error::{EngineError, StorageBound};
 use millpond_log::{Compacted, LogError, Progress};
 use millpond_protocol::message::{CompactionStatus, KnownDamage, PartitionInfo, Refused, Refusing};
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 /// Why a partition takes nothing until the broker starts again.
 #[derive(Clone, Debug)]
@@ -72,20 +72,14 @@ pub(crate) struct Look {
 }
 
 impl Stopped {
-    /// The log in this folder could not be opened.
-    pub(super) fn at_opening(error: &EngineError, dir: &Path) -> Stopped {
-        match error {
-            // Its own hint is for a log that was opened once and is still served.
-            EngineError::Log { source, .. } => {
-                let dir = dir.display();
-                let hint = format!(
-                    "nothing there is changed until the log can be opened: see to the cause, then start the broker again; with the broker \
-                     stopped, `millpond log verify {dir}` looks at the files"
-                );
-                Stopped { cause: source.chain(), hint }
-            }
-            _ => Stopped { cause: error.to_wire().message, hint: error.hint().unwrap_or_default() },
-        }
+    /// The log could not be opened.
+    pub(super) fn at_opening(error: &EngineError) -> Stopped {
+        let cause = match error {
+            // Which partition it is about is said beside it.
+            EngineError::LogNotOpened { source, .. } => source.chain(),
+            _ => error.to_wire().message,
+        };
+        Stopped { cause, hint: error.hint().unwrap_or_default() }
     }
 
     /// A write or a flush failed, or a job panicked.

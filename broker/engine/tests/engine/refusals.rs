@@ -239,10 +239,14 @@ async fn one_log_that_can_not_be_opened_does_not_stop_the_others() {
     let broker = broker.restart().await;
     assert_eq!(broker.values("t", 1).await, ["a"]);
     let error = broker.produce("t", 0, &["b"]).await.expect_err("it has no log");
-    assert!(matches!(error, EngineError::Log { partition: 0, .. }), "{error:?}");
+    assert!(matches!(error, EngineError::LogNotOpened { partition: 0, .. }), "{error:?}");
+    let hint = error.hint().expect("always there");
+    assert!(hint.contains("until the log can be opened") && !hint.contains("still served"), "{hint}");
+    let said = broker.engine.topic("t").expect("it is there").partitions[0].failure_hint.clone();
+    assert_eq!(said, Some(hint), "the same everywhere");
     assert!(broker.engine.topic("t").expect("it is there").partitions[0].failure.is_some());
     let open = OpenConsume { topic: "t".to_owned(), ..OpenConsume::default() };
-    assert!(matches!(broker.engine.open_consume(&open).await, Err(EngineError::Log { .. })));
+    assert!(matches!(broker.engine.open_consume(&open).await, Err(EngineError::LogNotOpened { .. })));
 }
 
 #[tokio::test]
