@@ -139,9 +139,8 @@ struct Seen {
 impl Watch for Seen {
     fn fault(&mut self, fault: &Fault) {
         assert!(!fault.kind.name().is_empty() && !fault.kind.meaning().is_empty());
-        // Records that are none, under a checksum that is right, are what a producer has sent. A log start that can't be read stays until
-        // records are deleted again.
-        let stays = matches!(fault.kind, FaultKind::Records(_) | FaultKind::LogStartUnreadable);
+        // Records that are none, under a checksum that is right, are what a producer has sent.
+        let stays = matches!(fault.kind, FaultKind::Records(_));
         if !fault.kind.is_note() && !stays {
             self.faults.push((fault.path.clone(), format!("byte {:?}, offset {:?}: {}", fault.position, fault.offset, fault.kind)));
         }

@@ -153,13 +153,12 @@ impl Partition {
         let mut compacting = self.compacting.lock();
         let compacting = compacting.as_mut()?;
         let before = pass.so_far();
-        let step = match compacting.for_room_since_ms {
-            None => compacting.compactor.step(&mut pass),
+        let step = if compacting.for_room_since_ms.is_none() {
+            compacting.compactor.step(&mut pass)
+        } else {
             // On a full disk a segment has to be written before others can go: that is what the reserve is for.
-            Some(_) => {
-                let is_full = |error: &LogError| matches!(error, LogError::Full { .. });
-                self.services.space.reserve.lend(is_full, || compacting.compactor.step(&mut pass))
-            }
+            let is_full = |error: &LogError| matches!(error, LogError::Full { .. });
+            self.services.space.reserve.lend(is_full, || compacting.compactor.step(&mut pass))
         };
         self.compaction_log.lock().add(before, pass.so_far());
         match step {

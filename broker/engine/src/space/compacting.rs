@@ -28,9 +28,9 @@ pub(super) struct Wishes {
 /// Of a topic: whether it is compacted, and something is wished for.
 #[derive(Debug, Default)]
 pub(super) struct Compacts {
-    is_on: AtomicBool,
+    on: AtomicBool,
     /// And nothing else: no record goes but for a later one of its key.
-    is_all: AtomicBool,
+    alone: AtomicBool,
     is_wished: AtomicBool,
 }
 
@@ -87,8 +87,8 @@ impl TopicSpace {
     /// Takes over whether the topic is compacted.
     pub(super) fn set_compacts(&self, config: &TopicConfig) {
         let compacts = config.cleanup.compacts();
-        self.compacts.is_all.store(compacts && !config.cleanup.deletes(), Ordering::Release);
-        match (self.compacts.is_on.swap(compacts, Ordering::AcqRel), compacts) {
+        self.compacts.alone.store(compacts && !config.cleanup.deletes(), Ordering::Release);
+        match (self.compacts.on.swap(compacts, Ordering::AcqRel), compacts) {
             (false, true) => drop(self.node.wishes.topics.fetch_add(1, Ordering::AcqRel)),
             (true, false) => drop(self.node.wishes.topics.fetch_sub(1, Ordering::AcqRel)),
             _ => {}
@@ -97,7 +97,7 @@ impl TopicSpace {
 
     /// What becomes of its old records.
     pub(crate) fn cleanup(&self) -> Cleanup {
-        match (self.compacts.is_on.load(Ordering::Acquire), self.compacts.is_all.load(Ordering::Acquire)) {
+        match (self.compacts.on.load(Ordering::Acquire), self.compacts.alone.load(Ordering::Acquire)) {
             (_, true) => Cleanup::Compact,
             (true, false) => Cleanup::CompactDelete,
             (false, false) => Cleanup::Delete,
@@ -106,7 +106,7 @@ impl TopicSpace {
 
     /// Before it is dropped.
     pub(super) fn forget_compacts(&mut self) {
-        if *self.compacts.is_on.get_mut() {
+        if *self.compacts.on.get_mut() {
             self.node.wishes.topics.fetch_sub(1, Ordering::AcqRel);
         }
     }
@@ -114,7 +114,7 @@ impl TopicSpace {
     /// Whether there is somebody to be compacted when this has no room.
     pub(super) fn may_compact(&self, bound: StorageBound) -> bool {
         match bound {
-            StorageBound::Topic => self.compacts.is_on.load(Ordering::Acquire),
+            StorageBound::Topic => self.compacts.on.load(Ordering::Acquire),
             StorageBound::Node | StorageBound::Disk => self.node.wishes.topics.load(Ordering::Acquire) > 0,
         }
     }
