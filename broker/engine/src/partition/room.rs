@@ -353,8 +353,8 @@ impl Partition {
         self.tail.lock().log.as_mut().is_some_and(Log::release_room)
     }
 
-    /// Removes what could not be removed, counts again what the log has, and forgets producers that are long gone. Blocking; on the background
-    /// thread.
+    /// Removes what could not be removed, counts again what the log has, and forgets producers that are long gone, and a full disk that is
+    /// not full any more. Blocking; on the background thread.
     pub(crate) fn check_space(self: &Arc<Self>) {
         let Ok(reader) = self.reader() else { return };
         if reader.has_unremoved_files()
@@ -365,6 +365,11 @@ impl Partition {
                 let error = error.to_wire().message;
                 tracing::warn!(topic = %self.topic, partition = self.number, error, "files of deleted records can't be removed now");
             }
+        }
+        if self.refusals.lock().wait_for_disk()
+            && let Ok(Some(free_bytes)) = self.services.disk.free_bytes(&self.services.config.data_dir)
+        {
+            self.refusals.lock().disk_has(free_bytes);
         }
         let mut tail = self.tail.lock();
         Partition::recount(&mut tail);

@@ -105,6 +105,16 @@ impl Refusals {
     pub(super) fn is_over(&mut self) {
         self.last = None;
     }
+
+    /// Whether the disk had no room for the last batch.
+    pub(super) fn wait_for_disk(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.bound == StorageBound::Disk)
+    }
+
+    /// The disk has so much free by now. Where such a batch fits well, it is not refused any more, as far as that can be said without one.
+    pub(super) fn disk_has(&mut self, free_bytes: u64) {
+        self.last.take_if(|last| last.bound == StorageBound::Disk && free_bytes >= last.batch_bytes.saturating_add(SPARE_BYTES));
+    }
 }
 
 impl CompactionLog {
@@ -204,7 +214,7 @@ impl Partition {
         let level = match refusal.bound {
             StorageBound::Topic => Some(self.space.level()),
             StorageBound::Node => Some(self.space.node().level()),
-            // How much room a full disk has is seen by trying.
+            // How much room a full disk has is seen by trying, and by the look once in a while.
             StorageBound::Disk => None,
         };
         let has_room = level.is_some_and(|level| level.quota.is_none_or(|quota| level.used.saturating_add(refusal.batch_bytes) <= quota));
@@ -222,6 +232,9 @@ impl Partition {
         Some(Refusing { reason: format!("{shortage}{said}"), hint: error.hint().unwrap_or_default(), ..refusing })
     }
 }
+
+/// What a disk has to have free beside a batch that fits well: files take blocks, and their names do.
+const SPARE_BYTES: u64 = 256 << 10;
 
 /// As it is on the wire.
 const fn name_of(bound: StorageBound) -> &'static str {

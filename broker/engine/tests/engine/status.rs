@@ -76,6 +76,21 @@ async fn the_quota_of_the_broker_is_shown_with_what_is_used_of_it() {
 }
 
 #[tokio::test]
+async fn a_disk_that_has_room_again_is_not_said_to_be_full_although_nobody_has_tried() {
+    let sim = SimDisk::new();
+    let broker = Broker::with(Arc::new(sim.clone()), |config| config.retention_check_interval = Duration::from_millis(1)).await;
+    broker.engine.create_topic(limited("t", 1, None, OnFull::Reject)).await.expect("it can be made");
+    sim.limit_bytes(Some(sim.used_bytes()));
+    broker.produce("t", 0, &["x"]).await.expect_err("the disk is full");
+    assert_eq!(refusing(&broker, "t").bound, "disk");
+    sim.limit_bytes(Some(sim.used_bytes() + (2 << 20)));
+    while partition(&broker, "t").refusing.is_some() {
+        tokio::task::yield_now().await;
+    }
+    broker.produce("t", 0, &["x"]).await.expect("there is room");
+}
+
+#[tokio::test]
 async fn a_full_disk_and_a_reserve_that_is_gone_are_said_by_every_partition() {
     let sim = SimDisk::new();
     let broker = Broker::with(Arc::new(sim.clone()), |config| config.retention_check_interval = Duration::from_millis(1)).await;
