@@ -70,7 +70,11 @@ impl Keeper<'_> {
         let too_old: Vec<_> = kept.iter().filter(|(number, _)| *number < oldest).collect();
         for (_, name) in &too_old {
             let path = dir.join(name);
-            disk.remove_file(&path).map_err(|source| LogError::io("remove", &path, source))?;
+            match disk.remove_file(&path) {
+                // A folder that lay in the place of a small file: somebody else's, and no reason to keep a log closed.
+                Err(error) if error.kind() == io::ErrorKind::IsADirectory => {}
+                removed => removed.map_err(|source| LogError::io("remove", &path, source))?,
+            }
         }
         if !too_old.is_empty() {
             let files = too_old.len();

@@ -214,9 +214,12 @@ impl Compactor {
     ///
     /// [`LogError::Full`], [`LogError::TooManyOpenFiles`], [`LogError::Io`], [`LogError::Corrupt`] if a segment was damaged in the
     /// middle of the pass. The pass is to be dropped then; the log is as it was before the step, and another pass may succeed. Only after a
-    /// failed rename or flush of the folder there is none before the log was opened again. After [`LogError::Full`] the same step may be
+    /// failed rename or flush of the folder ([`LogError::Failed`]) there is none before the log was opened again. After [`LogError::Full`] the same step may be
     /// done once more, as soon as there is room. Where it is known that a segment has none, nothing of it is written.
     pub fn step(&mut self, pass: &mut CompactionPass) -> Result<CompactionStep, LogError> {
+        if self.is_stuck {
+            return Err(LogError::Failed { cause: "segments are exchanged by halves".to_owned() });
+        }
         swap::refuse_half_deleted(&self.folders, &self.folders.shared.changing())?;
         match pass.stage {
             Stage::Retry { held } => {
@@ -356,6 +359,8 @@ impl Compactor {
                 pass.once_more(group);
                 return Ok(CompactionStep::More);
             }
+            // Not for lack of room: no step after this one would know of it.
+            Err(error) if self.is_stuck => return Err(LogError::Failed { cause: error.chain() }),
             Err(error) => {
                 pass.once_more(group);
                 return Err(error);

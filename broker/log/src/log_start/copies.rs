@@ -25,6 +25,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
+use crate::error::is_out_of_files;
 use crate::recovery::RecoveryReport;
 use crate::sidecar::{Found, find_sealed, write_sealed};
 
@@ -33,10 +34,15 @@ use crate::sidecar::{Found, find_sealed, write_sealed};
 pub(crate) struct StartFiles([Found<i64>; 2]);
 
 impl StartFiles {
-    /// Reads them.
+    /// Reads them. A second one that can't be read is a damaged one where the first is whole, which is never behind it.
     pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<StartFiles> {
         let find = |name| find_sealed(disk, (&dir.join(name), LOG_START_HEADING), LOG_START_BYTES_MAX, parse);
-        Ok(StartFiles([find(LOG_START)?, find(LOG_START_COPY)?]))
+        let first = find(LOG_START)?;
+        let copy = match find(LOG_START_COPY) {
+            Err(error) if matches!(first, Found::Whole(_)) && !is_out_of_files(&error) => Found::Damaged,
+            found => found?,
+        };
+        Ok(StartFiles([first, copy]))
     }
 
     /// The first offset that is left. None if nothing was ever deleted, or nobody knows any more.
@@ -66,7 +72,8 @@ impl StartFiles {
             None => first.unwrap_or(0),
         };
         let (said, dir_shown) = ("the files with the log start can't be written anew, and the next opening tries it again", dir.display());
-        if let Err(error) = self.settle(disk, dir, start) {
+        let settled = self.settle(disk, dir, start);
+        if let Err(error) = &settled {
             tracing::warn!(dir = %dir_shown, start, %error, "{said}");
         }
         if self.is_lost() {
@@ -77,7 +84,9 @@ impl StartFiles {
             return;
         }
         for path in damaged {
-            tracing::warn!(path = %path.display(), start, "the log start was damaged here, and is written anew from the other file");
+            if settled.is_ok() {
+                tracing::warn!(path = %path.display(), start, "the log start was damaged here, and was written anew from the other file");
+            }
             if !report.mended_log_start.contains(&path) {
                 report.mended_log_start.push(path);
             }
@@ -125,7 +134,7 @@ const LOG_START_BYTES_MAX: usize = 128;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::SimDisk;
+    use crate::sim::{Fault, Operation, SimDisk};
 
     #[test]
     fn the_larger_start_is_read_back_and_both_are_made_to_say_it() {
@@ -138,6 +147,13 @@ mod tests {
             assert_eq!(read().start(), Some(larger));
             read().settle(&disk, dir, larger).expect("writes");
             assert_eq!(read(), StartFiles([Found::Whole(larger); 2]));
+            let before = disk.count(Operation::Read);
+            read();
+            let reads_of_one = (disk.count(Operation::Read) - before) / 2;
+            disk.fail(Operation::Read, reads_of_one + 1, Fault::Device);
+            assert_eq!(read(), StartFiles([Found::Whole(larger), Found::Damaged]), "the first is enough");
+            disk.fail(Operation::Read, 1, Fault::Device);
+            StartFiles::read(&disk, dir).expect_err("the second may lag");
         }
         disk.damage(&dir.join(LOG_START), Vec::clear);
         assert_eq!((read().start(), read().is_lost(), read().damaged(dir)), (Some(i64::MAX), false, vec![dir.join(LOG_START)]));
