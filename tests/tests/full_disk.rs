@@ -84,6 +84,9 @@ fn topic(name: &str, on_full: OnFull) -> CreateTopic {
     CreateTopic { name: name.into(), partitions: 1, config }
 }
 
+/// So many refusals in a row say that nothing more is given back.
+const REFUSALS_WHEN_FULL: u32 = 10;
+
 /// Its number, and bytes to fill the disk with.
 fn record(number: u64) -> Record {
     let mut value = number.to_be_bytes().to_vec();
@@ -102,12 +105,20 @@ async fn fill(producer: &Producer) -> u64 {
     taken
 }
 
-/// Produces from this number on until there is no room, and gives the number that was not taken.
+/// Produces from this number on until there is no room, and gives the number that was not taken. What segments hold ahead is given back after the
+/// first refusal, and more fits then.
 async fn top_up(producer: &Producer, first: u64) -> u64 {
-    for number in first..10 * SMALL_DISK_BYTES / VALUE_BYTES {
-        if let Err(error) = produce(producer, number).await {
-            assert_eq!(error.code(), "storage_full", "{error}");
-            return number;
+    let (mut number, mut refusals) = (first, 0);
+    while number < 10 * SMALL_DISK_BYTES / VALUE_BYTES {
+        match produce(producer, number).await {
+            Ok(()) => (number, refusals) = (number + 1, 0),
+            Err(error) => {
+                assert_eq!(error.code(), "storage_full", "{error}");
+                refusals += 1;
+                if refusals == REFUSALS_WHEN_FULL {
+                    return number;
+                }
+            }
         }
     }
     panic!("the disk is never full");
