@@ -147,7 +147,7 @@ impl Broker {
     /// Runs a client command that must succeed, and returns its stdout.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        assert!(output.status.success(), "millpond {}: {}", arguments.join(" "), text(&output.stderr));
+        assert!(output.status.success(), "millpond {}: {}\n{}", arguments.join(" "), text(&output.stderr), self.log());
         text(&output.stdout)
     }
 

@@ -21,6 +21,7 @@
 //!
 //! Where a file system has less room than the reserve from the start, it says so, and a smaller one has to be configured.
 
+use crate::error::is_no_room;
 use millpond_log::{Disk, OpenMode, write_all_at};
 use parking_lot::Mutex;
 use std::{
@@ -158,9 +159,16 @@ impl Reserve {
         let free = self.disk.free_bytes(&self.data_dir).ok().flatten();
         let reachable = free.map_or(self.bytes, |free| before.saturating_add(free).min(self.bytes));
         // A part is begun once, and then it is all or nothing: flash wears out.
-        let made = if reachable == self.bytes || before == 0 { self.extend(before, reachable) } else { Ok(before) };
+        let mut made = if reachable == self.bytes || before == 0 { self.extend(before, reachable) } else { Ok(before) };
+        let has_failed = made.is_err();
+        // The system has promised too much, or somebody else was faster. Whatever can be had is held at once, or others take that too.
+        let mut smaller = reachable / 2;
+        while made.as_ref().is_err_and(is_no_room) && smaller >= PART_BYTES_MIN {
+            made = self.extend(0, smaller);
+            smaller /= 2;
+        }
         let mut state = self.state.lock();
-        state.failed = made.is_err().then_some((now, removals));
+        state.failed = has_failed.then_some((now, removals));
         if state.given_up != given_up {
             // It was given up while it was written.
             return false;
@@ -256,6 +264,9 @@ const TEMPORARY: &str = "reserve.tmp";
 
 /// After it could not be written, it is not written again for so long.
 const PAUSE: Duration = Duration::from_mins(1);
+
+/// A part that is smaller is of no use: the catalogue of a few topics takes as much.
+const PART_BYTES_MIN: u64 = 4 << 10;
 
 /// What is written at once.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -408,6 +419,21 @@ mod tests {
         assert!(disk.count(Operation::Write) > writes, "something was removed, so it was tried");
         assert!(!reserve.make(begun + Duration::from_mins(1), 8), "a minute after the last time");
         assert!(reserve.make(begun + Duration::from_secs(61), 8));
+    }
+
+    #[test]
+    fn where_less_can_be_written_than_is_free_a_smaller_part_is_held_at_once() {
+        let disk = disk();
+        let made = reserve(&disk, 100_000);
+        disk.limit_bytes(Some(disk.used_bytes() + 60_000));
+        disk.fail(Operation::Write, 1, Fault::NoSpace);
+        let now = Instant::now();
+        assert!(!made.make(now, 0));
+        assert_eq!(disk.bytes(Path::new("/data/reserve.tmp")).expect("nobody else takes it").len(), 30_000);
+        assert!(!made.make(now, 0) && disk.count(Operation::Write) > 0, "and it is left alone for a while");
+        disk.limit_bytes(Some(disk.used_bytes()));
+        note(&disk).expect_err("the disk is full");
+        made.lend(is_full, || note(&disk)).expect("the part is there for this");
     }
 
     #[test]
