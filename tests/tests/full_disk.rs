@@ -85,7 +85,7 @@ fn topic(name: &str, on_full: OnFull) -> CreateTopic {
 }
 
 /// So many refusals in a row say that nothing more is given back.
-const REFUSALS_WHEN_FULL: u32 = 10;
+const REFUSALS_WHEN_FULL: u32 = 100;
 
 /// Its number, and bytes to fill the disk with.
 fn record(number: u64) -> Record {
