@@ -14,8 +14,9 @@ use bytes::Bytes;
 use millpond_protocol::{
     frame::{BODY_PAYLOAD_BYTES_MAX, Kind},
     message::{
-        AlterTopic, AttachTransform, BrokerInfo, CreateTopic, DeleteModule, DeleteRecords, DeleteTopic, DeployModule, DescribeTopic,
-        DetachTransform, ListOffset, ModuleInfo, OffsetFound, Position, RecordsDeleted, Request, Response, TopicInfo,
+        AlterTopic, AttachTransform, BrokerInfo, CreateTopic, DeleteModule, DeleteRecords, DeleteTopic, DeployModule, DescribeModule,
+        DescribeTopic, DetachTransform, ListOffset, ModuleInfo, ModuleRef, OffsetFound, Position, RecordsDeleted, Request, Response,
+        RollbackModule, TopicInfo,
     },
 };
 use quinn::WriteError;
@@ -127,9 +128,29 @@ impl Admin {
         }
     }
 
-    /// Removes a module. Fails with the code `module_in_use` if it is attached to a topic.
-    pub async fn delete_module(&self, name: &str) -> Result<(), Error> {
-        self.done(Request::DeleteModule(DeleteModule { name: name.to_owned() })).await
+    /// One module with all its versions.
+    pub async fn module(&self, name: &str) -> Result<ModuleInfo, Error> {
+        match self.call(Request::DescribeModule(DescribeModule { name: name.to_owned() })).await? {
+            Response::Module(info) => Ok(info),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Makes another version of a module the current one: this, or the one that was current before. Topics that run the current one run it
+    /// from their next batch on.
+    pub async fn rollback_module(&self, name: &str, to: Option<u32>) -> Result<ModuleInfo, Error> {
+        let request = Request::RollbackModule(RollbackModule { name: name.to_owned(), to });
+        // It may have to be compiled once more.
+        match call(&self.core, &request, &Bytes::new(), self.timeout.max(DEPLOY_TIMEOUT_MIN)).await? {
+            Response::Module(info) => Ok(info),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Removes a module with all its versions, or the version that is named. Fails with the code `module_in_use` if it is attached to a
+    /// topic, or is the current one of several.
+    pub async fn delete_module(&self, module: ModuleRef) -> Result<(), Error> {
+        self.done(Request::DeleteModule(DeleteModule { module })).await
     }
 
     /// Runs a module on a topic.
@@ -171,7 +192,9 @@ fn describe(request: &Request) -> String {
         Request::ListOffset(place) => format!("asking for an offset of {}[{}]", place.topic, place.partition),
         Request::DeployModule(module) => format!("deploying module `{}`", module.name),
         Request::ListModules => "listing modules".to_owned(),
-        Request::DeleteModule(module) => format!("deleting module `{}`", module.name),
+        Request::DescribeModule(module) => format!("asking for module `{}`", module.name),
+        Request::RollbackModule(module) => format!("rolling back module `{}`", module.name),
+        Request::DeleteModule(module) => format!("deleting module `{}`", module.module),
         Request::AttachTransform(a) => format!("attaching `{}` to `{}`", a.module, a.topic),
         Request::DetachTransform(d) => format!("detaching `{}` from `{}`", d.module, d.topic),
         other => format!("{other:?}"),

@@ -66,9 +66,9 @@ pub use millpond_protocol::{
     compression::Codec,
     error::{ErrorCode, WireError},
     message::{
-        AlterTopic, AttachPoint, AttachTransform, AttachmentStatus, BrokerInfo, Cleanup, CompactionStatus, CreateTopic, DetachTransform,
-        Dropped, Durability, KnownDamage, Limit, ModuleInfo, NodeSpace, OffsetFound, OnFull, PartitionInfo, Position, RecordsDeleted,
-        Refused, Refusing, TopicConfig, TopicInfo, Watermarks,
+        AlterTopic, AttachPoint, AttachTransform, AttachedModule, AttachmentStatus, BrokerInfo, Cleanup, CompactionStatus, CreateTopic,
+        DetachTransform, Dropped, Durability, KnownDamage, Limit, ModuleInfo, ModuleRef, ModuleVersion, NodeSpace, OffsetFound, OnFull,
+        PartitionInfo, Pick, Position, RecordsDeleted, Refused, Refusing, ReplacedModule, TopicConfig, TopicInfo, Watermarks,
     },
     record::Headers,
 };

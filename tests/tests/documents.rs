@@ -36,7 +36,7 @@ fn the_quick_start_of_the_readme_works_as_it_is_written() {
     let mut numbers: Vec<u32> = next("millpond consume").lines().map(|line| line.parse().expect("a number")).collect();
     numbers.sort_unstable();
     assert!(numbers.into_iter().eq(1..=100_000));
-    assert!(next("millpond transform deploy").starts_with("deployed drop-idle: transform"));
+    assert!(next("millpond transform deploy").starts_with("deployed drop-idle@1: transform"));
     assert!(next("millpond transform attach").contains("drop-idle"));
     let busy = next("echo");
     assert!(busy.contains("\"offset\":") && !busy.contains("null"), "{busy}");

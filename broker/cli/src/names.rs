@@ -1,5 +1,7 @@
 //! What can be the name of a topic or of a module, by the broker's rule. A name that can't is refused before a broker is asked.
 
+use millpond_protocol::message::{ModuleRef, ParseModuleRefError};
+
 /// The name, or why it can't be one.
 pub(crate) fn parse(text: &str) -> Result<String, String> {
     if text.is_empty() {
@@ -13,6 +15,13 @@ pub(crate) fn parse(text: &str) -> Result<String, String> {
     } else {
         Ok(text.to_owned())
     }
+}
+
+/// The module and its version, or why it can't be one.
+pub(crate) fn parse_module(text: &str) -> Result<ModuleRef, String> {
+    let module: ModuleRef = text.parse().map_err(|error: ParseModuleRefError| error.to_string())?;
+    parse(&module.name)?;
+    Ok(module)
 }
 
 /// As in Kafka.

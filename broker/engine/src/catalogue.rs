@@ -6,21 +6,27 @@
 //! Fields that this version does not know are kept as they are, so that going back to an older broker and forward again loses
 //! nothing. A file that can't be understood is an error that names it, never an empty catalogue: that would hide every topic.
 
-use crate::{data_dir::read_whole, error::EngineError, name, name::NameOf};
+use crate::{
+    data_dir::read_whole, error::EngineError, modules::AttachmentPlan, name, name::NameOf, transform::Counters, versions::StoredModule,
+};
 use millpond_log::Disk;
 use millpond_protocol::message::{AttachPoint, TopicConfig};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::Arc,
 };
 
 /// The most partitions that one topic may have.
 pub(crate) const PARTITIONS_PER_TOPIC_MAX: u32 = 10_000;
 
 /// The version that is written. It goes up when an older broker would misunderstand the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// The one before, in which a module has one version.
+const VERSION_1: u32 = 1;
 
 /// Some 500 bytes a topic at 10,000 topics are 5 MB; this leaves room and still bounds what a damaged file can cost.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -68,20 +74,12 @@ pub(crate) struct StoredConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StoredAttachment {
     pub(crate) module: String,
+    /// The version that it stays. None is whichever is the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<u32>,
     pub(crate) on: AttachPoint,
     #[serde(default)]
     pub(crate) params: BTreeMap<String, String>,
-    #[serde(flatten)]
-    unknown: Map<String, Value>,
-}
-
-/// A module. Its bytes are in `modules/SHA256.wasm`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct StoredModule {
-    pub(crate) sha256: String,
-    pub(crate) size_bytes: u64,
-    /// `transform` or `partitioner`.
-    pub(crate) world: String,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -106,19 +104,20 @@ impl StoredTopic {
 }
 
 impl StoredAttachment {
-    pub(crate) fn new(module: String, on: AttachPoint, params: BTreeMap<String, String>) -> StoredAttachment {
-        StoredAttachment { module, on, params, unknown: Map::new() }
+    pub(crate) fn new(module: String, version: Option<u32>, on: AttachPoint, params: BTreeMap<String, String>) -> StoredAttachment {
+        StoredAttachment { module, version, on, params, unknown: Map::new() }
     }
 
-    /// The parameters as a module takes them.
-    pub(crate) fn param_pairs(&self) -> Vec<(String, String)> {
-        self.params.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
-    }
-}
-
-impl StoredModule {
-    pub(crate) fn new(sha256: String, size_bytes: u64, world: String) -> StoredModule {
-        StoredModule { sha256, size_bytes, world, unknown: Map::new() }
+    /// What it runs, in this version.
+    pub(crate) fn plan(&self, version: u32, counters: Arc<Counters>) -> AttachmentPlan {
+        AttachmentPlan {
+            name: self.module.clone(),
+            version,
+            pinned: self.version.is_some(),
+            on: self.on,
+            params: self.params.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            counters,
+        }
     }
 }
 
@@ -142,12 +141,6 @@ impl Catalogue {
         self.topics.values().map(|topic| topic.partitions as usize).sum()
     }
 
-    /// The topics that a module is attached to.
-    pub(crate) fn topics_with(&self, module: &str) -> Vec<String> {
-        let attached = |topic: &StoredTopic| topic.attachments.iter().any(|attachment| attachment.module == module);
-        self.topics.iter().filter(|(_, topic)| attached(topic)).map(|(name, _)| name.clone()).collect()
-    }
-
     fn encode(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec_pretty(self)
             .unwrap_or_else(|error| unreachable!("the catalogue has text for keys and encodes into memory: {error}"));
@@ -162,9 +155,18 @@ impl Catalogue {
         if version > VERSION {
             return Err(EngineError::CatalogueTooNew { path: path.to_owned(), version, supported: VERSION });
         }
-        let catalogue: Catalogue = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        let mut catalogue: Value = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        if version <= VERSION_1 {
+            from_version_1(&mut catalogue);
+        }
+        let catalogue: Catalogue = serde_json::from_value(catalogue).map_err(|error| damaged(error.to_string()))?;
         catalogue.check().map_err(damaged)?;
         Ok(catalogue)
+    }
+
+    /// Whether these bytes are those of any version of any module.
+    pub(crate) fn has_upload(&self, sha256: &str) -> bool {
+        self.modules.values().flat_map(StoredModule::versions).any(|version| version.sha256 == sha256)
     }
 
     /// Names become paths, so they are held against the rules again: the file may have been edited by hand.
@@ -180,11 +182,23 @@ impl Catalogue {
             }
         }
         for (name, module) in &self.modules {
-            if module.sha256.len() != 64 || !module.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                return Err(format!("the module `{name}` has no SHA-256 but `{}`", module.sha256));
-            }
+            module.check().map_err(|wrong| format!("the module `{name}`: {wrong}"))?;
         }
         Ok(())
+    }
+}
+
+/// Makes what was a module its first version.
+fn from_version_1(catalogue: &mut Value) {
+    let Some(catalogue) = catalogue.as_object_mut() else { return };
+    catalogue.insert("version".to_owned(), VERSION.into());
+    let Some(modules) = catalogue.get_mut("modules").and_then(Value::as_object_mut) else { return };
+    for module in modules.values_mut() {
+        let mut first = module.take();
+        if let Some(first) = first.as_object_mut() {
+            first.insert("version".to_owned(), 1.into());
+        }
+        *module = json!({ "current": 1, "last": 1, "versions": [first] });
     }
 }
 
@@ -226,8 +240,9 @@ mod tests {
     fn a_damaged_file_is_an_error_that_names_it() {
         let names_that_leave = r#"{"version":1,"topics":{"../../etc":{"partitions":1}}}"#;
         let no_hash = r#"{"version":1,"modules":{"m":{"sha256":"../x","size_bytes":1,"world":"transform"}}}"#;
+        let no_versions = r#"{"version":2,"modules":{"m":{"current":1,"last":1,"versions":[]}}}"#;
         let no_partitions = r#"{"version":1,"topics":{"t":{"partitions":0}}}"#;
-        for text in ["", "{", "[]", "{}", "\0\0\0", names_that_leave, no_hash, no_partitions] {
+        for text in ["", "{", "[]", "[1]", "{}", "\0\0\0", names_that_leave, no_hash, no_versions, no_partitions] {
             let error = decode(text).expect_err(text);
             assert!(matches!(error, EngineError::CatalogueDamaged { .. }), "{error:?}");
             assert!(error.to_string().contains("data/catalogue.json"), "{error}");
@@ -236,7 +251,21 @@ mod tests {
 
     #[test]
     fn a_file_of_a_newer_version_is_not_guessed_at() {
-        let error = decode(r#"{"version": 2, "topics": "elsewhere"}"#).expect_err("it is newer");
-        assert!(matches!(error, EngineError::CatalogueTooNew { version: 2, supported: 1, .. }), "{error:?}");
+        let error = decode(r#"{"version": 3, "topics": "elsewhere"}"#).expect_err("it is newer");
+        assert!(matches!(error, EngineError::CatalogueTooNew { version: 3, supported: 2, .. }), "{error:?}");
+    }
+
+    #[test]
+    fn a_module_of_an_older_broker_is_the_first_version_of_itself() {
+        let sha256 = "0f".repeat(32);
+        let text = format!(
+            r#"{{"version":1,"topics":{{}},"modules":{{"m":{{"sha256":"{sha256}","size_bytes":7,"world":"transform","color":"red"}}}}}}"#
+        );
+        let catalogue = decode(&text).expect("it is well formed");
+        let module = &catalogue.modules["m"];
+        assert_eq!((module.versions().len(), module.current().version, module.current().sha256.as_str()), (1, 1, sha256.as_str()));
+        let value: Value = serde_json::from_slice(&catalogue.encode()).expect("it is JSON");
+        assert_eq!((&value["version"], &value["modules"]["m"]["versions"][0]["color"]), (&2.into(), &"red".into()));
+        assert_eq!(Catalogue::decode(&catalogue.encode(), Path::new("x")).expect("it reads what it wrote"), catalogue);
     }
 }

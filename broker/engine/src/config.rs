@@ -52,6 +52,8 @@ pub struct EngineConfig {
     pub producer_id_expiration: Duration,
     /// How many modules there may be.
     pub modules_max: usize,
+    /// How many versions one module may have.
+    pub module_versions_max: usize,
     /// How many modules may run on one topic.
     pub attachments_per_topic_max: usize,
 }
@@ -98,6 +100,7 @@ impl Default for EngineConfig {
             retention_check_interval: Duration::from_mins(1),
             producer_id_expiration: Duration::from_hours(24),
             modules_max: 256,
+            module_versions_max: 32,
             attachments_per_topic_max: 8,
         }
     }

@@ -123,8 +123,17 @@ impl Engine {
 
     /// All modules, in the order of their names.
     pub fn modules(&self) -> Vec<ModuleInfo> {
-        let modules = self.modules.read();
-        modules.iter().map(|(name, deployed)| deployed.info(name, self.topics_with(name))).collect()
+        let modules = self.modules.read().clone();
+        modules.iter().map(|(name, deployed)| deployed.info(name, &self.uses(name))).collect()
+    }
+
+    /// One module with all its versions.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::ModuleNotFound`].
+    pub fn module(&self, name: &str) -> Result<ModuleInfo, EngineError> {
+        Ok(self.find_module(name)?.info_with_versions(name, &self.uses(name)))
     }
 
     /// Turns a position into an offset. One that is an offset already is held against the range, as for [`Engine::open_consume`].
@@ -200,10 +209,5 @@ impl Engine {
             name: name::cut(name),
             nearest: name::nearest(name, modules.keys().map(String::as_str)),
         })
-    }
-
-    fn topics_with(&self, module: &str) -> Vec<String> {
-        let is_attached = |topic: &Topic| topic.runtime().attachments().any(|attachment| &*attachment.module == module);
-        self.topics.read().iter().filter(|(_, topic)| is_attached(topic)).map(|(name, _)| name.clone()).collect()
     }
 }

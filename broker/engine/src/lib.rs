@@ -97,6 +97,7 @@ mod topic;
 mod topics;
 mod transform;
 mod usage;
+mod versions;
 
 pub use clock::{Clock, SimClock, SystemClock};
 pub use config::EngineConfig;

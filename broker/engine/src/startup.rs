@@ -6,7 +6,7 @@ use crate::{
     engine::Engine,
     error::{EngineError, world_on},
     folders,
-    modules::{AttachmentPlan, Deployed, FileCache, Workshop, read_stored},
+    modules::{Deployed, FileCache, Workshop, load_stored},
     partition::Partition,
     services::Services,
     space::TopicSpace,
@@ -16,8 +16,12 @@ use crate::{
 use futures_util::future::join_all;
 use millpond_log::Disk;
 use millpond_plugin::PluginHost;
-use millpond_protocol::message::TopicConfig;
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use millpond_protocol::message::{Pick, TopicConfig};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 /// Opens everything that the catalogue names.
 pub(crate) async fn open(services: Arc<Services>) -> Result<Engine, EngineError> {
@@ -123,7 +127,7 @@ fn open_partition(
     services.io.run(move || Partition::open(for_job, (topic, number), &config, space, &dir))
 }
 
-/// Loads every module; one that can't be loaded says why to whoever wants it. Blocking.
+/// Loads every module in the versions that run or may run next; one that can't be loaded says why to whoever wants it. Blocking.
 fn load_modules(services: &Services, data: &DataDir, catalogue: &Catalogue) -> Result<(Workshop, BTreeMap<String, Deployed>), EngineError> {
     let cache_dir = data.module_cache();
     let cache = FileCache::open(cache_dir.clone()).map_err(|source| EngineError::data_dir("create", cache_dir, source))?;
@@ -131,13 +135,20 @@ fn load_modules(services: &Services, data: &DataDir, catalogue: &Catalogue) -> R
     let workshop = Workshop { host, limits: services.config.plugin_limits.clone() };
     let mut modules = BTreeMap::new();
     for (name, stored) in &catalogue.modules {
-        let module = read_stored(&*services.disk, data, name, &stored.sha256, services.config.max_module_bytes)
-            .and_then(|wasm| workshop.load(name, &wasm));
-        if let Err(error) = &module {
-            tracing::error!(module = name, error = error.to_wire().message, "a module can't be loaded; topics that need it refuse batches");
-        }
-        let deployed = Deployed { sha256: stored.sha256.clone(), size_bytes: stored.size_bytes, world: stored.world.clone(), module };
-        modules.insert(name.clone(), deployed);
+        let pinned = catalogue.topics.values().flat_map(|topic| &topic.attachments).filter(|attachment| attachment.module == *name);
+        let mut versions: BTreeSet<u32> = pinned.filter_map(|attachment| attachment.version).collect();
+        versions.insert(stored.current().version);
+        let load = |version| {
+            let found = stored.pick(name, &Pick::Version(version));
+            let module = found.and_then(|found| load_stored(services, data, &workshop, name, &found.sha256));
+            if let Err(error) = &module {
+                let error = error.to_wire().message;
+                tracing::error!(module = name, version, error, "a module can't be loaded; topics that need it refuse batches");
+            }
+            (version, module)
+        };
+        let loaded = versions.into_iter().map(load).collect();
+        modules.insert(name.clone(), Deployed { stored: stored.clone(), loaded });
     }
     Ok((workshop, modules))
 }
@@ -171,14 +182,17 @@ async fn runtime_of(
 
 /// Starts a module on a topic; if it can't be started, the attachment says why to every batch. Blocking.
 fn start_attachment(workshop: &Workshop, stored: &StoredAttachment, deployed: Option<Deployed>) -> Arc<Attachment> {
-    let plan = || AttachmentPlan { name: stored.module.clone(), on: stored.on, params: stored.param_pairs(), counters: Arc::default() };
-    let Some(deployed) = deployed else {
+    let Some(Deployed { stored: module, mut loaded }) = deployed else {
         let lost = EngineError::ModuleLost { module: stored.module.clone(), reason: "the catalogue does not have it".to_owned() };
-        return plan().unavailable(String::new(), lost);
+        return stored.plan(0, Arc::default()).unavailable(String::new(), lost);
     };
-    let started = deployed.module.and_then(|module| match module.world() {
+    let version = stored.version.unwrap_or(module.current().version);
+    let sha256 = module.find(version).map(|found| found.sha256.clone()).unwrap_or_default();
+    let plan = || stored.plan(version, Arc::default());
+    let not_loaded = || Err(EngineError::ModuleLost { module: stored.module.clone(), reason: "it was not loaded".to_owned() });
+    let started = loaded.remove(&version).unwrap_or_else(not_loaded).and_then(|module| match module.world() {
         world if world == world_on(stored.on) => workshop.attach(plan(), &module),
         found => Err(EngineError::ModuleWrongWorld { module: stored.module.clone(), found, on: stored.on, wanted: world_on(stored.on) }),
     });
-    started.unwrap_or_else(|error| plan().unavailable(deployed.sha256, error))
+    started.unwrap_or_else(|error| plan().unavailable(sha256, error))
 }

@@ -2,13 +2,14 @@
 
 use crate::{
     error::{EngineError, Purpose},
+    modules::Use,
     partition::{Extent, Look, Partition},
     pool::Lane,
     space::TopicSpace,
     transform::Attachment,
 };
 use arc_swap::ArcSwap;
-use millpond_protocol::message::{AttachPoint, Refused, TopicConfig, TopicInfo};
+use millpond_protocol::message::{AttachPoint, AttachedModule, Refused, TopicConfig, TopicInfo};
 use std::sync::Arc;
 
 /// A topic. Its partitions stay for as long as it lives; what runs on it may change.
@@ -109,6 +110,15 @@ impl Runtime {
     /// What is attached, in the order in which it runs.
     pub(crate) fn attachments(&self) -> impl Iterator<Item = &Arc<Attachment>> {
         self.transforms.iter().chain(&self.partitioner)
+    }
+
+    /// Where on this topic a module runs.
+    pub(crate) fn uses(&self, topic: &str, module: &str) -> Vec<Use> {
+        let of = |one: &Arc<Attachment>| Use {
+            version: one.version,
+            at: AttachedModule { topic: topic.to_owned(), on: one.on, pinned: one.pinned },
+        };
+        self.attachments().filter(|attachment| &*attachment.module == module).map(of).collect()
     }
 
     /// Adds a module at its place: behind the others of a chain, or as the one partitioner.

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use millpond::{
     Admin, AttachTransform, BrokerUrl, Client, ClientBuilder, ConsumedBatch, ConsumedRecord, ConsumedRecords, Consumer, ConsumerBuilder,
-    CreateTopic, Delivery, DetachTransform, Error, Fingerprint, Producer, ProducerBuilder, ProducerStats, Record, RecordPlace, Start,
-    Trust,
+    CreateTopic, Delivery, DetachTransform, Error, Fingerprint, ModuleRef, Producer, ProducerBuilder, ProducerStats, Record, RecordPlace,
+    Start, Trust,
 };
 
 fn is_send<T: Send>(_: &T) {}
@@ -63,7 +63,9 @@ fn futures_of_an_admin_are_send(admin: &Admin, topic: CreateTopic, attachment: A
     is_send(&admin.list_offset("", 0, Start::End));
     is_send(&admin.deploy_module("", Bytes::new()));
     is_send(&admin.modules());
-    is_send(&admin.delete_module(""));
+    is_send(&admin.module(""));
+    is_send(&admin.rollback_module("", None));
+    is_send(&admin.delete_module(ModuleRef::current("")));
     is_send(&admin.attach(attachment));
     is_send(&admin.detach(detachment));
 }

@@ -2,7 +2,7 @@
 
 use super::{BenchError, child::Child, plan::Case};
 use bytes::Bytes;
-use millpond::{AttachPoint, AttachTransform, Client, CreateTopic, Durability, TopicConfig};
+use millpond::{AttachPoint, AttachTransform, Client, CreateTopic, Durability, ModuleRef, TopicConfig};
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
 /// What the transform is called on the broker.
@@ -50,7 +50,7 @@ impl Broker {
         self.client.admin().create_topic(topic).await?;
         if case == Case::Produce100bFilter {
             let topic = case.name().to_owned();
-            let attach = AttachTransform { topic, module: MODULE.to_owned(), on: AttachPoint::Produce, params: BTreeMap::new() };
+            let attach = AttachTransform { topic, module: ModuleRef::current(MODULE), on: AttachPoint::Produce, params: BTreeMap::new() };
             self.client.admin().attach(attach).await?;
         }
         Ok(())

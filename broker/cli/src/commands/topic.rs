@@ -242,7 +242,7 @@ impl Row for ModuleRow<'_> {
     fn cells(&self) -> Vec<String> {
         let module = self.0;
         vec![
-            module.module.clone(),
+            module.version.map_or_else(|| module.module.clone(), |version| format!("{}@{version}", module.module)),
             module.on.to_string(),
             thousands(module.batches),
             thousands(module.records_in),
@@ -315,6 +315,8 @@ mod tests {
         };
         let module = AttachmentStatus {
             module: "drop-idle".to_owned(),
+            version: Some(2),
+            pinned: false,
             sha256: "0123456789abcdef0123".to_owned(),
             on: AttachPoint::Produce,
             params: std::collections::BTreeMap::new(),
@@ -363,8 +365,8 @@ mod tests {
              partition 1: nothing more is written, and reads go on: can't flush 0.log: Input/output error\n\
              \x20 hint: check the disk\n\
              \n\
-             MODULE     ON       BATCHES  RECORDS IN    OUT  DROPPED  CHANGED  FAILURES  SHA-256\n\
-             drop-idle  produce        3       1,200  1,000      200       10         0  0123456789ab\n"
+             MODULE       ON       BATCHES  RECORDS IN    OUT  DROPPED  CHANGED  FAILURES  SHA-256\n\
+             drop-idle@2  produce        3       1,200  1,000      200       10         0  0123456789ab\n"
         );
     }
 }

@@ -20,6 +20,8 @@ const COMMANDS: &[&[&str]] = &[
     &["transform"],
     &["transform", "deploy"],
     &["transform", "list"],
+    &["transform", "describe"],
+    &["transform", "rollback"],
     &["transform", "attach"],
     &["transform", "detach"],
     &["transform", "delete"],

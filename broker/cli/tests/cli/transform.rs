@@ -15,7 +15,7 @@ fn prepared() -> (Place, Broker) {
     place.file("half.wasm", &guests::transform());
     place.file("deal.wasm", &guests::partitioner());
     let deployed = broker.ok(&place, &["transform", "deploy", "half.wasm", "--name", "drop-half"], b"");
-    assert!(deployed.starts_with("deployed drop-half: transform, ") && deployed.contains("sha256 "), "{deployed}");
+    assert!(deployed.starts_with("deployed drop-half@1: transform, ") && deployed.contains("sha256 "), "{deployed}");
     broker.ok(&place, &["transform", "deploy", "deal.wasm"], b"");
     (place, broker)
 }
@@ -39,7 +39,7 @@ fn a_transform_that_drops_records_is_seen_by_producer_consumer_and_topic() {
     let attachment = described(&place, &broker)["attachments"][0].clone();
     assert_eq!((attachment["records_in"].as_u64(), attachment["records_dropped"].as_u64()), (Some(4), Some(2)));
     let words = broker.ok(&place, &["topic", "describe", "t"], b"");
-    assert!(words.contains("\ndrop-half  produce "), "{words}");
+    assert!(words.contains("\ndrop-half@1  produce "), "{words}");
 }
 
 #[test]
@@ -73,7 +73,10 @@ fn modules_are_listed_detached_and_deleted() {
     broker.ok(&place, &["transform", "attach", "t", "deal", "--on", "partition"], b"");
     let list = broker.ok(&place, &["transform", "list"], b"");
     let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!((rows[0][0], rows[1][0], rows[1][1], rows[2][0], rows[2][1]), ("NAME", "deal", "partitioner", "drop-half", "transform"));
+    assert_eq!(
+        (rows[0][0], &rows[1][..3], &rows[2][..3]),
+        ("NAME", &["deal", "1", "partitioner"][..], &["drop-half", "1", "transform"][..])
+    );
     assert_eq!((rows[1].last(), rows[2].last()), (Some(&"t"), Some(&"-")));
     let modules: Value = serde_json::from_str(&broker.ok(&place, &["transform", "list", "-o", "json"], b"")).expect("JSON");
     assert_eq!((&modules[0]["attached_to"][0], &modules[1]["name"]), (&Value::from("t"), &Value::from("drop-half")));
@@ -93,9 +96,43 @@ fn a_module_under_a_used_name_says_what_it_takes_the_place_of() {
     broker.ok(&place, &["transform", "attach", "t", "drop-half", "--on", "produce"], b"");
     place.file("other.wasm", &guests::transform_again());
     let deployed = broker.ok(&place, &["transform", "deploy", "other.wasm", "--name", "drop-half"], b"");
-    assert!(deployed.contains("\nit takes the place of sha256 ") && deployed.ends_with(", and runs on t from now on\n"), "{deployed}");
+    assert!(deployed.ends_with("\nit takes the place of version 1, and runs on t from now on\n"), "{deployed}");
     let again = broker.ok(&place, &["transform", "deploy", "other.wasm", "--name", "drop-half"], b"");
     assert_eq!(again.lines().count(), 1, "the same bytes replace nothing: {again}");
+}
+
+#[test]
+fn versions_are_shown_pinned_rolled_back_and_deleted() {
+    let (place, broker) = prepared();
+    broker.ok(&place, &["topic", "create", "u"], b"");
+    broker.ok(&place, &["transform", "attach", "t", "drop-half", "--on", "produce"], b"");
+    place.file("other.wasm", &guests::transform_again());
+    broker.ok(&place, &["transform", "deploy", "other.wasm", "--name", "drop-half"], b"");
+    let attached = broker.ok(&place, &["transform", "attach", "u", "drop-half@1", "--on", "produce"], b"");
+    assert_eq!(attached, "attached drop-half@1 to u, on produce\n");
+    let words = broker.ok(&place, &["transform", "describe", "drop-half"], b"");
+    assert!(words.contains("u (on produce, stays version 1), t (on produce)") && words.contains("* 2  transform"), "{words}");
+    let module: Value = serde_json::from_str(&broker.ok(&place, &["transform", "describe", "drop-half", "-o", "json"], b"")).expect("JSON");
+    assert_eq!((&module["version"], &module["versions"][0]["attached"][0]["pinned"]), (&2.into(), &true.into()));
+
+    place.file("broken.wasm", &guests::that_does_not_start());
+    let refused = broker.fails(&place, &["transform", "deploy", "broken.wasm", "--name", "drop-half"], b"");
+    assert!(refused.contains("drop-half") && refused.contains("unreachable"), "{refused}");
+
+    let back = broker.ok(&place, &["transform", "rollback", "drop-half"], b"");
+    assert!(back.starts_with("rolled back to drop-half@1: transform, "), "{back}");
+    assert!(back.ends_with("\nit takes the place of version 2, and runs on t from now on\n"), "{back}");
+    let refused = broker.fails(&place, &["transform", "rollback", "drop-half"], b"");
+    assert!(refused.contains("rollback drop-half --to N"), "{refused}");
+    let refused = broker.fails(&place, &["transform", "rollback", "drop-half", "--to", "7"], b"");
+    assert!(refused.contains("no version `drop-half@7`") && refused.contains("versions 1, 2"), "{refused}");
+    assert_eq!(broker.ok(&place, &["transform", "delete", "drop-half@2"], b""), "deleted drop-half@2\n");
+    let refused = broker.fails(&place, &["transform", "delete", "drop-half@1"], b"");
+    assert!(refused.contains("in use by t, u") && refused.contains("detach t drop-half` frees it"), "{refused}");
+    for wrong in ["drop-half@", "drop-half@v1", "drop-half@sha256:12", "a b@1"] {
+        let output = broker.run(&place, &["transform", "delete", wrong], b"");
+        assert_eq!(output.status.code(), Some(2), "{wrong}");
+    }
 }
 
 #[test]

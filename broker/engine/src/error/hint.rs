@@ -50,6 +50,17 @@ impl EngineError {
             EngineError::PartitionLost { topic, path, .. } => of_lost(topic, path),
 
             EngineError::ModuleNotFound { name, nearest: None } => format!("`{}` uploads it", deploy(name)),
+            EngineError::ModuleVersionNotFound { wanted, versions, .. } => of_versions(&wanted.name, versions),
+            EngineError::NoVersionBefore { module, .. } => {
+                format!(
+                    "`millpond transform describe {module}` shows the versions, and `millpond transform rollback {module} --to N` takes any of them"
+                )
+            }
+            EngineError::VersionIsCurrent { module, .. } => {
+                format!(
+                    "make another one the current one first: `millpond transform rollback {module}`; `millpond transform delete {module}` deletes all of them"
+                )
+            }
             EngineError::ModuleTooLarge { .. } => SMALLER_MODULE.to_owned(),
             EngineError::Module { module, source } => of_module(source, module),
             EngineError::Guest { module, source, .. } => of_module(source, module),
@@ -57,7 +68,8 @@ impl EngineError {
             EngineError::ModuleLost { module, .. } => format!("`{}` uploads it again", deploy(module)),
             EngineError::ModuleWrongWorld { found, .. } => format!("a {found} is attached with `--on {}`", place_of(*found)),
             EngineError::ModuleInUse { topics, module } => {
-                format!("`{}` frees it", detach(topics.first().map_or("TOPIC", String::as_str), module))
+                let name = module.split('@').next().unwrap_or(module);
+                format!("`{}` frees it", detach(topics.first().map_or("TOPIC", String::as_str), name))
             }
             EngineError::AttachmentExists { topic, module, .. } => {
                 format!("it runs, so there is nothing to do; to give it other parameters, `{}` first", detach(topic, module))
@@ -100,6 +112,11 @@ fn of_log(source: &LogError) -> String {
         LogError::Corrupt { path, .. } => of_damage(path),
         _ => "records are still served; see the broker's log for the cause, check the disk, then start the broker again".to_owned(),
     }
+}
+
+fn of_versions(module: &str, versions: &[u32]) -> String {
+    let versions: Vec<_> = versions.iter().map(u32::to_string).collect();
+    format!("there are the versions {}; `millpond transform describe {module}` shows them", versions.join(", "))
 }
 
 fn of_unopened(dir: &Path) -> String {

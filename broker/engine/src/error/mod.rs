@@ -16,7 +16,7 @@ use millpond_plugin::{PluginError, World};
 use millpond_protocol::{
     batch::BatchError,
     error::{ErrorCode, WireError},
-    message::AttachPoint,
+    message::{AttachPoint, ModuleRef},
 };
 use std::{
     io,
@@ -277,6 +277,32 @@ pub enum EngineError {
         /// An existing one that looks like it.
         nearest: Option<String>,
     },
+    /// The module has no such version.
+    #[error("the module has no version `{wanted}`: {reason}")]
+    ModuleVersionNotFound {
+        /// What was asked for.
+        wanted: ModuleRef,
+        /// Why nothing is meant by it.
+        reason: &'static str,
+        /// The versions that there are.
+        versions: Vec<u32>,
+    },
+    /// There is nothing to roll back to.
+    #[error("no version of the module `{module}` was current before version {version}, or it was deleted")]
+    NoVersionBefore {
+        /// The module's name.
+        module: String,
+        /// The current version.
+        version: u32,
+    },
+    /// The current version of a module can't be deleted alone.
+    #[error("version {version} of the module `{module}` is the current one")]
+    VersionIsCurrent {
+        /// The module's name.
+        module: String,
+        /// The version.
+        version: u32,
+    },
     /// The upload is larger than the broker takes.
     #[error("a module of {bytes} bytes is over the limit of {limit} bytes")]
     ModuleTooLarge {
@@ -412,12 +438,14 @@ impl EngineError {
             EngineError::Log { source, .. } | EngineError::LogNotOpened { source, .. } => source.code(),
             EngineError::Sequence { source, .. } => source.code(),
             EngineError::PartlyStored(source) => source.code(),
-            EngineError::ModuleNotFound { .. } => ErrorCode::ModuleNotFound,
+            EngineError::ModuleNotFound { .. } | EngineError::ModuleVersionNotFound { .. } | EngineError::NoVersionBefore { .. } => {
+                ErrorCode::ModuleNotFound
+            }
             EngineError::ModuleTooLarge { .. } => ErrorCode::ModuleTooLarge,
             EngineError::Module { source, .. } | EngineError::Guest { source, .. } => source.code(),
             EngineError::ModuleLost { .. } => ErrorCode::ModuleInvalid,
             EngineError::ModuleWrongWorld { .. } => ErrorCode::ModuleWrongWorld,
-            EngineError::ModuleInUse { .. } => ErrorCode::ModuleInUse,
+            EngineError::ModuleInUse { .. } | EngineError::VersionIsCurrent { .. } => ErrorCode::ModuleInUse,
             EngineError::AttachmentExists { .. } | EngineError::PlaceTaken { .. } => ErrorCode::AttachmentExists,
             EngineError::AttachmentNotFound { .. } => ErrorCode::AttachmentNotFound,
             EngineError::GuestOutput { .. } => ErrorCode::GuestOutputInvalid,

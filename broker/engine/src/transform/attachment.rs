@@ -17,6 +17,10 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct Attachment {
     pub(crate) module: Arc<str>,
+    /// 0 where nobody knows: the catalogue has lost the module.
+    pub(crate) version: u32,
+    /// It stays this version.
+    pub(crate) pinned: bool,
     pub(crate) sha256: String,
     pub(crate) on: AttachPoint,
     pub(crate) params: Vec<(String, String)>,
@@ -62,6 +66,8 @@ impl Attachment {
         let counters = &self.counters;
         AttachmentStatus {
             module: self.module.as_ref().to_owned(),
+            version: Some(self.version).filter(|version| *version > 0),
+            pinned: self.pinned,
             sha256: self.sha256.clone(),
             on: self.on,
             params: self.params.iter().cloned().collect(),

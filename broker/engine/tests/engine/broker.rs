@@ -8,8 +8,8 @@ use millpond_protocol::{
     batch::{Batch, BatchBuilder},
     compression::Codec,
     message::{
-        Ack, AttachPoint, AttachTransform, CreateTopic, Durability, ListOffset, OffsetFound, OpenConsume, OpenProduce, Placements,
-        Position, TopicConfig, TopicInfo,
+        Ack, AttachPoint, AttachTransform, CreateTopic, Durability, ListOffset, ModuleRef, OffsetFound, OpenConsume, OpenProduce,
+        Placements, Position, TopicConfig, TopicInfo,
     },
     record::NewRecord,
 };
@@ -142,7 +142,7 @@ pub(crate) fn create(name: &str, partitions: u32, durability: &str) -> CreateTop
 pub(crate) fn attachment(topic: &str, module: &str, mode: char) -> AttachTransform {
     AttachTransform {
         topic: topic.to_owned(),
-        module: module.to_owned(),
+        module: ModuleRef::current(module),
         on: AttachPoint::Produce,
         params: BTreeMap::from([("mode".to_owned(), mode.to_string())]),
     }

@@ -27,6 +27,11 @@ pub(crate) fn transform_again() -> Bytes {
     module("transform", &format!("{MEMORY}{INIT}{TRANSFORM} (func (export \"unused\"))"))
 }
 
+/// A transform that traps as soon as it is started.
+pub(crate) fn that_does_not_start() -> Bytes {
+    module("transform", &format!("{MEMORY}{INIT}{TRANSFORM} (func $trap (unreachable)) (start $trap)"))
+}
+
 /// A partitioner that deals the records out, one partition after the other.
 pub(crate) fn partitioner() -> Bytes {
     module("partitioner", &format!("{MEMORY}{INIT}{PARTITION}"))

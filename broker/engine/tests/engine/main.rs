@@ -17,3 +17,4 @@ mod room;
 mod said;
 mod sequences;
 mod status;
+mod versions;

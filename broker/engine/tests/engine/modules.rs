@@ -12,7 +12,7 @@ use millpond_log::{Disk, sim::SimDisk};
 use millpond_protocol::{
     compression::Codec,
     error::ErrorCode,
-    message::{AttachPoint, AttachTransform, AttachmentStatus, DetachTransform, PlacedRecord, ReplacedModule},
+    message::{AttachPoint, AttachTransform, AttachmentStatus, DetachTransform, ModuleRef, PlacedRecord, ReplacedModule},
     partitioner,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -21,7 +21,7 @@ fn status(broker: &Broker, topic: &str) -> AttachmentStatus {
     broker.engine.topic(topic).expect("it is there").attachments[0].clone()
 }
 
-fn detachment(topic: &str, module: &str) -> DetachTransform {
+pub(crate) fn detachment(topic: &str, module: &str) -> DetachTransform {
     DetachTransform { topic: topic.to_owned(), module: module.to_owned(), on: AttachPoint::Produce }
 }
 
@@ -201,7 +201,7 @@ async fn a_partitioner_places_what_the_transforms_have_left() {
     broker.attach("t", "filter", 'o').await;
     broker.engine.deploy_module("deal", guests::partitioner()).await.expect("it can be deployed");
     let on = AttachPoint::Partition;
-    let request = AttachTransform { topic: "t".to_owned(), module: "deal".to_owned(), on, params: [].into() };
+    let request = AttachTransform { topic: "t".to_owned(), module: ModuleRef::current("deal"), on, params: [].into() };
     broker.engine.attach(request.clone()).await.expect("it can be attached");
     assert!(broker.engine.topic("t").expect("it is there").is_placed_by_broker());
 
@@ -216,7 +216,7 @@ async fn a_partitioner_places_what_the_transforms_have_left() {
     let error = broker.engine.attach(request.clone()).await.expect_err("it is there already");
     assert!(matches!(error, EngineError::AttachmentExists { .. }), "{error:?}");
     broker.engine.deploy_module("deal-again", guests::partitioner()).await.expect("it can be deployed");
-    let another = AttachTransform { module: "deal-again".to_owned(), ..request };
+    let another = AttachTransform { module: ModuleRef::current("deal-again"), ..request };
     let error = broker.engine.attach(another).await.expect_err("there is another one");
     assert!(matches!(&error, EngineError::PlaceTaken { module, .. } if module == "deal"), "{error:?}");
     assert!(error.hint().is_some_and(|hint| hint.contains("detach t deal")));
@@ -259,7 +259,11 @@ async fn uploading_a_module_again_replaces_it_where_it_is_attached() {
     let info = broker.engine.deploy_module("m", guests::transform_again()).await.expect("it can be deployed");
     assert_ne!(info.sha256, old_sha256);
     assert_eq!(info.attached_to, ["t"]);
-    assert_eq!(info.replaced, Some(ReplacedModule { sha256: old_sha256, topics: vec!["t".to_owned()] }), "the answer says what was there");
+    assert_eq!(
+        info.replaced,
+        Some(ReplacedModule { version: 1, sha256: old_sha256, topics: vec!["t".to_owned()] }),
+        "the answer says what was there"
+    );
     assert_eq!(broker.engine.modules()[0].replaced, None);
     let same = broker.engine.deploy_module("m", guests::transform_again()).await.expect("it can be deployed");
     assert_eq!((same.replaced, same.sha256), (None, info.sha256.clone()), "the same bytes replace nothing");
@@ -304,13 +308,13 @@ async fn what_can_not_be_deployed_attached_or_deleted_says_why() {
     let again = attach(attachment("t", "mask", 'i')).await;
     assert_eq!((again.code, &*again.message), (ErrorCode::AttachmentExists, "the topic `t` has the module `mask` on produce already"));
     assert!(again.hint.is_some_and(|hint| hint.contains("nothing to do") && hint.contains("detach t mask")));
-    let in_use = engine.delete_module("mask").await.expect_err("it is attached");
+    let in_use = engine.delete_module(ModuleRef::current("mask")).await.expect_err("it is attached");
     assert!(matches!(&in_use, EngineError::ModuleInUse { topics, .. } if topics == &["t"]), "{in_use:?}");
     let unknown = engine.detach(detachment("t", "other")).await.expect_err("it is not attached");
     assert_eq!(unknown.code(), ErrorCode::AttachmentNotFound);
     engine.detach(detachment("t", "mask")).await.expect("it is attached");
-    engine.delete_module("mask").await.expect("it is free");
-    assert_eq!(engine.delete_module("mask").await.expect_err("it is gone").code(), ErrorCode::ModuleNotFound);
+    engine.delete_module(ModuleRef::current("mask")).await.expect("it is free");
+    assert_eq!(engine.delete_module(ModuleRef::current("mask")).await.expect_err("it is gone").code(), ErrorCode::ModuleNotFound);
 }
 
 #[tokio::test]
@@ -320,17 +324,15 @@ async fn a_module_that_is_uploaded_while_its_last_name_goes_keeps_its_file() {
     let broker = Broker::with(Arc::new(disk.clone()), |config| config.io_threads = 2).await;
     broker.topic("t", 1, "os").await;
     let old = broker.engine.deploy_module("m", guests::transform()).await.expect("it can be deployed");
-    let deploy = |name: &'static str, wasm: Bytes| {
-        let engine = Arc::clone(&broker.engine);
-        tokio::spawn(async move { engine.deploy_module(name, wasm).await })
-    };
-    // The new module of this name holds the catalogue, and waits for the disk.
+    // Its deletion holds the catalogue, and waits for the disk.
     disk.writes.shut();
     disk.removals.shut();
-    let replacing = deploy("m", guests::transform_again());
+    let engine = Arc::clone(&broker.engine);
+    let deleting = tokio::spawn(async move { engine.delete_module(ModuleRef::current("m")).await });
     disk.writes.arrived(1).await;
-    // The old bytes come again under another name. They are compiled, in the order of the uploads, and wait for the catalogue.
-    let returning = deploy("other", guests::transform());
+    // The same bytes come again under another name. They are compiled, in the order of the uploads, and wait for the catalogue.
+    let engine = Arc::clone(&broker.engine);
+    let returning = tokio::spawn(async move { engine.deploy_module("other", guests::transform()).await });
     broker.engine.deploy_module("none", Bytes::new()).await.expect_err("it is no module");
     disk.writes.open();
     disk.removals.arrived(1).await;
@@ -339,7 +341,7 @@ async fn a_module_that_is_uploaded_while_its_last_name_goes_keeps_its_file() {
         broker.produce("t", 0, &["x"]).await.expect("it is stored");
     }
     disk.removals.open();
-    replacing.await.expect("no panic").expect("it can be deployed");
+    deleting.await.expect("no panic").expect("it is attached nowhere");
     let info = returning.await.expect("no panic").expect("it can be deployed");
     assert_eq!(info.sha256, old.sha256);
     let broker = broker.restart().await;

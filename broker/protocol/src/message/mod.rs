@@ -6,18 +6,22 @@
 //! The fixed layouts ([`Ack`], [`Placements`], [`Watermarks`]) are big-endian and drawn where they are defined.
 
 mod fixed;
+mod module;
 mod request;
 mod response;
 mod topic;
 
 pub use fixed::{Ack, PlacedRecord, Placements, Watermarks};
+pub use module::{
+    AttachTransform, AttachedModule, DeleteModule, DeployModule, DescribeModule, DetachTransform, ModuleInfo, ModuleRef, ModuleVersion,
+    ParseModuleRefError, Pick, ReplacedModule, RollbackModule,
+};
 pub use request::{
-    AlterTopic, AttachTransform, CreateTopic, DeleteModule, DeleteRecords, DeleteTopic, DeployModule, DescribeTopic, DetachTransform,
-    ListOffset, OpenConsume, OpenProduce, Position, Request,
+    AlterTopic, CreateTopic, DeleteRecords, DeleteTopic, DescribeTopic, ListOffset, OpenConsume, OpenProduce, Position, Request,
 };
 pub use response::{
-    AttachmentStatus, BrokerInfo, CompactionStatus, ConsumeOpened, Dropped, KnownDamage, ModuleInfo, NodeSpace, OffsetFound, PartitionInfo,
-    ProduceOpened, RecordsDeleted, Refused, Refusing, ReplacedModule, Response, TopicInfo,
+    AttachmentStatus, BrokerInfo, CompactionStatus, ConsumeOpened, Dropped, KnownDamage, NodeSpace, OffsetFound, PartitionInfo,
+    ProduceOpened, RecordsDeleted, Refused, Refusing, Response, TopicInfo,
 };
 pub use topic::{AttachPoint, Cleanup, Durability, Limit, OnFull, ParseCleanupError, ParseDurabilityError, ParseOnFullError, TopicConfig};
 

@@ -1,8 +1,10 @@
 //! What a client asks for.
 
-use super::topic::{AttachPoint, Cleanup, Durability, Limit, OnFull, TopicConfig};
+use super::{
+    module::{AttachTransform, DeleteModule, DeployModule, DescribeModule, DetachTransform, RollbackModule},
+    topic::{Cleanup, Durability, Limit, OnFull, TopicConfig},
+};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// The first frame on a stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,7 +31,7 @@ pub enum Request {
     DeployModule(DeployModule),
     /// All modules.
     ListModules,
-    /// Remove a module that is attached nowhere.
+    /// Remove a module that is attached nowhere, or one version of it.
     DeleteModule(DeleteModule),
     /// Run a module on a topic.
     AttachTransform(AttachTransform),
@@ -39,6 +41,10 @@ pub enum Request {
     AlterTopic(AlterTopic),
     /// Delete the oldest records of a partition.
     DeleteRecords(DeleteRecords),
+    /// One module with all its versions.
+    DescribeModule(DescribeModule),
+    /// Make an older version of a module the current one.
+    RollbackModule(RollbackModule),
 }
 
 impl Request {
@@ -52,6 +58,7 @@ impl Request {
                 | Request::DescribeTopic(_)
                 | Request::ListOffset(_)
                 | Request::ListModules
+                | Request::DescribeModule(_)
         )
     }
 }
@@ -197,47 +204,4 @@ pub struct ListOffset {
     pub partition: u32,
     /// The position.
     pub at: Position,
-}
-
-/// Announces the upload of a module.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DeployModule {
-    /// What it will be called; the same rules as for a topic's name.
-    pub name: String,
-    /// How many bytes follow in `Body` frames.
-    pub size_bytes: u64,
-}
-
-/// Removes a module.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DeleteModule {
-    /// The module's name.
-    pub name: String,
-}
-
-/// Runs a module on a topic.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AttachTransform {
-    /// The topic's name.
-    pub topic: String,
-    /// The module's name.
-    pub module: String,
-    /// Where in the topic's path.
-    pub on: AttachPoint,
-    /// What the module is given when it starts, as it was typed.
-    #[serde(default)]
-    pub params: BTreeMap<String, String>,
-}
-
-/// Stops running a module on a topic.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DetachTransform {
-    /// The topic's name.
-    pub topic: String,
-    /// The module's name.
-    pub module: String,
-    /// Where in the topic's path.
-    pub on: AttachPoint,
 }

@@ -1,6 +1,9 @@
 //! What the broker answers.
 
-use super::topic::{AttachPoint, Durability, TopicConfig};
+use super::{
+    module::ModuleInfo,
+    topic::{AttachPoint, Durability, TopicConfig},
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -23,7 +26,7 @@ pub enum Response {
     Topic(TopicInfo),
     /// To `list_offset`.
     Offset(OffsetFound),
-    /// To `deploy_module`.
+    /// To `deploy_module`, `describe_module` and `rollback_module`.
     Module(ModuleInfo),
     /// To `list_modules`, in the order of their names.
     Modules(Vec<ModuleInfo>),
@@ -242,6 +245,12 @@ pub struct CompactionStatus {
 pub struct AttachmentStatus {
     /// The module's name.
     pub module: String,
+    /// Which of its versions runs. A broker that does not know this field sends none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// It stays this version, whichever is the current one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
     /// The SHA-256 of the upload, in hex.
     #[serde(default)]
     pub sha256: String,
@@ -288,35 +297,6 @@ pub struct RecordsDeleted {
     pub log_start: i64,
 }
 
-/// One module.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ModuleInfo {
-    /// Its name.
-    pub name: String,
-    /// The SHA-256 of the upload, in hex.
-    pub sha256: String,
-    /// Bytes of the upload.
-    pub size_bytes: u64,
-    /// The world that it implements: `transform` or `partitioner`.
-    pub world: String,
-    /// The topics that it is attached to.
-    pub attached_to: Vec<String>,
-    /// What an upload has taken the place of; none where the name was free, or had the same bytes, and in listings.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub replaced: Option<ReplacedModule>,
-}
-
-/// The module that had a name before.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ReplacedModule {
-    /// The SHA-256 of its upload, in hex.
-    pub sha256: String,
-    /// The topics on which the new one runs in its place.
-    pub topics: Vec<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::{NULL, array, is_golden, map, text};
@@ -343,6 +323,8 @@ mod tests {
     fn a_topic_has_golden_bytes() {
         let attachment = AttachmentStatus {
             module: "m".into(),
+            version: Some(7),
+            pinned: true,
             sha256: "ab".into(),
             on: AttachPoint::Partition,
             params: BTreeMap::from([("by".to_owned(), "device".to_owned())]),
@@ -376,6 +358,8 @@ mod tests {
         ]);
         let attachment = map(&[
             ("module", text("m")),
+            ("version", vec![7]),
+            ("pinned", vec![0xf5]),
             ("sha256", text("ab")),
             ("on", text("partition")),
             ("params", map(&[("by", text("device"))])),

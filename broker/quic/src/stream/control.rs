@@ -79,7 +79,9 @@ async fn answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Wire
         Request::DescribeTopic(describe) => engine.topic(&describe.name).map(Response::Topic),
         Request::ListOffset(list) => engine.list_offset(&list).await.map(Response::Offset),
         Request::ListModules => Ok(Response::Modules(engine.modules())),
-        Request::DeleteModule(delete) => engine.delete_module(&delete.name).await.map(|()| Response::Done),
+        Request::DescribeModule(describe) => engine.module(&describe.name).map(Response::Module),
+        Request::RollbackModule(rollback) => engine.rollback_module(rollback).await.map(Response::Module),
+        Request::DeleteModule(delete) => engine.delete_module(delete.module).await.map(|()| Response::Done),
         Request::AttachTransform(attach) => engine.attach(attach).await.map(|()| Response::Done),
         Request::DetachTransform(detach) => engine.detach(detach).await.map(|()| Response::Done),
         // The requests with handlers of their own don't come here; the enum may grow.

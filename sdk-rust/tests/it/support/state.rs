@@ -136,6 +136,8 @@ impl FakeTopic {
         };
         let attachment = AttachmentStatus {
             module: "by-device".to_owned(),
+            version: Some(1),
+            pinned: false,
             sha256: String::new(),
             on: AttachPoint::Partition,
             params: std::collections::BTreeMap::new(),

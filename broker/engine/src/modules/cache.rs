@@ -1,123 +1,18 @@
-//! Modules that were uploaded, and the cache of what they compile to.
+//! The cache of what modules compile to.
 //!
 //! An artifact is native code, and wasmtime believes what it says. So only this process writes the cache, into a folder and files that
 //! only its user can touch, and a file is taken only if nobody else could have written it. That it is whole is checked by
-//! the plugin crate, with a digest in front of it. The cache can be deleted at any time; modules are then compiled again at
-//! the next start.
+//! the plugin crate, with a digest in front of it. The cache can be deleted at any time; modules are then compiled again when they are
+//! needed next.
 
-use crate::{
-    data_dir::{DataDir, make_private_dir, read_whole},
-    error::EngineError,
-    transform::{Attachment, Counters, Guest},
-};
-use millpond_log::Disk;
-use millpond_plugin::{ArtifactCache, Limits, Module, Partitioner, PluginHost, Transform, World};
-use millpond_protocol::message::{AttachPoint, ModuleInfo};
-use sha2::{Digest, Sha256};
+use crate::data_dir::make_private_dir;
+use millpond_plugin::ArtifactCache;
 use std::{
     fs,
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::PathBuf,
-    sync::Arc,
 };
-
-/// A module of the catalogue.
-#[derive(Clone)]
-pub(crate) struct Deployed {
-    pub(crate) sha256: String,
-    pub(crate) size_bytes: u64,
-    pub(crate) world: String,
-    /// The error is why it could not be loaded when the broker started.
-    pub(crate) module: Result<Module, EngineError>,
-}
-
-impl std::fmt::Debug for Deployed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Deployed").field("sha256", &self.sha256).field("world", &self.world).finish_non_exhaustive()
-    }
-}
-
-impl Deployed {
-    pub(crate) fn info(&self, name: &str, attached_to: Vec<String>) -> ModuleInfo {
-        ModuleInfo {
-            name: name.to_owned(),
-            sha256: self.sha256.clone(),
-            size_bytes: self.size_bytes,
-            world: self.world.clone(),
-            attached_to,
-            replaced: None,
-        }
-    }
-}
-
-/// Makes modules run.
-#[derive(Clone)]
-pub(crate) struct Workshop {
-    pub(crate) host: PluginHost,
-    pub(crate) limits: Limits,
-}
-
-impl std::fmt::Debug for Workshop {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Workshop").field("limits", &self.limits).finish_non_exhaustive()
-    }
-}
-
-/// What an attachment is made of.
-#[derive(Debug)]
-pub(crate) struct AttachmentPlan {
-    pub(crate) name: String,
-    pub(crate) on: AttachPoint,
-    pub(crate) params: Vec<(String, String)>,
-    pub(crate) counters: Arc<Counters>,
-}
-
-impl Workshop {
-    /// Checks and compiles an upload. Blocking, up to many seconds.
-    pub(crate) fn load(&self, name: &str, wasm: &[u8]) -> Result<Module, EngineError> {
-        let loaded = self.host.load(wasm).map(|module| module.named(name));
-        loaded.map_err(|source| EngineError::Module { module: name.to_owned(), source: Arc::new(source) })
-    }
-
-    /// Starts a module where its world runs; its `init` may refuse. Blocking.
-    pub(crate) fn attach(&self, plan: AttachmentPlan, module: &Module) -> Result<Arc<Attachment>, EngineError> {
-        let guest = match module.world() {
-            World::Transform => Transform::new(&self.host, module, self.limits.clone(), &plan.params).map(Guest::Transform),
-            World::Partitioner => Partitioner::new(&self.host, module, self.limits.clone(), &plan.params).map(Guest::Partitioner),
-        };
-        let guest = guest.map_err(|source| EngineError::Module { module: plan.name.clone(), source: Arc::new(source) })?;
-        Ok(plan.finish(module.sha256().to_owned(), guest))
-    }
-}
-
-impl AttachmentPlan {
-    /// An attachment that answers every batch with the reason why its module does not run.
-    pub(crate) fn unavailable(self, sha256: String, reason: EngineError) -> Arc<Attachment> {
-        self.finish(sha256, Guest::Unavailable(reason))
-    }
-
-    fn finish(self, sha256: String, guest: Guest) -> Arc<Attachment> {
-        Arc::new(Attachment { module: self.name.into(), sha256, on: self.on, params: self.params, guest, counters: self.counters })
-    }
-}
-
-/// The stored bytes of a module; an error if they are not what was uploaded. Blocking.
-pub(crate) fn read_stored(disk: &dyn Disk, data: &DataDir, name: &str, sha256: &str, bytes_max: u64) -> Result<Vec<u8>, EngineError> {
-    let lost = |reason: String| EngineError::ModuleLost { module: name.to_owned(), reason };
-    let path = data.module(sha256);
-    let bytes = read_whole(disk, &path, bytes_max)?.ok_or_else(|| lost(format!("{} is not there", path.display())))?;
-    if sha256_hex(&bytes) == sha256 { Ok(bytes) } else { Err(lost(format!("the bytes of {} have changed", path.display()))) }
-}
-
-pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
-    let mut hex = String::with_capacity(SHA256_BYTES * 2);
-    for byte in Sha256::digest(bytes) {
-        hex.push(HEX_DIGITS[usize::from(byte >> 4)]);
-        hex.push(HEX_DIGITS[usize::from(byte & 15)]);
-    }
-    hex
-}
 
 /// Compiled modules as files. On the machine's own file system whatever the [`Disk`] is: they are about this processor, not about the
 /// data.
@@ -198,8 +93,6 @@ impl ArtifactCache for FileCache {
 }
 
 const EXTENSION: &str = "cwasm";
-const SHA256_BYTES: usize = 32;
-const HEX_DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
 
 /// Write permission for the group or for everyone.
 const OTHERS_CAN_WRITE: u32 = 0o022;
@@ -262,10 +155,5 @@ mod tests {
         assert_eq!(fs::read_dir(&cache.dir).expect("it lists").count(), CACHE_FILES_MAX);
         assert!(!cache.dir.join("0.cwasm").exists());
         assert!(cache.load("new").is_some());
-    }
-
-    #[test]
-    fn a_hash_is_written_in_hex() {
-        assert_eq!(sha256_hex(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }
