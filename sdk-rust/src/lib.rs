@@ -66,9 +66,10 @@ pub use millpond_protocol::{
     compression::Codec,
     error::{ErrorCode, WireError},
     message::{
-        AlterTopic, AttachPoint, AttachTransform, AttachedModule, AttachmentStatus, BrokerInfo, Cleanup, CompactionStatus, CreateTopic,
-        DetachTransform, Dropped, Durability, KnownDamage, Limit, ModuleInfo, ModuleRef, ModuleVersion, NodeSpace, OffsetFound, OnFull,
-        PartitionInfo, Pick, Position, RecordsDeleted, Refused, Refusing, ReplacedModule, TopicConfig, TopicInfo, Watermarks,
+        AlterTopic, AttachLimits, AttachPoint, AttachTransform, AttachedModule, AttachmentStatus, BrokerInfo, Cleanup, CompactionStatus,
+        CreateTopic, DetachTransform, Dropped, Durability, KnownDamage, Limit, ModuleInfo, ModuleRef, ModuleVersion, NodeSpace,
+        OffsetFound, OnError, OnFull, PartitionInfo, Pick, Position, RecordsDeleted, Refused, Refusing, ReplacedModule, TopicConfig,
+        TopicInfo, Watermarks,
     },
     record::Headers,
 };

@@ -11,16 +11,17 @@ use crate::{
     topics::to_the_end,
     transform::Attachment,
 };
-use millpond_plugin::Module;
-use millpond_protocol::message::{AttachPoint, AttachTransform, DetachTransform, ModuleRef, Pick};
-use std::sync::Arc;
+use millpond_plugin::{MEMORY_BYTES_MAX, Module};
+use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, DetachTransform, ModuleRef, OnError, Pick};
+use std::{ops::RangeInclusive, sync::Arc};
 
 impl Engine {
     /// Runs a module on a topic from its next batch on, behind those that run there already.
     ///
     /// # Errors
     ///
-    /// [`EngineError::TopicNotFound`], [`EngineError::ModuleNotFound`], [`EngineError::ModuleWrongWorld`],
+    /// [`EngineError::TopicNotFound`] (of the topic, or of the one for dead letters), [`EngineError::ModuleNotFound`],
+    /// [`EngineError::ModuleVersionNotFound`], [`EngineError::ModuleWrongWorld`], [`EngineError::InvalidConfig`], [`EngineError::AttachRefused`],
     /// [`EngineError::AttachmentExists`] (this very module is attached there), [`EngineError::PlaceTaken`], [`EngineError::TooMany`], [`EngineError::Module`] (its `init` refused),
     /// [`EngineError::DataDir`], [`EngineError::ShuttingDown`].
     pub async fn attach(self: &Arc<Self>, request: AttachTransform) -> Result<(), EngineError> {
@@ -39,7 +40,8 @@ impl Engine {
     }
 
     async fn attach_now(self: Arc<Self>, request: AttachTransform) -> Result<(), EngineError> {
-        let AttachTransform { topic: topic_name, module: ModuleRef { name, pick }, on, params } = request;
+        let AttachTransform { topic: topic_name, module: ModuleRef { name, pick }, on, .. } = request.clone();
+        check_settings(&request)?;
         loop {
             self.refuse_while_closing()?;
             let version = self.find_module(&name)?.stored.pick(&name, &pick)?.version;
@@ -58,8 +60,11 @@ impl Engine {
             }
             let runtime = topic.runtime();
             self.check_place(&runtime, &topic_name, &name, on)?;
+            if let Some(dead_letters) = request.on_error.dead_letter_topic() {
+                self.find_topic(dead_letters)?;
+            }
             let pinned = (pick != Pick::Current).then_some(version);
-            let stored = StoredAttachment::new(name.clone(), pinned, on, params);
+            let stored = StoredAttachment::new(request.clone(), pinned);
             let attached = self.start(&stored, version, &module, None).await?;
 
             let mut next_runtime = Runtime::clone(&runtime);
@@ -171,3 +176,41 @@ impl Engine {
         self.services.plugin.run(move || workshop.attach(plan, &module)).await?
     }
 }
+
+/// Holds what an attachment may be against what the broker can do, whatever else there is.
+fn check_settings(request: &AttachTransform) -> Result<(), EngineError> {
+    let AttachLimits { memory_bytes, time_ms, output_bytes, log_bytes_per_second } = request.limits;
+    let ranges = [
+        ("memory", memory_bytes, MEMORY_BYTES),
+        ("time", time_ms, TIME_MS),
+        ("output", output_bytes, OUTPUT_BYTES),
+        ("log rate", log_bytes_per_second, LOG_BYTES_PER_SECOND),
+    ];
+    for (setting, value, range) in ranges {
+        if let Some(value) = value.filter(|value| !range.contains(value)) {
+            return Err(EngineError::InvalidConfig { setting, value, rule: format!("{} to {} are allowed", range.start(), range.end()) });
+        }
+    }
+    let refused = |reason: &str, hint| Err(EngineError::AttachRefused { reason: reason.to_owned(), hint });
+    match &request.on_error {
+        OnError::Skip | OnError::DeadLetter(_) if request.on == AttachPoint::Partition => {
+            refused("a partitioner says where records go, and without an answer they have no place", "attach it with `--on-error reject`")
+        }
+        OnError::DeadLetter(topic) if *topic == request.topic => {
+            refused("the dead letters of a topic can't go to that topic itself", "make a topic for them: `millpond topic create TOPIC`")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Of one instance: a page to what an instance can have at most.
+const MEMORY_BYTES: RangeInclusive<u64> = 65_536..=MEMORY_BYTES_MAX as u64;
+
+/// For one batch.
+const TIME_MS: RangeInclusive<u64> = 1..=60_000;
+
+/// For one batch.
+const OUTPUT_BYTES: RangeInclusive<u64> = 1024..=1 << 30;
+
+/// Of the broker's log.
+const LOG_BYTES_PER_SECOND: RangeInclusive<u64> = 0..=1 << 20;

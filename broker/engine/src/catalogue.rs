@@ -10,7 +10,7 @@ use crate::{
     data_dir::read_whole, error::EngineError, modules::AttachmentPlan, name, name::NameOf, transform::Counters, versions::StoredModule,
 };
 use millpond_log::Disk;
-use millpond_protocol::message::{AttachPoint, TopicConfig};
+use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, OnError, TopicConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::{
@@ -80,6 +80,10 @@ pub(crate) struct StoredAttachment {
     pub(crate) on: AttachPoint,
     #[serde(default)]
     pub(crate) params: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "AttachLimits::is_empty")]
+    pub(crate) limits: AttachLimits,
+    #[serde(default, skip_serializing_if = "OnError::is_default")]
+    pub(crate) on_error: OnError,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -104,8 +108,10 @@ impl StoredTopic {
 }
 
 impl StoredAttachment {
-    pub(crate) fn new(module: String, version: Option<u32>, on: AttachPoint, params: BTreeMap<String, String>) -> StoredAttachment {
-        StoredAttachment { module, version, on, params, unknown: Map::new() }
+    /// As it was asked for; `version` is the one that was named.
+    pub(crate) fn new(request: AttachTransform, version: Option<u32>) -> StoredAttachment {
+        let AttachTransform { module, on, params, limits, on_error, .. } = request;
+        StoredAttachment { module: module.name, version, on, params, limits, on_error, unknown: Map::new() }
     }
 
     /// What it runs, in this version.
@@ -116,6 +122,8 @@ impl StoredAttachment {
             pinned: self.version.is_some(),
             on: self.on,
             params: self.params.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            limits: self.limits.clone(),
+            on_error: self.on_error.clone(),
             counters,
         }
     }
@@ -162,6 +170,16 @@ impl Catalogue {
         let catalogue: Catalogue = serde_json::from_value(catalogue).map_err(|error| damaged(error.to_string()))?;
         catalogue.check().map_err(damaged)?;
         Ok(catalogue)
+    }
+
+    /// A module whose dead letters go to this topic, and the topics that it is on. Itself does not count: it goes as a whole.
+    pub(crate) fn senders_of_dead_letters(&self, to: &str) -> Option<(String, Vec<String>)> {
+        let others = self.topics.iter().filter(|(name, _)| *name != to);
+        let attached = others.flat_map(|(name, topic)| topic.attachments.iter().map(move |attachment| (name, attachment)));
+        let senders: Vec<_> = attached.filter(|(_, attachment)| attachment.on_error.dead_letter_topic() == Some(to)).collect();
+        let (_, StoredAttachment { module, .. }) = senders.first()?;
+        let topics = senders.iter().filter(|(_, sender)| sender.module == *module).map(|(name, _)| (*name).clone());
+        Some((module.clone(), topics.collect()))
     }
 
     /// Whether these bytes are those of any version of any module.
@@ -221,7 +239,7 @@ mod tests {
             "version": 1, "cluster": {"id": 7},
             "topics": {"readings": {"partitions": 3, "retention": "7d",
                 "config": {"durability": "interval:200ms", "quota_bytes": 5},
-                "attachments": [{"module": "drop-idle", "on": "produce", "on_error": "skip"}]}},
+                "attachments": [{"module": "drop-idle", "on": "produce", "color": "red"}]}},
             "modules": {}
         }"#;
         let catalogue = decode(text).expect("it is well formed");
@@ -233,7 +251,7 @@ mod tests {
         let topic = &value["topics"]["readings"];
         assert_eq!(topic["retention"], "7d");
         assert_eq!(topic["config"]["quota_bytes"], 5);
-        assert_eq!(topic["attachments"][0]["on_error"], "skip");
+        assert_eq!(topic["attachments"][0]["color"], "red");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::{
     config::EngineConfig,
     consume::{self, ConsumeStream},
     data_dir::{DataDir, DirLock},
+    dead_letters::Topics,
     error::{EngineError, Purpose, is_no_room},
     folders,
     inflight::{ByteBudget, InflightPermit},
@@ -41,7 +42,8 @@ pub struct Engine {
     pub(crate) services: Arc<Services>,
     pub(crate) data: DataDir,
     pub(crate) workshop: Workshop,
-    pub(crate) topics: RwLock<BTreeMap<String, Arc<Topic>>>,
+    /// Shared with the streams of producers: a dead letter goes to another topic.
+    pub(crate) topics: Arc<Topics>,
     pub(crate) modules: RwLock<BTreeMap<String, Deployed>>,
     /// What is on disk. Whoever changes topics or modules holds it from the first look to the last step.
     pub(crate) catalogue: Mutex<Catalogue>,
@@ -80,7 +82,7 @@ impl Engine {
         Engine {
             data: DataDir::new(services.config.data_dir.clone()),
             workshop,
-            topics: RwLock::new(topics),
+            topics: Arc::new(RwLock::new(topics)),
             modules: RwLock::new(modules),
             catalogue: Mutex::new(catalogue),
             inflight: ByteBudget::new(services.config.inflight_bytes_max),
@@ -146,7 +148,7 @@ impl Engine {
     pub fn open_produce(&self, request: &OpenProduce) -> Result<(ProduceStream, ProduceOpened), EngineError> {
         self.refuse_while_closing()?;
         let topic = self.find_topic(&request.topic)?;
-        ProduceStream::open(&self.services, &topic, request.partition, self.next_sticky.fetch_add(1, Ordering::Relaxed))
+        ProduceStream::open(&self.services, &self.topics, &topic, request.partition, self.next_sticky.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Opens a stream of batches out of one partition.

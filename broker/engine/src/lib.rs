@@ -75,6 +75,7 @@ mod compaction;
 mod config;
 mod consume;
 mod data_dir;
+mod dead_letters;
 mod engine;
 mod error;
 mod folders;

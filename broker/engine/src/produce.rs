@@ -20,13 +20,14 @@
 use crate::{
     chain::{self, Chain},
     check,
+    dead_letters::{self, Letters, Origin, Topics},
     error::{EngineError, Purpose},
     inflight::InflightPermit,
     partition::{Partition, Submission},
     route::{self, Part, Routed, Slot},
     services::Services,
     topic::{Runtime, Topic},
-    transform::{self, BatchLimits, Records},
+    transform::{self, BatchLimits, DeadLetter, Records},
 };
 use bytes::Bytes;
 use millpond_log::SequenceOrder;
@@ -45,6 +46,8 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub struct ProduceStream {
     services: Arc<Services>,
+    /// Where dead letters may go.
+    topics: Arc<Topics>,
     topic: Arc<Topic>,
     target: Target,
 }
@@ -76,7 +79,12 @@ pub enum Answer {
 #[must_use = "it says whether the batch is stored"]
 pub struct PendingAnswer {
     state: State,
+    /// Records of the batch that go to other topics, and have to be stored as well.
+    dead_letters: Posted,
 }
+
+/// Dead letters that are on their way, with their topic.
+type Posted = Vec<(Arc<str>, AckReceiver)>;
 
 type AckReceiver = oneshot::Receiver<Result<Ack, EngineError>>;
 
@@ -109,6 +117,7 @@ struct PlacingPart {
 impl ProduceStream {
     pub(crate) fn open(
         services: &Arc<Services>,
+        topics: &Arc<Topics>,
         topic: &Arc<Topic>,
         partition: Option<u32>,
         sticky: u32,
@@ -125,7 +134,7 @@ impl ProduceStream {
             // Nobody else has it: of 2^63 numbers none comes twice. So it takes no file, and none of another broker's is the same.
             producer_id: Some((rand::random::<u64>() >> 1).cast_signed()),
         };
-        Ok((ProduceStream { services: Arc::clone(services), topic: Arc::clone(topic), target }, opened))
+        Ok((ProduceStream { services: Arc::clone(services), topics: Arc::clone(topics), topic: Arc::clone(topic), target }, opened))
     }
 
     /// Takes one batch: checks it (length, header, checksum), runs the topic's modules on it, and queues it for the append. Waits for
@@ -134,20 +143,21 @@ impl ProduceStream {
     /// Batches are appended in the order of the calls. The permit is held until the batch is answered. A future that is dropped before
     /// it is ready may have stored nothing or, where the broker places records, some parts.
     pub async fn submit(&mut self, batch: Bytes, permit: InflightPermit) -> PendingAnswer {
-        let state = self.take(batch, permit).await.unwrap_or_else(|error| State::Known(Some(Err(error))));
-        PendingAnswer { state }
+        let mut dead_letters = Vec::new();
+        let state = self.take(batch, permit, &mut dead_letters).await.unwrap_or_else(|error| State::Known(Some(Err(error))));
+        PendingAnswer { state, dead_letters }
     }
 
-    async fn take(&mut self, bytes: Bytes, permit: InflightPermit) -> Result<State, EngineError> {
+    async fn take(&mut self, bytes: Bytes, permit: InflightPermit, posted: &mut Posted) -> Result<State, EngineError> {
         let runtime = self.topic.runtime();
         let batch =
             check::accept(&self.topic.name, bytes, BatchLimits { batch_bytes_max: runtime.config.max_batch_bytes, ..self.limits() })?;
         match &mut self.target {
             Target::Partition(partition) => {
                 let partition = Arc::clone(partition);
-                self.take_for(&partition, runtime, batch, permit).await
+                self.take_for(&partition, runtime, batch, permit, posted).await
             }
-            Target::Placed { .. } => self.take_and_place(runtime, batch, permit).await,
+            Target::Placed { .. } => self.take_and_place(runtime, batch, permit, posted).await,
         }
     }
 
@@ -157,6 +167,7 @@ impl ProduceStream {
         runtime: Arc<Runtime>,
         batch: Batch,
         permit: InflightPermit,
+        posted: &mut Posted,
     ) -> Result<State, EngineError> {
         let topic_epoch = runtime.epoch;
         let order = SequenceOrder::NextFrom { base_sequence: batch.header().base_sequence };
@@ -171,6 +182,7 @@ impl ProduceStream {
                 move || transform::transform(&topic, number, &runtime, &batch, limits)
             };
             let transformed = self.topic.plugin.run(job).await??;
+            self.post(&transformed.dead_letters, Some(number), &header, &permit, posted).await?;
             match transformed.batch {
                 Some(batch) => (batch, transformed.records_dropped, false),
                 None if header.producer_id >= 0 => (transform::empty(&header)?, transformed.records_dropped, true),
@@ -181,7 +193,13 @@ impl ProduceStream {
         Ok(State::Stored(partition.submit(submission).await?))
     }
 
-    async fn take_and_place(&mut self, runtime: Arc<Runtime>, batch: Batch, permit: InflightPermit) -> Result<State, EngineError> {
+    async fn take_and_place(
+        &mut self,
+        runtime: Arc<Runtime>,
+        batch: Batch,
+        permit: InflightPermit,
+        posted: &mut Posted,
+    ) -> Result<State, EngineError> {
         let header = *batch.header();
         let sticky = self.begin_placing(&header)?;
         let topic = Arc::clone(&self.topic.name);
@@ -190,7 +208,8 @@ impl ProduceStream {
             let runtime = Arc::clone(&runtime);
             move || place(&topic, partitions, sticky, &runtime, &batch, limits)
         };
-        let routed = self.topic.plugin.run(job).await??;
+        let (routed, dead_letters) = self.topic.plugin.run(job).await??;
+        self.post(&dead_letters, None, &header, &permit, posted).await?;
         let mut placing = Placing {
             parts: Vec::with_capacity(routed.parts.len()),
             answered: 0,
@@ -214,6 +233,36 @@ impl ProduceStream {
         }
         self.chain().complete(&header);
         Ok(State::Placed(placing))
+    }
+
+    /// Queues the dead letters of a batch for their topics.
+    async fn post(
+        &self,
+        letters: &[DeadLetter],
+        partition: Option<u32>,
+        header: &BatchHeader,
+        permit: &InflightPermit,
+        posted: &mut Posted,
+    ) -> Result<(), EngineError> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let origin = Origin { topic: &self.topic.name, partition, base_timestamp: header.base_timestamp };
+        for Letters { topic, partition, batch } in dead_letters::address(&self.topics, origin, letters)? {
+            let submission = Submission {
+                batch,
+                records_dropped: 0,
+                topic_epoch: topic.runtime().epoch,
+                // They have no producer.
+                order: SequenceOrder::NextFrom { base_sequence: -1 },
+                is_nothing: false,
+                permit: permit.clone(),
+            };
+            let refused = |source| EngineError::DeadLetter { topic: Arc::clone(&topic.name), source: Box::new(source) };
+            let receiver = topic.partition(partition, Purpose::Produce)?.submit(submission).await.map_err(refused)?;
+            posted.push((Arc::clone(&topic.name), receiver));
+        }
+        Ok(())
     }
 
     /// Holds a batch against the one before it on this stream. Gives the number that places its records without a key: of a batch that
@@ -259,7 +308,7 @@ fn place(
     runtime: &Runtime,
     batch: &Batch,
     limits: BatchLimits,
-) -> Result<Routed, EngineError> {
+) -> Result<(Routed, Vec<DeadLetter>), EngineError> {
     let mut records = Records::unpack(batch, limits.section_bytes_max)?;
     records.pass_through(topic, None, runtime, batch.header())?;
     records.check_keys(topic, runtime)?;
@@ -268,13 +317,24 @@ fn place(
         Some(partitioner) if records.count() > 0 => partitioner.partition(topic, &records, batch.header().base_timestamp, partitions)?,
         _ => route::by_default(&records, partitions, sticky),
     };
-    route::split(topic, batch, &records, &places, limits.batch_bytes_max)
+    let routed = route::split(topic, batch, &records, &places, limits.batch_bytes_max)?;
+    Ok((routed, records.dead_letters))
 }
 
 impl Future for PendingAnswer {
     type Output = Result<Answer, EngineError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        while let Some((topic, receiver)) = self.dead_letters.last_mut() {
+            if let Err(source) = ready!(receive(receiver, context)) {
+                // Its batch may be stored. It is known when it comes again, and its dead letters are made anew.
+                let error = EngineError::DeadLetter { topic: Arc::clone(topic), source: Box::new(source) };
+                self.dead_letters.clear();
+                self.state = State::Known(None);
+                return Poll::Ready(Err(error));
+            }
+            self.dead_letters.pop();
+        }
         match &mut self.state {
             State::Known(answer) => Poll::Ready(answer.take().unwrap_or(Err(LOST))),
             State::Stored(receiver) => receive(receiver, context).map_ok(Answer::Ack),

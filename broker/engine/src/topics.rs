@@ -63,7 +63,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::TopicNotFound`], [`EngineError::DataDir`], [`EngineError::ShuttingDown`].
+    /// [`EngineError::TopicNotFound`], [`EngineError::TopicInUse`], [`EngineError::DataDir`], [`EngineError::ShuttingDown`].
     pub async fn delete_topic(self: &Arc<Self>, name: &str) -> Result<(), EngineError> {
         let (engine, name) = (Arc::clone(self), name.to_owned());
         to_the_end(async move { engine.delete_topic_now(&name).await }).await
@@ -113,6 +113,9 @@ impl Engine {
         let mut catalogue = self.catalogue.lock().await;
         self.refuse_while_closing()?;
         let topic = self.find_topic(name)?;
+        if let Some((module, topics)) = catalogue.senders_of_dead_letters(name) {
+            return Err(EngineError::TopicInUse { topic: name.to_owned(), module, topics });
+        }
         self.save(&mut catalogue, |next| {
             next.topics.remove(name);
             next.deleted_topics.insert(name.to_owned());

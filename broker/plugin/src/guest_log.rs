@@ -1,7 +1,7 @@
 //! What guests write to the broker's log: lines under the target `millpond::guest`, with the module's name and the topic.
 //!
-//! There are two bounds: on the bytes of one call, which the attachment sets, and on those of one module over time, whatever the number
-//! of its calls, instances and attachments.
+//! There are two bounds, and the attachment sets both: on the bytes of one call, and on those over time, whatever the number of its calls
+//! and instances.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,13 +13,13 @@ use crate::BatchInfo;
 use crate::contract::{LOG, Level};
 use crate::instance::State;
 use crate::limits::LOG_LINE_BYTES_MAX;
-use crate::log_budget::{BYTES_PER_SECOND, LogBudget, Verdict};
+use crate::log_budget::{LogBudget, Verdict};
 
 /// The log of one instance.
 #[derive(Debug)]
 pub(crate) struct GuestLog {
     module: Arc<str>,
-    /// Shared by all instances of the module.
+    /// Shared by all instances of the attachment.
     budget: Arc<LogBudget>,
     /// Of the call that is in progress; empty during the start. Reused from call to call.
     topic: String,
@@ -89,7 +89,8 @@ impl GuestLog {
     fn write_within_budget(&self, level: Level, line: &str) -> bool {
         let Verdict::Write { left_out_before } = self.budget.take(Instant::now(), line.len()) else { return false };
         if left_out_before > 0 {
-            let text = format!("{left_out_before} lines of this module were left out, over its {BYTES_PER_SECOND} bytes a second");
+            let rate = self.budget.bytes_per_second();
+            let text = format!("{left_out_before} lines of this module were left out, over its {rate} bytes a second");
             self.emit(Level::Warn, &text);
         }
         self.emit(level, line);

@@ -10,7 +10,6 @@ use crate::artifact::{self, ArtifactCache};
 use crate::contract::{self, World};
 use crate::error::PluginError;
 use crate::instance::State;
-use crate::log_budget::LogBudget;
 use crate::runtime::Runtime;
 use crate::upload::{self, Kind, compile};
 
@@ -50,7 +49,7 @@ impl PluginHost {
         let world = contract::world(&runtime.engine, &component.component_type())?;
         let pre = runtime.linker.instantiate_pre(&component).map_err(|error| compile(&format!("{error:#}")))?;
         let name = sha256[..SHORT_NAME_DIGITS].into();
-        Ok(Module { name, inner: Arc::new(Inner { sha256, world, size_bytes: wasm.len(), pre, runtime, log_budget: Arc::default() }) })
+        Ok(Module { name, inner: Arc::new(Inner { sha256, world, size_bytes: wasm.len(), pre, runtime }) })
     }
 
     /// How often a module was compiled since the start, rather than taken from the cache.
@@ -118,7 +117,6 @@ struct Inner {
     size_bytes: usize,
     pre: InstancePre<State>,
     runtime: Arc<Runtime>,
-    log_budget: Arc<LogBudget>,
 }
 
 impl Module {
@@ -151,10 +149,6 @@ impl Module {
 
     pub(crate) fn name_shared(&self) -> Arc<str> {
         Arc::clone(&self.name)
-    }
-
-    pub(crate) fn log_budget(&self) -> Arc<LogBudget> {
-        Arc::clone(&self.inner.log_budget)
     }
 
     pub(crate) fn instance_pre(&self) -> &InstancePre<State> {

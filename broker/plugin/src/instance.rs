@@ -1,6 +1,7 @@
 //! One living instance of a module: its store with its limits, and the meaning of what ends a call.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cpu_time::ThreadTime;
@@ -12,6 +13,7 @@ use crate::error::{BACKTRACE_BYTES_MAX, MESSAGE_BYTES_MAX, PluginError, cut};
 use crate::guest_log::GuestLog;
 use crate::host::Module;
 use crate::limits::{INSTANCES_MAX, Limiter, Limits, Refused, TABLE_ELEMENTS_MAX};
+use crate::log_budget::LogBudget;
 use crate::runtime::Runtime;
 use crate::{BatchInfo, ticker};
 
@@ -40,9 +42,10 @@ impl<F> Guest<F> {
         module: &Module,
         limits: &Limits,
         params: &[(String, String)],
+        log_budget: Arc<LogBudget>,
         find: Find<F>,
     ) -> Result<Guest<F>, PluginError> {
-        let log = GuestLog::new(module.name_shared(), module.log_budget(), limits.log_bytes_per_call);
+        let log = GuestLog::new(module.name_shared(), log_budget, limits.log_bytes_per_call);
         let state = State { limiter: Limiter::new(limits.memory_bytes), log, deadline: Duration::ZERO };
         let mut store = Store::new(&runtime.engine, state);
         store.limiter(|state| &mut state.limiter);
@@ -64,6 +67,11 @@ impl<F> Guest<F> {
             Ok((Err(message), _)) => Err(PluginError::Init(cut(message, MESSAGE_BYTES_MAX))),
             Err(error) => Err(classify(&error, store.data(), limits, "in init: ")),
         }
+    }
+
+    /// Bytes of all its memories together.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.store.data().limiter.memory_bytes()
     }
 
     /// Calls the function under the limits. After an error the instance must not be used again.

@@ -16,6 +16,9 @@ pub struct Limits {
     pub output_bytes: usize,
     /// What a guest may write to the broker's log in one call; what is more is left out, and one line says how much.
     pub log_bytes_per_call: usize,
+    /// What all instances of one attachment together may write to the broker's log in a second, in the long run. After a silence they may
+    /// write as much at once as in eight seconds.
+    pub log_bytes_per_second: u64,
 }
 
 impl Default for Limits {
@@ -25,6 +28,7 @@ impl Default for Limits {
             time: Duration::from_millis(100),
             output_bytes: 8 * 1024 * 1024,
             log_bytes_per_call: 8 * 1024,
+            log_bytes_per_second: 8 * 1024,
         }
     }
 }
@@ -127,6 +131,11 @@ impl Limiter {
     /// Forgets what was refused in an earlier call.
     pub(crate) fn begin_call(&mut self) {
         self.refused = None;
+    }
+
+    /// What the guest has.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
     }
 
     pub(crate) fn refused(&self) -> Option<Refused> {

@@ -32,7 +32,8 @@ impl Partitioner {
     /// [`PluginError::Guest`] if the guest refused the batch, [`PluginError::OutputInvalid`] for an answer of another length or with a
     /// partition that doesn't exist; else whatever limit it broke. The next call gets a fresh instance then.
     pub fn run(&self, batch: &BatchInfo<'_>, section: &[u8], partition_count: u32) -> Result<Vec<u32>, PluginError> {
-        let (result,) = self.0.call(batch, |store, partition| partition.call(store, (batch.into(), section, partition_count)))?;
+        let (result,) =
+            self.0.call(batch, self.0.limits().time, |store, partition| partition.call(store, (batch.into(), section, partition_count)))?;
         let partitions = result.map_err(|failure| failure.into_error(batch))?;
         if partitions.len() != batch.record_count as usize {
             let reason = format!("it placed {} records of {}", partitions.len(), batch.record_count);
@@ -43,6 +44,16 @@ impl Partitioner {
             return Err(PluginError::OutputInvalid { reason });
         }
         Ok(partitions)
+    }
+
+    /// What it may use.
+    pub fn limits(&self) -> &Limits {
+        self.0.limits()
+    }
+
+    /// The most memory that an instance had after a call, in bytes.
+    pub fn memory_bytes_peak(&self) -> usize {
+        self.0.memory_bytes_peak()
     }
 
     /// The module.

@@ -1,6 +1,8 @@
 //! The instances of one attachment: idle ones are used again, broken ones are not, and none is in two calls at once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -9,6 +11,7 @@ use crate::error::PluginError;
 use crate::host::{Module, PluginHost};
 use crate::instance::{Find, Guest, State};
 use crate::limits::{Limits, MEMORY_BYTES_MAX, PARAMS_BYTES_MAX};
+use crate::log_budget::LogBudget;
 use crate::runtime::{Runtime, Shed};
 
 /// A module with its limits and settings, and the instances of it that exist.
@@ -18,7 +21,10 @@ pub(crate) struct Pool<F> {
     limits: Limits,
     params: Box<[(String, String)]>,
     find: Find<F>,
+    log_budget: Arc<LogBudget>,
     idle: Arc<Idle<F>>,
+    /// The most memory that an instance had after a call.
+    memory_bytes_peak: AtomicUsize,
 }
 
 struct Idle<F>(Mutex<Vec<Guest<F>>>);
@@ -37,7 +43,9 @@ impl<F: Send + 'static> Pool<F> {
         let idle = Arc::new(Idle(Mutex::new(Vec::new())));
         let shed: Arc<dyn Shed> = Arc::clone(&idle) as _;
         runtime.register(Arc::downgrade(&shed));
-        let pool = Pool { runtime, module: module.clone(), limits, params: params.into(), find, idle };
+        let log_budget = Arc::new(LogBudget::new(limits.log_bytes_per_second));
+        let memory_bytes_peak = AtomicUsize::new(0);
+        let pool = Pool { runtime, module: module.clone(), limits, params: params.into(), find, log_budget, idle, memory_bytes_peak };
         let first = pool.start()?;
         pool.idle.give(first);
         Ok(pool)
@@ -51,10 +59,17 @@ impl<F: Send + 'static> Pool<F> {
         &self.module
     }
 
-    /// Calls an instance. It is kept if the call came to a regular end, even with an error of the guest's own.
+    /// The most memory that an instance had after a call, in bytes.
+    pub(crate) fn memory_bytes_peak(&self) -> usize {
+        self.memory_bytes_peak.load(Ordering::Relaxed)
+    }
+
+    /// Calls an instance, for so much processor time at most. It is kept if the call came to a regular end, even with an error of the
+    /// guest's own.
     pub(crate) fn call<R>(
         &self,
         batch: &BatchInfo<'_>,
+        time: Duration,
         call: impl FnOnce(&mut wasmtime::Store<State>, &F) -> wasmtime::Result<R>,
     ) -> Result<R, PluginError> {
         let idle = self.idle.take();
@@ -62,13 +77,16 @@ impl<F: Send + 'static> Pool<F> {
             Some(guest) => guest,
             None => self.start()?,
         };
-        let result = guest.call(&self.runtime, &self.limits, batch, call)?;
+        let limits = Limits { time, ..self.limits.clone() };
+        let result = guest.call(&self.runtime, &limits, batch, call);
+        self.memory_bytes_peak.fetch_max(guest.memory_bytes(), Ordering::Relaxed);
+        let result = result?;
         self.idle.give(guest);
         Ok(result)
     }
 
     fn start(&self) -> Result<Guest<F>, PluginError> {
-        let start = || Guest::start(&self.runtime, &self.module, &self.limits, &self.params, self.find);
+        let start = || Guest::start(&self.runtime, &self.module, &self.limits, &self.params, Arc::clone(&self.log_budget), self.find);
         match start() {
             Err(PluginError::Busy { .. }) => {
                 self.runtime.shed_idle();

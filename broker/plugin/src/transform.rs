@@ -1,5 +1,7 @@
 //! An attached transform.
 
+use std::time::Duration;
+
 use crate::contract::{self, World};
 use crate::error::PluginError;
 use crate::host::{Module, PluginHost};
@@ -31,13 +33,33 @@ impl Transform {
     ///
     /// [`PluginError::Guest`] if the guest refused the batch; else whatever limit it broke. The next call gets a fresh instance then.
     pub fn run(&self, batch: &BatchInfo<'_>, section: &[u8]) -> Result<Vec<u8>, PluginError> {
-        let (result,) = self.0.call(batch, |store, transform| transform.call(store, (batch.into(), section)))?;
+        self.run_within(batch, section, self.0.limits().time)
+    }
+
+    /// As [`Transform::run`], with less processor time than [`Limits::time`]: for a part of a batch.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Transform::run`].
+    pub fn run_within(&self, batch: &BatchInfo<'_>, section: &[u8], time: Duration) -> Result<Vec<u8>, PluginError> {
+        let time = time.min(self.0.limits().time);
+        let (result,) = self.0.call(batch, time, |store, transform| transform.call(store, (batch.into(), section)))?;
         let output = result.map_err(|failure| failure.into_error(batch))?;
         let limit_bytes = self.0.limits().output_bytes;
         if output.len() > limit_bytes {
             return Err(PluginError::OutputTooLarge { limit_bytes });
         }
         Ok(output)
+    }
+
+    /// What it may use.
+    pub fn limits(&self) -> &Limits {
+        self.0.limits()
+    }
+
+    /// The most memory that an instance had after a call, in bytes.
+    pub fn memory_bytes_peak(&self) -> usize {
+        self.0.memory_bytes_peak()
     }
 
     /// The module.

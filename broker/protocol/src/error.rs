@@ -81,6 +81,8 @@ error_codes! {
     PartitionOutOfRange = 23, "partition_out_of_range", false;
     /// A setting has a value that it cannot take.
     InvalidConfig = 24, "invalid_config", false;
+    /// Other topics send records there, and it can't be deleted.
+    TopicInUse = 25, "topic_in_use", false;
 
     /// The offset lies before the start or behind the end of the log; the message names the range.
     OffsetOutOfRange = 40, "offset_out_of_range", false;
@@ -132,6 +134,8 @@ error_codes! {
     GuestOutOfMemory = 83, "guest_out_of_memory", false;
     /// What the guest returned breaks the contract or is larger than its limit.
     GuestOutputInvalid = 84, "guest_output_invalid", false;
+    /// The guest has failed on everything for a while, and is not called at this moment.
+    GuestPaused = 85, "guest_paused", true;
 }
 
 impl Serialize for ErrorCode {

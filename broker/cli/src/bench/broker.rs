@@ -3,7 +3,7 @@
 use super::{BenchError, child::Child, plan::Case};
 use bytes::Bytes;
 use millpond::{AttachPoint, AttachTransform, Client, CreateTopic, Durability, ModuleRef, TopicConfig};
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf};
 
 /// What the transform is called on the broker.
 const MODULE: &str = "bench-filter";
@@ -50,7 +50,7 @@ impl Broker {
         self.client.admin().create_topic(topic).await?;
         if case == Case::Produce100bFilter {
             let topic = case.name().to_owned();
-            let attach = AttachTransform { topic, module: ModuleRef::current(MODULE), on: AttachPoint::Produce, params: BTreeMap::new() };
+            let attach = AttachTransform::new(topic, ModuleRef::current(MODULE), AttachPoint::Produce);
             self.client.admin().attach(attach).await?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! One file for each command: its arguments, and what it does.
 
 mod alter;
+mod attachments;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod consume;

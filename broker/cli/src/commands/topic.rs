@@ -2,6 +2,7 @@
 
 use super::{
     alter::{self, AlterArgs, DeleteRecordsArgs, RetentionArgs},
+    attachments,
     shared::{self, ListArgs},
     space::{self, SpaceArgs},
     state,
@@ -237,7 +238,7 @@ struct ModuleRow<'a>(&'a AttachmentStatus);
 
 impl Row for ModuleRow<'_> {
     const HEADINGS: &'static [&'static str] =
-        &["MODULE", "ON", ">BATCHES", ">RECORDS IN", ">OUT", ">DROPPED", ">CHANGED", ">FAILURES", "SHA-256"];
+        &["MODULE", "ON", ">BATCHES", ">FAILURES", ">RECORDS IN", ">OUT", ">DROPPED", ">CHANGED", ">FAILED", "SHA-256"];
 
     fn cells(&self) -> Vec<String> {
         let module = self.0;
@@ -245,11 +246,12 @@ impl Row for ModuleRow<'_> {
             module.version.map_or_else(|| module.module.clone(), |version| format!("{}@{version}", module.module)),
             module.on.to_string(),
             thousands(module.batches),
+            thousands(module.failures),
             thousands(module.records_in),
             thousands(module.records_out),
             thousands(module.records_dropped),
             thousands(module.records_changed),
-            thousands(module.failures),
+            thousands(module.records_failed),
             short_sha256(&module.sha256),
         ]
     }
@@ -267,6 +269,7 @@ fn describe_words(topic: &TopicInfo) -> String {
     if !topic.attachments.is_empty() {
         words.push('\n');
         words.push_str(&table(&topic.attachments.iter().map(ModuleRow).collect::<Vec<_>>()));
+        words.push_str(&attachments::notes(&topic.attachments));
     }
     words
 }
@@ -314,18 +317,16 @@ mod tests {
             ..PartitionInfo::default()
         };
         let module = AttachmentStatus {
-            module: "drop-idle".to_owned(),
             version: Some(2),
-            pinned: false,
             sha256: "0123456789abcdef0123".to_owned(),
-            on: AttachPoint::Produce,
-            params: std::collections::BTreeMap::new(),
             records_in: 1_200,
-            records_out: 1_000,
+            records_out: 999,
             records_dropped: 200,
             records_changed: 10,
             batches: 3,
-            failures: 0,
+            failures: 1,
+            records_failed: 1,
+            ..AttachmentStatus::new("drop-idle", AttachPoint::Produce)
         };
         let partitions = vec![partition(0, 33_334), partition(1, 7)];
         TopicInfo { name: "readings".to_owned(), partitions, attachments: vec![module], used_bytes: 1_177_790, ..TopicInfo::default() }
@@ -365,8 +366,9 @@ mod tests {
              partition 1: nothing more is written, and reads go on: can't flush 0.log: Input/output error\n\
              \x20 hint: check the disk\n\
              \n\
-             MODULE       ON       BATCHES  RECORDS IN    OUT  DROPPED  CHANGED  FAILURES  SHA-256\n\
-             drop-idle@2  produce        3       1,200  1,000      200       10         0  0123456789ab\n"
+             MODULE       ON       BATCHES  FAILURES  RECORDS IN  OUT  DROPPED  CHANGED  FAILED  SHA-256\n\
+             drop-idle@2  produce        3         1       1,200  999      200       10       1  0123456789ab\n\
+             \ndrop-idle: on error reject\n"
         );
     }
 }

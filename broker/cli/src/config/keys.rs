@@ -65,6 +65,7 @@ pub(crate) const KEYS: &[Key] = &[
     text("plugin.memory_bytes", "the memory that one instance of a module may have"),
     text("plugin.time", "the time that a module may take for one batch"),
     text("plugin.output_bytes", "the size of what a module may return for one batch"),
+    text("plugin.log_bytes_per_second", "the bytes that a module may log each second in the long run, on each topic"),
     text("plugin.max_module_bytes", "the largest module that can be deployed"),
     text("topic.durability", "when a topic's batches are acknowledged (sync, interval:200ms, os), unless `topic create` says"),
     text("topic.segment_bytes", "the size over which no segment file of a topic grows, unless `topic create` says"),

@@ -113,6 +113,7 @@ pub(crate) struct Plugin {
     pub(crate) memory_bytes: ByteSize,
     pub(crate) time: Span,
     pub(crate) output_bytes: ByteSize,
+    pub(crate) log_bytes_per_second: ByteSize,
     pub(crate) max_module_bytes: ByteSize,
 }
 
@@ -205,6 +206,7 @@ impl Config {
                 memory_bytes: size_of(engine.plugin_limits.memory_bytes),
                 time: Span(engine.plugin_limits.time),
                 output_bytes: size_of(engine.plugin_limits.output_bytes),
+                log_bytes_per_second: ByteSize(engine.plugin_limits.log_bytes_per_second),
                 max_module_bytes: ByteSize(engine.max_module_bytes),
             },
             topic: Topic {
@@ -246,9 +248,10 @@ impl Config {
         count("threads.flush", self.threads.flush, 1..=THREADS_MAX)?;
         count("threads.plugin", self.threads.plugin, 1..=THREADS_MAX)?;
         count("storage.segment_files_max", self.storage.segment_files_max.unwrap_or(SEGMENT_FILES_MIN), SEGMENT_FILES_MIN..=1_000_000)?;
-        size("plugin.memory_bytes", self.plugin.memory_bytes, 1 << 16..=1 << 32)?;
+        size("plugin.memory_bytes", self.plugin.memory_bytes, 1 << 16..=128 << 20)?;
         time("plugin.time", self.plugin.time, Duration::from_millis(1)..=Duration::from_mins(1))?;
         size("plugin.output_bytes", self.plugin.output_bytes, 1 << 10..=1 << 30)?;
+        size("plugin.log_bytes_per_second", self.plugin.log_bytes_per_second, 0..=1 << 20)?;
         size("plugin.max_module_bytes", self.plugin.max_module_bytes, 1 << 10..=1 << 30)?;
         size("topic.segment_bytes", self.topic.segment_bytes, SEGMENT_BYTES)?;
         size("topic.max_batch_bytes", self.topic.max_batch_bytes, *BATCH_BYTES.start()..=self.max_batch_bytes.0)?;

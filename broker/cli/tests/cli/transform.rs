@@ -186,3 +186,30 @@ fn uploads_that_make_the_encoder_panic() -> Vec<Vec<u8>> {
     };
     broken.filter(panics).collect()
 }
+
+#[test]
+fn records_on_which_a_module_fails_go_where_they_were_told_to() {
+    let (place, broker) = prepared();
+    broker.ok(&place, &["topic", "create", "failed"], b"");
+    let refused =
+        broker.fails(&place, &["transform", "attach", "t", "drop-half", "--on", "produce", "--on-error", "dead-letter:nowhere"], b"");
+    assert!(refused.contains("there is no topic `nowhere`"), "{refused}");
+    for wrong in [["--on-error", "ignore"], ["--time", "fast"], ["--memory", "-1"]] {
+        let output = broker.run(&place, &[&["transform", "attach", "t", "drop-half", "--on", "produce"][..], &wrong].concat(), b"");
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+    let refused = broker.fails(&place, &["transform", "attach", "t", "drop-half", "--on", "produce", "--memory", "1GiB"], b"");
+    assert!(refused.contains("`memory` is 1073741824: 65536 to 134217728 are allowed"), "{refused}");
+    let attach = ["transform", "attach", "t", "drop-half", "--on", "produce", "--param", "mode=i", "--time", "50ms", "--on-error"];
+    broker.ok(&place, &[&attach[..], &["dead-letter:failed"]].concat(), b"");
+    broker.ok(&place, &["produce", "t"], b"good\nstop!\n");
+    assert_eq!(broker.ok(&place, &["consume", "t", "--from-beginning", "--until-end"], b""), "good\n");
+    let letter = broker.ok(&place, &["consume", "failed", "--from-beginning", "--until-end", "-o", "jsonl"], b"");
+    let letter: Value = serde_json::from_str(&letter).expect("one line of JSON");
+    assert_eq!((&letter["value"], letter["topic"].as_str()), (&Value::from("stop!"), Some("failed")));
+    assert!(letter["headers"].to_string().contains("guest_trapped"), "{letter}");
+    let words = broker.ok(&place, &["topic", "describe", "t"], b"");
+    assert!(words.contains("\ndrop-half: on error dead-letter:failed, memory 16.0 MiB, 50 ms a batch"), "{words}");
+    let refused = broker.fails(&place, &["topic", "delete", "failed", "--yes"], b"");
+    assert!(refused.contains("takes the dead letters of `drop-half` on t") && refused.contains("detach t drop-half"), "{refused}");
+}

@@ -45,7 +45,7 @@ impl EngineError {
             EngineError::Log { source, .. } => of_log(source),
             EngineError::LogNotOpened { path, .. } => of_unopened(path),
             EngineError::Sequence { source, .. } => of_sequence(source).to_owned(),
-            EngineError::PartlyStored(source) => return source.hint(),
+            EngineError::PartlyStored(source) | EngineError::DeadLetter { source, .. } => return source.hint(),
             EngineError::Full { topic, shortage, .. } => shortage.hint(topic),
             EngineError::PartitionLost { topic, path, .. } => of_lost(topic, path),
 
@@ -70,6 +70,17 @@ impl EngineError {
             EngineError::ModuleInUse { topics, module } => {
                 let name = module.split('@').next().unwrap_or(module);
                 format!("`{}` frees it", detach(topics.first().map_or("TOPIC", String::as_str), name))
+            }
+            EngineError::ModulePaused { topic, module, reason, .. } => format!(
+                "{reason}; sending it again is safe, and works once the module does: `millpond transform rollback {module}` or `{}`",
+                detach(topic, module)
+            ),
+            EngineError::AttachRefused { hint, .. } => (*hint).to_owned(),
+            EngineError::TopicInUse { topics, module, .. } => {
+                format!(
+                    "`{}` first, or attach it with another `--on-error`",
+                    detach(topics.first().map_or("TOPIC", String::as_str), module)
+                )
             }
             EngineError::AttachmentExists { topic, module, .. } => {
                 format!("it runs, so there is nothing to do; to give it other parameters, `{}` first", detach(topic, module))

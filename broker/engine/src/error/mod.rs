@@ -6,23 +6,19 @@
 mod full;
 mod hint;
 mod size;
+mod wire;
 
 pub use full::{Shortage, StorageBound};
 pub(crate) use hint::value_of;
 
 use crate::name::NameOf;
-use millpond_log::{LogError, SequenceError, is_out_of_files};
+use millpond_log::{LogError, SequenceError};
 use millpond_plugin::{PluginError, World};
 use millpond_protocol::{
     batch::BatchError,
-    error::{ErrorCode, WireError},
     message::{AttachPoint, ModuleRef},
 };
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, path::PathBuf, sync::Arc};
 use thiserror::Error;
 
 /// What a partition was asked for, and so whom a hint is for.
@@ -119,6 +115,16 @@ pub enum EngineError {
     /// A topic that keeps the latest record of each key is to drop its oldest records.
     #[error("`cleanup` is `compact` and `on_full` is `drop-oldest`: the latest record of each key is to be kept, and would be dropped")]
     CompactedDropsOldest,
+    /// Dead letters of other topics go there.
+    #[error("the topic `{topic}` takes the dead letters of `{module}` on {}", .topics.join(", "))]
+    TopicInUse {
+        /// The topic.
+        topic: String,
+        /// The module whose dead letters they are.
+        module: String,
+        /// The topics that it is attached to.
+        topics: Vec<String>,
+    },
     /// The topic is there already.
     #[error("the topic `{name}` exists already")]
     TopicExists {
@@ -398,6 +404,37 @@ pub enum EngineError {
         reason: String,
     },
 
+    /// A module has failed on everything for a while, and is not given this batch.
+    #[error("the module `{module}` of the topic `{topic}` is paused for {seconds} s: it has failed on {failures} batches in a row")]
+    ModulePaused {
+        /// The topic.
+        topic: Arc<str>,
+        /// The module.
+        module: Arc<str>,
+        /// Batches in a row.
+        failures: u32,
+        /// Until it is tried again.
+        seconds: u64,
+        /// How it failed last.
+        reason: String,
+    },
+    /// A record on which a module failed has no place in the topic for dead letters; nothing is acknowledged.
+    #[error("a record can't become a dead letter in the topic `{topic}`")]
+    DeadLetter {
+        /// The topic for dead letters.
+        topic: Arc<str>,
+        /// Why.
+        source: Box<EngineError>,
+    },
+    /// A module can't be attached in that way.
+    #[error("the module can't be attached so: {reason}")]
+    AttachRefused {
+        /// Why.
+        reason: String,
+        /// What to do.
+        hint: &'static str,
+    },
+
     /// The broker is stopping.
     #[error("the broker is shutting down")]
     ShuttingDown,
@@ -407,86 +444,6 @@ pub enum EngineError {
         /// The threads that it ran on.
         pool: &'static str,
     },
-}
-
-impl EngineError {
-    /// The code that crosses the wire.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            EngineError::DataDir { source, .. } if is_out_of_files(source) => ErrorCode::Overloaded,
-            EngineError::DataDir { source, .. } if is_no_room(source) => ErrorCode::StorageFull,
-            EngineError::Full { .. } => ErrorCode::StorageFull,
-            EngineError::Locked { .. }
-            | EngineError::DataDir { .. }
-            | EngineError::FolderInTheWay { .. }
-            | EngineError::CatalogueDamaged { .. }
-            | EngineError::CatalogueTooNew { .. }
-            | EngineError::PartitionLost { .. }
-            | EngineError::PartitionStopped { .. } => ErrorCode::StorageFailed,
-            EngineError::Threads(_) | EngineError::Plugins(_) | EngineError::JobLost { .. } => ErrorCode::Internal,
-            EngineError::InvalidName { of: NameOf::Topic, .. } | EngineError::InvalidPartitionCount { .. } => ErrorCode::InvalidTopic,
-            EngineError::InvalidName { of: NameOf::Module, .. } => ErrorCode::InvalidRequest,
-            EngineError::TooMany { .. } | EngineError::InvalidConfig { .. } | EngineError::CompactedDropsOldest => ErrorCode::InvalidConfig,
-            EngineError::TopicExists { .. } => ErrorCode::TopicExists,
-            EngineError::TopicNotFound { .. } => ErrorCode::TopicNotFound,
-            EngineError::PartitionOutOfRange { .. } => ErrorCode::PartitionOutOfRange,
-            EngineError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-            EngineError::BatchTooLarge { .. } => ErrorCode::BatchTooLarge,
-            EngineError::Batch(source) => source.code(),
-            EngineError::BatchRefused { .. } | EngineError::TooManyRecords { .. } => ErrorCode::InvalidBatch,
-            EngineError::RecordWithoutKey { .. } => ErrorCode::InvalidRecord,
-            EngineError::Log { source, .. } | EngineError::LogNotOpened { source, .. } => source.code(),
-            EngineError::Sequence { source, .. } => source.code(),
-            EngineError::PartlyStored(source) => source.code(),
-            EngineError::ModuleNotFound { .. } | EngineError::ModuleVersionNotFound { .. } | EngineError::NoVersionBefore { .. } => {
-                ErrorCode::ModuleNotFound
-            }
-            EngineError::ModuleTooLarge { .. } => ErrorCode::ModuleTooLarge,
-            EngineError::Module { source, .. } | EngineError::Guest { source, .. } => source.code(),
-            EngineError::ModuleLost { .. } => ErrorCode::ModuleInvalid,
-            EngineError::ModuleWrongWorld { .. } => ErrorCode::ModuleWrongWorld,
-            EngineError::ModuleInUse { .. } | EngineError::VersionIsCurrent { .. } => ErrorCode::ModuleInUse,
-            EngineError::AttachmentExists { .. } | EngineError::PlaceTaken { .. } => ErrorCode::AttachmentExists,
-            EngineError::AttachmentNotFound { .. } => ErrorCode::AttachmentNotFound,
-            EngineError::GuestOutput { .. } => ErrorCode::GuestOutputInvalid,
-            EngineError::ShuttingDown => ErrorCode::ShuttingDown,
-        }
-    }
-
-    /// The error as a client gets it. The causes are part of the message, because a source does not cross the wire.
-    pub fn to_wire(&self) -> WireError {
-        let mut message = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(source) = cause {
-            message.push_str(": ");
-            message.push_str(&source.to_string());
-            cause = source.source();
-        }
-        let mut wire = WireError::new(self.code(), message);
-        wire.hint = self.hint();
-        if let EngineError::OffsetOutOfRange { start, end, .. } = self {
-            wire.range = Some((*start, *end));
-        }
-        wire.partly_stored = matches!(self, EngineError::PartlyStored(_));
-        wire
-    }
-
-    /// Whether the disk had no room for a step, so that the same step may work with the reserve.
-    pub(crate) fn is_disk_full(&self) -> bool {
-        match self {
-            EngineError::DataDir { source, .. } => is_no_room(source),
-            EngineError::Log { source, .. } | EngineError::LogNotOpened { source, .. } => matches!(**source, LogError::Full { .. }),
-            _ => false,
-        }
-    }
-
-    pub(crate) fn not_opened(topic: &Arc<str>, partition: u32, dir: &Path, source: LogError) -> EngineError {
-        EngineError::LogNotOpened { topic: Arc::clone(topic), partition, path: dir.to_owned(), source: Arc::new(source) }
-    }
-
-    pub(crate) fn data_dir(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> EngineError {
-        EngineError::DataDir { operation, path: path.into(), source: Arc::new(source) }
-    }
 }
 
 impl From<BatchError> for EngineError {

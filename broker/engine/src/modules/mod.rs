@@ -19,14 +19,14 @@ use crate::{
     data_dir::{DataDir, read_whole},
     error::EngineError,
     services::Services,
-    transform::{Attachment, Counters, Guest},
+    transform::{Attachment, Breaker, Counters, Guest},
     versions::{StoredModule, StoredVersion},
 };
 use millpond_log::Disk;
 use millpond_plugin::{Limits, Module, Partitioner, PluginHost, Transform, World};
-use millpond_protocol::message::{AttachPoint, AttachedModule, ModuleInfo, ModuleVersion};
+use millpond_protocol::message::{AttachLimits, AttachPoint, AttachedModule, ModuleInfo, ModuleVersion, OnError};
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// A module of the catalogue.
 #[derive(Clone)]
@@ -109,6 +109,8 @@ pub(crate) struct AttachmentPlan {
     pub(crate) pinned: bool,
     pub(crate) on: AttachPoint,
     pub(crate) params: Vec<(String, String)>,
+    pub(crate) limits: AttachLimits,
+    pub(crate) on_error: OnError,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -121,12 +123,25 @@ impl Workshop {
 
     /// Starts a module where its world runs; its `init` may refuse. Blocking.
     pub(crate) fn attach(&self, plan: AttachmentPlan, module: &Module) -> Result<Arc<Attachment>, EngineError> {
+        let limits = self.limits_of(&plan.limits);
         let guest = match module.world() {
-            World::Transform => Transform::new(&self.host, module, self.limits.clone(), &plan.params).map(Guest::Transform),
-            World::Partitioner => Partitioner::new(&self.host, module, self.limits.clone(), &plan.params).map(Guest::Partitioner),
+            World::Transform => Transform::new(&self.host, module, limits, &plan.params).map(Guest::Transform),
+            World::Partitioner => Partitioner::new(&self.host, module, limits, &plan.params).map(Guest::Partitioner),
         };
         let guest = guest.map_err(|source| EngineError::Module { module: plan.name.clone(), source: Arc::new(source) })?;
         Ok(plan.finish(module.sha256().to_owned(), guest))
+    }
+
+    /// The broker's limits where an attachment has none of its own.
+    fn limits_of(&self, own: &AttachLimits) -> Limits {
+        let bytes = |own: Option<u64>, default| own.map_or(default, |own| usize::try_from(own).unwrap_or(usize::MAX));
+        Limits {
+            memory_bytes: bytes(own.memory_bytes, self.limits.memory_bytes),
+            time: own.time_ms.map_or(self.limits.time, Duration::from_millis),
+            output_bytes: bytes(own.output_bytes, self.limits.output_bytes),
+            log_bytes_per_second: own.log_bytes_per_second.unwrap_or(self.limits.log_bytes_per_second),
+            ..self.limits.clone()
+        }
     }
 }
 
@@ -137,8 +152,9 @@ impl AttachmentPlan {
     }
 
     fn finish(self, sha256: String, guest: Guest) -> Arc<Attachment> {
-        let AttachmentPlan { name, version, pinned, on, params, counters } = self;
-        Arc::new(Attachment { module: name.into(), version, pinned, sha256, on, params, guest, counters })
+        let AttachmentPlan { name, version, pinned, on, params, limits, on_error, counters } = self;
+        let (module, breaker) = (name.into(), Breaker::default());
+        Arc::new(Attachment { module, version, pinned, sha256, on, params, limits, on_error, guest, breaker, counters })
     }
 }
 

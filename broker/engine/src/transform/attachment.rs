@@ -1,9 +1,13 @@
 //! A module on a topic: the guest, and what is counted of its work.
 
-use super::{Records, difference::Difference};
+use super::{
+    Records,
+    breaker::{Breaker, Paused},
+    difference::Difference,
+};
 use crate::error::EngineError;
 use millpond_plugin::{BatchInfo, Partitioner, Transform};
-use millpond_protocol::message::{AttachPoint, AttachmentStatus};
+use millpond_protocol::message::{AttachLimits, AttachPoint, AttachmentStatus, OnError};
 use parking_lot::Mutex;
 use std::{
     sync::{
@@ -24,7 +28,11 @@ pub(crate) struct Attachment {
     pub(crate) sha256: String,
     pub(crate) on: AttachPoint,
     pub(crate) params: Vec<(String, String)>,
+    /// What it was attached with; the guest has what holds.
+    pub(crate) limits: AttachLimits,
+    pub(crate) on_error: OnError,
     pub(crate) guest: Guest,
+    pub(crate) breaker: Breaker,
     /// Shared with the attachment that takes this one's place when its module is uploaded anew.
     pub(crate) counters: Arc<Counters>,
 }
@@ -57,6 +65,7 @@ pub(crate) struct Counters {
     records_changed: AtomicU64,
     batches: AtomicU64,
     failures: AtomicU64,
+    records_failed: AtomicU64,
     failure_logged_at: Mutex<Option<Instant>>,
 }
 
@@ -64,7 +73,15 @@ impl Attachment {
     /// How it is doing.
     pub(crate) fn status(&self) -> AttachmentStatus {
         let counters = &self.counters;
+        let paused = match &self.guest {
+            Guest::Unavailable(error) => Some(error.to_wire().message),
+            Guest::Transform(_) | Guest::Partitioner(_) => self.breaker.reason(Instant::now()),
+        };
         AttachmentStatus {
+            limits: self.limits_in_force(),
+            on_error: self.on_error.clone(),
+            paused,
+            records_failed: counters.records_failed.load(Ordering::Relaxed),
             module: self.module.as_ref().to_owned(),
             version: Some(self.version).filter(|version| *version > 0),
             pinned: self.pinned,
@@ -80,6 +97,21 @@ impl Attachment {
         }
     }
 
+    /// What it may use, where it runs.
+    fn limits_in_force(&self) -> AttachLimits {
+        let limits = match &self.guest {
+            Guest::Transform(transform) => transform.limits(),
+            Guest::Partitioner(partitioner) => partitioner.limits(),
+            Guest::Unavailable(_) => return self.limits.clone(),
+        };
+        AttachLimits {
+            memory_bytes: Some(limits.memory_bytes as u64),
+            time_ms: u64::try_from(limits.time.as_millis()).ok(),
+            output_bytes: Some(limits.output_bytes as u64),
+            log_bytes_per_second: Some(limits.log_bytes_per_second),
+        }
+    }
+
     /// Asks the module for the partition of each record.
     pub(crate) fn partition(
         &self,
@@ -89,6 +121,7 @@ impl Attachment {
         partitions: u32,
     ) -> Result<Vec<u32>, EngineError> {
         let info = BatchInfo { topic, partition: None, base_timestamp, record_count: records.count() };
+        self.admit(topic)?;
         let result = match &self.guest {
             Guest::Partitioner(partitioner) => {
                 partitioner.run(&info, &records.section, partitions).map_err(|source| self.guest_error(topic, source))
@@ -96,14 +129,49 @@ impl Attachment {
             other => Err(self.unavailable(topic, other)),
         };
         let all_kept = Difference { records_out: u64::from(info.record_count), dropped: 0, changed: 0 };
+        match &result {
+            Ok(_) => self.breaker.worked(),
+            Err(error) => self.has_failed(topic, error),
+        }
         self.note(topic, info.record_count, result.as_ref().map(|_| &all_kept));
         result
     }
 
-    pub(super) fn transform(&self, topic: &Arc<str>, info: &BatchInfo<'_>, section: &[u8]) -> Result<Vec<u8>, EngineError> {
+    /// Whether a batch may go to the module now.
+    pub(super) fn admit(&self, topic: &Arc<str>) -> Result<(), EngineError> {
+        self.breaker.admit(Instant::now()).map_err(|Paused { failures, seconds, reason }| EngineError::ModulePaused {
+            topic: Arc::clone(topic),
+            module: Arc::clone(&self.module),
+            failures,
+            seconds,
+            reason,
+        })
+    }
+
+    /// Nothing of a batch went through.
+    pub(super) fn has_failed(&self, topic: &Arc<str>, error: &EngineError) {
+        if let Some(pause) = self.breaker.failed(error, Instant::now()) {
+            tracing::warn!(topic = &**topic, module = &*self.module, ?pause, "a module that keeps failing is paused");
+        }
+    }
+
+    /// Gives it records, as a share of the processor time that it has for a whole batch.
+    pub(super) fn transform(&self, info: &BatchInfo<'_>, section: &[u8], share: Share) -> Result<Vec<u8>, EngineError> {
+        let topic: &str = info.topic;
         match &self.guest {
-            Guest::Transform(transform) => transform.run(info, section).map_err(|source| self.guest_error(topic, source)),
-            other => Err(self.unavailable(topic, other)),
+            Guest::Transform(transform) => {
+                let time = share.of(transform.limits().time);
+                transform.run_within(info, section, time).map_err(|source| self.guest_error(&Arc::from(topic), source))
+            }
+            other => Err(self.unavailable(&Arc::from(topic), other)),
+        }
+    }
+
+    /// The time that it has for one batch; none where it is not a transform that runs.
+    pub(super) fn time(&self) -> Option<Duration> {
+        match &self.guest {
+            Guest::Transform(transform) => Some(transform.limits().time),
+            Guest::Partitioner(_) | Guest::Unavailable(_) => None,
         }
     }
 
@@ -142,23 +210,51 @@ impl Attachment {
     }
 }
 
+/// A part of the records of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    pub(super) records: usize,
+    pub(super) of: usize,
+}
+
+impl Share {
+    pub(super) const WHOLE: Share = Share { records: 1, of: 1 };
+
+    /// As much of the time as of the records, but enough for one.
+    fn of(self, time: Duration) -> Duration {
+        let (records, of) = (u32::try_from(self.records).unwrap_or(u32::MAX), u32::try_from(self.of.max(1)).unwrap_or(u32::MAX));
+        if records >= of { time } else { (time / of * records).max(PART_TIME_MIN).min(time) }
+    }
+}
+
 impl Counters {
+    /// Counts the records of a batch that is counted as failed, where some of them went on.
+    pub(super) fn count_failed(&self, failed: u64, others: &Difference) {
+        self.records_failed.fetch_add(failed, Ordering::Relaxed);
+        self.count_difference(others);
+    }
+
+    fn count_difference(&self, difference: &Difference) {
+        self.records_out.fetch_add(difference.records_out, Ordering::Relaxed);
+        self.records_dropped.fetch_add(difference.dropped, Ordering::Relaxed);
+        self.records_changed.fetch_add(difference.changed, Ordering::Relaxed);
+    }
+
     /// Counts one batch; no difference means that the module failed on it.
     fn count(&self, records_in: u64, difference: Option<&Difference>) {
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.records_in.fetch_add(records_in, Ordering::Relaxed);
         match difference {
-            Some(difference) => {
-                self.records_out.fetch_add(difference.records_out, Ordering::Relaxed);
-                self.records_dropped.fetch_add(difference.dropped, Ordering::Relaxed);
-                self.records_changed.fetch_add(difference.changed, Ordering::Relaxed);
-            }
+            Some(difference) => self.count_difference(difference),
             None => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 }
+
+/// What a part of a batch has at least, however small.
+const PART_TIME_MIN: Duration = Duration::from_millis(10);
 
 /// How often the log is told that a module fails.
 const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);

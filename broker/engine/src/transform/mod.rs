@@ -1,24 +1,31 @@
 //! Modules at work on one batch: the chain that runs before the append.
 //!
 //! Each module gets the records that the one before it returned. What a module returns is held against the format and against the
-//! batch before it is believed; a batch on which any module fails is not stored, and the next one is as if it had never come.
+//! batch before it is believed. A batch on which a module fails is not stored, and the next one is as if it had never come; where its
+//! attachment says so, the records on which it fails are left out or become dead letters, and the others go on ([`isolate`]).
 //!
 //! All of it blocks and runs on the plugin threads.
 
 mod attachment;
+mod breaker;
 mod difference;
+mod isolate;
 
 pub(crate) use attachment::{Attachment, Counters, Guest};
+pub(crate) use breaker::Breaker;
+pub(crate) use isolate::Failed;
 
 use crate::{check, error::EngineError, topic::Runtime};
+use attachment::Share;
 use bytes::Bytes;
+use cpu_time::ThreadTime;
 use difference::Difference;
 use millpond_plugin::BatchInfo;
 use millpond_protocol::{
     batch::{Batch, BatchHeader, rebuild},
     record::{self, SectionSummary},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// The records of a batch, unpacked, and what modules have made of them.
 #[derive(Debug)]
@@ -30,8 +37,17 @@ pub(crate) struct Records {
     pub(crate) changed: bool,
     /// The records were numbered anew: an offset delta no longer tells which record of the batch it was.
     pub(crate) renumbered: bool,
-    /// Records that modules left out.
+    /// Records that modules left out, or failed on.
     pub(crate) dropped: u64,
+    /// For other topics.
+    pub(crate) dead_letters: Vec<DeadLetter>,
+}
+
+/// A record that a module failed on, and that goes to another topic.
+#[derive(Debug)]
+pub(crate) struct DeadLetter {
+    pub(crate) attachment: Arc<Attachment>,
+    pub(crate) failed: Failed,
 }
 
 /// A batch as it will be appended.
@@ -40,6 +56,7 @@ pub(crate) struct Transformed {
     /// None when every record was left out.
     pub(crate) batch: Option<Batch>,
     pub(crate) records_dropped: u32,
+    pub(crate) dead_letters: Vec<DeadLetter>,
 }
 
 /// The limits on one batch, in bytes.
@@ -63,7 +80,7 @@ pub(crate) fn transform(
     records.pass_through(topic, Some(partition), runtime, batch.header())?;
     records.check_keys(topic, runtime)?;
     let batch = records.pack(topic, batch, limits.batch_bytes_max)?;
-    Ok(Transformed { batch, records_dropped: records.dropped_u32() })
+    Ok(Transformed { batch, records_dropped: records.dropped_u32(), dead_letters: records.dead_letters })
 }
 
 /// The batch of which every record was left out: its place in the sequence of its producer, and its offsets.
@@ -80,7 +97,7 @@ impl Records {
         if !summary.offsets_rise {
             return Err(EngineError::BatchRefused { reason: "the offset deltas of its records do not rise" });
         }
-        Ok(Records { section, summary, changed: false, renumbered: false, dropped: 0 })
+        Ok(Records { section, summary, changed: false, renumbered: false, dropped: 0, dead_letters: Vec::new() })
     }
 
     /// Sends the records through the topic's transforms, in order. A chain ends early when nothing is left.
@@ -95,16 +112,59 @@ impl Records {
             if self.summary.record_count == 0 {
                 break;
             }
+            attachment.admit(topic)?;
             let info = BatchInfo { topic, partition, base_timestamp: header.base_timestamp, record_count: self.count() };
-            let result = attachment.transform(topic, &info, &self.section).and_then(|output| {
-                self.take(output, header.last_offset_delta).map_err(|reason| EngineError::GuestOutput {
-                    topic: Arc::clone(topic),
-                    module: Arc::clone(&attachment.module),
-                    reason,
-                })
-            });
-            attachment.note(topic, info.record_count, result.as_ref());
-            result?;
+            let result = attachment
+                .transform(&info, &self.section, Share::WHOLE)
+                .and_then(|output| self.take(output, header.last_offset_delta).map_err(|reason| output_error(attachment, topic, reason)));
+            match result {
+                Ok(difference) => {
+                    attachment.breaker.worked();
+                    attachment.note(topic, info.record_count, Ok(&difference));
+                }
+                Err(error) if attachment.on_error.is_default() || !breaker::is_of_records(&error) => {
+                    attachment.has_failed(topic, &error);
+                    attachment.note(topic, info.record_count, Err(&error));
+                    return Err(error);
+                }
+                Err(error) => self.pass_without_failed(attachment, &info, &error, header.last_offset_delta)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends all records through a module but those on which it fails.
+    fn pass_without_failed(
+        &mut self,
+        attachment: &Arc<Attachment>,
+        info: &BatchInfo<'_>,
+        first: &EngineError,
+        original_last_offset_delta: i32,
+    ) -> Result<(), EngineError> {
+        let topic: Arc<str> = info.topic.into();
+        let of = info.record_count as usize;
+        let run = |part: &[u8], records: usize| {
+            let info = BatchInfo { record_count: u32::try_from(records).unwrap_or(u32::MAX), ..*info };
+            let output = attachment.transform(&info, part, Share { records, of })?;
+            // Else one part would be blamed for what another one returned.
+            difference::check(part, &output).map_err(|error| output_error(attachment, &topic, error.to_string()))?;
+            Ok(output)
+        };
+        let mut budget = Budget::of(attachment);
+        let isolated = isolate::isolate(&self.section, first.clone(), || budget.is_left(), run);
+        let difference = self.take(isolated.output, original_last_offset_delta);
+        let difference = difference.map_err(|reason| output_error(attachment, &topic, reason))?;
+        if isolated.passed == 0 {
+            attachment.has_failed(&topic, first);
+        } else {
+            attachment.breaker.worked();
+        }
+        let failed = isolated.failed.len() as u64;
+        attachment.note(&topic, info.record_count, Err(first));
+        attachment.counters.count_failed(failed, &Difference { dropped: difference.dropped.saturating_sub(failed), ..difference });
+        if attachment.on_error.dead_letter_topic().is_some() {
+            let dead = isolated.failed.into_iter().map(|failed| DeadLetter { attachment: Arc::clone(attachment), failed });
+            self.dead_letters.extend(dead);
         }
         Ok(())
     }
@@ -168,6 +228,35 @@ impl Records {
         Ok(difference)
     }
 }
+
+/// What may be spent on looking for the records of one batch on which a module fails.
+struct Budget {
+    runs_left: u32,
+    until: Duration,
+}
+
+impl Budget {
+    fn of(attachment: &Attachment) -> Budget {
+        let time = attachment.time().unwrap_or_default() * TIMES_PER_BATCH;
+        Budget { runs_left: RUNS_PER_BATCH_MAX, until: ThreadTime::now().as_duration() + time }
+    }
+
+    /// Whether one more part may be tried.
+    fn is_left(&mut self) -> bool {
+        self.runs_left = self.runs_left.saturating_sub(1);
+        self.runs_left > 0 && ThreadTime::now().as_duration() < self.until
+    }
+}
+
+fn output_error(attachment: &Attachment, topic: &Arc<str>, reason: String) -> EngineError {
+    EngineError::GuestOutput { topic: Arc::clone(topic), module: Arc::clone(&attachment.module), reason }
+}
+
+/// Looking for bad records takes at most so many times what a module may take for a batch.
+const TIMES_PER_BATCH: u32 = 4;
+
+/// And so many calls.
+const RUNS_PER_BATCH_MAX: u32 = 4096;
 
 #[cfg(test)]
 mod tests {

@@ -140,12 +140,8 @@ pub(crate) fn create(name: &str, partitions: u32, durability: &str) -> CreateTop
 }
 
 pub(crate) fn attachment(topic: &str, module: &str, mode: char) -> AttachTransform {
-    AttachTransform {
-        topic: topic.to_owned(),
-        module: ModuleRef::current(module),
-        on: AttachPoint::Produce,
-        params: BTreeMap::from([("mode".to_owned(), mode.to_string())]),
-    }
+    let params = BTreeMap::from([("mode".to_owned(), mode.to_string())]);
+    AttachTransform { params, ..AttachTransform::new(topic, ModuleRef::current(module), AttachPoint::Produce) }
 }
 
 /// One batch without keys.

@@ -4,6 +4,7 @@ mod broker;
 mod compaction;
 mod compaction_room;
 mod durability;
+mod failures;
 mod folders;
 mod full_disk;
 mod gate;

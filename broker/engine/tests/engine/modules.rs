@@ -201,7 +201,7 @@ async fn a_partitioner_places_what_the_transforms_have_left() {
     broker.attach("t", "filter", 'o').await;
     broker.engine.deploy_module("deal", guests::partitioner()).await.expect("it can be deployed");
     let on = AttachPoint::Partition;
-    let request = AttachTransform { topic: "t".to_owned(), module: ModuleRef::current("deal"), on, params: [].into() };
+    let request = AttachTransform::new("t", ModuleRef::current("deal"), on);
     broker.engine.attach(request.clone()).await.expect("it can be attached");
     assert!(broker.engine.topic("t").expect("it is there").is_placed_by_broker());
 

@@ -280,7 +280,7 @@ async fn a_partitioner_that_changes_its_mind_is_found_out() {
     place(&broker, &mut stream, keyed(0, 0, &records)).await.expect("it is stored");
     broker.engine.deploy_module("deal", guests::partitioner()).await.expect("it can be deployed");
     let on = AttachPoint::Partition;
-    let attach = AttachTransform { topic: "t".to_owned(), module: ModuleRef::current("deal"), on, params: BTreeMap::new() };
+    let attach = AttachTransform::new("t", ModuleRef::current("deal"), on);
     broker.engine.attach(attach).await.expect("it can be attached");
     let mut other = broker.producer("t", None);
     assert_eq!(code(place(&broker, &mut other, keyed(0, 0, &records)).await), ErrorCode::DuplicateSequence);

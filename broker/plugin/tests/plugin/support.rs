@@ -40,7 +40,13 @@ pub(crate) fn host() -> PluginHost {
 
 /// Limits that a test does not have to wait for.
 pub(crate) fn limits() -> Limits {
-    Limits { memory_bytes: 4 * 1024 * 1024, time: Duration::from_millis(200), output_bytes: 1024 * 1024, log_bytes_per_call: 4096 }
+    Limits {
+        memory_bytes: 4 * 1024 * 1024,
+        time: Duration::from_millis(200),
+        output_bytes: 1024 * 1024,
+        log_bytes_per_call: 4096,
+        ..Limits::default()
+    }
 }
 
 pub(crate) fn batch(record_count: u32) -> BatchInfo<'static> {

@@ -5,23 +5,25 @@
 //!
 //! The fixed layouts ([`Ack`], [`Placements`], [`Watermarks`]) are big-endian and drawn where they are defined.
 
+mod attachment;
 mod fixed;
 mod module;
 mod request;
 mod response;
 mod topic;
 
+pub use attachment::{AttachLimits, AttachTransform, AttachmentStatus, DetachTransform, OnError, ParseOnErrorError};
 pub use fixed::{Ack, PlacedRecord, Placements, Watermarks};
 pub use module::{
-    AttachTransform, AttachedModule, DeleteModule, DeployModule, DescribeModule, DetachTransform, ModuleInfo, ModuleRef, ModuleVersion,
-    ParseModuleRefError, Pick, ReplacedModule, RollbackModule,
+    AttachedModule, DeleteModule, DeployModule, DescribeModule, ModuleInfo, ModuleRef, ModuleVersion, ParseModuleRefError, Pick,
+    ReplacedModule, RollbackModule,
 };
 pub use request::{
     AlterTopic, CreateTopic, DeleteRecords, DeleteTopic, DescribeTopic, ListOffset, OpenConsume, OpenProduce, Position, Request,
 };
 pub use response::{
-    AttachmentStatus, BrokerInfo, CompactionStatus, ConsumeOpened, Dropped, KnownDamage, NodeSpace, OffsetFound, PartitionInfo,
-    ProduceOpened, RecordsDeleted, Refused, Refusing, Response, TopicInfo,
+    BrokerInfo, CompactionStatus, ConsumeOpened, Dropped, KnownDamage, NodeSpace, OffsetFound, PartitionInfo, ProduceOpened,
+    RecordsDeleted, Refused, Refusing, Response, TopicInfo,
 };
 pub use topic::{AttachPoint, Cleanup, Durability, Limit, OnFull, ParseCleanupError, ParseDurabilityError, ParseOnFullError, TopicConfig};
 

@@ -2,7 +2,7 @@
 
 use super::topic::AttachPoint;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 use thiserror::Error;
 
 /// Which module is meant, and which version of it: `NAME`, `NAME@3` or `NAME@sha256:HEX`. No name has an `@`.
@@ -121,31 +121,6 @@ pub struct RollbackModule {
 pub struct DeleteModule {
     /// All versions, where none is named.
     pub module: ModuleRef,
-}
-
-/// Runs a module on a topic.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AttachTransform {
-    /// The topic's name.
-    pub topic: String,
-    /// The module. Where a version is named it stays that one; else it is the current one, also when another one becomes that.
-    pub module: ModuleRef,
-    /// Where in the topic's path.
-    pub on: AttachPoint,
-    /// What the module is given when it starts, as it was typed.
-    #[serde(default)]
-    pub params: BTreeMap<String, String>,
-}
-
-/// Stops running a module on a topic.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DetachTransform {
-    /// The topic's name.
-    pub topic: String,
-    /// The module's name.
-    pub module: String,
-    /// Where in the topic's path.
-    pub on: AttachPoint,
 }
 
 /// One module, as its current version is.
@@ -267,24 +242,6 @@ mod tests {
         is_golden(
             &Request::RollbackModule(RollbackModule { name: "m".into(), to: Some(7) }),
             &map(&[("rollback_module", map(&[("name", text("m")), ("to", vec![7])]))]),
-        );
-        let params = BTreeMap::from([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())]);
-        let module = ModuleRef::current("m");
-        is_golden(
-            &Request::AttachTransform(AttachTransform { topic: "t".into(), module, on: AttachPoint::Produce, params }),
-            &map(&[(
-                "attach_transform",
-                map(&[
-                    ("topic", text("t")),
-                    ("module", text("m")),
-                    ("on", text("produce")),
-                    ("params", map(&[("a", text("1")), ("b", text("2"))])),
-                ]),
-            )]),
-        );
-        is_golden(
-            &Request::DetachTransform(DetachTransform { topic: "t".into(), module: "m".into(), on: AttachPoint::Partition }),
-            &map(&[("detach_transform", map(&[("topic", text("t")), ("module", text("m")), ("on", text("partition"))]))]),
         );
     }
 

@@ -1,7 +1,8 @@
 //! What a client asks for.
 
 use super::{
-    module::{AttachTransform, DeleteModule, DeployModule, DescribeModule, DetachTransform, RollbackModule},
+    attachment::{AttachTransform, DetachTransform},
+    module::{DeleteModule, DeployModule, DescribeModule, RollbackModule},
     topic::{Cleanup, Durability, Limit, OnFull, TopicConfig},
 };
 use serde::{Deserialize, Serialize};

@@ -134,20 +134,7 @@ impl FakeTopic {
             log_end: self.end(number),
             ..PartitionInfo::default()
         };
-        let attachment = AttachmentStatus {
-            module: "by-device".to_owned(),
-            version: Some(1),
-            pinned: false,
-            sha256: String::new(),
-            on: AttachPoint::Partition,
-            params: std::collections::BTreeMap::new(),
-            records_in: 0,
-            records_out: 0,
-            records_dropped: 0,
-            records_changed: 0,
-            batches: 0,
-            failures: 0,
-        };
+        let attachment = AttachmentStatus::new("by-device", AttachPoint::Partition);
         TopicInfo {
             name: name.to_owned(),
             config: TopicConfig { max_batch_bytes: self.max_batch_bytes, ..TopicConfig::default() },

@@ -24,6 +24,7 @@ pub(super) fn engine(config: &Config) -> EngineConfig {
     plugin_limits.memory_bytes = config.plugin.memory_bytes.bytes();
     plugin_limits.time = config.plugin.time.0;
     plugin_limits.output_bytes = config.plugin.output_bytes.bytes();
+    plugin_limits.log_bytes_per_second = config.plugin.log_bytes_per_second.0;
     EngineConfig {
         data_dir: config.data_dir.clone(),
         io_threads: config.threads.io,

@@ -1,6 +1,7 @@
 //! Modules on topics.
 
 use crate::{
+    config::{ByteSize, Span},
     connection::ClientArgs,
     failure::{Failure, Outcome},
     names,
@@ -8,7 +9,7 @@ use crate::{
 };
 use clap::{Args, ValueEnum};
 use millpond::Client;
-use millpond_protocol::message::{AttachPoint, AttachTransform, DetachTransform, ModuleRef};
+use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, DetachTransform, ModuleRef, OnError};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -28,10 +29,46 @@ pub(crate) struct AttachArgs {
     /// What the module is told when it starts; may be repeated
     #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parse_param)]
     params: Vec<(String, String)>,
+    /// What becomes of records on which the module fails: reject (the producer gets the error, and nothing of the batch is stored), skip (they
+    /// are left out) or dead-letter:TOPIC (they go there, with the error in their headers)
+    #[arg(long, value_name = "WHAT", default_value = "reject")]
+    on_error: OnError,
+    #[command(flatten)]
+    limits: LimitArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+/// What the module may use. Without a flag it is what the broker says under [plugin].
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// The memory of one instance, such as 32MiB
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<ByteSize>,
+    /// The processor time for one batch, such as 50ms
+    #[arg(long, value_name = "TIME")]
+    time: Option<Span>,
+    /// What it may return for one batch, such as 4MiB
+    #[arg(long = "max-output", value_name = "SIZE")]
+    max_output: Option<ByteSize>,
+    /// What it may log each second in the long run, such as 8KiB
+    #[arg(long, value_name = "SIZE")]
+    log_rate: Option<ByteSize>,
+}
+
+impl LimitArgs {
+    fn limits(&self) -> AttachLimits {
+        AttachLimits {
+            memory_bytes: self.memory.map(|size| size.0),
+            // Less than one is none, which the broker refuses.
+            time_ms: self.time.map(|time| u64::try_from(time.0.as_millis()).unwrap_or(u64::MAX)),
+            output_bytes: self.max_output.map(|size| size.0),
+            log_bytes_per_second: self.log_rate.map(|size| size.0),
+        }
+    }
 }
 
 /// Arguments of `millpond transform detach`.
@@ -81,7 +118,7 @@ impl From<Point> for AttachPoint {
 
 /// Runs `millpond transform attach`.
 pub(super) async fn attach(arguments: AttachArgs) -> Outcome {
-    let AttachArgs { topic, module, on, params, output, client } = arguments;
+    let AttachArgs { topic, module, on, params, on_error, limits, output, client } = arguments;
     let on = AttachPoint::from(on);
     let mut unique = BTreeMap::new();
     for (key, value) in params {
@@ -89,7 +126,8 @@ pub(super) async fn attach(arguments: AttachArgs) -> Outcome {
             return Err(Failure::usage(format!("the parameter `{key}` is given twice (first as `{earlier}`)")));
         }
     }
-    let request = AttachTransform { topic: topic.clone(), module: module.clone(), on, params: unique };
+    let attach = AttachTransform::new(topic.clone(), module.clone(), on);
+    let request = AttachTransform { params: unique, limits: limits.limits(), on_error, ..attach };
     client.with(async |client| Ok(client.admin().attach(request).await?)).await?;
     let attached = Attachment { topic, module: module.to_string(), on, attached: true };
     output.one(&attached, |now| format!("attached {} to {}, on {}\n", now.module, now.topic, now.on))
@@ -133,4 +171,5 @@ const ATTACH_EXAMPLES: &str = "\
 Examples:
   millpond transform attach readings drop-idle --on produce
   millpond transform attach readings drop-idle@2 --on produce
+  millpond transform attach readings drop-idle --on produce --on-error dead-letter:failed --time 20ms
   millpond transform attach readings by-device --on partition --param field=device";

@@ -1,0 +1,137 @@
+//! Dead letters: records that a module failed on, on their way to another topic.
+//!
+//! A dead letter is the record as the module was given it (with what modules before it have masked), with its key, its value, its timestamp
+//! and its headers, and behind these:
+//!
+//! | header | value |
+//! |---|---|
+//! | `millpond.error` | what went wrong, in words |
+//! | `millpond.error.code` | the same as an error code, such as `guest_trapped` |
+//! | `millpond.module` | the module, as `NAME@VERSION` |
+//! | `millpond.module.sha256` | the hash of its upload |
+//! | `millpond.topic` | where the record was written to |
+//! | `millpond.partition` | and to which partition, if that was known |
+//!
+//! It has no offset there: it was never stored. It goes to the partition that its key belongs to by Kafka's default, without a key to the
+//! one of the same number, modulo how many there are. Modules of its new topic don't run on it.
+//!
+//! The producer gets its acknowledgement once both are stored, what is left of its batch and the dead letters. If it sends the batch again,
+//! as it does after a crash between the two, the dead letters are stored again; the batch is not.
+
+use crate::{
+    check::keyed,
+    error::EngineError,
+    topic::Topic,
+    transform::{DeadLetter, Failed},
+};
+use millpond_protocol::{
+    batch::{Batch, BatchBuilder},
+    compression::Codec,
+    partitioner,
+    record::{self, NewRecord},
+};
+use parking_lot::RwLock;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// All topics, by name.
+pub(crate) type Topics = RwLock<BTreeMap<String, Arc<Topic>>>;
+
+/// Some dead letters for one partition.
+#[derive(Debug)]
+pub(crate) struct Letters {
+    pub(crate) topic: Arc<Topic>,
+    pub(crate) partition: u32,
+    pub(crate) batch: Batch,
+}
+
+/// Where records come from that a module failed on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) partition: Option<u32>,
+    pub(crate) base_timestamp: i64,
+}
+
+/// Addresses dead letters, each batch within the limits of its topic. Fails where one can't be delivered.
+pub(crate) fn address(topics: &Topics, origin: Origin<'_>, letters: &[DeadLetter]) -> Result<Vec<Letters>, EngineError> {
+    let mut drafts = Drafts { origin, open: BTreeMap::new(), finished: Vec::new() };
+    for letter in letters {
+        let Some(name) = letter.attachment.on_error.dead_letter_topic() else { continue };
+        let found = topics.read().get(name).map(Arc::clone);
+        let topic = found.ok_or_else(|| lost(name, EngineError::TopicNotFound { name: name.to_owned(), nearest: None }))?;
+        drafts.push(&topic, letter).map_err(|error| lost(name, error))?;
+    }
+    drafts.finish()
+}
+
+fn lost(topic: &str, source: EngineError) -> EngineError {
+    EngineError::DeadLetter { topic: topic.into(), source: Box::new(source) }
+}
+
+struct Drafts<'a> {
+    origin: Origin<'a>,
+    /// One for each topic and partition.
+    open: BTreeMap<(Arc<str>, u32), (Arc<Topic>, BatchBuilder)>,
+    finished: Vec<Letters>,
+}
+
+impl Drafts<'_> {
+    fn push(&mut self, topic: &Arc<Topic>, letter: &DeadLetter) -> Result<(), EngineError> {
+        let DeadLetter { attachment, failed: Failed { encoded, error } } = letter;
+        let config = &topic.runtime().config;
+        if config.cleanup.compacts() {
+            keyed(&topic.name, encoded)?;
+        }
+        let Some(record) = record::iterate(encoded).next().transpose()? else { return Ok(()) };
+        let error = error.to_wire();
+        let module = format!("{}@{}", attachment.module, attachment.version);
+        let partition_text = self.origin.partition.map(|partition| partition.to_string());
+        let mut headers: Vec<(&str, Option<&[u8]>)> = record.headers.iter().collect();
+        headers.push(("millpond.error", Some(error.message.as_bytes())));
+        headers.push(("millpond.error.code", Some(error.code.name().as_bytes())));
+        headers.push(("millpond.module", Some(module.as_bytes())));
+        headers.push(("millpond.module.sha256", Some(attachment.sha256.as_bytes())));
+        headers.push(("millpond.topic", Some(self.origin.topic.as_bytes())));
+        headers.extend(partition_text.as_ref().map(|partition| ("millpond.partition", Some(partition.as_bytes()))));
+        let timestamp = self.origin.base_timestamp.saturating_add(record.timestamp_delta);
+        let new = NewRecord { timestamp, key: record.key, value: record.value, headers: &headers };
+
+        let partitions = topic.partition_count().max(1);
+        let partition = match record.key {
+            Some(key) => partitioner::for_key(key, partitions),
+            None => self.origin.partition.unwrap_or(0) % partitions,
+        };
+        let limit = config.max_batch_bytes;
+        let place = (Arc::clone(&topic.name), partition);
+        let (_, builder) = self.open.entry(place.clone()).or_insert_with(|| (Arc::clone(topic), BatchBuilder::new()));
+        if !builder.is_empty() && (builder.size_with(&new) > limit as usize || builder.push(&new).is_err()) {
+            self.close(&place)?;
+        } else if !builder.is_empty() {
+            return Ok(());
+        }
+        let (_, builder) = self.open.entry(place).or_insert_with(|| (Arc::clone(topic), BatchBuilder::new()));
+        let bytes = builder.size_with(&new);
+        if bytes > limit as usize {
+            return Err(EngineError::BatchTooLarge { topic: Arc::clone(&topic.name), bytes, limit });
+        }
+        builder.push(&new)?;
+        Ok(())
+    }
+
+    /// Finishes what is open for a partition.
+    fn close(&mut self, place: &(Arc<str>, u32)) -> Result<(), EngineError> {
+        if let Some((topic, mut builder)) = self.open.remove(place) {
+            let batch = Batch::parse(builder.finish(Codec::None)?)?;
+            self.finished.push(Letters { topic, partition: place.1, batch });
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<Letters>, EngineError> {
+        let open: Vec<_> = self.open.iter().filter(|(_, (_, builder))| !builder.is_empty()).map(|(place, _)| place.clone()).collect();
+        for place in &open {
+            self.close(place)?;
+        }
+        Ok(self.finished)
+    }
+}

@@ -1,0 +1,303 @@
+//! Modules on topics: what is asked for, and how they are doing.
+
+use super::{module::ModuleRef, topic::AttachPoint};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::{collections::BTreeMap, fmt, str::FromStr};
+use thiserror::Error;
+
+/// Runs a module on a topic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttachTransform {
+    /// The topic's name.
+    pub topic: String,
+    /// The module. Where a version is named it stays that one; else it is the current one, also when another one becomes that.
+    pub module: ModuleRef,
+    /// Where in the topic's path.
+    pub on: AttachPoint,
+    /// What the module is given when it starts, as it was typed.
+    #[serde(default)]
+    pub params: BTreeMap<String, String>,
+    /// What it may use.
+    #[serde(default, skip_serializing_if = "AttachLimits::is_empty")]
+    pub limits: AttachLimits,
+    /// What becomes of records on which it fails.
+    #[serde(default, skip_serializing_if = "OnError::is_default")]
+    pub on_error: OnError,
+}
+
+impl AttachTransform {
+    /// The current version of a module, with the broker's limits.
+    pub fn new(topic: impl Into<String>, module: ModuleRef, on: AttachPoint) -> AttachTransform {
+        AttachTransform {
+            topic: topic.into(),
+            module,
+            on,
+            params: BTreeMap::new(),
+            limits: AttachLimits::default(),
+            on_error: OnError::default(),
+        }
+    }
+}
+
+/// Stops running a module on a topic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DetachTransform {
+    /// The topic's name.
+    pub topic: String,
+    /// The module's name.
+    pub module: String,
+    /// Where in the topic's path.
+    pub on: AttachPoint,
+}
+
+/// What a module may use on one topic. Where there is none, the broker's setting holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AttachLimits {
+    /// Bytes of memory for one instance (`plugin.memory_bytes`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Milliseconds of processor time for one batch (`plugin.time`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_ms: Option<u64>,
+    /// Bytes that it may return for one batch (`plugin.output_bytes`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_bytes: Option<u64>,
+    /// Bytes that it may log each second in the long run (`plugin.log_bytes_per_second`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_bytes_per_second: Option<u64>,
+}
+
+impl AttachLimits {
+    /// Whether the broker's settings hold for all of them.
+    pub fn is_empty(&self) -> bool {
+        *self == AttachLimits::default()
+    }
+}
+
+/// What becomes of records on which a module fails.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// The whole batch is refused, and the producer gets the error.
+    #[default]
+    Reject,
+    /// They are left out, and counted. The others of the batch go on.
+    Skip,
+    /// They go to this topic, with what went wrong in their headers. The others of the batch go on.
+    DeadLetter(String),
+}
+
+impl OnError {
+    /// Whether it is what holds where nothing is said.
+    pub fn is_default(&self) -> bool {
+        *self == OnError::default()
+    }
+
+    /// The topic that the records go to.
+    pub fn dead_letter_topic(&self) -> Option<&str> {
+        match self {
+            OnError::DeadLetter(topic) => Some(topic),
+            OnError::Reject | OnError::Skip => None,
+        }
+    }
+}
+
+/// Text that is no [`OnError`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`{text}` is not a choice for failed records: it is `reject`, `skip` or `dead-letter:TOPIC`")]
+pub struct ParseOnErrorError {
+    text: String,
+}
+
+impl FromStr for OnError {
+    type Err = ParseOnErrorError;
+
+    fn from_str(text: &str) -> Result<OnError, ParseOnErrorError> {
+        match (text, text.strip_prefix(DEAD_LETTER)) {
+            ("reject", _) => Ok(OnError::Reject),
+            ("skip", _) => Ok(OnError::Skip),
+            (_, Some(topic)) if !topic.is_empty() => Ok(OnError::DeadLetter(topic.to_owned())),
+            _ => Err(ParseOnErrorError { text: text.chars().take(SHOWN_CHARS_MAX).collect() }),
+        }
+    }
+}
+
+impl fmt::Display for OnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OnError::Reject => f.write_str("reject"),
+            OnError::Skip => f.write_str("skip"),
+            OnError::DeadLetter(topic) => write!(f, "{DEAD_LETTER}{topic}"),
+        }
+    }
+}
+
+impl Serialize for OnError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for OnError {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OnError, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A module on a topic, and what it has done since the broker started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttachmentStatus {
+    /// The module's name.
+    pub module: String,
+    /// Which of its versions runs. A broker that does not know this field sends none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// It stays this version, whichever is the current one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
+    /// The SHA-256 of the upload, in hex.
+    #[serde(default)]
+    pub sha256: String,
+    /// Where it runs.
+    pub on: AttachPoint,
+    /// The settings that it was attached with. A broker that does not know this field sends none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, String>,
+    /// What it may use: the limits that it was attached with, and the broker's where it was given none. None of a broker that does not
+    /// know this field.
+    #[serde(default, skip_serializing_if = "AttachLimits::is_empty")]
+    pub limits: AttachLimits,
+    /// What becomes of a batch on which it fails.
+    #[serde(default, skip_serializing_if = "OnError::is_default")]
+    pub on_error: OnError,
+    /// Why it does not run at this moment: it has failed too often, or could not be loaded. None where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
+    /// Records that were given to it.
+    #[serde(default)]
+    pub records_in: u64,
+    /// Records that it gave back.
+    #[serde(default)]
+    pub records_out: u64,
+    /// Records that it left out.
+    #[serde(default)]
+    pub records_dropped: u64,
+    /// Records that came back with other bytes.
+    #[serde(default)]
+    pub records_changed: u64,
+    /// Batches that it ran on.
+    #[serde(default)]
+    pub batches: u64,
+    /// Batches on which it failed.
+    #[serde(default)]
+    pub failures: u64,
+    /// Records that were left out because it failed on them ([`OnError::Skip`], [`OnError::DeadLetter`]).
+    #[serde(default)]
+    pub records_failed: u64,
+}
+
+impl AttachmentStatus {
+    /// A module that has done nothing yet.
+    pub fn new(module: impl Into<String>, on: AttachPoint) -> AttachmentStatus {
+        AttachmentStatus {
+            module: module.into(),
+            version: None,
+            pinned: false,
+            sha256: String::new(),
+            on,
+            params: BTreeMap::new(),
+            limits: AttachLimits::default(),
+            on_error: OnError::default(),
+            paused: None,
+            records_in: 0,
+            records_out: 0,
+            records_dropped: 0,
+            records_changed: 0,
+            batches: 0,
+            failures: 0,
+            records_failed: 0,
+        }
+    }
+}
+
+/// Before the topic.
+const DEAD_LETTER: &str = "dead-letter:";
+
+/// Of text that can't be understood, in an error.
+const SHOWN_CHARS_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{is_golden, map, text};
+    use super::*;
+    use crate::message::Request;
+
+    #[test]
+    fn what_becomes_of_failed_records_is_read_as_it_is_written() {
+        for on_error in [OnError::Reject, OnError::Skip, OnError::DeadLetter("dead".to_owned())] {
+            assert_eq!(on_error.to_string().parse(), Ok(on_error));
+        }
+        for wrong in ["", "Skip", "dead-letter", "dead-letter:", "dead_letter:t"] {
+            let error = wrong.parse::<OnError>().expect_err(wrong).to_string();
+            assert!(error.contains("`dead-letter:TOPIC`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn requests_about_attachments_have_golden_bytes() {
+        let params = BTreeMap::from([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())]);
+        let plain = AttachTransform { params, ..AttachTransform::new("t", ModuleRef::current("m"), AttachPoint::Produce) };
+        let fields =
+            [("topic", text("t")), ("module", text("m")), ("on", text("produce")), ("params", map(&[("a", text("1")), ("b", text("2"))]))];
+        is_golden(&Request::AttachTransform(plain.clone()), &map(&[("attach_transform", map(&fields))]));
+        let limits = AttachLimits { memory_bytes: Some(1), time_ms: Some(2), output_bytes: Some(3), log_bytes_per_second: Some(4) };
+        let limited = AttachTransform { limits, on_error: OnError::DeadLetter("d".to_owned()), ..plain };
+        let limits = map(&[("memory_bytes", vec![1]), ("time_ms", vec![2]), ("output_bytes", vec![3]), ("log_bytes_per_second", vec![4])]);
+        let more = [("limits", limits), ("on_error", text("dead-letter:d"))];
+        is_golden(&limited, &map(&[&fields[..], &more].concat()));
+        is_golden(
+            &Request::DetachTransform(DetachTransform { topic: "t".into(), module: "m".into(), on: AttachPoint::Partition }),
+            &map(&[("detach_transform", map(&[("topic", text("t")), ("module", text("m")), ("on", text("partition"))]))]),
+        );
+    }
+
+    #[test]
+    fn an_attachment_has_golden_bytes() {
+        let status = AttachmentStatus {
+            version: Some(7),
+            pinned: true,
+            sha256: "ab".into(),
+            params: BTreeMap::from([("by".to_owned(), "device".to_owned())]),
+            limits: AttachLimits { time_ms: Some(9), ..AttachLimits::default() },
+            on_error: OnError::Skip,
+            paused: Some("why".into()),
+            records_in: 1,
+            records_out: 2,
+            records_dropped: 3,
+            records_changed: 4,
+            batches: 5,
+            failures: 6,
+            records_failed: 8,
+            ..AttachmentStatus::new("m", AttachPoint::Partition)
+        };
+        let golden = map(&[
+            ("module", text("m")),
+            ("version", vec![7]),
+            ("pinned", vec![0xf5]),
+            ("sha256", text("ab")),
+            ("on", text("partition")),
+            ("params", map(&[("by", text("device"))])),
+            ("limits", map(&[("time_ms", vec![9])])),
+            ("on_error", text("skip")),
+            ("paused", text("why")),
+            ("records_in", vec![1]),
+            ("records_out", vec![2]),
+            ("records_dropped", vec![3]),
+            ("records_changed", vec![4]),
+            ("batches", vec![5]),
+            ("failures", vec![6]),
+            ("records_failed", vec![8]),
+        ]);
+        is_golden(&status, &golden);
+    }
+}
