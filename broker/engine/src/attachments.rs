@@ -6,7 +6,8 @@
 use crate::{
     catalogue::{Catalogue, StoredAttachment, StoredTopic},
     engine::Engine,
-    error::{EngineError, place_of, world_on},
+    error::{EngineError, world_on},
+    name::{self, NameOf},
     topic::{Runtime, Topic},
     topics::to_the_end,
     transform::Attachment,
@@ -40,7 +41,7 @@ impl Engine {
     }
 
     async fn attach_now(self: Arc<Self>, request: AttachTransform) -> Result<(), EngineError> {
-        let AttachTransform { topic: topic_name, module: ModuleRef { name, pick }, on, .. } = request.clone();
+        let AttachTransform { topic: topic_name, module: ModuleRef { name, pick }, on, view, .. } = request.clone();
         check_settings(&request)?;
         loop {
             self.refuse_while_closing()?;
@@ -55,11 +56,11 @@ impl Engine {
                 // Another change came between.
                 continue;
             }
-            if place_of(module.world()) != on {
+            if module.world() != world_on(on) {
                 return Err(EngineError::ModuleWrongWorld { module: name, found: module.world(), on, wanted: world_on(on) });
             }
             let runtime = topic.runtime();
-            self.check_place(&runtime, &topic_name, &name, on)?;
+            self.check_place(&runtime, &topic_name, &name, on, view.as_deref())?;
             if let Some(dead_letters) = request.on_error.dead_letter_topic() {
                 self.find_topic(dead_letters)?;
             }
@@ -80,18 +81,18 @@ impl Engine {
     }
 
     async fn detach_now(self: Arc<Self>, request: DetachTransform) -> Result<(), EngineError> {
-        let DetachTransform { topic: topic_name, module, on } = request;
+        let DetachTransform { topic: topic_name, module, on, view } = request;
         let mut catalogue = self.catalogue.lock().await;
         self.refuse_while_closing()?;
         let topic = self.find_topic(&topic_name)?;
         let runtime = topic.runtime();
-        if !runtime.attachments().any(|attachment| *attachment.module == *module && attachment.on == on) {
+        if !runtime.attachments().any(|attachment| attachment.is(&module, on, view.as_deref())) {
             return Err(EngineError::AttachmentNotFound { topic: topic_name, module, on });
         }
         let mut next_runtime = Runtime::clone(&runtime);
         next_runtime.epoch += 1;
-        next_runtime.remove(&module, on);
-        let keep = |attachment: &StoredAttachment| attachment.module != module || attachment.on != on;
+        next_runtime.remove(&module, on, view.as_deref());
+        let keep = |attachment: &StoredAttachment| !attachment.is(&module, on, view.as_deref());
         self.change_topic(&mut catalogue, &topic, next_runtime, |topic| topic.attachments.retain(keep)).await?;
         self.forget_unused(&module);
         tracing::info!(topic = topic_name, module, on = %on, "a module was detached");
@@ -117,8 +118,8 @@ impl Engine {
         Ok(())
     }
 
-    fn check_place(&self, runtime: &Runtime, topic: &str, module: &str, on: AttachPoint) -> Result<(), EngineError> {
-        if runtime.attachments().any(|attachment| attachment.on == on && &*attachment.module == module) {
+    fn check_place(&self, runtime: &Runtime, topic: &str, module: &str, on: AttachPoint, view: Option<&str>) -> Result<(), EngineError> {
+        if runtime.attachments().any(|attachment| attachment.is(module, on, view)) {
             return Err(EngineError::AttachmentExists { topic: topic.to_owned(), module: module.to_owned(), on });
         }
         if let (AttachPoint::Partition, Some(other)) = (on, &runtime.partitioner) {
@@ -150,10 +151,10 @@ impl Engine {
             let mut runtime = Runtime::clone(&topic.runtime());
             runtime.epoch += 1;
             for attachment in attachments {
-                if place_of(module.world()) != attachment.on {
+                if module.world() != world_on(attachment.on) {
                     return Err(EngineError::ModuleInUse { module: name.to_owned(), topics: vec![topic_name.clone()] });
                 }
-                let old = runtime.attachments().find(|old| &*old.module == name && old.on == attachment.on).map(Arc::clone);
+                let old = runtime.attachments().find(|old| old.is(name, attachment.on, attachment.view.as_deref())).map(Arc::clone);
                 let attached = self.start(attachment, version, module, old).await?;
                 runtime.replace(&attached);
             }
@@ -192,7 +193,17 @@ fn check_settings(request: &AttachTransform) -> Result<(), EngineError> {
         }
     }
     let refused = |reason: &str, hint| Err(EngineError::AttachRefused { reason: reason.to_owned(), hint });
+    match (&request.view, request.on) {
+        (Some(view), AttachPoint::Fetch) => name::check(NameOf::View, view)?,
+        (None, AttachPoint::Fetch) => return refused("a view has a name, by which consumers ask for it", "give it one with `--name NAME`"),
+        (Some(_), _) => return refused("only a view has a name", "leave out `--name`, or attach it with `--on fetch`"),
+        (None, _) => {}
+    }
     match &request.on_error {
+        OnError::DeadLetter(_) if request.on == AttachPoint::Fetch => refused(
+            "each consumer of a view reads for itself, and would make dead letters of the same records",
+            "attach it with `--on-error skip`, or with `--on-error reject` to stop consumers at such a record",
+        ),
         OnError::Skip | OnError::DeadLetter(_) if request.on == AttachPoint::Partition => {
             refused("a partitioner says where records go, and without an answer they have no place", "attach it with `--on-error reject`")
         }

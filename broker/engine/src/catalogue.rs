@@ -78,6 +78,8 @@ pub(crate) struct StoredAttachment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) version: Option<u32>,
     pub(crate) on: AttachPoint,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) view: Option<String>,
     #[serde(default)]
     pub(crate) params: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "AttachLimits::is_empty")]
@@ -110,8 +112,13 @@ impl StoredTopic {
 impl StoredAttachment {
     /// As it was asked for; `version` is the one that was named.
     pub(crate) fn new(request: AttachTransform, version: Option<u32>) -> StoredAttachment {
-        let AttachTransform { module, on, params, limits, on_error, .. } = request;
-        StoredAttachment { module: module.name, version, on, params, limits, on_error, unknown: Map::new() }
+        let AttachTransform { module, on, view, params, limits, on_error, .. } = request;
+        StoredAttachment { module: module.name, version, on, view, params, limits, on_error, unknown: Map::new() }
+    }
+
+    /// Whether it is this one: a module is in one place once.
+    pub(crate) fn is(&self, module: &str, on: AttachPoint, view: Option<&str>) -> bool {
+        self.module == module && self.on == on && self.view.as_deref() == view
     }
 
     /// What it runs, in this version.
@@ -121,6 +128,7 @@ impl StoredAttachment {
             version,
             pinned: self.version.is_some(),
             on: self.on,
+            view: self.view.as_deref().map(Arc::from),
             params: self.params.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             limits: self.limits.clone(),
             on_error: self.on_error.clone(),

@@ -7,6 +7,7 @@ use crate::{
     error::{EngineError, Purpose},
     partition::{Partition, Phase, View},
     services::Services,
+    views::{TopicView, ViewLimits},
 };
 use bytes::Bytes;
 use millpond_log::{Cursor, LogError};
@@ -22,7 +23,9 @@ use tokio::{
 pub struct ConsumeStream {
     services: Arc<Services>,
     partition: Arc<Partition>,
-    view: watch::Receiver<View>,
+    state: watch::Receiver<View>,
+    /// What it is read through; none is as it is stored.
+    view: Option<TopicView>,
     cursor: Cursor,
     /// What the consumer has been told.
     told: Watermarks,
@@ -34,13 +37,15 @@ impl ConsumeStream {
         services: &Arc<Services>,
         partition: &Arc<Partition>,
         from: Position,
+        view: Option<TopicView>,
     ) -> Result<(ConsumeStream, ConsumeOpened), EngineError> {
-        let view = partition.subscribe();
+        let state = partition.subscribe();
         let start_offset = resolve(services, partition, from, Purpose::Read).await?.offset;
         let told = partition.watermarks();
         let stream = ConsumeStream {
             services: Arc::clone(services),
             partition: Arc::clone(partition),
+            state,
             view,
             cursor: Cursor::new(start_offset),
             told,
@@ -66,13 +71,15 @@ impl ConsumeStream {
     /// broker stops, [`EngineError::OffsetOutOfRange`] if the position is not in the log any more, [`EngineError::Log`].
     pub async fn next(&mut self, max_bytes: usize) -> Result<(Watermarks, Bytes), EngineError> {
         loop {
-            let View { watermarks, phase } = *self.view.borrow_and_update();
+            let View { watermarks, phase } = *self.state.borrow_and_update();
             if phase == Phase::Deleted {
                 return Err(EngineError::TopicNotFound { name: self.partition.topic().as_ref().to_owned(), nearest: None });
             }
             if self.position() < watermarks.high_watermark {
-                let batches = self.read(max_bytes, watermarks.high_watermark).await?;
-                return Ok((self.tell(watermarks), batches));
+                match self.read_view(max_bytes, watermarks.high_watermark).await? {
+                    Some(batches) => return Ok((self.tell(watermarks), batches)),
+                    None => continue,
+                }
             }
             if phase == Phase::Closed {
                 return Err(EngineError::ShuttingDown);
@@ -84,14 +91,29 @@ impl ConsumeStream {
                 return Ok((self.tell(watermarks), Bytes::new()));
             } else {
                 // A write moves the log end first and the high watermark a moment later: most often batches come before this is over.
-                let _ = timeout_at(quiet_until, self.view.changed()).await;
+                let _ = timeout_at(quiet_until, self.state.changed()).await;
             }
         }
     }
 
     async fn changed(&mut self) -> Result<(), EngineError> {
         // The sender lives in the partition, which this stream keeps.
-        self.view.changed().await.map_err(|_| EngineError::ShuttingDown)
+        self.state.changed().await.map_err(|_| EngineError::ShuttingDown)
+    }
+
+    /// Reads batches, and shows them through the view. None where nothing of them is left and there is no hurry to say how far it is.
+    async fn read_view(&mut self, max_bytes: usize, end: i64) -> Result<Option<Bytes>, EngineError> {
+        let Some(view) = self.view.clone() else { return self.read(max_bytes, end).await.map(Some) };
+        let before = self.cursor.clone();
+        let config = &self.services.config;
+        let limits = ViewLimits { section_bytes_max: config.section_bytes_max, batch_bytes_max: config.max_batch_bytes };
+        let batches = self.read(max_bytes, end).await?;
+        // If this future is dropped here, the place is where it was.
+        let after = std::mem::replace(&mut self.cursor, before);
+        let seen = view.see(self.partition.number(), batches, limits).await?;
+        self.cursor = after;
+        let may_wait = self.position() < end && self.told_at.elapsed() < WATERMARKS_INTERVAL;
+        Ok(if seen.has_records || !may_wait { Some(seen.batches) } else { None })
     }
 
     async fn read(&mut self, max_bytes: usize, end: i64) -> Result<Bytes, EngineError> {

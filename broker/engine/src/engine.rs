@@ -19,6 +19,7 @@ use crate::{
     services::Services,
     startup,
     topic::Topic,
+    views::TopicView,
 };
 use futures_util::future::join_all;
 use millpond_log::Disk;
@@ -155,7 +156,9 @@ impl Engine {
     pub async fn open_consume(&self, request: &OpenConsume) -> Result<(ConsumeStream, ConsumeOpened), EngineError> {
         self.refuse_while_closing()?;
         let topic = self.find_topic(&request.topic)?;
-        ConsumeStream::open(&self.services, topic.partition(request.partition, Purpose::Read)?, request.from).await
+        let partition = topic.partition(request.partition, Purpose::Read)?;
+        let view = request.view.as_deref().map(|view| TopicView::open(&topic, view)).transpose()?;
+        ConsumeStream::open(&self.services, partition, request.from, view).await
     }
 
     /// Writes a small file that the broker can't start without, if need be with the reserve of a full disk. Blocking.

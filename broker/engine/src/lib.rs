@@ -99,6 +99,7 @@ mod topics;
 mod transform;
 mod usage;
 mod versions;
+mod views;
 
 pub use clock::{Clock, SimClock, SystemClock};
 pub use config::EngineConfig;

@@ -9,6 +9,8 @@ pub enum NameOf {
     Topic,
     /// A module.
     Module,
+    /// A view of a topic.
+    View,
 }
 
 impl std::fmt::Display for NameOf {
@@ -16,6 +18,7 @@ impl std::fmt::Display for NameOf {
         f.write_str(match self {
             NameOf::Topic => "topic",
             NameOf::Module => "module",
+            NameOf::View => "view",
         })
     }
 }

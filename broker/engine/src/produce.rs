@@ -310,7 +310,7 @@ fn place(
     limits: BatchLimits,
 ) -> Result<(Routed, Vec<DeadLetter>), EngineError> {
     let mut records = Records::unpack(batch, limits.section_bytes_max)?;
-    records.pass_through(topic, None, runtime, batch.header())?;
+    records.pass_through(topic, None, &runtime.transforms, batch.header())?;
     records.check_keys(topic, runtime)?;
     let places = match &runtime.partitioner {
         // A module is not asked about nothing.

@@ -10,7 +10,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use millpond_protocol::message::{AttachPoint, AttachedModule, Refused, TopicConfig, TopicInfo};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// A topic. Its partitions stay for as long as it lives; what runs on it may change.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(crate) struct Runtime {
     pub(crate) transforms: Vec<Arc<Attachment>>,
     /// Chooses the partition of a record when the producer leaves it to the broker.
     pub(crate) partitioner: Option<Arc<Attachment>>,
+    /// What consumers can ask for, by name. Each chain runs in order.
+    pub(crate) views: BTreeMap<Arc<str>, Vec<Arc<Attachment>>>,
 }
 
 impl Topic {
@@ -104,19 +106,19 @@ impl Runtime {
     /// is what clients are told.
     pub(crate) fn new(epoch: u32, mut config: TopicConfig, max_batch_bytes: u32) -> Runtime {
         config.max_batch_bytes = config.max_batch_bytes.min(max_batch_bytes);
-        Runtime { epoch, config, transforms: Vec::new(), partitioner: None }
+        Runtime { epoch, config, transforms: Vec::new(), partitioner: None, views: BTreeMap::new() }
     }
 
     /// What is attached, in the order in which it runs.
     pub(crate) fn attachments(&self) -> impl Iterator<Item = &Arc<Attachment>> {
-        self.transforms.iter().chain(&self.partitioner)
+        self.transforms.iter().chain(&self.partitioner).chain(self.views.values().flatten())
     }
 
     /// Where on this topic a module runs.
     pub(crate) fn uses(&self, topic: &str, module: &str) -> Vec<Use> {
         let of = |one: &Arc<Attachment>| Use {
             version: one.version,
-            at: AttachedModule { topic: topic.to_owned(), on: one.on, pinned: one.pinned },
+            at: AttachedModule { topic: topic.to_owned(), on: one.on, view: one.view.as_deref().map(str::to_owned), pinned: one.pinned },
         };
         self.attachments().filter(|attachment| &*attachment.module == module).map(of).collect()
     }
@@ -126,21 +128,24 @@ impl Runtime {
         match attachment.on {
             AttachPoint::Produce => self.transforms.push(attachment),
             AttachPoint::Partition => self.partitioner = Some(attachment),
+            AttachPoint::Fetch => self.views.entry(attachment.view.clone().unwrap_or_default()).or_default().push(attachment),
         }
     }
 
     /// Takes a module away.
-    pub(crate) fn remove(&mut self, module: &str, on: AttachPoint) {
-        match on {
-            AttachPoint::Produce => self.transforms.retain(|attachment| &*attachment.module != module),
-            AttachPoint::Partition => self.partitioner = None,
-        }
+    pub(crate) fn remove(&mut self, module: &str, on: AttachPoint, view: Option<&str>) {
+        let others = |attachment: &Arc<Attachment>| !attachment.is(module, on, view);
+        self.transforms.retain(others);
+        self.partitioner = self.partitioner.take().filter(others);
+        self.views.values_mut().for_each(|chain| chain.retain(others));
+        self.views.retain(|_, chain| !chain.is_empty());
     }
 
-    /// Puts a module in the place of the one with the same name.
+    /// Puts a module in the place of the one with the same name that is there.
     pub(crate) fn replace(&mut self, attachment: &Arc<Attachment>) {
-        let same = |old: &&mut Arc<Attachment>| old.module == attachment.module && old.on == attachment.on;
-        for old in self.transforms.iter_mut().chain(&mut self.partitioner).filter(same) {
+        let same = |old: &&mut Arc<Attachment>| old.is(&attachment.module, attachment.on, attachment.view.as_deref());
+        let all = self.transforms.iter_mut().chain(&mut self.partitioner).chain(self.views.values_mut().flatten());
+        for old in all.filter(same) {
             *old = Arc::clone(attachment);
         }
     }

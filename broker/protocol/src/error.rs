@@ -123,6 +123,8 @@ error_codes! {
     AttachmentExists = 66, "attachment_exists", false;
     /// Nothing by this name is attached there.
     AttachmentNotFound = 67, "attachment_not_found", false;
+    /// The topic has no view of this name.
+    ViewNotFound = 68, "view_not_found", false;
 
     /// The guest returned an error of its own.
     GuestFailed = 80, "guest_failed", false;

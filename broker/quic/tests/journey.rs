@@ -174,7 +174,7 @@ async fn streams_that_can_not_be_opened_say_why() {
     assert_eq!(refused(produce("reedings", Some(0))).await.code, ErrorCode::TopicNotFound);
     assert_eq!(refused(produce("readings", Some(1))).await.code, ErrorCode::PartitionOutOfRange);
 
-    let consume = |topic: &str, partition, from| Request::OpenConsume(OpenConsume { topic: topic.to_owned(), partition, from });
+    let consume = |topic: &str, partition, from| Request::OpenConsume(OpenConsume { topic: topic.to_owned(), partition, from, view: None });
     assert_eq!(refused(consume("reedings", 0, Position::End)).await.code, ErrorCode::TopicNotFound);
     assert_eq!(refused(consume("readings", 7, Position::End)).await.code, ErrorCode::PartitionOutOfRange);
     let error = refused(consume("readings", 0, Position::Offset(5))).await;

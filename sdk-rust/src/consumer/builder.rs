@@ -1,6 +1,6 @@
 //! The settings of a consumer.
 
-use super::{Consumer, Start};
+use super::{Consumer, Start, reader::Source};
 use crate::{admin::Admin, client::Core, error::Error};
 use std::sync::Arc;
 
@@ -12,11 +12,12 @@ pub struct ConsumerBuilder {
     start: Start,
     partitions: Option<Vec<u32>>,
     until_end: bool,
+    view: Option<Arc<str>>,
 }
 
 impl ConsumerBuilder {
     pub(crate) fn new(core: Arc<Core>, topic: Arc<str>) -> ConsumerBuilder {
-        ConsumerBuilder { core, topic, start: Start::End, partitions: None, until_end: false }
+        ConsumerBuilder { core, topic, start: Start::End, partitions: None, until_end: false, view: None }
     }
 
     /// Where to begin in each partition; at the end, with what comes from now on, when not set.
@@ -49,7 +50,14 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Opens the partitions. Fails with the code `topic_not_found` if there is no such topic, `partition_out_of_range` if it has no such
+    /// Reads the records as this view of the topic has them; as they are stored when not set. Their offsets are the same.
+    #[must_use]
+    pub fn view(mut self, view: impl Into<Arc<str>>) -> Self {
+        self.view = Some(view.into());
+        self
+    }
+
+    /// Opens the partitions. Fails with the code `topic_not_found` if there is no such topic, `view_not_found` if it has no such view, `partition_out_of_range` if it has no such
     /// partition, and `offset_out_of_range`, with the range, if a partition does not reach from or to the offset that was asked for.
     pub async fn build(self) -> Result<Consumer, Error> {
         let topic = Admin::new(Arc::clone(&self.core)).topic(&self.topic).await?;
@@ -58,6 +66,7 @@ impl ConsumerBuilder {
         if let Some(&partition) = partitions.iter().find(|partition| **partition >= count) {
             return Err(Error::PartitionOutOfRange { topic: self.topic, partition, partitions: count, reading: true });
         }
-        Consumer::open(self.core, self.topic, partitions, self.start, self.until_end).await
+        let what = Source { topic: self.topic, view: self.view };
+        Consumer::open(self.core, what, partitions, self.start, self.until_end).await
     }
 }

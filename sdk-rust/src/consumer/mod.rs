@@ -26,7 +26,7 @@ use futures_core::Stream;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use millpond_protocol::message::Watermarks;
 use parking_lot::Mutex;
-use reader::{Event, Reader, What};
+use reader::{Event, Reader, Source, What};
 use std::{
     collections::BTreeMap,
     pin::Pin,
@@ -63,7 +63,7 @@ const OPENING_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Consumer {
     core: Arc<Core>,
-    topic: Arc<str>,
+    source: Source,
     partitions: BTreeMap<u32, Partition>,
     events: mpsc::Receiver<Event>,
     /// For the readers that a seek starts.
@@ -115,13 +115,13 @@ impl Partition {
 impl Consumer {
     pub(crate) async fn open(
         core: Arc<Core>,
-        topic: Arc<str>,
+        source: Source,
         partitions: Vec<u32>,
         start: Start,
         until_end: bool,
     ) -> Result<Consumer, Error> {
         let (sender, events) = mpsc::channel(FRAMES_AHEAD_MAX);
-        let mut consumer = Consumer { core, topic, partitions: BTreeMap::new(), events, sender, current: None, until_end };
+        let mut consumer = Consumer { core, source, partitions: BTreeMap::new(), events, sender, current: None, until_end };
         consumer.take_up(&partitions, start).await?;
         Ok(consumer)
     }
@@ -143,9 +143,9 @@ impl Consumer {
 
     /// Reads these partitions from there, whether they were read before or not. After an error all is as it was.
     async fn take_up(&mut self, partitions: &[u32], start: Start) -> Result<(), Error> {
-        let topic = &self.topic;
+        let source = &self.source;
         let open = |(partition, core): (u32, Arc<Core>)| async move {
-            reader::open(&core, topic, partition, start).await.map(|opened| (partition, core, opened))
+            reader::open(&core, source, partition, start).await.map(|opened| (partition, core, opened))
         };
         // Collected, because the compiler can't see that a future which holds the borrowing iterator may move between threads.
         let opening: Vec<_> = self.connections(partitions)?.into_iter().map(open).collect();
@@ -155,7 +155,7 @@ impl Consumer {
             let watermarks = Arc::new(Mutex::new(reader::watermarks(&opened)));
             let reader = Reader {
                 core: Arc::clone(&core),
-                topic: Arc::clone(&self.topic),
+                source: self.source.clone(),
                 partition,
                 generation,
                 watermarks: Arc::clone(&watermarks),
@@ -208,7 +208,7 @@ impl Consumer {
 
     /// The topic.
     pub fn topic(&self) -> &Arc<str> {
-        &self.topic
+        &self.source.topic
     }
 
     /// The partitions that are read, in order.

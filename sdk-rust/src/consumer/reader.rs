@@ -44,11 +44,19 @@ pub(crate) enum What {
     Failed(Error),
 }
 
+/// What is read.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) topic: Arc<str>,
+    /// None is as the records are stored.
+    pub(crate) view: Option<Arc<str>>,
+}
+
 /// A partition that is being read.
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub(crate) core: Arc<Core>,
-    pub(crate) topic: Arc<str>,
+    pub(crate) source: Source,
     pub(crate) partition: u32,
     pub(crate) generation: u64,
     pub(crate) watermarks: Arc<Mutex<Watermarks>>,
@@ -58,13 +66,13 @@ pub(crate) struct Reader {
 }
 
 /// Opens a partition's stream: at most once after each loss of the connection, within the request timeout.
-pub(crate) async fn open(core: &Core, topic: &str, partition: u32, from: Position) -> Result<(FrameReader, ConsumeOpened), Error> {
-    let what = || format!("opening {topic}[{partition}] to consume");
+pub(crate) async fn open(core: &Core, source: &Source, partition: u32, from: Position) -> Result<(FrameReader, ConsumeOpened), Error> {
+    let what = || format!("opening {}[{partition}] to consume", source.topic);
     let mut last = None;
     let opening = async {
         let mut backoff = Backoff::default();
         loop {
-            match open_once(core, topic, partition, from).await {
+            match open_once(core, source, partition, from).await {
                 Err(error) if error.retryable() => last = Some(Box::new(error)),
                 outcome => return outcome,
             }
@@ -82,9 +90,14 @@ pub(crate) async fn open(core: &Core, topic: &str, partition: u32, from: Positio
     }
 }
 
-async fn open_once(core: &Core, topic: &str, partition: u32, from: Position) -> Result<(FrameReader, ConsumeOpened), Error> {
+async fn open_once(core: &Core, source: &Source, partition: u32, from: Position) -> Result<(FrameReader, ConsumeOpened), Error> {
     let connection = core.link.get().await?;
-    let request = Request::OpenConsume(OpenConsume { topic: topic.to_owned(), partition, from });
+    let request = Request::OpenConsume(OpenConsume {
+        topic: source.topic.as_ref().to_owned(),
+        partition,
+        from,
+        view: source.view.as_deref().map(str::to_owned),
+    });
     let (mut send, mut reader) = stream::request(&core.link, &connection, &request).await?;
     // There is nothing more to say; this fails only on a stream that the broker has stopped.
     let _ = send.finish();
@@ -105,7 +118,7 @@ impl Reader {
                     Ok(()) => return,
                     Err(error) => error,
                 },
-                None => match open_once(&self.core, &self.topic, self.partition, Position::Offset(self.next)).await {
+                None => match open_once(&self.core, &self.source, self.partition, Position::Offset(self.next)).await {
                     Ok((open, opened)) => {
                         *self.watermarks.lock() = watermarks(&opened);
                         stream = Some(open);
@@ -118,7 +131,7 @@ impl Reader {
                 self.hand_on(What::Failed(error)).await;
                 return;
             }
-            tracing::debug!(topic = %self.topic, partition = self.partition, %error, "a stream to consume was lost");
+            tracing::debug!(topic = %self.source.topic, partition = self.partition, %error, "a stream to consume was lost");
             sleep(backoff.next()).await;
         }
     }
@@ -141,7 +154,7 @@ impl Reader {
             let (batches, fault) = unpack(payload, from);
             if let Some(last) = batches.last() {
                 self.next = last.header().next_offset();
-                let batch = ConsumedBatch::new(Arc::clone(&self.topic), self.partition, watermarks, batches, from);
+                let batch = ConsumedBatch::new(Arc::clone(&self.source.topic), self.partition, watermarks, batches, from);
                 if !self.hand_on(What::Batch(batch)).await {
                     return Ok(());
                 }
@@ -149,7 +162,7 @@ impl Reader {
             match fault {
                 None => {}
                 Some(Fault::Unreadable { offset, next_offset, cause }) => {
-                    let (topic, partition) = (Arc::clone(&self.topic), self.partition);
+                    let (topic, partition) = (Arc::clone(&self.source.topic), self.partition);
                     return Err(Error::UnreadableBatch { topic, partition, offset, next_offset, cause });
                 }
                 Some(Fault::Backwards { offset, before }) => {

@@ -130,7 +130,7 @@ impl Broker {
 
     /// One read from an offset on.
     pub(crate) async fn read(&self, topic: &str, partition: u32, offset: i64) -> Result<(), EngineError> {
-        let open = OpenConsume { topic: topic.to_owned(), partition, from: Position::Offset(offset) };
+        let open = OpenConsume { topic: topic.to_owned(), partition, from: Position::Offset(offset), view: None };
         let (mut stream, _) = self.engine.open_consume(&open).await?;
         stream.next(1 << 20).await.map(drop)
     }

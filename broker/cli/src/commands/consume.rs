@@ -42,6 +42,9 @@ pub(crate) struct ConsumeArgs {
     /// Only this partition; may be repeated
     #[arg(long, short = 'p', value_name = "N")]
     partition: Vec<u32>,
+    /// The records as a view of the topic has them: modules filter or change them before they are sent
+    #[arg(long, value_name = "NAME", value_parser = names::parse)]
+    view: Option<String>,
     /// Stop at what is the end when the command starts, instead of waiting for more
     #[arg(long)]
     until_end: bool,
@@ -81,6 +84,9 @@ pub(crate) async fn run(arguments: ConsumeArgs) -> Outcome {
 async fn consume(arguments: &ConsumeArgs, client: &Client) -> Outcome {
     let start = if arguments.from_beginning { Start::Beginning } else { arguments.from.unwrap_or(Start::End) };
     let mut builder = client.consumer(arguments.topic.as_str()).start(start).until_end(arguments.until_end);
+    if let Some(view) = &arguments.view {
+        builder = builder.view(view.as_str());
+    }
     if !arguments.partition.is_empty() {
         builder = builder.partitions(arguments.partition.iter().copied());
     }

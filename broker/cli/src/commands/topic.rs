@@ -244,7 +244,7 @@ impl Row for ModuleRow<'_> {
         let module = self.0;
         vec![
             module.version.map_or_else(|| module.module.clone(), |version| format!("{}@{version}", module.module)),
-            module.on.to_string(),
+            module.view.as_ref().map_or_else(|| module.on.to_string(), |view| format!("{}: {view}", module.on)),
             thousands(module.batches),
             thousands(module.failures),
             thousands(module.records_in),

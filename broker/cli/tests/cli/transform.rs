@@ -213,3 +213,29 @@ fn records_on_which_a_module_fails_go_where_they_were_told_to() {
     let refused = broker.fails(&place, &["topic", "delete", "failed", "--yes"], b"");
     assert!(refused.contains("takes the dead letters of `drop-half` on t") && refused.contains("detach t drop-half"), "{refused}");
 }
+
+#[test]
+fn a_view_is_attached_consumed_described_and_detached() {
+    let (place, broker) = prepared();
+    broker.ok(&place, &["produce", "t"], b"1\n2\n3\n4\n");
+    let attach = ["transform", "attach", "t", "drop-half", "--on", "fetch", "--param", "mode=even"];
+    let refused = broker.fails(&place, &attach, b"");
+    assert!(refused.contains("--name NAME"), "{refused}");
+    let attached = broker.ok(&place, &[&attach[..], &["--name", "odd"]].concat(), b"");
+    assert_eq!(attached, "attached drop-half to t, on fetch as the view odd\n");
+    broker.ok(&place, &[&attach[..], &["--name", "also"]].concat(), b"");
+    assert_eq!(broker.ok(&place, &["consume", "t", "--from-beginning", "--until-end", "--view", "odd"], b""), "1\n3\n");
+    assert_eq!(broker.ok(&place, &["consume", "t", "--from-beginning", "--until-end"], b""), "1\n2\n3\n4\n");
+    let unknown = broker.fails(&place, &["consume", "t", "--until-end", "--view", "ood"], b"");
+    assert!(unknown.contains("has no view `ood`") && unknown.contains("did you mean `odd`?"), "{unknown}");
+    let words = broker.ok(&place, &["topic", "describe", "t"], b"");
+    assert!(words.contains("drop-half@1  fetch: odd "), "{words}");
+    let unclear = broker.fails(&place, &["transform", "detach", "t", "drop-half"], b"");
+    assert!(unclear.contains("--name for a view"), "{unclear}");
+    let detached = broker.ok(&place, &["transform", "detach", "t", "drop-half", "--name", "odd"], b"");
+    assert_eq!(detached, "detached drop-half from t, on fetch as the view odd\n");
+    assert_eq!(
+        broker.ok(&place, &["transform", "detach", "t", "drop-half"], b""),
+        "detached drop-half from t, on fetch as the view also\n"
+    );
+}

@@ -26,8 +26,11 @@ impl EngineError {
             EngineError::CompactedDropsOldest => COMPACTED_DROPS_OLDEST.to_owned(),
             EngineError::TopicExists { .. } => "choose another name, or delete the topic first".to_owned(),
             EngineError::FolderInTheWay { path } => format!("move {} somewhere else, or delete it", path.display()),
-            EngineError::TopicNotFound { nearest: Some(nearest), .. } | EngineError::ModuleNotFound { nearest: Some(nearest), .. } => {
-                format!("did you mean `{nearest}`?")
+            EngineError::TopicNotFound { nearest: Some(nearest), .. }
+            | EngineError::ModuleNotFound { nearest: Some(nearest), .. }
+            | EngineError::ViewNotFound { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
+            EngineError::ViewNotFound { topic, view, nearest: None } => {
+                format!("`millpond transform attach {topic} MODULE --on fetch --name {view}` makes it")
             }
             EngineError::TopicNotFound { name, nearest: None } => format!("`millpond topic create {name}` makes it"),
             EngineError::PartitionOutOfRange { partitions, purpose, .. } => of_partitions(*partitions, *purpose),

@@ -383,6 +383,16 @@ pub enum EngineError {
         /// Where.
         on: AttachPoint,
     },
+    /// No module makes this view.
+    #[error("the topic `{topic}` has no view `{view}`")]
+    ViewNotFound {
+        /// The topic.
+        topic: Arc<str>,
+        /// The view's name.
+        view: String,
+        /// An existing one that looks like it.
+        nearest: Option<String>,
+    },
     /// A module failed on a batch; the batch was not stored.
     #[error("the module `{module}` failed on a batch for the topic `{topic}`")]
     Guest {
@@ -457,7 +467,7 @@ pub(crate) fn is_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// The attach point where a module of this world runs.
+/// The first attach point where a module of this world runs.
 pub(crate) const fn place_of(world: World) -> AttachPoint {
     match world {
         World::Transform => AttachPoint::Produce,
@@ -468,7 +478,7 @@ pub(crate) const fn place_of(world: World) -> AttachPoint {
 /// The world that runs at this attach point.
 pub(crate) const fn world_on(on: AttachPoint) -> World {
     match on {
-        AttachPoint::Produce => World::Transform,
+        AttachPoint::Produce | AttachPoint::Fetch => World::Transform,
         AttachPoint::Partition => World::Partitioner,
     }
 }

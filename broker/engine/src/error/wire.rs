@@ -26,7 +26,7 @@ impl EngineError {
             | EngineError::PartitionStopped { .. } => ErrorCode::StorageFailed,
             EngineError::Threads(_) | EngineError::Plugins(_) | EngineError::JobLost { .. } => ErrorCode::Internal,
             EngineError::InvalidName { of: NameOf::Topic, .. } | EngineError::InvalidPartitionCount { .. } => ErrorCode::InvalidTopic,
-            EngineError::InvalidName { of: NameOf::Module, .. } => ErrorCode::InvalidRequest,
+            EngineError::InvalidName { of: NameOf::Module | NameOf::View, .. } => ErrorCode::InvalidRequest,
             EngineError::TooMany { .. }
             | EngineError::InvalidConfig { .. }
             | EngineError::CompactedDropsOldest
@@ -54,6 +54,7 @@ impl EngineError {
             EngineError::ModuleInUse { .. } | EngineError::VersionIsCurrent { .. } => ErrorCode::ModuleInUse,
             EngineError::AttachmentExists { .. } | EngineError::PlaceTaken { .. } => ErrorCode::AttachmentExists,
             EngineError::AttachmentNotFound { .. } => ErrorCode::AttachmentNotFound,
+            EngineError::ViewNotFound { .. } => ErrorCode::ViewNotFound,
             EngineError::GuestOutput { .. } => ErrorCode::GuestOutputInvalid,
             EngineError::ShuttingDown => ErrorCode::ShuttingDown,
         }

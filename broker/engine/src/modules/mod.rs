@@ -108,6 +108,7 @@ pub(crate) struct AttachmentPlan {
     /// It stays this version.
     pub(crate) pinned: bool,
     pub(crate) on: AttachPoint,
+    pub(crate) view: Option<Arc<str>>,
     pub(crate) params: Vec<(String, String)>,
     pub(crate) limits: AttachLimits,
     pub(crate) on_error: OnError,
@@ -152,9 +153,9 @@ impl AttachmentPlan {
     }
 
     fn finish(self, sha256: String, guest: Guest) -> Arc<Attachment> {
-        let AttachmentPlan { name, version, pinned, on, params, limits, on_error, counters } = self;
+        let AttachmentPlan { name, version, pinned, on, view, params, limits, on_error, counters } = self;
         let (module, breaker) = (name.into(), Breaker::default());
-        Arc::new(Attachment { module, version, pinned, sha256, on, params, limits, on_error, guest, breaker, counters })
+        Arc::new(Attachment { module, version, pinned, sha256, on, view, params, limits, on_error, guest, breaker, counters })
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Attachment {
     pub(crate) pinned: bool,
     pub(crate) sha256: String,
     pub(crate) on: AttachPoint,
+    /// On fetch.
+    pub(crate) view: Option<Arc<str>>,
     pub(crate) params: Vec<(String, String)>,
     /// What it was attached with; the guest has what holds.
     pub(crate) limits: AttachLimits,
@@ -70,6 +72,11 @@ pub(crate) struct Counters {
 }
 
 impl Attachment {
+    /// Whether it is this one: a module is in one place once.
+    pub(crate) fn is(&self, module: &str, on: AttachPoint, view: Option<&str>) -> bool {
+        *self.module == *module && self.on == on && self.view.as_deref() == view
+    }
+
     /// How it is doing.
     pub(crate) fn status(&self) -> AttachmentStatus {
         let counters = &self.counters;
@@ -87,6 +94,7 @@ impl Attachment {
             pinned: self.pinned,
             sha256: self.sha256.clone(),
             on: self.on,
+            view: self.view.as_deref().map(str::to_owned),
             params: self.params.iter().cloned().collect(),
             records_in: counters.records_in.load(Ordering::Relaxed),
             records_out: counters.records_out.load(Ordering::Relaxed),

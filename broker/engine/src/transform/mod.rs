@@ -37,6 +37,8 @@ pub(crate) struct Records {
     pub(crate) changed: bool,
     /// The records were numbered anew: an offset delta no longer tells which record of the batch it was.
     pub(crate) renumbered: bool,
+    /// They are stored already, so their offsets must stay.
+    pub(crate) is_stored: bool,
     /// Records that modules left out, or failed on.
     pub(crate) dropped: u64,
     /// For other topics.
@@ -77,7 +79,7 @@ pub(crate) fn transform(
     limits: BatchLimits,
 ) -> Result<Transformed, EngineError> {
     let mut records = Records::unpack(batch, limits.section_bytes_max)?;
-    records.pass_through(topic, Some(partition), runtime, batch.header())?;
+    records.pass_through(topic, Some(partition), &runtime.transforms, batch.header())?;
     records.check_keys(topic, runtime)?;
     let batch = records.pack(topic, batch, limits.batch_bytes_max)?;
     Ok(Transformed { batch, records_dropped: records.dropped_u32(), dead_letters: records.dead_letters })
@@ -97,18 +99,18 @@ impl Records {
         if !summary.offsets_rise {
             return Err(EngineError::BatchRefused { reason: "the offset deltas of its records do not rise" });
         }
-        Ok(Records { section, summary, changed: false, renumbered: false, dropped: 0, dead_letters: Vec::new() })
+        Ok(Records { section, summary, changed: false, renumbered: false, is_stored: false, dropped: 0, dead_letters: Vec::new() })
     }
 
-    /// Sends the records through the topic's transforms, in order. A chain ends early when nothing is left.
+    /// Sends the records through some transforms, in order. A chain ends early when nothing is left.
     pub(crate) fn pass_through(
         &mut self,
         topic: &Arc<str>,
         partition: Option<u32>,
-        runtime: &Runtime,
+        chain: &[Arc<Attachment>],
         header: &BatchHeader,
     ) -> Result<(), EngineError> {
-        for attachment in &runtime.transforms {
+        for attachment in chain {
             if self.summary.record_count == 0 {
                 break;
             }
@@ -206,6 +208,9 @@ impl Records {
         let (mut summary, difference) = difference::check(&self.section, &output).map_err(|error| error.to_string())?;
         let last_offset_delta_max = original_last_offset_delta.max(self.summary.last_offset_delta);
         let difference = if !summary.offsets_rise {
+            if self.is_stored {
+                return Err("it has several records for one, or in another order, and in a view each keeps its offset".to_owned());
+            }
             output = record::renumber(&output).map_err(|error| error.to_string())?;
             summary.last_offset_delta = summary.record_count - 1;
             summary.offsets_rise = true;

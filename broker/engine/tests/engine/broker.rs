@@ -103,7 +103,7 @@ impl Broker {
     /// Offsets and values of everything that can be read, in order.
     pub(crate) async fn read_all(&self, topic: &str, partition: u32) -> Vec<(i64, String)> {
         let end = self.offset_at(topic, partition, Position::End).await.expect("it is there").offset;
-        let open = OpenConsume { topic: topic.to_owned(), partition, from: Position::Beginning };
+        let open = OpenConsume { topic: topic.to_owned(), partition, from: Position::Beginning, view: None };
         let (mut stream, _) = self.engine.open_consume(&open).await.expect("it opens");
         let mut found = Vec::new();
         while stream.position() < end {

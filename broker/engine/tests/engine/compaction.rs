@@ -56,7 +56,7 @@ async fn shrunk(broker: &Broker, topic: &str, bytes: u64) {
 
 /// Keys and values of all that can be read, by offset.
 pub(crate) async fn rows(broker: &Broker, topic: &str) -> Vec<(i64, String, Option<String>)> {
-    let open = OpenConsume { topic: topic.to_owned(), partition: 0, from: Position::Beginning };
+    let open = OpenConsume { topic: topic.to_owned(), partition: 0, from: Position::Beginning, view: None };
     let (mut stream, opened) = broker.engine.open_consume(&open).await.expect("it opens");
     let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("text");
     let mut rows = Vec::new();

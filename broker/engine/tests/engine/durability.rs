@@ -19,7 +19,7 @@ fn partition(broker: &Broker, topic: &str) -> PartitionInfo {
 
 /// Waits until the log reaches so far, durable or not.
 async fn log_end(broker: &Broker, topic: &str, end: i64) {
-    let open = OpenConsume { topic: topic.to_owned(), partition: 0, from: Position::End };
+    let open = OpenConsume { topic: topic.to_owned(), partition: 0, from: Position::End, view: None };
     let (mut stream, opened) = broker.engine.open_consume(&open).await.expect("it opens");
     let mut reached = opened.log_end;
     while reached < end {

@@ -50,7 +50,7 @@ async fn a_partition_whose_folder_is_gone_says_so_and_the_others_are_served() {
         let hint = wire.hint.expect("a hint");
         assert!(hint.contains("from a backup") && hint.contains("`millpond topic delete k`"), "{hint}");
 
-        let open = OpenConsume { topic: "k".to_owned(), partition: 1, from: Position::Beginning };
+        let open = OpenConsume { topic: "k".to_owned(), partition: 1, from: Position::Beginning, view: None };
         assert!(matches!(broker.engine.open_consume(&open).await, Err(EngineError::PartitionLost { .. })));
         assert!(matches!(broker.offset_at("k", 1, Position::End).await, Err(EngineError::PartitionLost { .. })));
         assert_eq!(failures(&broker, "k"), [None, Some(wire.message), None]);

@@ -297,7 +297,7 @@ async fn what_could_not_be_removed_goes_while_the_broker_runs() {
     for number in 0..20 {
         broker.produce("t", 0, &[&value(number)]).await.expect("there is room");
     }
-    let open = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::End };
+    let open = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::End, view: None };
     let (mut stream, _) = broker.engine.open_consume(&open).await.expect("it opens");
     for nth in 1..=6 {
         sim.fail(Operation::Remove, nth, Fault::Device);

@@ -12,7 +12,7 @@ use millpond_protocol::{
 use std::sync::Arc;
 
 fn open_at(topic: &str, partition: u32, from: Position) -> OpenConsume {
-    OpenConsume { topic: topic.to_owned(), partition, from }
+    OpenConsume { topic: topic.to_owned(), partition, from, view: None }
 }
 
 #[tokio::test]

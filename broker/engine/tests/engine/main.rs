@@ -19,3 +19,4 @@ mod said;
 mod sequences;
 mod status;
 mod versions;
+mod views;

@@ -160,7 +160,7 @@ async fn a_topic_that_drops_its_oldest_records_takes_everything_and_stays_within
         let mut request = limited("t", 2, Some(QUOTA), OnFull::DropOldest);
         request.config.durability = durability.parse().expect("a durability");
         broker.engine.create_topic(request).await.expect("it can be made");
-        let open = OpenConsume { topic: "t".to_owned(), partition: 1, from: Position::Beginning };
+        let open = OpenConsume { topic: "t".to_owned(), partition: 1, from: Position::Beginning, view: None };
         let (mut slow, _) = broker.engine.open_consume(&open).await.expect("it opens");
         let mut produced = 0;
         for number in 0..300 {
@@ -361,7 +361,7 @@ async fn an_altered_topic_begins_to_yield_at_once() {
     for number in 0..100 {
         broker.produce("t", 0, &[&value(number)]).await.expect("there is no limit");
     }
-    let open = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::End };
+    let open = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::End, view: None };
     let (mut stream, _) = broker.engine.open_consume(&open).await.expect("it opens");
     let request = AlterTopic { quota_bytes: Some(Limit::Of(QUOTA)), on_full: Some(OnFull::DropOldest), ..change("t") };
     broker.engine.alter_topic(request).await.expect("it can be changed");

@@ -38,11 +38,11 @@ async fn a_partition_or_an_offset_out_of_range_comes_with_the_range() {
     assert_eq!(error.code, ErrorCode::PartitionOutOfRange);
     assert!(error.message.contains("no partition 3") && error.message.contains("from 0 to 2"), "{}", error.message);
     assert!(error.hint.is_some_and(|hint| hint.ends_with("to leave the choice to the partitioner")), "a producer may leave it open");
-    let consume = OpenConsume { topic: "t".to_owned(), partition: 3, from: Position::End };
+    let consume = OpenConsume { topic: "t".to_owned(), partition: 3, from: Position::End, view: None };
     let error = broker.engine.open_consume(&consume).await.map(|_| ()).expect_err("it has three").to_wire();
     assert_eq!(error.hint.as_deref(), Some("name a partition from 0 to 2"), "a consumer may not");
     for offset in [-1, 3, i64::MAX] {
-        let consume = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::Offset(offset) };
+        let consume = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::Offset(offset), view: None };
         let error = broker.engine.open_consume(&consume).await.map(|_| ()).expect_err("it is outside").to_wire();
         assert_eq!((error.code, error.range), (ErrorCode::OffsetOutOfRange, Some((0, 2))), "{offset}");
         assert!(error.message.contains("0 up to, not including, 2"), "{}", error.message);

@@ -43,7 +43,7 @@ pub(crate) async fn watchful() -> Broker {
 
 /// Waits until the log begins there, or later.
 async fn log_start(broker: &Broker, topic: &str, start: i64) {
-    let open = OpenConsume { topic: topic.to_owned(), partition: 0, from: Position::End };
+    let open = OpenConsume { topic: topic.to_owned(), partition: 0, from: Position::End, view: None };
     let (mut stream, opened) = broker.engine.open_consume(&open).await.expect("it opens");
     let mut seen = opened.log_start;
     while seen < start {
@@ -218,7 +218,7 @@ async fn a_consumer_whose_place_is_deleted_is_told_the_range() {
     for _ in 0..5 {
         broker.produce("t", 0, &[&large()]).await.expect("it is stored");
     }
-    let open = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::Beginning };
+    let open = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::Beginning, view: None };
     let (mut stream, _) = broker.engine.open_consume(&open).await.expect("it opens");
     stream.next(1).await.expect("the first batch");
     delete_before(&broker, "t", Position::Offset(4)).await.expect("deletes");

@@ -166,7 +166,7 @@ async fn damage_is_known_once_somebody_has_met_it() {
     let broker = broker.restart().await;
     assert_eq!(partition(&broker, "t").damage, None);
     for (offset, ranges, first_offset) in [(2, 1, 2), (1, 2, 1)] {
-        let open = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::Offset(offset) };
+        let open = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::Offset(offset), view: None };
         let (mut stream, _) = broker.engine.open_consume(&open).await.expect("it opens");
         stream.next(1 << 20).await.expect_err("it is damaged");
         assert_eq!(partition(&broker, "t").damage, Some(KnownDamage { ranges, first_offset }));

@@ -14,6 +14,9 @@ pub struct AttachTransform {
     pub module: ModuleRef,
     /// Where in the topic's path.
     pub on: AttachPoint,
+    /// On fetch: the view that it makes, or takes part in. The same rules as for a topic's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
     /// What the module is given when it starts, as it was typed.
     #[serde(default)]
     pub params: BTreeMap<String, String>,
@@ -32,6 +35,7 @@ impl AttachTransform {
             topic: topic.into(),
             module,
             on,
+            view: None,
             params: BTreeMap::new(),
             limits: AttachLimits::default(),
             on_error: OnError::default(),
@@ -48,6 +52,9 @@ pub struct DetachTransform {
     pub module: String,
     /// Where in the topic's path.
     pub on: AttachPoint,
+    /// On fetch: the view.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
 }
 
 /// What a module may use on one topic. Where there is none, the broker's setting holds.
@@ -160,6 +167,9 @@ pub struct AttachmentStatus {
     pub sha256: String,
     /// Where it runs.
     pub on: AttachPoint,
+    /// On fetch: the view.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
     /// The settings that it was attached with. A broker that does not know this field sends none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<String, String>,
@@ -205,6 +215,7 @@ impl AttachmentStatus {
             pinned: false,
             sha256: String::new(),
             on,
+            view: None,
             params: BTreeMap::new(),
             limits: AttachLimits::default(),
             on_error: OnError::default(),
@@ -255,8 +266,11 @@ mod tests {
         let limits = map(&[("memory_bytes", vec![1]), ("time_ms", vec![2]), ("output_bytes", vec![3]), ("log_bytes_per_second", vec![4])]);
         let more = [("limits", limits), ("on_error", text("dead-letter:d"))];
         is_golden(&limited, &map(&[&fields[..], &more].concat()));
+        let view = AttachTransform { view: Some("v".to_owned()), ..AttachTransform::new("t", ModuleRef::current("m"), AttachPoint::Fetch) };
+        let fields = [("topic", text("t")), ("module", text("m")), ("on", text("fetch")), ("view", text("v")), ("params", map(&[]))];
+        is_golden(&view, &map(&fields));
         is_golden(
-            &Request::DetachTransform(DetachTransform { topic: "t".into(), module: "m".into(), on: AttachPoint::Partition }),
+            &Request::DetachTransform(DetachTransform { topic: "t".into(), module: "m".into(), on: AttachPoint::Partition, view: None }),
             &map(&[("detach_transform", map(&[("topic", text("t")), ("module", text("m")), ("on", text("partition"))]))]),
         );
     }

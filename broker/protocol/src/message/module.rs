@@ -175,6 +175,9 @@ pub struct AttachedModule {
     pub topic: String,
     /// Where in its path.
     pub on: AttachPoint,
+    /// On fetch: the view.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
     /// It stays this version, whichever is the current one.
     #[serde(default)]
     pub pinned: bool,
@@ -269,7 +272,7 @@ mod tests {
         is_golden(&Response::Modules(vec![module.clone()]), &map(&[("modules", array(&[module_bytes]))]));
 
         let replaced = ReplacedModule { version: 2, sha256: "0a".into(), topics: vec!["t".into(), "u".into()] };
-        let attached = AttachedModule { topic: "t".into(), on: AttachPoint::Produce, pinned: true };
+        let attached = AttachedModule { topic: "t".into(), on: AttachPoint::Produce, view: None, pinned: true };
         let version = ModuleVersion { version: 3, deployed_at_ms: 5, attached: vec![attached], ..ModuleVersion::default() };
         let whole = ModuleInfo { versions: vec![version], replaced: Some(replaced), ..module };
         let attached_bytes = map(&[("topic", text("t")), ("on", text("produce")), ("pinned", vec![0xf5])]);

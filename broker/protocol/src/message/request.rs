@@ -84,6 +84,10 @@ pub struct OpenConsume {
     pub partition: u32,
     /// Where to begin. The first batch is the whole one that holds this offset.
     pub from: Position,
+    /// The records as this view has them ([`AttachPoint::Fetch`](super::AttachPoint::Fetch)): filtered or changed, at their offsets. None
+    /// is as they are stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
 }
 
 /// A place in a partition.

@@ -65,7 +65,7 @@ fn requests_that_open_streams_have_golden_bytes() {
     ];
     for (position, bytes) in positions {
         is_golden(
-            &Request::OpenConsume(OpenConsume { topic: "t".into(), partition: 2, from: position }),
+            &Request::OpenConsume(OpenConsume { topic: "t".into(), partition: 2, from: position, view: None }),
             &map(&[("open_consume", map(&[("topic", text("t")), ("partition", vec![2]), ("from", bytes.clone())]))]),
         );
         is_golden(
@@ -266,7 +266,7 @@ fn unknown_fields_are_ignored_and_missing_ones_take_their_default() {
         "open_consume",
         map(&[("topic", text("t")), ("isolation", text("committed")), ("nested", map(&[("x", array(&[vec![1], vec![NULL]]))]))]),
     )]);
-    let expected = Request::OpenConsume(OpenConsume { topic: "t".into(), partition: 0, from: Position::Beginning });
+    let expected = Request::OpenConsume(OpenConsume { topic: "t".into(), partition: 0, ..OpenConsume::default() });
     assert_eq!(decode::<Request>(&newer).expect("readable"), expected);
 
     let older = map(&[("topic", map(&[("name", text("t")), ("config", map(&[]))]))]);

@@ -244,6 +244,8 @@ pub enum AttachPoint {
     Produce,
     /// In place of the default partitioner. One module at most.
     Partition,
+    /// After the read, for consumers that ask for a view by its name. Several modules of one view form a chain.
+    Fetch,
 }
 
 impl fmt::Display for AttachPoint {
@@ -251,6 +253,7 @@ impl fmt::Display for AttachPoint {
         f.write_str(match self {
             AttachPoint::Produce => "produce",
             AttachPoint::Partition => "partition",
+            AttachPoint::Fetch => "fetch",
         })
     }
 }

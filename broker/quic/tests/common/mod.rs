@@ -161,7 +161,7 @@ impl Frames {
     }
 
     pub(crate) async fn consume(connection: &Connection, topic: &str, from: Position) -> Frames {
-        let open = OpenConsume { topic: topic.to_owned(), partition: 0, from };
+        let open = OpenConsume { topic: topic.to_owned(), partition: 0, from, view: None };
         let mut frames = Frames::open(connection, &Request::OpenConsume(open)).await;
         match frames.response().await {
             Ok(Response::ConsumeOpened(_)) => frames,

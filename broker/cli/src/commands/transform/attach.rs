@@ -9,7 +9,7 @@ use crate::{
 };
 use clap::{Args, ValueEnum};
 use millpond::Client;
-use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, DetachTransform, ModuleRef, OnError};
+use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, DetachTransform, ModuleRef, OnError};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -23,9 +23,13 @@ pub(crate) struct AttachArgs {
     /// The module, which stays the current version; or one version that it stays: NAME@3 or NAME@sha256:HEX
     #[arg(value_name = "MODULE", value_parser = names::parse_module)]
     module: ModuleRef,
-    /// Where it runs: produce (before the append) or partition (in place of the default partitioner)
+    /// Where it runs: produce (before the append), partition (in place of the default partitioner) or fetch (for consumers that ask for the
+    /// view that it makes)
     #[arg(long, value_name = "PLACE", value_enum, hide_possible_values = true)]
     on: Point,
+    /// On fetch: what the view is called; several modules of one name form a chain
+    #[arg(long, value_name = "VIEW", value_parser = names::parse)]
+    name: Option<String>,
     /// What the module is told when it starts; may be repeated
     #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parse_param)]
     params: Vec<(String, String)>,
@@ -80,9 +84,12 @@ pub(crate) struct DetachArgs {
     /// The module
     #[arg(value_parser = names::parse)]
     module: String,
-    /// Where it runs: produce or partition; needed only if it is attached in both places
+    /// Where it runs: produce, partition or fetch; needed only if it is attached in several places
     #[arg(long, value_name = "PLACE", value_enum, hide_possible_values = true)]
     on: Option<Point>,
+    /// On fetch: which view; needed only if it makes several
+    #[arg(long, value_name = "VIEW", value_parser = names::parse)]
+    name: Option<String>,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -95,7 +102,17 @@ struct Attachment {
     topic: String,
     module: String,
     on: AttachPoint,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    view: Option<String>,
     attached: bool,
+}
+
+impl Attachment {
+    fn words(&self, done: &str) -> String {
+        let Attachment { topic, module, on, .. } = self;
+        let view = self.view.as_ref().map(|view| format!(" as the view {view}")).unwrap_or_default();
+        format!("{done} {topic}, on {on}{view}\n").replacen("{}", module, 1)
+    }
 }
 
 /// Where a module can run.
@@ -105,6 +122,8 @@ enum Point {
     Produce,
     /// In place of the default partitioner: the module says where records go
     Partition,
+    /// After the read: the module makes a view that consumers ask for
+    Fetch,
 }
 
 impl From<Point> for AttachPoint {
@@ -112,13 +131,14 @@ impl From<Point> for AttachPoint {
         match point {
             Point::Produce => AttachPoint::Produce,
             Point::Partition => AttachPoint::Partition,
+            Point::Fetch => AttachPoint::Fetch,
         }
     }
 }
 
 /// Runs `millpond transform attach`.
 pub(super) async fn attach(arguments: AttachArgs) -> Outcome {
-    let AttachArgs { topic, module, on, params, on_error, limits, output, client } = arguments;
+    let AttachArgs { topic, module, on, name, params, on_error, limits, output, client } = arguments;
     let on = AttachPoint::from(on);
     let mut unique = BTreeMap::new();
     for (key, value) in params {
@@ -127,36 +147,44 @@ pub(super) async fn attach(arguments: AttachArgs) -> Outcome {
         }
     }
     let attach = AttachTransform::new(topic.clone(), module.clone(), on);
-    let request = AttachTransform { params: unique, limits: limits.limits(), on_error, ..attach };
+    let request = AttachTransform { view: name.clone(), params: unique, limits: limits.limits(), on_error, ..attach };
     client.with(async |client| Ok(client.admin().attach(request).await?)).await?;
-    let attached = Attachment { topic, module: module.to_string(), on, attached: true };
-    output.one(&attached, |now| format!("attached {} to {}, on {}\n", now.module, now.topic, now.on))
+    let attached = Attachment { topic, module: module.to_string(), on, view: name, attached: true };
+    output.one(&attached, |now| now.words("attached {} to"))
 }
 
 /// Runs `millpond transform detach`.
 pub(super) async fn detach(arguments: DetachArgs) -> Outcome {
-    let DetachArgs { topic, module, on, output, client } = arguments;
+    let DetachArgs { topic, module, on, name, output, client } = arguments;
     let detach = async |client: &Client| {
-        let on = match on {
-            Some(on) => on.into(),
-            None => attached_on(client, &topic, &module).await?,
-        };
-        client.admin().detach(DetachTransform { topic: topic.clone(), module: module.clone(), on }).await?;
-        Ok(on)
+        let (on, view) = attached_on(client, &topic, &module, on.map(AttachPoint::from), name.as_deref()).await?;
+        client.admin().detach(DetachTransform { topic: topic.clone(), module: module.clone(), on, view: view.clone() }).await?;
+        Ok((on, view))
     };
-    let on = client.with(detach).await?;
-    let detached = Attachment { topic, module, on, attached: false };
-    output.one(&detached, |now| format!("detached {} from {}, on {}\n", now.module, now.topic, now.on))
+    let (on, view) = client.with(detach).await?;
+    let detached = Attachment { topic, module, on, view, attached: false };
+    output.one(&detached, |now| now.words("detached {} from"))
 }
 
-async fn attached_on(client: &Client, topic: &str, module: &str) -> Outcome<AttachPoint> {
+/// Where a module is attached, of the places that may be meant.
+async fn attached_on(
+    client: &Client,
+    topic: &str,
+    module: &str,
+    on: Option<AttachPoint>,
+    view: Option<&str>,
+) -> Outcome<(AttachPoint, Option<String>)> {
     let attachments = client.admin().topic(topic).await?.attachments;
-    let places: Vec<_> = attachments.iter().filter(|attachment| attachment.module == module).map(|attachment| attachment.on).collect();
-    match places[..] {
-        [on] => Ok(on),
+    let is_meant = |attachment: &&AttachmentStatus| {
+        attachment.module == module && on.is_none_or(|on| on == attachment.on) && (view.is_none() || view == attachment.view.as_deref())
+    };
+    let places: Vec<_> = attachments.iter().filter(is_meant).map(|attachment| (attachment.on, attachment.view.clone())).collect();
+    match &places[..] {
+        [place] => Ok(place.clone()),
         [] => Err(Failure::new(format!("no module `{module}` is attached to {topic}"))
             .hint(format!("`millpond topic describe {topic}` shows what is attached"))),
-        _ => Err(Failure::new(format!("{module} is attached to {topic} in several places")).hint("say which one with --on")),
+        _ => Err(Failure::new(format!("{module} is attached to {topic} in several places"))
+            .hint("say which one with --on, and --name for a view")),
     }
 }
 
@@ -172,4 +200,5 @@ Examples:
   millpond transform attach readings drop-idle --on produce
   millpond transform attach readings drop-idle@2 --on produce
   millpond transform attach readings drop-idle --on produce --on-error dead-letter:failed --time 20ms
+  millpond transform attach readings drop-idle --on fetch --name busy-only
   millpond transform attach readings by-device --on partition --param field=device";

@@ -49,7 +49,8 @@ fn words(module: &ModuleInfo) -> String {
 
 fn place(at: &AttachedModule, version: &ModuleVersion) -> String {
     let pinned = if at.pinned { format!(", stays version {}", version.version) } else { String::new() };
-    format!("{} (on {}{pinned})", at.topic, at.on)
+    let view = at.view.as_ref().map(|view| format!(" as {view}")).unwrap_or_default();
+    format!("{} (on {}{view}{pinned})", at.topic, at.on)
 }
 
 #[derive(Serialize)]
@@ -90,7 +91,7 @@ mod tests {
 
     #[test]
     fn versions_are_told_with_the_current_one_and_where_each_runs() {
-        let at = |topic: &str, pinned| AttachedModule { topic: topic.to_owned(), on: AttachPoint::Produce, pinned };
+        let at = |topic: &str, pinned| AttachedModule { topic: topic.to_owned(), on: AttachPoint::Produce, view: None, pinned };
         let version = |number, attached| ModuleVersion {
             version: number,
             sha256: "0123456789abcdef".to_owned(),
