@@ -55,10 +55,10 @@
 //! | `retention` | deleting the oldest records, by age, size and on request |
 //! | `space`, `reserve` | quotas, the full disk, who makes room |
 //! | `compaction` | keeping the latest record of each key |
-//! | `produce`, `check`, `transform`, `route` | the way in: what is refused, the chain of modules, placing records |
+//! | `produce`, `check`, `transform`, `route`, `dead_letters` | the way in: what is refused, the chain of modules, placing records, and those that a module failed on |
 //! | `partition` | queue, turn, group commit, answers, what it says of itself |
-//! | `consume` | the way out |
-//! | `catalogue`, `data_dir`, `folders`, `modules` | what is on disk beside the logs |
+//! | `consume`, `views` | the way out, as it is stored and through modules |
+//! | `catalogue`, `data_dir`, `folders`, `modules`, `versions` | what is on disk beside the logs |
 //! | `pool`, `lanes`, `services`, `inflight` | threads, who is next on them, what is shared, the memory budget |
 //! | `usage` | how much of what is bounded is taken |
 //! | `name`, `error`, `config`, `clock` | the vocabulary |

@@ -48,7 +48,9 @@ impl EngineError {
             EngineError::Log { source, .. } => of_log(source),
             EngineError::LogNotOpened { path, .. } => of_unopened(path),
             EngineError::Sequence { source, .. } => of_sequence(source).to_owned(),
-            EngineError::PartlyStored(source) | EngineError::DeadLetter { source, .. } => return source.hint(),
+            EngineError::PartlyStored(source) | EngineError::NotFlushed(source) | EngineError::DeadLetter { source, .. } => {
+                return source.hint();
+            }
             EngineError::Full { topic, shortage, .. } => shortage.hint(topic),
             EngineError::PartitionLost { topic, path, .. } => of_lost(topic, path),
 

@@ -211,6 +211,9 @@ pub enum EngineError {
         /// How.
         source: SequenceError,
     },
+    /// A batch is written, and could not be made durable: after the next start it is there, or not.
+    #[error("the batch is written, and nobody knows whether it is on the disk")]
+    NotFlushed(#[source] Box<EngineError>),
     /// Of a batch that the broker has placed some parts are stored, and this became of another one.
     #[error("some records of the batch are stored, and others are not")]
     PartlyStored(#[source] Box<EngineError>),

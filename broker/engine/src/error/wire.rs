@@ -42,7 +42,7 @@ impl EngineError {
             EngineError::RecordWithoutKey { .. } => ErrorCode::InvalidRecord,
             EngineError::Log { source, .. } | EngineError::LogNotOpened { source, .. } => source.code(),
             EngineError::Sequence { source, .. } => source.code(),
-            EngineError::PartlyStored(source) | EngineError::DeadLetter { source, .. } => source.code(),
+            EngineError::PartlyStored(source) | EngineError::NotFlushed(source) | EngineError::DeadLetter { source, .. } => source.code(),
             EngineError::ModulePaused { .. } => ErrorCode::GuestPaused,
             EngineError::ModuleNotFound { .. } | EngineError::ModuleVersionNotFound { .. } | EngineError::NoVersionBefore { .. } => {
                 ErrorCode::ModuleNotFound
@@ -74,7 +74,7 @@ impl EngineError {
         if let EngineError::OffsetOutOfRange { start, end, .. } = self {
             wire.range = Some((*start, *end));
         }
-        wire.partly_stored = matches!(self, EngineError::PartlyStored(_));
+        wire.partly_stored = matches!(self, EngineError::PartlyStored(_) | EngineError::NotFlushed(_));
         wire
     }
 

@@ -61,7 +61,8 @@ impl Partition {
         let cause = log.failure().unwrap_or("a flush left something behind").to_owned();
         tail.answer_up_to(durable_end, answers);
         if !tail.waiting.is_empty() {
-            tail.answer_all(&self.log_error(Arc::new(LogError::Failed { cause })), answers);
+            let error = self.log_error(Arc::new(LogError::Failed { cause }));
+            tail.answer_all(&EngineError::NotFlushed(Box::new(error)), answers);
         }
     }
 
@@ -81,7 +82,7 @@ impl Partition {
                     // What waits is not kept waiting for the next append, whose flush will cover it: there may be none.
                     tracing::warn!(topic = %self.topic, partition = self.number, error = error.chain(), "a flush could not be done yet");
                 }
-                let error = self.log_error(Arc::new(error));
+                let error = EngineError::NotFlushed(Box::new(self.log_error(Arc::new(error))));
                 tail.answer_all(&error, &mut answers);
             }
             // The partition was poisoned in the meantime.

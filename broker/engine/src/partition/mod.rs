@@ -167,6 +167,8 @@ struct Tail {
     timer_set: bool,
     /// Counts the changes of the durability: a timer of an earlier one is void.
     timer_epoch: u64,
+    /// Up to here nothing is seen before it is durable: the end of what was appended under `sync`.
+    promised_end: i64,
     /// Jobs that delete or compact records at this moment: the log and its folder stay.
     works_running: usize,
     /// What the log has in its topic's quota and the node's.
@@ -402,6 +404,7 @@ impl Tail {
             flush_all: false,
             timer_set: false,
             timer_epoch: 0,
+            promised_end: 0,
             works_running: 0,
             counted,
             want: Want::default(),
@@ -413,6 +416,8 @@ impl Tail {
     fn watermarks(&self) -> Option<Watermarks> {
         let log = self.log.as_ref()?;
         let high_watermark = match self.durability {
+            // What was promised under another durability is kept, also where a flush of it has failed.
+            _ if log.durable_end() < self.promised_end => log.durable_end(),
             Durability::Sync => log.durable_end(),
             Durability::Interval(_) | Durability::Os => log.log_end(),
         };

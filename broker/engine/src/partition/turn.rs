@@ -225,6 +225,9 @@ impl Tail {
             Durability::Interval(_) | Durability::Os => i64::MAX,
         };
         for Admitted { ack, end_offset, reply } in admitted {
+            if self.durability == Durability::Sync {
+                self.promised_end = self.promised_end.max(end_offset);
+            }
             if end_offset <= durable_end {
                 answers.push((reply, Ok(ack)));
             } else {

@@ -9,7 +9,7 @@ use millpond_log::{
 };
 use millpond_protocol::{
     error::ErrorCode,
-    message::{CreateTopic, Durability, OpenConsume, PartitionInfo, Position, TopicConfig},
+    message::{AlterTopic, CreateTopic, Durability, OpenConsume, PartitionInfo, Position, TopicConfig},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -253,13 +253,42 @@ async fn after_a_failed_flush_nothing_that_it_covered_is_acknowledged_or_seen() 
     log_end(&broker, "t", 3).await;
     sim.fail(Operation::Sync, 1, Fault::Device);
     disk.syncs.open();
-    assert_eq!(covered.await.expect_err("the flush failed").code(), ErrorCode::StorageFailed);
-    assert_eq!(behind.await.expect_err("there is no second try").code(), ErrorCode::StorageFailed);
+    for answer in [covered, behind] {
+        let error = answer.await.expect_err("the flush failed").to_wire();
+        assert_eq!((error.code, error.partly_stored), (ErrorCode::StorageFailed, true), "it is written, and may be there after a start");
+        assert!(error.message.contains("nobody knows"), "{}", error.message);
+    }
     assert_eq!(broker.values("t", 0).await, ["before"]);
     let info = partition(&broker, "t");
     assert_eq!((info.high_watermark, info.log_end), (1, 3));
     assert!(info.failure.is_some_and(|failure| failure.contains("flush")));
-    assert_eq!(broker.produce("t", 0, &["after"]).await.expect_err("it has stopped").code(), ErrorCode::StorageFailed);
+    let after = broker.produce("t", 0, &["after"]).await.expect_err("it has stopped").to_wire();
+    assert_eq!((after.code, after.partly_stored), (ErrorCode::StorageFailed, false), "this one was not written");
+    // A weaker promise for what comes shows nothing of what was promised before.
+    for durability in ["os", "interval:10ms", "sync"] {
+        let request = AlterTopic { name: "t".to_owned(), durability: Some(durability.parse().expect("one")), ..AlterTopic::default() };
+        broker.engine.alter_topic(request).await.expect("it can be altered");
+        assert_eq!((partition(&broker, "t").high_watermark, broker.values("t", 0).await), (1, vec!["before".to_owned()]), "{durability}");
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_its_flush_is_not_seen_before_whatever_is_promised_from_then_on() {
+    let (broker, _, disk) = Broker::gated().await;
+    broker.topic("t", 1, "sync").await;
+    disk.syncs.shut();
+    let mut producer = broker.producer("t", Some(0));
+    let waiting = broker.submit(&mut producer, batch(&["waits"])).await;
+    disk.syncs.arrived(1).await;
+    let request = AlterTopic { name: "t".to_owned(), durability: Some("os".parse().expect("one")), ..AlterTopic::default() };
+    broker.engine.alter_topic(request).await.expect("it can be altered");
+    let behind = broker.submit(&mut producer, batch(&["behind it"])).await;
+    behind.await.expect("it is with the system");
+    assert_eq!(partition(&broker, "t").high_watermark, 0, "an offset is seen after those before it");
+    disk.syncs.open();
+    waiting.await.expect("it is durable");
+    log_end(&broker, "t", 2).await;
+    assert_eq!(broker.values("t", 0).await, ["waits", "behind it"]);
 }
 
 #[tokio::test]

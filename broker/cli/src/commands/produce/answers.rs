@@ -41,7 +41,8 @@ impl Refusal {
     /// The record at this line was refused, by the broker or by the client before it was sent.
     pub(super) fn of_record(line: u64, error: Error) -> Refusal {
         let code = error.code();
-        Refusal { code, failure: Failure::from(error).within(format!("line {line} could not be stored")) }
+        let became = if error.maybe_done() { "is stored or not, nobody knows" } else { "could not be stored" };
+        Refusal { code, failure: Failure::from(error).within(format!("line {line} {became}")) }
     }
 }
 
