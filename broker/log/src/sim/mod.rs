@@ -10,10 +10,13 @@
 //! goes after so many changes ([`SimDisk::cut_power_after`]). A failed sync loses what it should have made durable, as Linux
 //! does: bytes for good, or until something is written to their sector again; names until their folder changes again.
 //!
+//! [`HookedDisk`] stands before any disk, and lets a test do something else first.
+//!
 //! The simulation is deterministic: the same calls in the same order with the same seeds leave the same bytes.
 
 mod crash;
 mod faults;
+mod hooked;
 mod random;
 mod tree;
 
@@ -29,6 +32,7 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::is_out_of_files;
 
 pub use faults::{Fault, Operation};
+pub use hooked::HookedDisk;
 pub use random::Random;
 
 use faults::{Faults, Verdict};

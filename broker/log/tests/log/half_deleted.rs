@@ -1,111 +1,60 @@
 //! The oldest segment on its way out of a log on a full disk: what flushes, reads and passes meet beside it, and when it fails half way.
 
-use std::ffi::OsString;
-use std::fmt;
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use millpond_log::sim::{Fault, Operation, SimDisk};
-use millpond_log::{Disk, DiskFile, Log, LogError, OpenMode};
+use millpond_log::sim::{Fault, HookedDisk, Operation, SimDisk};
+use millpond_log::{Disk, Log, LogError};
 
 use crate::compacted::{CONFIG, Compacting, NOON_MS, compaction, filled, finish};
 use crate::harness::{DIR, Fixture, SMALL, batch, open, prepared_disk};
 
-type Hook = Box<dyn FnOnce() + Send>;
+type Act = Box<dyn FnOnce() + Send>;
 
-/// A disk on which something else happens first, once, when a file with such a name is removed or replaced.
-#[derive(Clone)]
-struct Hooked {
-    disk: SimDisk,
-    hook: Arc<Mutex<Option<(&'static str, Hook)>>>,
-}
+/// Something that happens first, once, when a file with such a name is created or removed.
+#[derive(Clone, Default)]
+struct Hook(Arc<Mutex<Option<(&'static str, Act)>>>);
 
-impl Hooked {
-    fn new(disk: &SimDisk) -> Hooked {
-        Hooked { disk: disk.clone(), hook: Arc::default() }
-    }
-
+impl Hook {
     fn before(&self, ending: &'static str, act: impl FnOnce() + Send + 'static) {
-        *self.hook.lock().expect("no panic") = Some((ending, Box::new(act)));
+        *self.0.lock().expect("no panic") = Some((ending, Box::new(act)));
     }
 
-    fn meets(&self, path: &Path) {
-        let is_it = |(ending, _): &mut (&'static str, Hook)| path.to_str().is_some_and(|path| path.ends_with(*ending));
-        let hook = self.hook.lock().expect("no panic").take_if(is_it);
-        if let Some((_, act)) = hook {
-            act();
-        }
+    fn is_set(&self) -> bool {
+        self.0.lock().expect("no panic").is_some()
     }
 
-    fn has_hook(&self) -> bool {
-        self.hook.lock().expect("no panic").is_some()
-    }
-}
-
-impl fmt::Debug for Hooked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a disk with a hook")
-    }
-}
-
-impl Disk for Hooked {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        if mode == OpenMode::Replace {
-            self.meets(path);
-        }
-        self.disk.open(path, mode)
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir_all(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        self.disk.list(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.meets(path);
-        self.disk.remove_file(path)
-    }
-
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove_dir_all(path)
-    }
-
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.disk.exists(path)
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.sync_dir(path)
+    /// The disk that meets it.
+    fn on(&self, disk: &SimDisk) -> Arc<dyn Disk> {
+        let hook = Arc::clone(&self.0);
+        Arc::new(HookedDisk::new(Arc::new(disk.clone()), move |operation, path| {
+            let is_it = |(ending, _): &mut (&'static str, Act)| path.to_str().is_some_and(|path| path.ends_with(*ending));
+            let meets = matches!(operation, Operation::Create | Operation::Remove);
+            let hook = if meets { hook.lock().expect("no panic").take_if(is_it) } else { None };
+            if let Some((_, act)) = hook {
+                act();
+            }
+        }))
     }
 }
 
 /// Some segments that no flush has covered. What is done through the log meets the hook.
-fn unflushed() -> (Hooked, Fixture) {
-    let disk = prepared_disk();
-    let hooked = Hooked::new(&disk);
-    let (log, _) = Log::open(Arc::new(hooked.clone()), Path::new(DIR), SMALL).expect("the log opens");
+fn unflushed() -> (Hook, Fixture) {
+    let (disk, hook) = (prepared_disk(), Hook::default());
+    let (log, _) = Log::open(hook.on(&disk), Path::new(DIR), SMALL).expect("the log opens");
     let mut fixture = Fixture { disk, log, config: SMALL, model: Vec::new(), start: 0 };
     fixture.append(&vec![batch(2, 700); 12]);
     assert!(fixture.segments().len() > 3);
-    (hooked, fixture)
+    (hook, fixture)
 }
 
 /// Segments with keys, likewise.
-fn keyed() -> (Hooked, Compacting) {
-    let mut compacting = filled(6);
-    let hooked = Hooked::new(&compacting.disk);
-    (compacting.log, _) = Log::open(Arc::new(hooked.clone()), Path::new(DIR), CONFIG).expect("the log opens");
+fn keyed() -> (Hook, Compacting) {
+    let (mut compacting, hook) = (filled(6), Hook::default());
+    (compacting.log, _) = Log::open(hook.on(&compacting.disk), Path::new(DIR), CONFIG).expect("the log opens");
     compacting.compactor = compacting.log.compactor();
-    (hooked, compacting)
+    (hook, compacting)
 }
 
 /// Deletes the oldest segment on a full disk, whose folder can't be synced when its name is gone. Gives where the next segment begins.
@@ -122,11 +71,11 @@ fn delete_by_halves(disk: &SimDisk, log: &Log) -> i64 {
 #[test]
 fn a_flush_beside_a_removal_that_fails_covers_the_segment_that_stays() {
     for seed in 0..5 {
-        let (hooked, mut fixture) = unflushed();
+        let (hook, mut fixture) = unflushed();
         let flush = fixture.log.begin_flush().expect("something to flush");
         let (tell, told) = mpsc::channel();
         let disk = fixture.disk.clone();
-        hooked.before(".log", move || {
+        hook.before(".log", move || {
             disk.limit_bytes(None);
             tell.send(flush.run()).expect("the test waits");
             disk.fail(Operation::Remove, 1, Fault::Device);
@@ -147,11 +96,11 @@ fn a_flush_beside_a_removal_that_fails_covers_the_segment_that_stays() {
 
 #[test]
 fn a_flush_that_fails_beside_a_removal_that_fails_is_not_passed_over() {
-    let (hooked, mut fixture) = unflushed();
+    let (hook, mut fixture) = unflushed();
     let flush = fixture.log.begin_flush().expect("something to flush");
     let (tell, told) = mpsc::channel();
     let (disk, first) = (fixture.disk.clone(), fixture.segments()[0].clone());
-    hooked.before(".log", move || {
+    hook.before(".log", move || {
         disk.fail_write_back(&first);
         tell.send(flush.run()).expect("the test waits");
         disk.fail(Operation::Remove, 1, Fault::Device);
@@ -223,19 +172,19 @@ fn a_half_deleted_segment_is_read_and_flushed_until_anybody_completes_its_deleti
 
 #[test]
 fn no_pass_exchanges_anything_while_a_segment_is_half_deleted() {
-    let (hooked, mut compacting) = keyed();
+    let (hook, mut compacting) = keyed();
     let end = compacting.model.end();
     let mut pass = compacting.compactor.begin(compaction(i64::MAX, NOON_MS)).expect("begins").expect("there is enough");
     compacting.model.attempt(end, NOON_MS);
     // The deletion begins when the step has looked at everything and writes.
     let log = Arc::new(compacting.log);
     let (disk, deleting) = (compacting.disk.clone(), Arc::clone(&log));
-    hooked.before(".cleaned", move || {
+    hook.before(".cleaned", move || {
         delete_by_halves(&disk, &deleting);
     });
     let error = finish(&mut compacting.compactor, &mut pass).expect_err("a segment is half deleted");
     assert!(error.chain().contains("deletion is not complete"), "{}", error.chain());
-    assert!(!hooked.has_hook());
+    assert!(!hook.is_set());
     compacting.log = Arc::into_inner(log).expect("the hook is gone");
     compacting.model.check(&compacting.log.reader());
     let progress = compacting.compactor.progress();
@@ -252,7 +201,7 @@ fn no_pass_exchanges_anything_while_a_segment_is_half_deleted() {
 #[test]
 fn a_pass_beside_a_deletion_that_works_or_is_taken_back_goes_on() {
     for (steps, is_taken_back) in (0..30).flat_map(|steps| [(steps, false), (steps, true)]) {
-        let (hooked, mut compacting) = keyed();
+        let (hook, mut compacting) = keyed();
         let end = compacting.model.end();
         let mut pass = compacting.compactor.begin(compaction(i64::MAX, NOON_MS)).expect("begins").expect("there is enough");
         compacting.model.attempt(end, NOON_MS);
@@ -262,7 +211,7 @@ fn a_pass_beside_a_deletion_that_works_or_is_taken_back_goes_on() {
         let (go, gone) = mpsc::channel();
         let (stepped, has_stepped) = mpsc::channel();
         let disk = compacting.disk.clone();
-        hooked.before(".log", move || {
+        hook.before(".log", move || {
             disk.limit_bytes(None);
             go.send(()).expect("the pass waits");
             // One that has to wait for the deletion does not answer: then it goes on.
@@ -271,7 +220,7 @@ fn a_pass_beside_a_deletion_that_works_or_is_taken_back_goes_on() {
                 disk.fail(Operation::Remove, 1, Fault::Device);
             }
         });
-        let Compacting { log, compactor, .. } = &mut compacting;
+        let Compacting { disk, log, compactor, .. } = &mut compacting;
         let second = log.reader().segments()[0].end_offset;
         let done = std::thread::scope(|scope| {
             let pass = &mut pass;
@@ -281,7 +230,7 @@ fn a_pass_beside_a_deletion_that_works_or_is_taken_back_goes_on() {
                 let _ = stepped.send(());
                 step.and_then(|_| finish(compactor, pass))
             });
-            hooked.disk.limit_bytes(Some(0));
+            disk.limit_bytes(Some(0));
             let outcome = log.begin_delete(second).expect("there is something").run();
             assert_eq!(outcome.is_err(), is_taken_back, "{outcome:?}");
             passing.join().expect("no panic")
