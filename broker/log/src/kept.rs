@@ -22,6 +22,7 @@ use crate::disk::{Disk, DiskFile, OpenMode, sync_names};
 use crate::error::LogError;
 use crate::folder::{LOG, file_path};
 use crate::inspect::{SegmentWalk, copy_range, names};
+use crate::sidecar::is_folder;
 use crate::verdict::Place;
 
 /// Bytes that a recovery has cut off behind a hole, although there were whole batches among them.
@@ -54,34 +55,33 @@ pub(crate) struct Keeper<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
     when_full: WhenFull,
-    /// In the names of the files.
+    /// In the names of the files. The try before this one had the number before it.
     number: u64,
-    /// The last one before it.
-    earlier: Option<u64>,
 }
 
 impl Keeper<'_> {
     /// Finds the next number, and removes what was kept too long ago.
     pub(crate) fn new<'a>(disk: &'a dyn Disk, dir: &'a Path, when_full: WhenFull) -> Result<Keeper<'a>, LogError> {
         let found = disk.list(dir).map_err(|source| LogError::io("list", dir, source))?;
-        let kept: Vec<_> = found.iter().filter_map(|name| Some((names::kept_in(name.to_str()?)?, name))).collect();
-        let numbers: BTreeSet<u64> = kept.iter().map(|(number, _)| *number).collect();
-        let oldest = numbers.iter().rev().nth(REMOVALS_KEPT_MAX - 2).copied().unwrap_or(0);
-        let too_old: Vec<_> = kept.iter().filter(|(number, _)| *number < oldest).collect();
-        for (_, name) in &too_old {
-            let path = dir.join(name);
-            match disk.remove_file(&path) {
-                // A folder that lay in the place of a small file: somebody else's, and no reason to keep a log closed.
+        let kept = found.iter().filter_map(|name| Some((names::kept_in(name.to_str()?)?, dir.join(name))));
+        // A folder lay in the place of a small file. It is not ours, and takes no file's place among those that count.
+        let (folders, files): (Vec<_>, Vec<_>) = kept.partition(|(_, path)| is_folder(disk, path));
+        let counted: BTreeSet<u64> = files.iter().map(|(number, _)| *number).collect();
+        let oldest = counted.iter().rev().nth(REMOVALS_KEPT_MAX - 2).copied().unwrap_or(0);
+        let too_old: Vec<_> = files.iter().filter(|(number, _)| *number < oldest).collect();
+        for (_, path) in &too_old {
+            match disk.remove_file(path) {
+                // A folder that could not be listed just now, and no reason to keep a log closed.
                 Err(error) if error.kind() == io::ErrorKind::IsADirectory => {}
-                removed => removed.map_err(|source| LogError::io("remove", &path, source))?,
+                removed => removed.map_err(|source| LogError::io("remove", path, source))?,
             }
         }
         if !too_old.is_empty() {
             let files = too_old.len();
             tracing::warn!(dir = %dir.display(), files, "files that were kept from older repairs and recoveries are removed");
         }
-        let earlier = numbers.last().copied();
-        Ok(Keeper { disk, dir, when_full, number: earlier.map_or(1, |last| last.saturating_add(1)), earlier })
+        let numbers = folders.iter().map(|(number, _)| *number).chain(counted).collect();
+        Ok(Keeper { disk, dir, when_full, number: names::next_kept(&numbers) })
     }
 
     /// Copies a segment from a place on to its end at byte `to`, durably.
@@ -119,7 +119,7 @@ impl Keeper<'_> {
     /// The copy of the same bytes that the opening before this one has made, if it failed before the cut. One that can't be read or flushed
     /// is none.
     fn earlier_copy(&self, file: &dyn DiskFile, place: Place<'_>, to: u64) -> Option<PathBuf> {
-        let path = names::kept(place.path, place.position, to, self.earlier?);
+        let path = names::kept(place.path, place.position, to, self.number - 1);
         self.is_copy(&path, file, place.position, to).unwrap_or(false).then_some(path)
     }
 

@@ -54,7 +54,7 @@ pub(crate) fn clear(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     sync_names(disk, parent(path))
 }
 
-fn is_folder(disk: &dyn Disk, path: &Path) -> bool {
+pub(crate) fn is_folder(disk: &dyn Disk, path: &Path) -> bool {
     disk.list(path).is_ok()
 }
 
@@ -150,8 +150,8 @@ impl Stale<'_> {
 
     fn remove(&self, error: &io::Error) -> Result<(), LogError> {
         tracing::warn!(path = %self.path.display(), %error, "a file can't be corrected and is removed: {}", self.without);
-        let removed = self.disk.remove_file(self.path).and_then(|()| sync_names(self.disk, parent(self.path)));
-        removed.map_err(|source| LogError::io("remove", self.path, source))
+        // It need not be there: nobody could look.
+        clear(self.disk, self.path).map_err(|source| LogError::io("remove", self.path, source))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the files in a log's folder are, by their names.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,12 @@ pub fn kept_log_of(path: &Path) -> Option<i64> {
 /// The number of the repair that has kept a file: `<name>.removed-<number>`.
 pub(crate) fn kept_in(name: &str) -> Option<u64> {
     name.rsplit_once(KEPT)?.1.parse().ok()
+}
+
+/// The number for what is to be kept next: behind the largest one that has none behind it, so that no name is there already.
+pub(crate) fn next_kept(numbers: &BTreeSet<u64>) -> u64 {
+    let behind = |number: &u64| number.checked_add(1).filter(|next| !numbers.contains(next));
+    numbers.iter().rev().find_map(behind).unwrap_or(1)
 }
 
 /// The name under which a repair keeps the bytes of a `.log` from one position up to another.

@@ -134,8 +134,7 @@ impl RepairPlan {
         if disk.exists(&exchange).map_err(|source| LogError::io("look for", &exchange, source))? {
             return Err(RepairError::Interrupted { path: exchange });
         }
-        let kept = found.iter().filter_map(|name| names::kept_in(name.to_str()?)).max();
-        let number = kept.unwrap_or(0).saturating_add(1);
+        let number = names::next_kept(&found.iter().filter_map(|name| names::kept_in(name.to_str()?)).collect());
         let starts = StartFiles::read(disk, dir).map_err(|source| LogError::io("read the log start in", dir, source))?;
         let (_, bases) = names::split_deleted(&folder, starts.start());
         let (rewrites, reindexed, losses, dir_buf) = (Vec::new(), Vec::new(), Vec::new(), dir.to_path_buf());

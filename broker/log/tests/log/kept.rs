@@ -302,3 +302,59 @@ fn a_copy_that_had_room_is_kept_although_its_folder_finds_none() {
     fixture.check();
     check_report(&fixture.disk, &report, &behind);
 }
+
+/// A folder of this name, with something in it. Gives what is in it.
+fn put_folder(disk: &SimDisk, name: &str) -> PathBuf {
+    let inside = Path::new(DIR).join(name).join("inside");
+    disk.create_dir_all(&inside).expect("creates");
+    inside
+}
+
+#[test]
+fn a_folder_in_the_place_of_what_is_to_be_kept_is_nobodys_concern() {
+    for numbers in [vec![1], (1..=12).collect(), (40..52).collect(), vec![u64::MAX], vec![7, u64::MAX - 1, u64::MAX]] {
+        let (fixture, behind) = interrupted();
+        let (from, to) = (fixture.model[0].bytes.len(), fixture.model[0].bytes.len() + behind[2].len());
+        let wanted = [format!("{:020}.log.{from}-{to}", 0), format!("{:020}.log.0-{}", 9, behind[0].len()), "log-start".to_owned()];
+        assert!(fixture.segments().iter().any(|path| path.ends_with("00000000000000000009.log")), "a whole segment behind");
+        let names = numbers.iter().flat_map(|number| wanted.iter().map(move |name| format!("{name}.removed-{number}")));
+        let folders: Vec<_> = names.map(|name| put_folder(&fixture.disk, &name)).collect();
+        let mut report = RecoveryReport::default();
+        // The first try fails behind the copy, and the second one uses that.
+        fixture.disk.fail(Operation::Rename, 1, Fault::Device);
+        open(&fixture, WhenFull::Fail, &mut report).expect_err("a segment can't be renamed");
+        let log = open(&fixture, WhenFull::Fail, &mut report).expect("nothing fails any more");
+        check_report(&fixture.disk, &report, &behind);
+        let copies = files(&fixture.disk, "").into_iter().filter(|path| kept_log_of(path).is_some());
+        let copies = copies.filter(|path| fixture.disk.bytes(path).is_ok()).count();
+        assert_eq!(copies, behind.len(), "{numbers:?}: nothing is kept twice");
+        assert!(folders.iter().all(|inside| fixture.disk.exists(inside).expect("looks")), "{numbers:?}");
+        Fixture { log, ..fixture }.check();
+    }
+}
+
+#[test]
+fn a_read_that_fails_makes_no_opening_remove_a_folder_or_what_is_not_there() {
+    for nth in 1.. {
+        let (fixture, behind) = interrupted();
+        let inside = put_folder(&fixture.disk, "log-start.removed-1");
+        for number in 2..14 {
+            let path = Path::new(DIR).join(format!("{:020}.log.0-0.removed-{number}", 0));
+            fixture.disk.open(&path, OpenMode::CreateNew).expect("creates");
+        }
+        let before = fixture.disk.count(Operation::Read);
+        fixture.disk.fail(Operation::Read, nth, Fault::Device);
+        let mut report = RecoveryReport::default();
+        let first = open(&fixture, WhenFull::Fail, &mut report);
+        if fixture.disk.count(Operation::Read) < before + nth {
+            break;
+        }
+        if let Err(error) = &first {
+            assert!(!matches!(error, LogError::Io { operation: "remove", .. }), "{nth}: {}", error.chain());
+        }
+        let log = first.unwrap_or_else(|_| open(&fixture, WhenFull::Fail, &mut report).expect("nothing fails any more"));
+        check_report(&fixture.disk, &report, &behind);
+        assert!(fixture.disk.exists(&inside).expect("looks"), "{nth}");
+        Fixture { log, ..fixture }.check();
+    }
+}

@@ -265,6 +265,42 @@ fn what_is_kept_is_bounded() {
 }
 
 #[test]
+fn folders_with_the_names_of_kept_files_stay_and_cost_no_kept_file_its_place() {
+    for numbers in [vec![1, 2], (1..=12).collect(), (40..52).collect(), vec![7, u64::MAX - 1, u64::MAX]] {
+        let mut fixture = five(700);
+        let inside: Vec<_> = numbers.iter().map(|number| Path::new(DIR).join(format!("log-start.removed-{number}/inside"))).collect();
+        inside.iter().for_each(|inside| fixture.disk.create_dir_all(inside).expect("creates"));
+        let mut kept = Vec::new();
+        for round in 1..=REMOVALS_KEPT_MAX + 5 {
+            let number = fixture.model.len() - 2;
+            let (report, cut_off) = reopen_with_hole(&mut fixture, number);
+            kept.push((report.set_aside[0].kept.clone().expect("there is room"), cut_off));
+            for (path, bytes) in kept.iter().rev().take(REMOVALS_KEPT_MAX) {
+                assert!(fixture.disk.bytes(path).is_ok_and(|found| found == *bytes), "{numbers:?}, round {round}: {}", path.display());
+            }
+            fixture.model.truncate(number);
+            let timestamps = [i64::try_from(round).expect("small"); 3];
+            fixture.append(&[batch_with(&timestamps, 500, Codec::None), batch_with(&timestamps, 600, Codec::None)]);
+        }
+        fixture.flush();
+        fixture.check();
+        // To a verification they are notes, and a repair keeps what it removes beside them.
+        let notes = (numbers.len() + REMOVALS_KEPT_MAX) as u64;
+        assert_eq!((look(&fixture.disk).0.faults, look(&fixture.disk).0.notes), (0, notes), "{:?}", look(&fixture.disk).1);
+        let (path, position) = (fixture.segments()[0].clone(), position_of(&fixture.model, 1));
+        fixture.disk.damage(&path, |bytes| bytes[position + 80] ^= 1);
+        let dropped = fixture.disk.bytes(&path).expect("a segment")[position..position + fixture.model[1].bytes.len()].to_vec();
+        let disk = Arc::new(fixture.disk.clone()) as Arc<dyn Disk>;
+        let plan = plan(&fixture.disk, RepairMode::DropBatch);
+        plan.apply_with(&disk, ROOMY).expect("is repaired");
+        let copy = files(&fixture.disk, &plan.kept_suffix());
+        assert!(copy.iter().any(|path| fixture.disk.bytes(path).is_ok_and(|bytes| bytes == dropped)), "{numbers:?}: {copy:?}");
+        assert!(fixture.reopen().is_clean());
+        assert!(inside.iter().all(|inside| fixture.disk.exists(inside).expect("looks")), "{numbers:?}");
+    }
+}
+
+#[test]
 fn on_a_full_disk_a_hole_is_cut_without_keeping_and_said() {
     let mut fixture = five(700);
     fixture.disk.limit_bytes(Some(0));
