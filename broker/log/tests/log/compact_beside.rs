@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use millpond_log::inspect::{RepairError, RepairMode, RepairPlan};
-use millpond_log::sim::{Fault, Operation, SimDisk};
-use millpond_log::{CompactionStep, Cursor, Disk};
+use millpond_log::sim::{Fault, Operation};
+use millpond_log::{CompactionStep, Cursor, Disk, LogError};
 use millpond_protocol::compression::Codec;
 
-use crate::compacted::{CONFIG, NOON_MS, Quiet, Row, compaction, faults, filled, finish, row};
+use crate::compacted::{CONFIG, Compacting, NOON_MS, Quiet, Row, changes, compaction, faults, filled, finish, row};
 use crate::harness::{DIR, files, try_open};
 
 /// A disk with an intent, as a crash between any two steps of an exchange leaves it, must open as if there had been none, or none left.
@@ -19,28 +19,14 @@ fn a_power_cut_at_any_moment_of_a_pass_loses_nothing_and_the_next_pass_completes
         compacting.disk.sync_dir(Path::new(DIR)).expect("syncs");
         compacting
     };
-    let changes = {
+    let steps = {
         let mut whole = prepare();
-        let count = |disk: &SimDisk| {
-            [
-                Operation::Write,
-                Operation::SetLen,
-                Operation::Sync,
-                Operation::SyncDir,
-                Operation::Create,
-                Operation::Rename,
-                Operation::Remove,
-            ]
-            .map(|operation| disk.count(operation))
-            .iter()
-            .sum::<u64>()
-        };
-        let before = count(&whole.disk);
+        let before = changes(&whole.disk);
         whole.compact().expect("there is enough");
-        count(&whole.disk) - before
+        changes(&whole.disk) - before
     };
-    assert!(changes > 30, "{changes}");
-    for cut in 0..changes {
+    assert!(steps > 30, "{steps}");
+    for cut in 0..steps {
         for seed in 0..5 {
             let mut compacting = prepare();
             let mut pass = compacting.compactor.begin(compaction(i64::MAX, NOON_MS)).expect("begins").expect("there is enough");
@@ -113,6 +99,85 @@ fn whatever_fails_on_the_way_the_log_goes_on_and_a_later_pass_works() {
             compacting.compact().expect("there is something dirty");
         }
     }
+}
+
+/// Segments of which neighbours become one, in several exchanges.
+fn several_groups() -> Compacting {
+    let mut compacting = Compacting::new(CONFIG);
+    for number in 0..18 {
+        let (again, once) = (row("again", Some(&"x".repeat(150))), row(&format!("once {number}"), Some(&"x".repeat(40))));
+        compacting.append(&[again, once], Codec::None);
+    }
+    compacting.settle();
+    compacting
+}
+
+#[test]
+fn after_an_exchange_by_halves_no_pass_goes_on_before_the_log_was_opened_again() {
+    let exchanges = {
+        let mut whole = several_groups();
+        let mut pass = whole.compactor.begin(compaction(i64::MAX, NOON_MS)).expect("begins").expect("there is enough");
+        finish(&mut whole.compactor, &mut pass).expect("compacts").1.len()
+    };
+    assert!(exchanges > 2, "{exchanges}");
+    let mut stuck = 0;
+    // What fails first; and whether it can't be taken back either, as then the removal of the intent fails.
+    let failing = [Operation::Rename, Operation::SyncDir, Operation::Remove].into_iter();
+    let failing = failing.flat_map(|operation| [(operation, Fault::Device), (operation, Fault::NoSpace)]);
+    for ((operation, fault), removes) in failing.flat_map(|failing| [(failing, true), (failing, false)]) {
+        for nth in 1.. {
+            let mut compacting = several_groups();
+            let (end, reader) = (compacting.model.end(), compacting.log.reader());
+            // Somebody who has begun to read the old files.
+            let (mut cursor, mut found) = (Cursor::new(0), BTreeMap::new());
+            compacting.model.read(&reader, &mut cursor, 1, &mut found).expect("reads");
+            let mut pass = compacting.compactor.begin(compaction(i64::MAX, NOON_MS)).expect("begins").expect("there is enough");
+            compacting.model.attempt(end, NOON_MS);
+            let before = compacting.disk.count(operation);
+            compacting.disk.fail(operation, nth, fault);
+            if !removes {
+                compacting.disk.fail(Operation::Remove, 1, Fault::Device);
+            }
+            let outcome = finish(&mut compacting.compactor, &mut pass);
+            if compacting.disk.count(operation) < before + nth {
+                break;
+            }
+            for operation in [operation, Operation::Remove] {
+                compacting.disk.forget_failures(operation);
+            }
+            compacting.model.check(&reader);
+            if !compacting.compactor.progress().is_stuck {
+                assert!(!matches!(outcome, Err(LogError::Failed { .. })), "{operation:?} {nth}: {outcome:?}");
+                continue;
+            }
+            stuck += 1;
+            // Not for lack of room, which somebody could make.
+            assert!(matches!(outcome, Err(LogError::Failed { .. })), "{operation:?} {nth}: {outcome:?}");
+            let before = changes(&compacting.disk);
+            for _ in 0..2 {
+                let refused = compacting.compactor.step(&mut pass);
+                assert!(matches!(refused, Err(LogError::Failed { .. })), "{operation:?} {nth}: {refused:?}");
+                assert!(compacting.compactor.begin(compaction(i64::MAX, NOON_MS)).expect("begins").is_none());
+            }
+            assert_eq!(changes(&compacting.disk), before, "{operation:?} {nth}: nothing more is touched");
+            // The log itself goes on, and so does the reader.
+            compacting.append(&[row("still", Some("written to"))], Codec::None);
+            compacting.settle();
+            while compacting.model.read(&reader, &mut cursor, 300, &mut found).expect("reads") {}
+            compacting.model.check(&reader);
+            // After a kill, or a power cut.
+            if nth % 2 == 0 {
+                compacting.disk.crash(nth);
+            }
+            compacting.reopen(CONFIG);
+            compacting.model.check(&compacting.log.reader());
+            assert!(files(&compacting.disk, "compaction").is_empty() && files(&compacting.disk, ".cleaned").is_empty());
+            assert_eq!(faults(&compacting.disk), [""; 0], "{operation:?} {nth}");
+            assert!(!compacting.compactor.progress().is_stuck);
+            compacting.compact().expect("the rest is dirty");
+        }
+    }
+    assert!(stuck > 40, "{stuck} exchanges have failed by halves");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use millpond_log::sim::{Random, SimDisk};
+use millpond_log::sim::{Operation, Random, SimDisk};
 use millpond_log::{Compacted, Compaction, CompactionPass, CompactionStep, Compactor, Cursor, Log, LogConfig, LogError, LogReader};
 use millpond_protocol::batch::{Batch, BatchBuilder};
 use millpond_protocol::compression::Codec;
@@ -342,6 +342,13 @@ pub(crate) fn filled(rounds: usize) -> Compacting {
     }
     compacting.settle();
     compacting
+}
+
+/// How often something was changed on the disk.
+pub(crate) fn changes(disk: &SimDisk) -> u64 {
+    let all =
+        [Operation::Write, Operation::SetLen, Operation::Sync, Operation::SyncDir, Operation::Create, Operation::Rename, Operation::Remove];
+    all.iter().map(|operation| disk.count(*operation)).sum()
 }
 
 /// What is wrong with the folder.

@@ -5,6 +5,7 @@ mod clean_stop;
 mod compact;
 mod compact_beside;
 mod compact_model;
+mod compact_room;
 mod compact_unreadable;
 mod compacted;
 mod crash;
