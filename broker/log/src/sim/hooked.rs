@@ -9,12 +9,15 @@ use std::sync::Arc;
 use super::Operation;
 use crate::disk::{Disk, DiskFile, OpenMode};
 
+/// Told of what is about to be done, and to which path.
+type Before = dyn Fn(Operation, &Path) + Send + Sync;
+
 /// Another disk, with a function that is called before each operation that changes something: a test can act, or wait, in the middle of
 /// somebody else's work. The function runs on the thread of the operation, and no lock is held.
 #[derive(Clone)]
 pub struct HookedDisk {
     disk: Arc<dyn Disk>,
-    before: Arc<dyn Fn(Operation, &Path) + Send + Sync>,
+    before: Arc<Before>,
 }
 
 impl HookedDisk {

@@ -269,7 +269,9 @@ fn folders_with_the_names_of_kept_files_stay_and_cost_no_kept_file_its_place() {
     for numbers in [vec![1, 2], (1..=12).collect(), (40..52).collect(), vec![7, u64::MAX - 1, u64::MAX]] {
         let mut fixture = five(700);
         let inside: Vec<_> = numbers.iter().map(|number| Path::new(DIR).join(format!("log-start.removed-{number}/inside"))).collect();
-        inside.iter().for_each(|inside| fixture.disk.create_dir_all(inside).expect("creates"));
+        for inside in &inside {
+            fixture.disk.create_dir_all(inside).expect("creates");
+        }
         let mut kept = Vec::new();
         for round in 1..=REMOVALS_KEPT_MAX + 5 {
             let number = fixture.model.len() - 2;
