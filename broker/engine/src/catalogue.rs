@@ -1,15 +1,14 @@
 //! What survives a restart beside the records: which topics there are, with their settings, and which modules run on them.
 //!
-//! One JSON file that a person can read, replaced as a whole and atomically at each change. What the catalogue says is what exists: a topic
+//! One JSON file that a person can read, replaced as a whole and atomically at each change, and kept twice ([`file`]). What the catalogue says is what exists: a topic
 //! is there once the catalogue names it, and gone once it does not. Its folders are made before, so that one that is missing is a loss.
 //!
 //! Fields that this version does not know are kept as they are, so that going back to an older broker and forward again loses
 //! nothing. A file that can't be understood is an error that names it, never an empty catalogue: that would hide every topic.
 
-use crate::{
-    data_dir::read_whole, error::EngineError, modules::AttachmentPlan, name, name::NameOf, transform::Counters, versions::StoredModule,
-};
-use millpond_log::Disk;
+mod file;
+
+use crate::{error::EngineError, modules::AttachmentPlan, name, name::NameOf, transform::Counters, versions::StoredModule};
 use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, OnError, TopicConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -28,13 +27,13 @@ const VERSION: u32 = 2;
 /// The one before, in which a module has one version.
 const VERSION_1: u32 = 1;
 
-/// Some 500 bytes a topic at 10,000 topics are 5 MB; this leaves room and still bounds what a damaged file can cost.
-const FILE_BYTES_MAX: u64 = 256 << 20;
-
 /// Everything in the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Catalogue {
     version: u32,
+    /// Made and held against the file by [`file`].
+    #[serde(default)]
+    checksum: String,
     #[serde(default)]
     pub(crate) topics: BTreeMap<String, StoredTopic>,
     #[serde(default)]
@@ -94,6 +93,7 @@ impl Default for Catalogue {
     fn default() -> Self {
         Catalogue {
             version: VERSION,
+            checksum: file::UNSEALED.to_owned(),
             topics: BTreeMap::new(),
             modules: BTreeMap::new(),
             deleted_topics: BTreeSet::new(),
@@ -138,36 +138,14 @@ impl StoredAttachment {
 }
 
 impl Catalogue {
-    /// The catalogue in this file; an empty one if there is no file. Blocking.
-    pub(crate) fn load(disk: &dyn Disk, path: &Path) -> Result<Catalogue, EngineError> {
-        match read_whole(disk, path, FILE_BYTES_MAX)? {
-            Some(bytes) => Catalogue::decode(&bytes, path),
-            None => Ok(Catalogue::default()),
-        }
-    }
-
-    /// Replaces the file as a whole: after a crash it is the old one or the new one. Blocking.
-    pub(crate) fn save(&self, disk: &dyn Disk, path: &Path) -> Result<(), EngineError> {
-        let bytes = self.encode();
-        millpond_log::write_atomically(disk, path, &bytes).map_err(|source| EngineError::data_dir("write", path, source))
-    }
-
     /// Partitions over all topics.
     pub(crate) fn partition_count(&self) -> usize {
         self.topics.values().map(|topic| topic.partitions as usize).sum()
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec_pretty(self)
-            .unwrap_or_else(|error| unreachable!("the catalogue has text for keys and encodes into memory: {error}"));
-        bytes.push(b'\n');
-        bytes
-    }
-
-    fn decode(bytes: &[u8], path: &Path) -> Result<Catalogue, EngineError> {
+    /// A file of this version, not yet held against the rules.
+    fn parse(bytes: &[u8], version: u32, path: &Path) -> Result<Catalogue, EngineError> {
         let damaged = |reason: String| EngineError::CatalogueDamaged { path: path.to_owned(), reason };
-        // The version first: what a newer file means is not ours to guess.
-        let version = serde_json::from_slice::<VersionOnly>(bytes).map_err(|error| damaged(error.to_string()))?.version;
         if version > VERSION {
             return Err(EngineError::CatalogueTooNew { path: path.to_owned(), version, supported: VERSION });
         }
@@ -175,9 +153,7 @@ impl Catalogue {
         if version <= VERSION_1 {
             from_version_1(&mut catalogue);
         }
-        let catalogue: Catalogue = serde_json::from_value(catalogue).map_err(|error| damaged(error.to_string()))?;
-        catalogue.check().map_err(damaged)?;
-        Ok(catalogue)
+        serde_json::from_value(catalogue).map_err(|error| damaged(error.to_string()))
     }
 
     /// A module whose dead letters go to this topic, and the topics that it is on. Itself does not count: it goes as a whole.

@@ -22,6 +22,7 @@
 //!   lock                          flock of the broker that uses the folder
 //!   reserve                       room for cleaning up on a full disk; no data
 //!   catalogue.json                topics, settings, attachments, modules; replaced atomically
+//!   catalogue.2.json              the same once more
 //!   topics/
 //!     NAME/PARTITION/             one log: segments and indexes with Kafka's names, see millpond_log
 //!     .new-NAME/                    the empty folders of a topic until the catalogue names it

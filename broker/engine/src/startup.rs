@@ -67,8 +67,16 @@ struct Found {
 /// Makes the folders that are missing, reads the catalogue, and finds what a crash has left. Blocking.
 fn look(disk: &dyn Disk, data: &DataDir) -> Result<Found, EngineError> {
     // The catalogue first: if it can't be understood, nothing is touched.
-    let catalogue = Catalogue::load(disk, &data.catalogue())?;
+    let found = Catalogue::load(disk, &data.catalogue())?;
+    if found.is_none() {
+        refuse_lost_topics(disk, data)?;
+    }
     folders::make_layout(disk, data)?;
+    let catalogue = match found {
+        Some(catalogue) => catalogue,
+        // From now on one that is not there is a loss.
+        None => Catalogue::begin(disk, &data.catalogue())?,
+    };
     for name in &catalogue.deleted_topics {
         if !catalogue.topics.contains_key(name) {
             folders::put_aside(disk, data, name)?;
@@ -88,6 +96,21 @@ fn look(disk: &dyn Disk, data: &DataDir) -> Result<Found, EngineError> {
         }
     }
     Ok(Found { catalogue, leftovers })
+}
+
+/// A data folder with topics and without a catalogue has lost it, and an empty one would hide them.
+fn refuse_lost_topics(disk: &dyn Disk, data: &DataDir) -> Result<(), EngineError> {
+    let topics = data.topics();
+    if folders::exists(disk, &topics)? {
+        let names = disk.list(&topics).map_err(|source| EngineError::data_dir("list", &topics, source))?;
+        let names = names.iter().map(|name| name.to_string_lossy());
+        let found = names.filter(|name| !name.starts_with(DELETED_PREFIX) && !name.starts_with(NEW_PREFIX)).count();
+        if found > 0 {
+            let reason = format!("it is not there, and {} has folders of topics ({found})", topics.display());
+            return Err(EngineError::CatalogueDamaged { path: data.catalogue(), reason });
+        }
+    }
+    Ok(())
 }
 
 /// After a crash while a topic was made: it is there if the catalogue names it, and else its folders, which are empty, are removed.

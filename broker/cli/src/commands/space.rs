@@ -15,7 +15,7 @@ pub(crate) struct SpaceArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_quota)]
     pub(crate) quota: Option<Limit>,
     /// What happens when the quota, the broker's or the disk is full: `reject` refuses batches until there is room, `drop-oldest` deletes
-    /// the topic's oldest segments
+    /// the topic's oldest segments, also to make room for other topics where the broker's quota or the disk is full
     #[arg(long, value_name = "CHOICE")]
     pub(crate) on_full: Option<OnFull>,
 }

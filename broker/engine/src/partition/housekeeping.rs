@@ -71,8 +71,10 @@ impl Partition {
         }
         // On a full disk no segment can be begun, and the old ones must go all the more.
         if let Some(before) = expired.delete_before {
-            let (log_start, bytes) = (self.delete_before(before)?, reader.size_bytes());
-            tracing::info!(topic = %self.topic, partition = self.number, log_start, bytes, "retention has deleted the oldest records");
+            let (start_before, bytes_before) = (self.watermarks().log_start, reader.size_bytes());
+            let log_start = self.delete_before(before)?;
+            let (offsets, bytes) = (log_start - start_before, bytes_before.saturating_sub(reader.size_bytes()));
+            tracing::info!(topic = %self.topic, partition = self.number, log_start, offsets, bytes, "retention has deleted the oldest records");
         }
         rolled
     }

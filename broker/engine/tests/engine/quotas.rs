@@ -441,6 +441,7 @@ async fn whatever_happens_what_is_counted_is_what_the_files_have() {
                 }
                 6 if topic != "a" => {
                     sim.limit_bytes(None);
+                    sim.forget_failures(Operation::Write);
                     broker.engine.delete_topic(topic).await.expect("it is there");
                     let quota = random.percent(50).then_some(QUOTA);
                     broker.engine.create_topic(limited(topic, 2, quota, OnFull::DropOldest)).await.expect("its name is free");

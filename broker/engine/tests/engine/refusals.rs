@@ -212,18 +212,56 @@ async fn a_damaged_catalogue_is_named_and_nothing_is_touched() {
     broker.topic("t", 1, "sync").await;
     broker.produce("t", 0, &["precious"]).await.expect("it is stored");
     broker.engine.shutdown().await;
-    let path = broker.dir.path().join("catalogue.json");
+    let [path, second] = ["catalogue.json", "catalogue.2.json"].map(|name| broker.dir.path().join(name));
     let good = fs::read(&path).expect("it is there");
-    for damaged in [&good[..good.len() / 2], b"", b"\0\0\0\0"] {
+    assert_eq!(fs::read(&second).expect("it is there"), good);
+    // Half of it, nothing, zeros, and one that is well formed and has another number somewhere.
+    let other = String::from_utf8(good.clone()).expect("text").replace("\"partitions\": 1", "\"partitions\": 2");
+    for damaged in [&good[..good.len() / 2], b"", b"\0\0\0\0", other.as_bytes()] {
         fs::write(&path, damaged).expect("it can be written");
+        fs::write(&second, damaged).expect("it can be written");
         let error = open_folder(broker.dir.path()).await.expect_err("it is damaged");
         assert!(matches!(error, EngineError::CatalogueDamaged { .. }), "{error:?}");
         assert!(error.to_string().contains("catalogue.json"), "{error}");
         assert_eq!(fs::read(&path).expect("it is there"), damaged, "it is left as it is");
     }
-    fs::write(&path, &good).expect("it can be written");
+    // Without either the topics would be hidden.
+    for path in [&path, &second] {
+        fs::remove_file(path).expect("it is there");
+    }
+    let error = open_folder(broker.dir.path()).await.expect_err("it is gone");
+    assert!(error.to_string().contains("it is not there"), "{error}");
+    // By hand, and without a checksum that says so.
+    let checksum = other.find("crc32c:").expect("it has one");
+    let by_hand = format!("{}none{}", &other[..checksum], &other[checksum + 15..]).replace("\"partitions\": 2", "\"partitions\": 1");
+    fs::write(&path, by_hand).expect("it can be written");
     let broker = broker.restart().await;
     assert_eq!(broker.values("t", 0).await, ["precious"]);
+}
+
+#[tokio::test]
+async fn of_two_catalogues_one_is_enough_whatever_has_become_of_the_other() {
+    let mut broker = Broker::real().await;
+    broker.topic("t", 1, "sync").await;
+    broker.produce("t", 0, &["precious"]).await.expect("it is stored");
+    broker.engine.shutdown().await;
+    let paths = ["catalogue.json", "catalogue.2.json"].map(|name| broker.dir.path().join(name));
+    let good = fs::read(&paths[0]).expect("it is there");
+    for path in &paths {
+        for at in (0..good.len()).step_by(7) {
+            let mut flipped = good.clone();
+            flipped[at] ^= 4;
+            fs::write(path, &flipped).expect("it can be written");
+            broker = broker.restart().await;
+            assert_eq!(broker.values("t", 0).await, ["precious"], "{path:?}, byte {at}");
+            broker.engine.shutdown().await;
+            assert!(paths.iter().all(|path| fs::read(path).expect("it is there") == good), "both are whole again: {path:?}, byte {at}");
+        }
+        fs::remove_file(path).expect("it is there");
+        broker = broker.restart().await;
+        assert_eq!(broker.values("t", 0).await, ["precious"]);
+        broker.engine.shutdown().await;
+    }
 }
 
 #[tokio::test]
