@@ -60,6 +60,7 @@ impl Engine {
             self.services.io.run(move || {
                 partition.set_segment_bytes(&config);
                 partition.set_durability(durability);
+                partition.set_compacts(config.cleanup.compacts());
             })
         });
         for changed in join_all(changes).await {

@@ -113,6 +113,11 @@ impl LogReader {
         segments.iter().zip(ends).map(info).collect()
     }
 
+    /// Bytes of the batches of closed segments that hold anything from this offset on, whole segments each.
+    pub fn closed_bytes_from(&self, offset: i64) -> u64 {
+        self.shared.closed_bytes_from(offset)
+    }
+
     /// What is known of damage. Reads nothing; none does not mean that there is none.
     pub fn known_damage(&self) -> Option<KnownDamage> {
         let segments = self.shared.segments();
@@ -416,5 +421,11 @@ impl Shared {
 
     pub(crate) fn size_bytes(&self) -> u64 {
         self.segments.load().iter().map(|segment| segment.bytes()).sum()
+    }
+
+    pub(crate) fn closed_bytes_from(&self, offset: i64) -> u64 {
+        let segments = self.segments.load();
+        let ends = segments.iter().skip(1).map(|next| next.base_offset());
+        segments.iter().zip(ends).filter(|(_, end)| *end > offset).map(|(segment, _)| segment.bytes()).sum()
     }
 }

@@ -61,6 +61,19 @@ impl Compacting {
 }
 
 impl Partition {
+    /// Takes over whether the topic is compacted: then it can be said how far, before anybody looks whether there is something to do. Reads one
+    /// small file, the first time. Blocking, but never for a step of a pass.
+    pub(crate) fn set_compacts(&self, compacts: bool) {
+        // Whoever holds it is about to take a look, which says it.
+        let Some(mut compacting) = self.compacting.try_lock() else { return };
+        let Some(compacting) = compacting.as_mut().filter(|_| compacts) else { return };
+        if let Err(error) = compacting.compactor.learn() {
+            let said = "how far a partition is compacted can't be read now, and all of it counts as not compacted";
+            tracing::warn!(topic = %self.topic, partition = self.number, error = error.chain(), "{said}");
+        }
+        self.compaction_log.lock().saw(compacting.compactor.progress());
+    }
+
     /// For want of room: closes the active segment if it holds anything that is worth it. Says whether a flush is under way, without which
     /// the segment is not compacted. Blocking; on the background thread.
     pub(crate) fn close_for_compaction(self: &Arc<Self>) -> bool {

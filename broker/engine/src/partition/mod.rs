@@ -79,7 +79,7 @@ pub(crate) struct Partition {
     refusals: Mutex<Refusals>,
     /// Only locked on the background thread, for as long as it is at work here.
     append_times: Mutex<AppendTimes>,
-    /// Likewise. None where the log could not be opened.
+    /// Likewise, and for the moment that [`Partition::set_compacts`] takes. None where the log could not be opened.
     compacting: Mutex<Option<Compacting>>,
     /// What came of that. Held for moments only.
     compaction_log: Mutex<CompactionLog>,
@@ -214,7 +214,7 @@ impl Partition {
         let counted = Counted::new(&space, log.as_ref().map_or(0, Log::size_bytes));
         let compacting = log.as_ref().map(|log| Compacting::new(log.compactor()));
         let queue = Queue { refusal: reader.as_ref().err().cloned(), ..Queue::default() };
-        Arc::new(Partition {
+        let partition = Partition {
             topic,
             number,
             reader,
@@ -232,7 +232,9 @@ impl Partition {
             deleting: tokio::sync::Mutex::default(),
             unsaid: Mutex::default(),
             open: Arc::default(),
-        })
+        };
+        partition.set_compacts(config.cleanup.compacts());
+        Arc::new(partition)
     }
 
     /// Queues a batch, waiting while the queue is full. Calls that follow each other are appended in their order. The receiver gets

@@ -5,7 +5,7 @@
 
 use super::Partition;
 use crate::error::{EngineError, StorageBound};
-use millpond_log::{Compacted, LogError, Progress};
+use millpond_log::{Compacted, LogError, LogReader, Progress};
 use millpond_protocol::message::{CompactionStatus, KnownDamage, PartitionInfo, Refused, Refusing};
 use std::sync::Arc;
 
@@ -149,11 +149,12 @@ impl CompactionLog {
         }
     }
 
-    fn status(&self, now_ms: i64) -> CompactionStatus {
+    /// What is dirty is counted now: segments are closed, and deleted, between two looks.
+    fn status(&self, reader: Option<&LogReader>, now_ms: i64) -> CompactionStatus {
         let retry_ms = self.put_off.as_ref().map(|(_, retry_ms)| *retry_ms).filter(|_| !self.progress.is_stuck);
         CompactionStatus {
             compacted_to: self.progress.compacted_to,
-            dirty_bytes: self.progress.dirty_bytes,
+            dirty_bytes: reader.map_or(0, |reader| reader.closed_bytes_from(self.progress.dirty_from)),
             passes: self.passes,
             failures: self.failures,
             bytes_read: self.bytes_read,
@@ -176,13 +177,13 @@ impl Partition {
             (refusals.counted, refusals.last.clone())
         };
         let reader = self.reader().ok();
-        let damage = reader.and_then(millpond_log::LogReader::known_damage);
+        let damage = reader.and_then(LogReader::known_damage);
         let refusing = if stopped.is_some() { None } else { self.refusing(refusal, look) };
         let (failure, failure_hint) = stopped.map(|stopped| (stopped.cause, stopped.hint)).unzip();
         let has_words = look.extent == Extent::All;
         let mut compaction = None;
         if look.compacts && look.extent >= Extent::Counts {
-            let status = self.compaction_log.lock().status(self.services.clock.monotonic_ms());
+            let status = self.compaction_log.lock().status(reader, self.services.clock.monotonic_ms());
             compaction = Some(CompactionStatus { failure: status.failure.filter(|_| has_words), ..status });
         }
         let info = PartitionInfo {

@@ -10,8 +10,8 @@ use millpond_log::sim::{Fault, Operation, SimDisk};
 use millpond_protocol::{
     compression::Codec,
     message::{
-        AlterTopic, Cleanup, DeleteRecords, KnownDamage, Limit, NodeSpace, OnFull, OpenConsume, PartitionInfo, Position, Refused, Refusing,
-        TopicConfig,
+        AlterTopic, Cleanup, CompactionStatus, DeleteRecords, KnownDamage, Limit, NodeSpace, OnFull, OpenConsume, PartitionInfo, Position,
+        Refused, Refusing, TopicConfig,
     },
 };
 use std::{fs, sync::Arc, time::Duration};
@@ -182,11 +182,7 @@ async fn compaction_says_what_it_has_done_and_why_it_does_not_go_on() {
     let sim = SimDisk::new();
     let broker = Broker::with(Arc::new(sim.clone()), |config| config.retention_check_interval = Duration::from_millis(1)).await;
     broker.engine.create_topic(small_segments("t", TopicConfig::default())).await.expect("it can be made");
-    let mut producer = broker.producer("t", Some(0));
-    for _ in 0..20 {
-        let batch = keyed_batch(&[(Some("k"), &large())], Codec::None);
-        broker.submit(&mut producer, batch).await.await.expect("it is stored");
-    }
+    send_large(&broker, "t", 20).await;
     assert_eq!(partition(&broker, "t").compaction, None, "it is not compacted");
     let before = partition(&broker, "t").size_bytes;
     // No room for anything more.
@@ -224,4 +220,46 @@ async fn compaction_says_what_it_has_done_and_why_it_does_not_go_on() {
     assert_eq!(status.bytes_removed, before - left);
     assert!(status.bytes_read > before && status.bytes_written > 0 && status.bytes_written < before, "{status:?}");
     assert!(status.seconds_since_pass.is_some_and(|seconds| seconds % 3_600 == 0));
+}
+
+#[tokio::test]
+async fn what_is_not_compacted_is_said_before_anybody_has_looked_for_it() {
+    let seldom = Duration::from_hours(1);
+    let mut broker = Broker::with(Arc::new(SimDisk::new()), |config| config.retention_check_interval = seldom).await;
+    let status = |broker: &Broker, topic: &str| partition(broker, topic).compaction.expect("it is compacted");
+    let not_compacted = |dirty_bytes| CompactionStatus { dirty_bytes, ..CompactionStatus::default() };
+    for (name, cleanup) in [("t", Cleanup::Compact), ("u", Cleanup::Delete)] {
+        let config = TopicConfig { cleanup, ..TopicConfig::default() };
+        broker.engine.create_topic(small_segments(name, config)).await.expect("it can be made");
+        send_large(&broker, name, 10).await;
+    }
+    // Each batch has a segment to itself, and the last one is not closed.
+    let nine = partition(&broker, "t").size_bytes / 10 * 9;
+    assert_eq!(status(&broker, "t"), not_compacted(nine));
+    let request = AlterTopic { cleanup: Some(Cleanup::Compact), ..change("u") };
+    let altered = broker.engine.alter_topic(request).await.expect("it can be changed").partitions.remove(0);
+    assert_eq!(altered.compaction, Some(not_compacted(nine)));
+    broker = broker.restart().await;
+    assert_eq!((status(&broker, "t"), status(&broker, "u")), (not_compacted(nine), not_compacted(nine)));
+
+    broker.config.retention_check_interval = Duration::from_millis(1);
+    broker = broker.restart().await;
+    while status(&broker, "t").passes == 0 || status(&broker, "t").dirty_bytes > 0 {
+        tokio::task::yield_now().await;
+    }
+    broker.config.retention_check_interval = seldom;
+    broker = broker.restart().await;
+    let compacted = CompactionStatus { compacted_to: 9, ..CompactionStatus::default() };
+    assert_eq!(status(&broker, "t"), compacted);
+    send_large(&broker, "t", 2).await;
+    assert_eq!(status(&broker, "t"), CompactionStatus { dirty_bytes: nine / 9 * 2, ..compacted });
+}
+
+/// So many large batches with the same key.
+async fn send_large(broker: &Broker, topic: &str, batches: usize) {
+    let mut producer = broker.producer(topic, Some(0));
+    for _ in 0..batches {
+        let batch = keyed_batch(&[(Some("k"), &large())], Codec::None);
+        broker.submit(&mut producer, batch).await.await.expect("it is stored");
+    }
 }

@@ -201,8 +201,7 @@ impl Compactor {
         let (Some(active), false) = (segments.last(), self.is_stuck) else { return Ok(false) };
         let closed: u64 = segments.iter().map(|segment| segment.bytes()).sum::<u64>() - active.bytes();
         let dirty_from = self.dirty_from()?;
-        let ends = segments.iter().skip(1).map(|next| next.base_offset());
-        let dirty: u64 = segments.iter().zip(ends).filter(|(_, end)| *end > dirty_from).map(|(segment, _)| segment.bytes()).sum();
+        let dirty = self.folders.shared.closed_bytes_from(dirty_from);
         let is_enough = |dirty: u64, bytes: u64| dirty.saturating_mul(100) >= bytes.saturating_mul(compaction.dirty_percent_min.into());
         let without = dirty > 0 && is_enough(dirty, closed);
         Ok(active.bytes() >= ROLL_BYTES_MIN && !without && is_enough(dirty + active.bytes(), closed + active.bytes()))

@@ -1,14 +1,17 @@
 //! How far compaction is, and what a pass has done, for whoever watches over it.
 
 use super::{CompactionPass, Compactor};
+use crate::error::LogError;
 
 /// How far a log is compacted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The first dirty offset.
     pub compacted_to: i64,
-    /// Bytes of the closed segments with dirty offsets that no pass has looked at. What had to stay dirty because of a segment that can't be
-    /// read, is not one of them: it is no reason for another pass.
+    /// No pass has looked at the offsets from here on. What had to stay dirty because of a segment that can't be read lies before it: it is no
+    /// reason for another pass.
+    pub dirty_from: i64,
+    /// Bytes of the closed segments that hold any of them ([`LogReader::closed_bytes_from`](crate::LogReader::closed_bytes_from)).
     pub dirty_bytes: u64,
     /// There is no pass before the log was opened again: an exchange of segments has failed in the middle.
     pub is_stuck: bool,
@@ -43,17 +46,24 @@ pub struct Compacted {
 }
 
 impl Compactor {
-    /// How far the log is compacted at this moment. Reads nothing: before the first pass was asked for, nobody knows where it begins, and
+    /// Reads how far the log is compacted, unless that is known: one small file.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Io`], [`LogError::TooManyOpenFiles`].
+    pub fn learn(&mut self) -> Result<(), LogError> {
+        self.compacted_to().map(drop)
+    }
+
+    /// How far the log is compacted at this moment. Reads nothing: before [`Compactor::learn`], or a pass was asked for, nobody knows, and
     /// everything counts as dirty.
     pub fn progress(&self) -> Progress {
         let compacted_to = self.compacted_to.unwrap_or(0);
-        let segments = self.folders.shared.segments();
-        let ends = segments.iter().skip(1).map(|next| next.base_offset());
         let dirty_from = self.held.map_or(compacted_to, |held| held.tried_to.max(compacted_to));
-        let dirty = segments.iter().zip(ends).filter(|(_, end)| *end > dirty_from);
         Progress {
             compacted_to,
-            dirty_bytes: dirty.map(|(segment, _)| segment.bytes()).sum(),
+            dirty_from,
+            dirty_bytes: self.folders.shared.closed_bytes_from(dirty_from),
             is_stuck: self.is_stuck,
             waits_for_deletion: self.folders.shared.leaving().is_some(),
         }

@@ -217,7 +217,7 @@ pub struct KnownDamage {
 pub struct CompactionStatus {
     /// Of the records before this offset, only the latest of each key are left.
     pub compacted_to: i64,
-    /// Bytes of closed segments behind it, when they were looked at last.
+    /// Bytes of closed segments that no pass has looked at.
     pub dirty_bytes: u64,
     /// Passes that came to their end.
     pub passes: u64,
