@@ -71,6 +71,8 @@ pub enum LogError {
         offset: i64,
         /// What is wrong with it.
         reason: Damage,
+        /// The first offset behind it that can be read, where a read by offset has met it and found out.
+        next_offset: Option<i64>,
     },
     /// The offsets of the batches would not fit into 63 bits.
     #[error("the offsets after {next} are used up")]
@@ -89,6 +91,14 @@ impl LogError {
             LogError::TooManyOpenFiles { .. } => ErrorCode::Overloaded,
             LogError::Corrupt { .. } => ErrorCode::CorruptBatch,
             LogError::Io { .. } | LogError::Failed { .. } | LogError::OffsetsExhausted { .. } => ErrorCode::StorageFailed,
+        }
+    }
+
+    /// Where a read can go on that has met damage, if that is known.
+    pub fn next_offset(&self) -> Option<i64> {
+        match self {
+            LogError::Corrupt { next_offset, .. } => *next_offset,
+            _ => None,
         }
     }
 

@@ -153,14 +153,15 @@ impl LogReader {
             return Ok(Bytes::new());
         }
         let known = cursor.place.and_then(|place| known_place(&segments, place));
-        let read = match read_from(&segments, known, cursor.offset, max_bytes, end) {
-            // What is behind the damage may be what was asked for.
-            Err(LogError::Corrupt { .. }) if survey(&segments, cursor.offset) => read_from(&segments, None, cursor.offset, max_bytes, end),
-            other => other,
-        };
-        let (place, read) = read.map_err(|error| match removed_up_to(&segments, cursor.offset) {
+        let read = read_around(&segments, known, cursor.offset, max_bytes, end);
+        let (place, read) = read.map_err(|mut error| match removed_up_to(&segments, cursor.offset) {
             Some(start) => LogError::OffsetOutOfRange { requested: cursor.offset, start: start.max(self.log_start()), end },
-            None => error,
+            None => {
+                if let LogError::Corrupt { next_offset, .. } = &mut error {
+                    *next_offset = readable_from(&segments, cursor.offset, end);
+                }
+                error
+            }
         })?;
         (cursor.place, cursor.offset) = (Some(place), read.next_offset);
         Ok(read.bytes)
@@ -169,6 +170,52 @@ impl LogReader {
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
+}
+
+/// As [`read_from`], also where there is damage in front of what is asked for that nobody has looked behind yet.
+fn read_around(
+    segments: &[Arc<Segment>],
+    known: Option<(&Arc<Segment>, u64, i64)>,
+    offset: i64,
+    max_bytes: usize,
+    end: i64,
+) -> Result<(Place, Read), LogError> {
+    match read_from(segments, known, offset, max_bytes, end) {
+        // What is behind the damage may be what was asked for.
+        Err(LogError::Corrupt { .. }) if survey(segments, offset) => read_from(segments, None, offset, max_bytes, end),
+        other => other,
+    }
+}
+
+/// The first offset behind the damage at this one that can be read: tried, since what is known of damage need not be all. The end, if
+/// nothing in front of it can be. None if there is too much damage, or it can't be looked at.
+fn readable_from(segments: &[Arc<Segment>], mut offset: i64, end: i64) -> Option<i64> {
+    for _ in 0..DAMAGES_SKIPPED_MAX {
+        offset = behind_damage(segments, offset, end)?;
+        if offset >= end {
+            return Some(end);
+        }
+        match read_around(segments, None, offset, 1, end) {
+            Err(LogError::Corrupt { .. }) => {}
+            read => return read.is_ok().then_some(offset),
+        }
+    }
+    None
+}
+
+/// The offset behind the damaged place that holds `offset`, which a read has met: `end`, if nothing follows. None if nobody could look.
+fn behind_damage(segments: &[Arc<Segment>], offset: i64, end: i64) -> Option<i64> {
+    let after = segments.partition_point(|segment| segment.base_offset() <= offset);
+    let segment = &segments[after.checked_sub(1)?];
+    let next_base = segments.get(after).map_or(end, |next| next.base_offset());
+    if let Some(span) = segment.damages().holding(offset) {
+        return Some(span.next_offset);
+    }
+    // The segment was looked through before this place was damaged. If the header is whole, it says how far the batch goes.
+    if let Ok(Some((found, _))) = segment.find(offset) {
+        return Some(found.next_offset.min(next_base));
+    }
+    segment.damages().is_surveyed().then_some(next_base)
 }
 
 /// Reads from a known place, or from where the batch begins that holds `offset`. Returns where the read ended, too.
@@ -429,3 +476,6 @@ impl Shared {
         segments.iter().zip(ends).filter(|(_, end)| *end > offset).map(|(segment, _)| segment.bytes()).sum()
     }
 }
+
+/// Damaged places, one behind the other, that are skipped in search of what can be read. With more of them a disk is beyond hints.
+const DAMAGES_SKIPPED_MAX: usize = 64;

@@ -157,7 +157,7 @@ pub(crate) fn check_content(bytes: Bytes) -> Result<Batch, Damage> {
 }
 
 pub(crate) fn corrupt(path: &std::path::Path, position: u64, offset: i64, reason: Damage) -> LogError {
-    LogError::Corrupt { path: path.to_path_buf(), position, offset, reason }
+    LogError::Corrupt { path: path.to_path_buf(), position, offset, reason, next_offset: None }
 }
 
 /// Bytes that a walk over headers reads at once: two intervals of the index, so that a lookup needs one read as a rule.

@@ -179,6 +179,10 @@ pub struct WireError {
     /// For [`ErrorCode::OffsetOutOfRange`]: the offsets that can be asked for, first to one past the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<(i64, i64)>,
+    /// For [`ErrorCode::CorruptBatch`] of stored records: the first offset behind the damage that can be read, where it is known. A consumer
+    /// goes on from there; the records in front of it can't be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_offset: Option<i64>,
     /// For a batch whose records the broker places: some of them are stored, and others are not. The same batch, sent again under the same
     /// numbers, stores those alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -188,7 +192,8 @@ pub struct WireError {
 impl WireError {
     /// An error with the retry flag of its code and no hint.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> WireError {
-        WireError { code, retryable: code.retryable(), message: message.into(), hint: None, range: None, partly_stored: false }
+        let (retryable, message) = (code.retryable(), message.into());
+        WireError { code, retryable, message, hint: None, range: None, next_offset: None, partly_stored: false }
     }
 
     /// The same error with a hint.

@@ -140,6 +140,11 @@ fn damage_in_the_middle_is_met_shown_and_repaired() {
         for words in ["readings", "partition 0", "offset 1", "00000000000000000000.log", "millpond log verify", "millpond log repair"] {
             assert!(refused.contains(words), "`{words}` is not in:\n{refused}");
         }
+        // As the hint says, word for word.
+        let hinted = "consume readings --partition 0 --from offset:2";
+        assert!(refused.contains(&format!("records from offset 2 on can be read, `millpond {hinted}`")), "{refused}");
+        let arguments: Vec<_> = hinted.split(' ').chain(["--max", "1", "-o", "jsonl"]).collect();
+        assert_eq!(json_lines(&broker.ok(&place, &arguments, b""))[0]["offset"], 2);
         let described = broker.ok(&place, &["topic", "describe", "readings"], b"");
         assert!(described.contains("  damaged: 1 range\n") && described.contains("1 damaged range is known, at offset 1:"), "{described}");
         let (faults, _) = fails(&place, &["log", "verify", "data"]);

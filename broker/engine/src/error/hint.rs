@@ -45,7 +45,7 @@ impl EngineError {
                     "give every record a key: the latest record of each is kept; `millpond topic alter {topic} --cleanup delete` ends that"
                 )
             }
-            EngineError::Log { source, .. } => of_log(source),
+            EngineError::Log { topic, partition, source } => of_log(topic, *partition, source),
             EngineError::LogNotOpened { path, .. } => of_unopened(path),
             EngineError::Sequence { source, .. } => of_sequence(source).to_owned(),
             EngineError::PartlyStored(source) | EngineError::NotFlushed(source) | EngineError::DeadLetter { source, .. } => {
@@ -119,13 +119,13 @@ fn of_data_dir(path: &Path, source: &io::Error) -> String {
     }
 }
 
-fn of_log(source: &LogError) -> String {
+fn of_log(topic: &str, partition: u32, source: &LogError) -> String {
     match source {
         LogError::Full { .. } => "free some space on the broker's disk; nothing was stored, and sending it again is safe".to_owned(),
         LogError::TooManyOpenFiles { .. } => format!(
             "sending it again is safe, and works once a file can be opened; if it keeps coming, raise the limit on open files ({LIMIT})"
         ),
-        LogError::Corrupt { path, .. } => of_damage(path),
+        LogError::Corrupt { path, next_offset, .. } => of_damage(topic, partition, path, *next_offset),
         _ => "records are still served; see the broker's log for the cause, check the disk, then start the broker again".to_owned(),
     }
 }
@@ -166,11 +166,18 @@ fn of_lost(topic: &str, path: &Path) -> String {
     )
 }
 
-fn of_damage(path: &Path) -> String {
+fn of_damage(topic: &str, partition: u32, path: &Path, next_offset: Option<i64>) -> String {
     let folder = path.parent().unwrap_or(path).display();
+    let readable = match next_offset {
+        Some(next) => format!(
+            "records from offset {next} on can be read, `millpond consume {topic} --partition {partition} --from offset:{next}`, and so can \
+             those before the damage"
+        ),
+        None => "records before and behind the damage can be read, from a later offset on".to_owned(),
+    };
     format!(
-        "records before and behind the damage can be read, from a later offset on; on the broker's machine `millpond log verify {folder}` \
-         shows what is damaged, and `millpond log repair`, with the broker stopped, mends it: see its --help"
+        "{readable}; on the broker's machine `millpond log verify {folder}` shows what is damaged, and `millpond log repair`, with the broker \
+         stopped, mends it: see its --help"
     )
 }
 

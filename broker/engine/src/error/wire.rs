@@ -71,8 +71,10 @@ impl EngineError {
         }
         let mut wire = WireError::new(self.code(), message);
         wire.hint = self.hint();
-        if let EngineError::OffsetOutOfRange { start, end, .. } = self {
-            wire.range = Some((*start, *end));
+        match self {
+            EngineError::OffsetOutOfRange { start, end, .. } => wire.range = Some((*start, *end)),
+            EngineError::Log { source, .. } => wire.next_offset = source.next_offset(),
+            _ => {}
         }
         wire.partly_stored = matches!(self, EngineError::PartlyStored(_) | EngineError::NotFlushed(_));
         wire

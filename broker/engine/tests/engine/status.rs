@@ -178,6 +178,43 @@ async fn damage_is_known_once_somebody_has_met_it() {
 }
 
 #[tokio::test]
+async fn who_meets_damage_is_told_the_first_offset_behind_it_that_can_be_read() {
+    let (broker, sim) = Broker::simulated().await;
+    broker.engine.create_topic(small_segments("t", TopicConfig::default())).await.expect("it can be made");
+    // Three to a segment.
+    let value = "x".repeat(20_000);
+    for _ in 0..12 {
+        broker.produce("t", 0, &[&value]).await.expect("it is stored");
+    }
+    broker.engine.shutdown().await;
+    // One in the middle, two that are neighbours over the end of their segment, a whole segment but for its last, and the last of all.
+    let rotten = [1, 5, 6, 7, 11];
+    for offset in rotten {
+        let (segment, number) = (offset / 3 * 3, offset % 3);
+        let path = broker.dir.path().join(format!("topics/t/0/{segment:020}.log"));
+        sim.damage(&path, |bytes| {
+            let batch_bytes = bytes.len() / 3;
+            bytes[number * batch_bytes + 1_000] ^= 1;
+        });
+    }
+    let broker = broker.restart().await;
+    let read = async |offset: i64| {
+        let open = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::Offset(offset) };
+        let (mut stream, _) = broker.engine.open_consume(&open).await.expect("it opens");
+        stream.next(1).await.map(drop)
+    };
+    for (offset, behind) in [(1, 2), (5, 8), (6, 8), (7, 8), (11, 12)] {
+        let error = read(offset).await.expect_err("it is damaged");
+        assert_eq!(error.to_wire().next_offset, Some(behind), "{error}");
+        let hint = error.hint().expect("there is always one");
+        assert!(hint.contains(&format!("`millpond consume t --partition 0 --from offset:{behind}`")), "{hint}");
+    }
+    for offset in [0, 2, 3, 4, 8, 9, 10] {
+        read(offset).await.unwrap_or_else(|error| panic!("offset {offset}: {error}"));
+    }
+}
+
+#[tokio::test]
 async fn compaction_says_what_it_has_done_and_why_it_does_not_go_on() {
     let sim = SimDisk::new();
     let broker = Broker::with(Arc::new(sim.clone()), |config| config.retention_check_interval = Duration::from_millis(1)).await;

@@ -239,7 +239,7 @@ fn an_error_has_golden_bytes() {
     let short = WireError::new(ErrorCode::Overloaded, "busy");
     is_golden(&short, &map(&[("code", vec![6]), ("retryable", vec![0xf5]), ("message", text("busy"))]));
     let mut full = WireError::new(ErrorCode::OffsetOutOfRange, "no").with_hint("ask");
-    full.range = Some((1, -2));
+    (full.range, full.next_offset) = (Some((1, -2)), Some(3));
     is_golden(
         &full,
         &map(&[
@@ -248,6 +248,7 @@ fn an_error_has_golden_bytes() {
             ("message", text("no")),
             ("hint", text("ask")),
             ("range", array(&[vec![1], vec![0x21]])),
+            ("next_offset", vec![3]),
         ]),
     );
     let partly = WireError { partly_stored: true, ..short };
