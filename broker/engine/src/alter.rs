@@ -20,8 +20,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::TopicNotFound`], [`EngineError::InvalidConfig`], [`EngineError::CompactedDropsOldest`], [`EngineError::DataDir`], [`EngineError::ShuttingDown`]. In all
-    /// these cases nothing is changed.
+    /// [`EngineError::TopicNotFound`], [`EngineError::InvalidConfig`], [`EngineError::CompactedDropsOldest`],
+    /// [`EngineError::CompactedRetention`], [`EngineError::DataDir`], [`EngineError::ShuttingDown`]. In all these cases nothing is changed.
     pub async fn alter_topic(self: &Arc<Self>, request: AlterTopic) -> Result<TopicInfo, EngineError> {
         let engine = Arc::clone(self);
         to_the_end(async move { engine.alter_topic_now(&request).await }).await

@@ -51,8 +51,9 @@ impl Engine {
     /// # Errors
     ///
     /// [`EngineError::InvalidName`], [`EngineError::InvalidPartitionCount`], [`EngineError::InvalidConfig`],
-    /// [`EngineError::CompactedDropsOldest`], [`EngineError::TopicExists`], [`EngineError::TooMany`], [`EngineError::FolderInTheWay`], [`EngineError::DataDir`], [`EngineError::Log`],
-    /// [`EngineError::ShuttingDown`]. In all these cases there is no such topic afterwards.
+    /// [`EngineError::CompactedDropsOldest`], [`EngineError::CompactedRetention`], [`EngineError::TopicExists`], [`EngineError::TooMany`],
+    /// [`EngineError::FolderInTheWay`], [`EngineError::DataDir`], [`EngineError::Log`], [`EngineError::ShuttingDown`]. In all these cases
+    /// there is no such topic afterwards.
     pub async fn create_topic(self: &Arc<Self>, request: CreateTopic) -> Result<TopicInfo, EngineError> {
         let engine = Arc::clone(self);
         to_the_end(async move { engine.create_topic_now(request).await }).await
@@ -186,6 +187,10 @@ impl Engine {
         config.retention_bytes.map_or(Ok(()), |bytes| within("retention_bytes", bytes, RETENTION_BYTES))?;
         if config.cleanup == Cleanup::Compact && config.on_full == OnFull::DropOldest {
             return Err(EngineError::CompactedDropsOldest);
+        }
+        let limits = [("retention_ms", config.retention_ms), ("retention_bytes", config.retention_bytes)];
+        if let (Cleanup::Compact, Some((setting, _))) = (config.cleanup, limits.into_iter().find(|(_, limit)| limit.is_some())) {
+            return Err(EngineError::CompactedRetention(setting));
         }
         // With less, one batch could make a topic drop nearly everything that it has.
         let quota_bytes = QUOTA_BATCHES_MIN * u64::from(config.max_batch_bytes)..=*RETENTION_BYTES.end();

@@ -137,16 +137,20 @@ impl CreateArgs {
     fn topic_config(&self) -> Outcome<TopicConfig> {
         let defaults = self.config.load()?.config.topic;
         let max_batch_bytes = self.max_batch_bytes.unwrap_or(defaults.max_batch_bytes);
+        let cleanup = self.retention.cleanup.unwrap_or(defaults.cleanup);
+        // Limits for topics in general say nothing of one that keeps the latest of each key. A limit for this one the broker refuses.
+        let retention_ms = defaults.retention.value().filter(|_| cleanup.deletes()).map(Span::millis);
+        let retention_bytes = bytes_of(defaults.retention_bytes).filter(|_| cleanup.deletes());
         Ok(TopicConfig {
             durability: self.durability.unwrap_or(defaults.durability),
             segment_bytes: self.segment_bytes.unwrap_or(defaults.segment_bytes).0,
             max_batch_bytes: u32::try_from(max_batch_bytes.0)
                 .unwrap_or_else(|_| unreachable!("{max_batch_bytes} was held against its range")),
-            retention_ms: self.retention.retention_ms().map_or(defaults.retention.value().map(Span::millis), Option::from),
-            retention_bytes: self.retention.retention_bytes().map_or(bytes_of(defaults.retention_bytes), Option::from),
+            retention_ms: self.retention.retention_ms().map_or(retention_ms, Option::from),
+            retention_bytes: self.retention.retention_bytes().map_or(retention_bytes, Option::from),
             quota_bytes: self.space.quota.map_or(bytes_of(defaults.quota), Option::from),
             on_full: self.space.on_full.unwrap_or(defaults.on_full),
-            cleanup: self.retention.cleanup.unwrap_or(defaults.cleanup),
+            cleanup,
             delete_retention_ms: self.retention.delete_retention_ms().unwrap_or(defaults.delete_retention.millis()),
         })
     }

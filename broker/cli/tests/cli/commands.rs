@@ -118,6 +118,26 @@ fn defaults_for_topics_come_from_the_configuration() {
 }
 
 #[test]
+fn a_default_that_does_not_apply_is_left_out_and_what_is_said_is_refused() {
+    let place = Place::new();
+    let broker = place.serve();
+    place.file("limited.toml", b"[topic]\nretention = \"7d\"\nretention_bytes = \"1GiB\"\n");
+    let create = ["topic", "create", "a", "--config", "limited.toml", "-o", "json", "--cleanup"];
+    let of = |more: &[&'static str]| create.into_iter().chain(more.iter().copied()).collect::<Vec<_>>();
+    for (flag, value, setting) in [("--retention", "7d", "retention_ms"), ("--retention-bytes", "1GiB", "retention_bytes")] {
+        let refused = broker.run(&place, &of(&["compact", flag, value]), b"");
+        let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && words.contains(&format!("`{setting}` is set")), "{words}");
+        assert!(words.contains("`--cleanup compact,delete`"), "{words}");
+    }
+    for (cleanup, limits) in [("compact", (None, None)), ("compact,delete", (Some(604_800_000), Some(1 << 30)))] {
+        let made: Value = serde_json::from_str(&broker.ok(&place, &of(&[cleanup]), b"")).expect("JSON");
+        assert_eq!((made["config"]["retention_ms"].as_u64(), made["config"]["retention_bytes"].as_u64()), limits, "{cleanup}");
+        broker.ok(&place, &["topic", "delete", "a", "--yes"], b"");
+    }
+}
+
+#[test]
 fn a_topic_without_room_says_so_and_what_to_do_in_lines_that_can_be_read() {
     let place = Place::new();
     let broker = place.serve_with(&["--storage-quota", "64MiB"]);

@@ -24,6 +24,7 @@ impl EngineError {
             EngineError::TooMany { what, .. } => format!("delete {what} that are not needed, or raise the limit"),
             EngineError::InvalidConfig { setting, .. } => of_setting(setting).to_owned(),
             EngineError::CompactedDropsOldest => COMPACTED_DROPS_OLDEST.to_owned(),
+            EngineError::CompactedRetention(_) => COMPACTED_RETENTION.to_owned(),
             EngineError::TopicExists { .. } => "choose another name, or delete the topic first".to_owned(),
             EngineError::FolderInTheWay { path } => format!("move {} somewhere else, or delete it", path.display()),
             EngineError::TopicNotFound { nearest: Some(nearest), .. }
@@ -259,6 +260,9 @@ fn of_large_batch(topic: &str) -> String {
 
 const COMPACTED_DROPS_OLDEST: &str = "take `--on-full reject`, which refuses batches until there is room; or `--cleanup compact,delete`, which \
      lets old records go, the latest of their keys too";
+
+const COMPACTED_RETENTION: &str = "take `--cleanup compact,delete`, which lets old records go, the latest of their keys too; or set no limit, which \
+     `--retention unlimited --retention-bytes unlimited` says";
 
 const SMALLER_MODULE: &str =
     "strip debug information from the module and optimise it for size, or raise the broker's `plugin.max_module_bytes`";

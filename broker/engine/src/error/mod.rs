@@ -115,6 +115,9 @@ pub enum EngineError {
     /// A topic that keeps the latest record of each key is to drop its oldest records.
     #[error("`cleanup` is `compact` and `on_full` is `drop-oldest`: the latest record of each key is to be kept, and would be dropped")]
     CompactedDropsOldest,
+    /// So is it to delete by age or size, as this setting says.
+    #[error("`cleanup` is `compact` and `{0}` is set: the latest record of each key is to be kept, so nothing would be deleted by it")]
+    CompactedRetention(&'static str),
     /// Dead letters of other topics go there.
     #[error("the topic `{topic}` takes the dead letters of `{module}` on {}", .topics.join(", "))]
     TopicInUse {

@@ -30,6 +30,7 @@ impl EngineError {
             EngineError::TooMany { .. }
             | EngineError::InvalidConfig { .. }
             | EngineError::CompactedDropsOldest
+            | EngineError::CompactedRetention(_)
             | EngineError::AttachRefused { .. } => ErrorCode::InvalidConfig,
             EngineError::TopicExists { .. } => ErrorCode::TopicExists,
             EngineError::TopicInUse { .. } => ErrorCode::TopicInUse,

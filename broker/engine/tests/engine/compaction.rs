@@ -14,7 +14,7 @@ use millpond_protocol::{
     batch::{Batch, BatchBuilder},
     compression::Codec,
     error::ErrorCode,
-    message::{Ack, AlterTopic, Cleanup, CreateTopic, OnFull, OpenConsume, Position, TopicConfig},
+    message::{Ack, AlterTopic, Cleanup, CreateTopic, Limit, OnFull, OpenConsume, Position, TopicConfig},
     record::NewRecord,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -132,10 +132,11 @@ async fn a_tombstone_takes_the_values_with_it_and_goes_in_its_time() {
 #[tokio::test]
 async fn age_and_size_delete_where_the_cleanup_says_so_and_nowhere_else() {
     let broker = watchful().await;
-    let limited = |cleanup| TopicConfig { retention_bytes: Some(64 << 10), ..compacted(cleanup) };
-    let all = [("both", Cleanup::CompactDelete), ("compact", Cleanup::Compact), ("zz-last", Cleanup::Delete)];
-    for (name, cleanup) in all {
-        broker.engine.create_topic(small_segments(name, limited(cleanup))).await.expect("it can be made");
+    let limit = Some(64 << 10);
+    let all = [("both", Cleanup::CompactDelete, limit), ("compact", Cleanup::Compact, None), ("zz-last", Cleanup::Delete, limit)];
+    for (name, cleanup, retention_bytes) in all {
+        let config = TopicConfig { retention_bytes, ..compacted(cleanup) };
+        broker.engine.create_topic(small_segments(name, config)).await.expect("it can be made");
     }
     for name in ["both", "compact"] {
         for key in 0..20 {
@@ -294,4 +295,35 @@ async fn a_topic_that_keeps_the_latest_of_each_key_is_never_told_to_drop_its_old
     }
     refused(broker.engine.alter_topic(to(Some(Cleanup::Compact), None)).await.expect_err("from the other side"));
     broker.engine.alter_topic(to(Some(Cleanup::Compact), Some(OnFull::Reject))).await.expect("both at once");
+}
+
+#[tokio::test]
+async fn a_limit_that_would_never_apply_is_refused() {
+    let (broker, _) = Broker::simulated().await;
+    let refused = |error: EngineError, setting: &str| {
+        let wire = error.to_wire();
+        assert_eq!((wire.code, wire.retryable), (ErrorCode::InvalidConfig, false));
+        assert!(wire.message.starts_with(&format!("`cleanup` is `compact` and `{setting}` is set")), "{}", wire.message);
+        assert!(wire.hint.is_some_and(|hint| hint.contains("`--cleanup compact,delete`") && hint.contains("`--retention unlimited ")));
+    };
+    let (hour_ms, size) = (u64::from(HOUR_MS), 1 << 20);
+    let limits = [(Some(hour_ms), None, "retention_ms"), (None, Some(size), "retention_bytes"), (Some(hour_ms), Some(size), "retention_ms")];
+    for (retention_ms, retention_bytes, setting) in limits {
+        let wanted = |cleanup| TopicConfig { retention_ms, retention_bytes, ..compacted(cleanup) };
+        let create = |name: &str, config| CreateTopic { config, ..create(name, 1, "sync") };
+        refused(broker.engine.create_topic(create("t", wanted(Cleanup::Compact))).await.expect_err("it would never apply"), setting);
+        broker.engine.create_topic(create("t", compacted(Cleanup::Compact))).await.expect("without, it can be made");
+        let limited = AlterTopic { retention_ms: retention_ms.map(Limit::Of), retention_bytes: retention_bytes.map(Limit::Of), ..change("t") };
+        refused(broker.engine.alter_topic(limited.clone()).await.expect_err("nor so"), setting);
+        assert_eq!(broker.engine.topic("t").expect("it is there").config, compacted(Cleanup::Compact));
+        let both = AlterTopic { cleanup: Some(Cleanup::CompactDelete), ..limited };
+        broker.engine.alter_topic(both).await.expect("as the hint says");
+        let alone = AlterTopic { cleanup: Some(Cleanup::Compact), ..change("t") };
+        refused(broker.engine.alter_topic(alone.clone()).await.expect_err("from the other side"), setting);
+        let unlimited = AlterTopic { retention_ms: Some(Limit::Unlimited), retention_bytes: Some(Limit::Unlimited), ..alone };
+        broker.engine.alter_topic(unlimited).await.expect("as the hint says");
+        broker.engine.delete_topic("t").await.expect("it is deleted");
+        broker.engine.create_topic(create("t", wanted(Cleanup::CompactDelete))).await.expect("it applies");
+        broker.engine.delete_topic("t").await.expect("it is deleted");
+    }
 }

@@ -169,7 +169,7 @@ named_choice! {
         /// They go by age and size, where the topic limits them.
         #[default]
         Delete = "delete",
-        /// Of each key the latest record is kept; age and size delete nothing.
+        /// Of each key the latest record is kept; age and size delete nothing, and a limit on them is refused.
         Compact = "compact",
         /// Of each key the latest record is kept, until it goes by age or size.
         CompactDelete = "compact,delete" | "delete,compact",
