@@ -234,7 +234,7 @@ mod tests {
     use super::Occasion;
     use crate::{
         partition::{Extent, Look},
-        testing::{Site, VALUE_BYTES, answer, batch},
+        testing::{Site, VALUE_BYTES, answer, batch, until},
     };
     use millpond_protocol::message::Cleanup;
 
@@ -287,5 +287,36 @@ mod tests {
         assert!(partition.begin_compaction(0, Occasion::Look).is_none(), "nothing is there");
         let status = status();
         assert_eq!((status.failure, status.retry_seconds, status.failures, status.dirty_bytes), (None, None, 1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_a_full_disk_a_pass_gets_through_with_the_reserve_and_gives_it_back() {
+        for reserve_bytes in [0, 256 << 10] {
+            let site = Site::with(|config| config.reserve_bytes = reserve_bytes).await;
+            let space = &site.engine.services.space;
+            until("the reserve", || space.reserve.is_held()).await;
+            let partition = site.topic("t", |config| config.cleanup = Cleanup::Compact).await;
+            for number in 0..60 {
+                answer(site.submit("t", batch(number % 3, VALUE_BYTES)).await).await.expect("there is room");
+            }
+            let before = partition.size_bytes();
+            site.disk.limit_bytes(Some(site.disk.used_bytes()));
+            let mut pass = partition.begin_compaction(0, Occasion::Room);
+            assert!(pass.is_some(), "there is enough to do");
+            while let Some(next) = pass {
+                pass = partition.continue_compaction(next);
+            }
+            let look = Look { extent: Extent::All, compacts: true, reserve_held: true };
+            let status = partition.info(look).0.compaction.expect("it is compacted");
+            if reserve_bytes == 0 {
+                assert!(status.passes == 0 && status.failure.is_some() && partition.size_bytes() == before, "nothing can be written: {status:?}");
+                continue;
+            }
+            assert_eq!((status.passes, status.failures, status.dirty_bytes), (1, 0, 0), "{status:?}");
+            assert!(partition.size_bytes() < before / 2);
+            until("the reserve", || space.reserve.is_held()).await;
+            assert!(site.disk.used_bytes() >= reserve_bytes + partition.size_bytes(), "it is whole");
+            answer(site.submit("t", batch(0, VALUE_BYTES)).await).await.expect("batches are taken again");
+        }
     }
 }
