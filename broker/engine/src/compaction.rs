@@ -13,7 +13,7 @@ use crate::{
     error::EngineError,
     partition::{Partition, compaction::Occasion},
     retention,
-    space::Wish,
+    space::{Granting, Wish},
     topic::Topic,
 };
 use millpond_log::CompactionPass;
@@ -22,25 +22,23 @@ use std::{
     sync::{Arc, Weak},
     time::Duration,
 };
-use tokio::{
-    sync::mpsc::UnboundedReceiver,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Begins to look. Ends when the engine is dropped or stops.
 pub(crate) fn start(engine: &Arc<Engine>) {
     let interval = retention::check_interval(&engine.services.config);
-    if let Some(wishes) = engine.services.space.take_wishes() {
-        let compaction = Background { engine: Arc::downgrade(engine), wishes, pending: Vec::new() };
-        engine.services.timers.spawn(compaction.run(interval));
-    }
+    let wishes = Granting::new(&engine.services.space);
+    let compaction = Background { engine: Arc::downgrade(engine), wishes, pending: Vec::new(), granting: Vec::new() };
+    engine.services.timers.spawn(compaction.run(interval));
 }
 
 struct Background {
     engine: Weak<Engine>,
-    wishes: UnboundedReceiver<Wish>,
-    /// Those that are being granted.
+    wishes: Granting,
+    /// Those that are next.
     pending: Vec<Wish>,
+    /// Those that are being granted.
+    granting: Vec<Wish>,
 }
 
 impl Background {
@@ -59,10 +57,7 @@ impl Background {
                     next_look = Instant::now() + interval;
                     outcome
                 }
-                Some(wish) = self.wishes.recv() => {
-                    self.pending.push(wish);
-                    Ok(())
-                }
+                () = self.wishes.added() => self.take_wishes(),
             };
             if outcome.is_err() {
                 return;
@@ -87,12 +82,13 @@ impl Background {
         if self.pending.is_empty() {
             return Ok(());
         }
+        self.granting = std::mem::take(&mut self.pending);
+        self.granting.iter().for_each(Wish::begin);
         // Some has been made since, for others.
-        self.pending.iter_mut().filter(|wish| !wish.is_open()).for_each(Wish::grant);
-        self.pending.retain(Wish::is_open);
-        let granting = self.pending.len();
+        self.granting.iter_mut().filter(|wish| !wish.is_open()).for_each(Wish::grant);
+        self.granting.retain(Wish::is_open);
         let mut topics = self.topics()?;
-        topics.retain(|topic| topic.runtime().config.cleanup.compacts() && self.pending.iter().any(|wish| wish.is_about(topic.space())));
+        topics.retain(|topic| topic.runtime().config.cleanup.compacts() && self.granting.iter().any(|wish| wish.is_about(topic.space())));
         topics.sort_by_cached_key(|topic| Reverse(topic.space().level().used));
         for topic in topics {
             for partition in &topic.partitions {
@@ -101,7 +97,7 @@ impl Background {
             }
         }
         // The others hear that there is nothing to be had. Those that came meanwhile are next.
-        self.pending.drain(..granting);
+        self.granting.clear();
         Ok(())
     }
 
@@ -149,17 +145,15 @@ impl Background {
             let Some(going_on) = &pass else { return Ok(()) };
             if going_on.so_far().bytes_after < before {
                 self.take_wishes()?;
-                self.pending.iter_mut().filter(|wish| wish.is_about(topic.space())).for_each(Wish::grant);
+                let wishes = self.pending.iter_mut().chain(&mut self.granting);
+                wishes.filter(|wish| wish.is_about(topic.space())).for_each(Wish::grant);
             }
         }
     }
 
     /// Those that came meanwhile.
     fn take_wishes(&mut self) -> Result<(), EngineError> {
-        while let Ok(wish) = self.wishes.try_recv() {
-            self.pending.push(wish);
-        }
-        self.pending.iter().for_each(Wish::is_taken);
+        self.wishes.take(&mut self.pending);
         self.engine().map(drop)
     }
 

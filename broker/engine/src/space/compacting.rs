@@ -3,6 +3,17 @@
 //! The look, once in a while, makes a pass where half of a log is new. Where there is no room, or hardly any, less is worth a pass: it is
 //! wished for at once ([`crate::compaction`] grants it), of the partitions of the topic whose quota it is about, or, for the node's quota
 //! and the disk, of all topics that are compacted.
+//!
+//! # What is bounded
+//!
+//! - Nobody waits for a wish longer than a second ([`super::yielding`]): a pass over another large partition may be under way, and meanwhile
+//!   there may be room by other means. Whoever still has none asks again, for all of it: for somebody who yields, then for a compaction.
+//! - A partition asks once at a time, and a wish that it does not wait for any more is over. So of wishes with an answer there is one for each
+//!   partition that waits, and as many, at most, that are over and not thrown away yet.
+//! - Wishes without an answer are for keeping some room free. There is one for each topic, and one for the node, until they are begun to be
+//!   granted; then there may be another one, for what has filled up since.
+//! - A wish is answered when there is more room, and dropped when a pass over all that it is about has made none, when nothing is compacted
+//!   any more, and when nobody grants wishes any more, because the broker stops.
 
 use super::{Space, TopicSpace};
 use crate::error::StorageBound;
@@ -12,17 +23,23 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
-/// Of the node: how many topics are compacted, and what is wished for. A partition that waits has one wish at most, and of those that
-/// nobody waits for there is one for each topic, and one for the node.
+/// Of the node: how many topics are compacted, and what is wished for.
 #[derive(Debug)]
 pub(super) struct Wishes {
     topics: AtomicUsize,
-    sender: mpsc::UnboundedSender<Wish>,
-    /// None once somebody grants them.
-    receiver: Mutex<Option<mpsc::UnboundedReceiver<Wish>>>,
+    /// Those that nobody has taken yet. None once nobody grants them any more.
+    list: Mutex<Option<Vec<Wish>>>,
+    /// There are some.
+    added: Notify,
     is_wished: AtomicBool,
+}
+
+/// Takes what is wished for; one for each broker. When it goes, nobody waits for a wish any more.
+#[derive(Debug)]
+pub(crate) struct Granting {
+    space: Arc<Space>,
 }
 
 /// Of a topic: whether it is compacted, and something is wished for.
@@ -40,28 +57,71 @@ pub(crate) struct Wish {
     topic: Arc<TopicSpace>,
     bound: StorageBound,
     bytes: u64,
+    /// Somebody does, for a while.
+    waits: bool,
     /// Told once there is more room. Dropped where there is none to be had.
     answer: Option<oneshot::Sender<()>>,
 }
 
 impl Wishes {
     pub(super) fn new() -> Wishes {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        Wishes { topics: AtomicUsize::new(0), sender, receiver: Mutex::new(Some(receiver)), is_wished: AtomicBool::new(false) }
+        let list = Mutex::new(Some(Vec::new()));
+        Wishes { topics: AtomicUsize::new(0), list, added: Notify::new(), is_wished: AtomicBool::new(false) }
+    }
+
+    /// Drops it where nobody grants any more.
+    fn add(&self, wish: Wish) {
+        let mut list = self.list.lock();
+        let Some(list) = list.as_mut() else { return };
+        if list.len() == list.capacity() {
+            list.retain(|wish| !wish.is_over());
+            // So that this is seldom done.
+            list.reserve(list.len() + 1);
+        }
+        list.push(wish);
+        self.added.notify_one();
+    }
+}
+
+impl Granting {
+    pub(crate) fn new(space: &Arc<Space>) -> Granting {
+        Granting { space: Arc::clone(space) }
+    }
+
+    /// Waits until something is wished for.
+    pub(crate) async fn added(&self) {
+        self.space.wishes.added.notified().await;
+    }
+
+    /// Adds what is wished for to those that are being granted, of which the ones go that are over.
+    pub(crate) fn take(&self, pending: &mut Vec<Wish>) {
+        pending.extend(self.space.wishes.list.lock().as_mut().into_iter().flat_map(std::mem::take));
+        pending.retain(|wish| !wish.is_over());
+    }
+}
+
+impl Drop for Granting {
+    fn drop(&mut self) {
+        self.space.wishes.list.lock().take();
     }
 }
 
 impl Wish {
     /// From now on the next one is another.
-    pub(crate) fn is_taken(&self) {
-        if self.answer.is_none() {
+    pub(crate) fn begin(&self) {
+        if !self.waits {
             self.topic.is_wished(self.bound).store(false, Ordering::Release);
         }
     }
 
     /// Whether there is no room yet.
     pub(crate) fn is_open(&self) -> bool {
-        self.topic.is_tight(self.bound, self.bytes, self.answer.is_some())
+        self.topic.is_tight(self.bound, self.bytes, self.waits)
+    }
+
+    /// Whether who waited has an answer, or waits no more.
+    fn is_over(&self) -> bool {
+        self.waits && self.answer.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
     /// Whether a pass over this topic may help.
@@ -76,10 +136,11 @@ impl Wish {
     }
 }
 
+#[cfg(test)]
 impl Space {
-    /// What is wished for from now on; once.
-    pub(crate) fn take_wishes(&self) -> Option<mpsc::UnboundedReceiver<Wish>> {
-        self.wishes.receiver.lock().take()
+    /// How many wishes nobody has taken yet.
+    pub(crate) fn wished(&self) -> usize {
+        self.wishes.list.lock().as_ref().map_or(0, Vec::len)
     }
 }
 
@@ -129,8 +190,7 @@ impl TopicSpace {
             return None;
         }
         let (answer, answered) = oneshot::channel();
-        // Nobody grants any more where the broker stops; the answer is dropped then.
-        let _ = self.node.wishes.sender.send(Wish { topic: Arc::clone(self), bound, bytes, answer: waits.then_some(answer) });
+        self.node.wishes.add(Wish { topic: Arc::clone(self), bound, bytes, waits, answer: waits.then_some(answer) });
         Some(answered)
     }
 

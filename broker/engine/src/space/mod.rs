@@ -32,7 +32,7 @@ mod compacting;
 mod gauge;
 mod yielding;
 
-pub(crate) use compacting::Wish;
+pub(crate) use compacting::{Granting, Wish};
 pub(crate) use gauge::Counted;
 pub(crate) use yielding::start;
 

@@ -84,13 +84,12 @@ async fn answer(engine: Arc<Engine>, request: Request) {
     let mut made = engine.make_room_for(&request).await;
     // Who drops the engine does not wait for a compaction.
     drop(engine);
-    let is_hopeless = made == Made::Nothing;
-    let compacted = request.topic.wish_for_room(request.wanted.bound, request.wanted.bytes, is_hopeless);
-    if is_hopeless
-        && let Some(compacted) = compacted
-        && compacted.await.is_ok()
-    {
-        made = Made::Some;
+    let waits = made == Made::Nothing && request.partition.strong_count() > 0;
+    let compacted = request.topic.wish_for_room(request.wanted.bound, request.wanted.bytes, waits);
+    if let (true, Some(compacted)) = (waits, compacted) {
+        // It may still come, and others may make room meanwhile: who waits asks again.
+        let is_dropped = timeout(STEP_WAITS_MAX, compacted).await.is_ok_and(|answer| answer.is_err());
+        made = if is_dropped { Made::Nothing } else { Made::Some };
     }
     if let Some(partition) = request.partition.upgrade() {
         partition.answer_room((made == Made::Nothing).then_some(request.wanted));
@@ -301,7 +300,8 @@ fn remove_again(services: &Services) {
 /// Segments that go for one request before the next one has its turn.
 const STEPS_PER_REQUEST_MAX: usize = 64;
 
-/// How long a request waits for a flush, or for another deletion, before its next step. It is longer than a disk takes that still works.
+/// How long a request waits for a flush, or for another deletion, before its next step, and for a compaction. It is longer than a disk takes
+/// that still works.
 const STEP_WAITS_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -1,15 +1,16 @@
 //! Who waits for room, how long, and what ends it. Time is the test's.
 
 use crate::{
-    error::EngineError,
+    error::{EngineError, StorageBound},
     partition::{Partition, Yielded},
     produce::PendingAnswer,
+    space::Granting,
     testing::{QUOTA, Site, VALUE_BYTES, answer, batch, hold, settle, until},
 };
 use futures_util::FutureExt;
 use millpond_protocol::{
     error::ErrorCode,
-    message::{OnFull, TopicConfig},
+    message::{AlterTopic, Cleanup, Limit, OnFull, TopicConfig},
 };
 use std::{
     sync::{
@@ -327,4 +328,74 @@ async fn a_segment_that_is_counted_as_dropped_is_gone_whatever_is_appended_meanw
     let (dropped, gone) = job.await.expect("no panic");
     assert!(dropped > 0 && gone == dropped, "of {dropped} segments {gone} are gone");
     assert_eq!(partition.space.dropped().segments, gone);
+}
+
+/// A compacted topic without room for another batch, all of whose keys are distinct.
+async fn full_of_keys(site: &Site) -> Arc<Partition> {
+    let change = |config: &mut TopicConfig| (config.cleanup, config.quota_bytes) = (Cleanup::Compact, Some(QUOTA));
+    let partition = site.topic("t", change).await;
+    for key in 0.. {
+        let next = batch(key, VALUE_BYTES);
+        if partition.size_bytes() + next.len() as u64 > QUOTA {
+            break;
+        }
+        answer(site.submit("t", next).await).await.expect("there is room");
+    }
+    partition
+}
+
+/// Lets this time pass, less than a request takes to ask again, and whoever makes room do what there is to do.
+async fn pass(site: &Site, time: Duration) {
+    site.engine.services.room.run(|| ()).await.expect("no panic");
+    settle().await;
+    advance(time).await;
+    settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_compaction_finds_room_that_comes_by_other_means() {
+    let site = Site::new().await;
+    let partition = full_of_keys(&site).await;
+    // As by a pass over another large partition.
+    let _passing = hold(&site.engine.services.background);
+    let pending = submit(&site).await;
+    waits(&partition).await;
+    pass(&site, Duration::from_millis(100)).await;
+    let quota_bytes = Some(Limit::Of(2 * QUOTA));
+    let larger = AlterTopic { name: "t".to_owned(), quota_bytes, ..AlterTopic::default() };
+    site.engine.alter_topic(larger).await.expect("it can be changed");
+    for _ in 0..9 {
+        pass(&site, Duration::from_millis(100)).await;
+    }
+    answer(pending).await.expect("there is room, and it is a second before it would be refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn wishes_do_not_pile_up_while_a_long_pass_is_under_way() {
+    let site = Site::new().await;
+    let partition = full_of_keys(&site).await;
+    let _passing = hold(&site.engine.services.background);
+    let space = &site.engine.services.space;
+    let mut most = 0;
+    for _ in 0..50 {
+        let _pending = submit(&site).await;
+        for _ in 0..5 {
+            // Above the mark, with nobody who waits.
+            partition.space.request_some(StorageBound::Topic);
+            pass(&site, Duration::from_millis(500)).await;
+        }
+        most = most.max(space.wished());
+    }
+    assert!((1..=8).contains(&most), "{most}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_compaction_that_nobody_makes_any_more() {
+    let site = Site::new().await;
+    full_of_keys(&site).await;
+    let _passing = hold(&site.engine.services.background);
+    let begun = Instant::now();
+    drop(Granting::new(&site.engine.services.space));
+    assert_full(&answer(submit(&site).await).await);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
 }
