@@ -179,8 +179,8 @@ pub struct WireError {
     /// For [`ErrorCode::OffsetOutOfRange`]: the offsets that can be asked for, first to one past the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<(i64, i64)>,
-    /// For [`ErrorCode::CorruptBatch`] of stored records: the first offset behind the damage that can be read, where it is known. A consumer
-    /// goes on from there; the records in front of it can't be read.
+    /// For [`ErrorCode::CorruptBatch`] of stored records: the first offset behind the damage that can be read, where it is known. A
+    /// consumer goes on from there; the records in front of it can't be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_offset: Option<i64>,
     /// For a batch whose records the broker places: some of them are stored, and others are not. The same batch, sent again under the same

@@ -61,8 +61,8 @@ impl Compacting {
 }
 
 impl Partition {
-    /// Takes over whether the topic is compacted: then it can be said how far, before anybody looks whether there is something to do. Reads one
-    /// small file, the first time. Blocking, but never for a step of a pass.
+    /// Takes over whether the topic is compacted: then it can be said how far, before anybody looks whether there is something to do. Reads
+    /// one small file, the first time. Blocking, but never for a step of a pass.
     pub(crate) fn set_compacts(&self, compacts: bool) {
         // Whoever holds it is about to take a look, which says it.
         let Some(mut compacting) = self.compacting.try_lock() else { return };
@@ -309,7 +309,10 @@ mod tests {
             let look = Look { extent: Extent::All, compacts: true, reserve_held: true };
             let status = partition.info(look).0.compaction.expect("it is compacted");
             if reserve_bytes == 0 {
-                assert!(status.passes == 0 && status.failure.is_some() && partition.size_bytes() == before, "nothing can be written: {status:?}");
+                assert!(
+                    status.passes == 0 && status.failure.is_some() && partition.size_bytes() == before,
+                    "nothing can be written: {status:?}"
+                );
                 continue;
             }
             assert_eq!((status.passes, status.failures, status.dirty_bytes), (1, 0, 0), "{status:?}");

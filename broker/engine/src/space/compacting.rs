@@ -6,14 +6,15 @@
 //!
 //! # What is bounded
 //!
-//! - Nobody waits for a wish longer than a second ([`super::yielding`]): a pass over another large partition may be under way, and meanwhile
-//!   there may be room by other means. Whoever still has none asks again, for all of it: for somebody who yields, then for a compaction.
-//! - A partition asks once at a time, and a wish that it does not wait for any more is over. So of wishes with an answer there is one for each
-//!   partition that waits, and as many, at most, that are over and not thrown away yet.
+//! - Nobody waits for a wish longer than a second ([`super::yielding`]): a pass over another large partition may be under way, and
+//!   meanwhile there may be room by other means. Whoever still has none asks again, for all of it: for somebody who yields, then for a
+//!   compaction.
+//! - A partition asks once at a time, and a wish that it does not wait for any more is over. So of wishes with an answer there is one for
+//!   each partition that waits, and as many, and a few, that are over and not thrown away yet.
 //! - Wishes without an answer are for keeping some room free. There is one for each topic, and one for the node, until they are begun to be
 //!   granted; then there may be another one, for what has filled up since.
-//! - A wish is answered when there is more room, and dropped when a pass over all that it is about has made none, when nothing is compacted
-//!   any more, and when nobody grants wishes any more, because the broker stops.
+//! - A wish is answered when there is more room, and dropped when a pass over all that it is about has made none, when nothing is
+//!   compacted any more, and when nobody grants wishes any more, because the broker stops.
 
 use super::{Space, TopicSpace};
 use crate::error::StorageBound;

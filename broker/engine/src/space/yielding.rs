@@ -300,8 +300,8 @@ fn remove_again(services: &Services) {
 /// Segments that go for one request before the next one has its turn.
 const STEPS_PER_REQUEST_MAX: usize = 64;
 
-/// How long a request waits for a flush, or for another deletion, before its next step, and for a compaction. It is longer than a disk takes
-/// that still works.
+/// How long a request waits for a flush, or for another deletion, before its next step, and for a compaction. It is longer than a disk
+/// takes that still works.
 const STEP_WAITS_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -307,13 +307,15 @@ async fn a_limit_that_would_never_apply_is_refused() {
         assert!(wire.hint.is_some_and(|hint| hint.contains("`--cleanup compact,delete`") && hint.contains("`--retention unlimited ")));
     };
     let (hour_ms, size) = (u64::from(HOUR_MS), 1 << 20);
-    let limits = [(Some(hour_ms), None, "retention_ms"), (None, Some(size), "retention_bytes"), (Some(hour_ms), Some(size), "retention_ms")];
+    let limits =
+        [(Some(hour_ms), None, "retention_ms"), (None, Some(size), "retention_bytes"), (Some(hour_ms), Some(size), "retention_ms")];
     for (retention_ms, retention_bytes, setting) in limits {
         let wanted = |cleanup| TopicConfig { retention_ms, retention_bytes, ..compacted(cleanup) };
         let create = |name: &str, config| CreateTopic { config, ..create(name, 1, "sync") };
         refused(broker.engine.create_topic(create("t", wanted(Cleanup::Compact))).await.expect_err("it would never apply"), setting);
         broker.engine.create_topic(create("t", compacted(Cleanup::Compact))).await.expect("without, it can be made");
-        let limited = AlterTopic { retention_ms: retention_ms.map(Limit::Of), retention_bytes: retention_bytes.map(Limit::Of), ..change("t") };
+        let limited =
+            AlterTopic { retention_ms: retention_ms.map(Limit::Of), retention_bytes: retention_bytes.map(Limit::Of), ..change("t") };
         refused(broker.engine.alter_topic(limited.clone()).await.expect_err("nor so"), setting);
         assert_eq!(broker.engine.topic("t").expect("it is there").config, compacted(Cleanup::Compact));
         let both = AlterTopic { cleanup: Some(Cleanup::CompactDelete), ..limited };

@@ -8,8 +8,8 @@ use crate::error::LogError;
 pub struct Progress {
     /// The first dirty offset.
     pub compacted_to: i64,
-    /// No pass has looked at the offsets from here on. What had to stay dirty because of a segment that can't be read lies before it: it is no
-    /// reason for another pass.
+    /// No pass has looked at the offsets from here on. What had to stay dirty because of a segment that can't be read lies before it: it is
+    /// no reason for another pass.
     pub dirty_from: i64,
     /// Bytes of the closed segments that hold any of them ([`LogReader::closed_bytes_from`](crate::LogReader::closed_bytes_from)).
     pub dirty_bytes: u64,
