@@ -154,14 +154,14 @@ impl LogReader {
         }
         let known = cursor.place.and_then(|place| known_place(&segments, place));
         let read = read_around(&segments, known, cursor.offset, max_bytes, end);
-        let (place, read) = read.map_err(|mut error| match removed_up_to(&segments, cursor.offset) {
-            Some(start) => LogError::OffsetOutOfRange { requested: cursor.offset, start: start.max(self.log_start()), end },
-            None => {
-                if let LogError::Corrupt { next_offset, .. } = &mut error {
-                    *next_offset = readable_from(&segments, cursor.offset, end);
-                }
-                error
+        let (place, read) = read.map_err(|mut error| {
+            if let Some(start) = removed_up_to(&segments, cursor.offset) {
+                return LogError::OffsetOutOfRange { requested: cursor.offset, start: start.max(self.log_start()), end };
             }
+            if let LogError::Corrupt { next_offset, .. } = &mut error {
+                *next_offset = readable_from(&segments, cursor.offset, end);
+            }
+            error
         })?;
         (cursor.place, cursor.offset) = (Some(place), read.next_offset);
         Ok(read.bytes)
