@@ -199,7 +199,7 @@ async fn who_meets_damage_is_told_the_first_offset_behind_it_that_can_be_read() 
     }
     let broker = broker.restart().await;
     let read = async |offset: i64| {
-        let open = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::Offset(offset) };
+        let open = OpenConsume { topic: "t".to_owned(), partition: 0, from: Position::Offset(offset), view: None };
         let (mut stream, _) = broker.engine.open_consume(&open).await.expect("it opens");
         stream.next(1).await.map(drop)
     };
