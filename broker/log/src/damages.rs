@@ -1,10 +1,20 @@
 //! Where a segment is damaged in the middle, as far as it is known, so that readers can step over it.
 //!
 //! A lookup walks from batch to batch, and ends at one that is damaged. What is behind can be found all the same once somebody has looked
-//! for it, by the checksums: the recovery has where it read the segment, and otherwise the first read that meets the damage does, once for each
-//! segment and opening.
+//! for it, by the checksums. An opening has where it met damage. Otherwise a read does that meets damage of which nothing is known, and one
+//! that works where damage is known: bytes change at any time, and what could not be read may be back. It reads the whole segment, so it is
+//! done for nothing else, and no more than [`SURVEYS_MAX`] times.
+//!
+//! ```text
+//!   | whole | whole | ?????????? | whole | whole | ?????
+//!                   ^ span       ^ behind        ^ lost from here: nothing whole is behind, so nobody can say where to go on
+//! ```
 
-use std::sync::OnceLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 
 use crate::error::LogError;
 use crate::inspect::{Piece, SegmentWalk};
@@ -22,70 +32,135 @@ pub(crate) struct DamagedSpan {
     pub(crate) next_offset: i64,
 }
 
-/// The damage of one segment, rising.
+/// How far a segment reaches at some moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Bytes that readers may see.
+    pub(crate) bytes: u64,
+    /// Whether another segment follows, so that it does not grow.
+    pub(crate) is_closed: bool,
+}
+
+/// What somebody has found who has read a segment through.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// Rising, [`SPANS_MAX`] at most.
+    pub(crate) spans: Vec<DamagedSpan>,
+    /// From where on nothing could be found.
+    pub(crate) lost_from: Option<u64>,
+    /// What was read.
+    pub(crate) extent: Extent,
+}
+
+/// The damage of one segment.
 #[derive(Debug, Default)]
 pub(crate) struct Damages {
-    spans: OnceLock<Vec<DamagedSpan>>,
+    /// None until some is met.
+    known: ArcSwapOption<Survey>,
+    /// Held by who reads the segment through, so that no two do at once.
+    surveying: Mutex<()>,
+    /// How often that was done.
+    surveys: AtomicU32,
 }
 
 impl Damages {
-    /// What a recovery has found. Empty if it has found nothing, so that a read may still look.
+    /// What an opening has found.
     pub(crate) fn new(spans: Vec<DamagedSpan>) -> Damages {
-        let damages = Damages::default();
-        if !spans.is_empty() {
-            damages.learn(spans);
-        }
-        damages
+        let known = (!spans.is_empty()).then(|| Arc::new(Survey { spans, ..Survey::default() }));
+        Damages { known: ArcSwapOption::from(known), ..Damages::default() }
     }
 
-    /// What is known, rising.
-    pub(crate) fn spans(&self) -> &[DamagedSpan] {
-        self.spans.get().map_or(&[], Vec::as_slice)
-    }
-
-    /// Whether somebody has looked.
-    pub(crate) fn is_surveyed(&self) -> bool {
-        self.spans.get().is_some()
+    /// What is known; None if that is nothing.
+    pub(crate) fn known(&self) -> Option<Arc<Survey>> {
+        self.known.load_full()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.spans().is_empty()
-    }
-
-    /// Takes what was found. Who comes second has found the same.
-    pub(crate) fn learn(&self, spans: Vec<DamagedSpan>) {
-        let _ = self.spans.set(spans);
+        self.find(|survey| survey.spans.first().copied()).is_none()
     }
 
     /// The damage that has taken the place of this offset.
     pub(crate) fn holding(&self, offset: i64) -> Option<DamagedSpan> {
-        self.spans().iter().copied().find(|span| (span.offset..span.next_offset).contains(&offset))
+        self.find(|survey| survey.spans.iter().copied().find(|span| (span.offset..span.next_offset).contains(&offset)))
     }
 
-    /// Where the batches begin behind the last damage before this offset; 0 if there is none.
-    pub(crate) fn end_before(&self, offset: i64) -> u64 {
-        self.spans().iter().filter(|span| span.next_offset <= offset).map(|span| span.behind).max().unwrap_or(0)
+    /// The last damage before this offset.
+    pub(crate) fn last_before(&self, offset: i64) -> Option<DamagedSpan> {
+        self.find(|survey| survey.spans.iter().copied().rfind(|span| span.next_offset <= offset))
     }
 
     /// Whether damage begins here.
     pub(crate) fn begin_at(&self, position: u64) -> bool {
-        self.spans().iter().any(|span| span.position == position)
+        self.find(|survey| survey.spans.iter().find(|span| span.position == position).copied()).is_some()
+    }
+
+    /// Where the first damage begins behind this position.
+    pub(crate) fn next_behind(&self, position: u64) -> Option<u64> {
+        self.find(|survey| survey.spans.iter().map(|span| span.position).find(|begin| *begin > position))
+    }
+
+    /// Whether damage that is met at this position, in a segment that reaches so far now, is nothing new.
+    pub(crate) fn have(&self, position: u64, now: Extent) -> bool {
+        self.find(|survey| {
+            let is_in = |span: &DamagedSpan| span.position == position || (span.position..span.behind).contains(&position);
+            // Once as much again is behind it, there may be something to go on with.
+            let is_lost = |from: u64| {
+                let seen = survey.extent;
+                position >= from
+                    && now.is_closed == seen.is_closed
+                    && now.bytes.saturating_sub(seen.bytes) < seen.bytes.saturating_sub(from)
+            };
+            (survey.spans.iter().any(is_in) || survey.lost_from.is_some_and(is_lost)).then_some(())
+        })
+        .is_some()
+    }
+
+    fn find<T>(&self, look: impl FnOnce(&Survey) -> Option<T>) -> Option<T> {
+        self.known.load().as_deref().and_then(look)
+    }
+
+    /// Lets one after the other read the segment through. Says whether anybody has meanwhile, so that what failed is worth another try.
+    ///
+    /// # Errors
+    ///
+    /// What `look` fails with. It can be tried again then.
+    pub(crate) fn survey(&self, look: impl FnOnce() -> Result<Survey, LogError>) -> Result<bool, LogError> {
+        let before = self.surveys.load(Ordering::Acquire);
+        let _surveying = self.surveying.lock();
+        if self.surveys.load(Ordering::Acquire) != before {
+            return Ok(true);
+        }
+        if before == SURVEYS_MAX {
+            return Ok(false);
+        }
+        let found = look()?;
+        self.known.store(Some(Arc::new(found)));
+        self.surveys.store(before + 1, Ordering::Release);
+        Ok(true)
     }
 }
 
-/// Walks on to the end and gathers the damage on the way; not what the walk ends with, if nobody can say what is behind it.
-pub(crate) fn survey(mut walk: SegmentWalk) -> Result<Vec<DamagedSpan>, LogError> {
-    let mut spans = Vec::new();
+/// Walks on to the end and gathers the damage on the way.
+pub(crate) fn survey(mut walk: SegmentWalk, extent: Extent) -> Result<Survey, LogError> {
+    let mut found = Survey { extent, ..Survey::default() };
     while let Some(piece) = walk.next_piece()? {
         let Piece::Damage(range) = piece else { continue };
         let (position, behind, offset) = (range.position, range.position + range.bytes, range.offset);
-        spans.extend(range.next_offset.map(|next_offset| DamagedSpan { position, behind, offset, next_offset }));
-        if spans.len() == SPANS_MAX {
+        match range.next_offset {
+            Some(next_offset) => found.spans.push(DamagedSpan { position, behind, offset, next_offset }),
+            None => found.lost_from = Some(position),
+        }
+        if found.spans.len() == SPANS_MAX {
+            found.lost_from = Some(behind);
             break;
         }
     }
-    Ok(spans)
+    Ok(found)
 }
 
 /// Damaged places that are remembered of one segment: 32 KiB. Behind the last of them a lookup may not find its way.
 pub(crate) const SPANS_MAX: usize = 1024;
+
+/// How often one segment is read through for damage while its log is open. Each time the disk has to have changed its mind since the last,
+/// so this bounds what one that fails and works in turns can cost.
+pub(crate) const SURVEYS_MAX: u32 = 64;

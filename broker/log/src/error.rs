@@ -60,8 +60,8 @@ pub enum LogError {
         /// The first failure, with its causes.
         cause: String,
     },
-    /// Bytes that were stored are not what was written. Nothing is changed on disk.
-    #[error("{} is damaged at byte {position}, at or after offset {offset}: {reason}", path.display())]
+    /// Bytes that were stored are not what was written, or the disk does not give them back. Nothing is changed on disk.
+    #[error("{} is damaged at byte {position}, at or after offset {offset}: {reason}{}", path.display(), behind(*.next_offset))]
     Corrupt {
         /// The segment file.
         path: PathBuf,
@@ -69,10 +69,10 @@ pub enum LogError {
         position: u64,
         /// The offset that was expected there.
         offset: i64,
+        /// The first offset behind the damage that can be read, where a read by offset has met it and found out.
+        next_offset: Option<i64>,
         /// What is wrong with it.
         reason: Damage,
-        /// The first offset behind it that can be read, where a read by offset has met it and found out.
-        next_offset: Option<i64>,
     },
     /// The offsets of the batches would not fit into 63 bits.
     #[error("the offsets after {next} are used up")]
@@ -124,6 +124,17 @@ impl LogError {
         }
     }
 
+    /// Where the disk does not give back what is stored, the damage that this is: of the batch that begins at this position of the segment,
+    /// with this offset. Any other error stays as it is.
+    pub(crate) fn at(self, position: u64, offset: i64) -> LogError {
+        match self {
+            LogError::Io { path, source, .. } if is_unreadable(&source) => {
+                LogError::Corrupt { path, position, offset, next_offset: None, reason: Damage::Unreadable(source) }
+            }
+            other => other,
+        }
+    }
+
     /// Of a sync: what has no room there may be lost already, and trying again does not help. So a full disk is a failure like any other.
     pub(crate) fn of_sync(self) -> LogError {
         match self {
@@ -147,6 +158,26 @@ pub fn is_out_of_files(error: &io::Error) -> bool {
 /// Whether the system has no room: on the disk, or in a quota.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether the disk, or the file system, says that what is stored there is lost, or can't be read for now. A right that is missing, or a
+/// descriptor, says nothing about the bytes.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(|errno| UNREADABLE.contains(&errno))
+}
+
+/// What Linux says of a sector that can't be read (EIO, as a rule; ENODATA and EILSEQ from below), and a file system of bytes that fail its
+/// own checks (EBADMSG, EUCLEAN).
+#[cfg(target_os = "linux")]
+const UNREADABLE: &[Errno] = &[Errno::IO, Errno::NODATA, Errno::ILSEQ, Errno::BADMSG, Errno::UCLEAN];
+
+/// What every system says of a sector that can't be read.
+#[cfg(not(target_os = "linux"))]
+const UNREADABLE: &[Errno] = &[Errno::IO];
+
+/// Ends the text of damage.
+fn behind(next_offset: Option<i64>) -> String {
+    next_offset.map_or_else(String::new, |next_offset| format!("; what is behind it begins with offset {next_offset}"))
 }
 
 /// What is wrong with stored bytes.
@@ -187,6 +218,9 @@ pub enum Damage {
     /// The checksum does not match the bytes.
     #[error("{0}")]
     Checksum(BatchError),
+    /// The disk does not give the bytes back. It may do so later.
+    #[error("it can't be read: {0}")]
+    Unreadable(io::Error),
     /// A segment ends before the next one begins: a file was lost or shortened.
     #[error("the segment ends before offset {next_base}, where the next one begins")]
     OffsetsMissing {

@@ -121,8 +121,9 @@ impl LogReader {
     /// What is known of damage. Reads nothing; none does not mean that there is none.
     pub fn known_damage(&self) -> Option<KnownDamage> {
         let segments = self.shared.segments();
-        let spans = || segments.iter().flat_map(|segment| segment.damages().spans());
-        spans().next().map(|first| KnownDamage { ranges: spans().count(), first_offset: first.offset })
+        let known: Vec<_> = segments.iter().filter_map(|segment| segment.damages().known()).collect();
+        let mut spans = known.iter().flat_map(|survey| &survey.spans);
+        spans.next().map(|first| KnownDamage { ranges: 1 + spans.count(), first_offset: first.offset })
     }
 
     /// Whole batches, verbatim, from the one that holds `offset` on: up to `max_bytes` of them, or one batch if that is larger, and
@@ -134,8 +135,8 @@ impl LogReader {
     ///
     /// # Errors
     ///
-    /// [`LogError::OffsetOutOfRange`] before the start and behind the end; [`LogError::Corrupt`] if the first batch is damaged, while
-    /// damage further on only ends the read there; [`LogError::Io`].
+    /// [`LogError::OffsetOutOfRange`] before the start and behind the end; [`LogError::Corrupt`] if the first batch is damaged, or the disk
+    /// does not give it back, while either further on only ends the read there; [`LogError::Io`].
     pub fn read(&self, offset: i64, max_bytes: usize, end: i64) -> Result<Bytes, LogError> {
         self.read_next(&mut Cursor::new(offset), max_bytes, end)
     }
@@ -182,7 +183,7 @@ fn read_around(
 ) -> Result<(Place, Read), LogError> {
     match read_from(segments, known, offset, max_bytes, end) {
         // What is behind the damage may be what was asked for.
-        Err(LogError::Corrupt { .. }) if survey(segments, offset) => read_from(segments, None, offset, max_bytes, end),
+        Err(LogError::Corrupt { position, .. }) if survey(segments, offset, position) => read_from(segments, None, offset, max_bytes, end),
         other => other,
     }
 }
@@ -215,7 +216,7 @@ fn behind_damage(segments: &[Arc<Segment>], offset: i64, end: i64) -> Option<i64
     if let Ok(Some((found, _))) = segment.find(offset) {
         return Some(found.next_offset.min(next_base));
     }
-    segment.damages().is_surveyed().then_some(next_base)
+    Some(next_base)
 }
 
 /// Reads from a known place, or from where the batch begins that holds `offset`. Returns where the read ended, too.
@@ -230,6 +231,10 @@ fn read_from(
     let next = segments.partition_point(|other| other.base_offset() <= segment.base_offset());
     let bounds = Bounds { end, next_base: segments.get(next).map(|next| next.base_offset()) };
     let read = read_batches(segment, (position, base_offset), offset, max_bytes, bounds)?;
+    if !read.bytes.is_empty() && segment.damages().holding(base_offset).is_some() {
+        // It is known to be damaged, and is not.
+        segment.survey(bounds.next_base);
+    }
     let base_offset = if read.bytes.is_empty() { base_offset } else { read.next_offset };
     Ok((
         Place {
@@ -242,11 +247,12 @@ fn read_from(
     ))
 }
 
-/// Looks for what is behind the damage in the segment that `offset` lies in. Returns whether more is known of it than before.
-fn survey(segments: &[Arc<Segment>], offset: i64) -> bool {
+/// Looks for what is behind the damage in the segment that `offset` lies in, which was met at this position. Returns whether another try may
+/// find more.
+fn survey(segments: &[Arc<Segment>], offset: i64, position: u64) -> bool {
     let after = segments.partition_point(|segment| segment.base_offset() <= offset);
     let segment = after.checked_sub(1).and_then(|number| segments.get(number)).filter(|segment| !segment.is_removed());
-    segment.is_some_and(|segment| segment.survey(segments.get(after).map(|next| next.base_offset())))
+    segment.is_some_and(|segment| segment.survey_for(position, segments.get(after).map(|next| next.base_offset())))
 }
 
 /// The segment of a known place, the position, and the offset there. A place at the end of a segment is the start of the next one, if there
@@ -306,24 +312,25 @@ fn read_batches(
     max_bytes: usize,
     bounds: Bounds,
 ) -> Result<Read, LogError> {
-    let damaged = |at: u64, offset, reason| corrupt(&segment.path(), at, offset, reason);
+    let damaged = |reason| corrupt(&segment.path(), position, base_offset, reason);
     let left = usize::try_from(segment.bytes().saturating_sub(position)).unwrap_or(usize::MAX);
-    let mut buffer = Vec::new();
-    segment.read_at(&mut buffer, max_bytes.max(HEADER_BYTES).min(left), position)?;
+    let mut buffer = read_front(segment, (position, base_offset), max_bytes, left, bounds)?;
 
     let base = segment.base_offset();
-    let (first, next_offset) =
-        check_header(&buffer, left as u64, Some(base_offset), base).map_err(|reason| damaged(position, offset, reason))?;
+    let (first, next_offset) = check_header(&buffer, left as u64, Some(base_offset), base).map_err(damaged)?;
     if first.base_offset > offset || next_offset <= offset {
-        return Err(damaged(position, offset, Damage::UnexpectedOffset { expected: offset, found: first.base_offset }));
+        return Err(damaged(Damage::UnexpectedOffset { expected: offset, found: first.base_offset }));
     }
     if first.total_bytes() > buffer.len() {
         let missing = first.total_bytes() - buffer.len();
-        segment.read_at(&mut buffer, missing, position + (first.total_bytes() - missing) as u64)?;
+        let read = segment.read_at(&mut buffer, missing, position + (first.total_bytes() - missing) as u64);
+        read.map_err(|error| error.at(position, base_offset))?;
     }
 
     let buffer = Bytes::from(buffer);
-    let verified_until = segment.verified().until(position);
+    // What was damaged once is compared, whenever it was read before.
+    let is_suspect = segment.damages().holding(base_offset).is_some();
+    let verified_until = if is_suspect { position } else { segment.verified().until(position) };
     let (mut taken, mut expected) = (0, first.base_offset);
     while taken < buffer.len() {
         let rest = buffer.slice(taken..);
@@ -333,7 +340,7 @@ fn read_batches(
             Ok(None) => break,
             // Behind whole batches, a torn or damaged one is left to the next read, which tells them apart.
             Err(_) if taken > 0 => break,
-            Err(reason) => return Err(damaged(position, offset, reason)),
+            Err(reason) => return Err(damaged(reason)),
         }
     }
     if position + taken as u64 > verified_until {
@@ -342,6 +349,27 @@ fn read_batches(
     // A batch in front of `offset` that reaches behind `end` was not taken, and the offset stays where it was.
     let next_offset = if taken == 0 { offset } else { expected };
     Ok(Read { bytes: buffer.slice(..taken), next_offset })
+}
+
+/// Reads up to `max_bytes` of the `left` bytes from where a batch begins on, or its header if that is more. No further than to the next damage
+/// that is known, and no more than the header if there is some of which nobody has known.
+fn read_front(
+    segment: &Segment,
+    (position, base_offset): (u64, i64),
+    max_bytes: usize,
+    left: usize,
+    bounds: Bounds,
+) -> Result<Vec<u8>, LogError> {
+    let whole = segment.damages().next_behind(position).and_then(|damage| usize::try_from(damage - position).ok());
+    let wanted = max_bytes.min(whole.unwrap_or(usize::MAX)).max(HEADER_BYTES).min(left);
+    let mut buffer = Vec::new();
+    let mut read = segment.read_at(&mut buffer, wanted, position).map_err(|error| error.at(position, base_offset));
+    if wanted > HEADER_BYTES && matches!(read, Err(LogError::Corrupt { .. })) {
+        // The first batch may be readable. The next reads are to know how far they get.
+        segment.survey_for(position, bounds.next_base);
+        read = segment.read_at(&mut buffer, HEADER_BYTES, position).map_err(|error| error.at(position, base_offset));
+    }
+    read.map(|_| buffer)
 }
 
 /// The length of the batch at the start of `bytes`, and the offset behind it; None if it is not to be seen yet.

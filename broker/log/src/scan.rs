@@ -7,7 +7,7 @@ use bytes::Bytes;
 use millpond_protocol::batch::{Batch, BatchHeader, HEADER_BYTES};
 
 use crate::disk::DiskFile;
-use crate::error::{Damage, LogError};
+use crate::error::{Damage, LogError, is_unreadable};
 
 /// Walks from batch to batch by their headers. Reads ahead in chunks, and skips what it need not see.
 #[derive(Debug)]
@@ -62,13 +62,14 @@ impl Scan {
     }
 
     /// The next batch by its header, which is well formed, fits before the end and continues the offsets. None at the end.
-    /// After [`LogError::Corrupt`] the walk is still in front of the damage.
+    /// After [`LogError::Corrupt`], which bytes are that can't be read too, the walk is still in front of the damage.
     pub(crate) fn next_header(&mut self) -> Result<Option<Found>, LogError> {
         if self.position >= self.end {
             return Ok(None);
         }
         let left = self.end - self.position;
-        let bytes = self.fetch(self.position, HEADER_BYTES)?;
+        let bytes = self.fetch(self.position, HEADER_BYTES);
+        let bytes = bytes.map_err(|error| error.at(self.position, self.expected.unwrap_or(self.base_offset)))?;
         let checked = check_header(&bytes, left, self.expected, self.base_offset);
         let (header, next_offset) = checked.map_err(|reason| self.corrupt(reason))?;
         let found = Found { position: self.position, header, next_offset };
@@ -93,7 +94,7 @@ impl Scan {
     /// The bytes of a batch that the walk has found, its checksum compared.
     pub(crate) fn batch(&mut self, found: &Found) -> Result<Batch, LogError> {
         let total = found.header.total_bytes();
-        let bytes = self.fetch(found.position, total)?;
+        let bytes = self.fetch(found.position, total).map_err(|error| error.at(found.position, found.header.base_offset))?;
         let checked = if bytes.len() < total {
             Err(Damage::BatchCutOff { batch_bytes: total as u64, left_bytes: bytes.len() as u64 })
         } else {
@@ -111,10 +112,14 @@ impl Scan {
             return Ok(self.chunk.slice(skip..skip + bytes));
         }
         let left = usize::try_from(self.end.saturating_sub(at)).unwrap_or(usize::MAX);
-        let mut chunk = Vec::new();
-        self.file
-            .read_at(&mut chunk, bytes.max(self.chunk_bytes).min(left), at)
-            .map_err(|source| LogError::io("read", &self.path, source))?;
+        let (mut chunk, ahead) = (Vec::new(), bytes.max(self.chunk_bytes).min(left));
+        let mut read = self.file.read_at(&mut chunk, ahead, at);
+        if ahead > bytes && read.as_ref().is_err_and(is_unreadable) {
+            // What is asked for may be readable. From here on nothing is read ahead, so that the same place does not fail again and again.
+            self.chunk_bytes = 0;
+            read = self.file.read_at(&mut chunk, bytes, at);
+        }
+        read.map_err(|source| LogError::io("read", &self.path, source))?;
         self.chunk = Bytes::from(chunk);
         self.chunk_at = at;
         Ok(self.chunk.slice(..bytes.min(self.chunk.len())))
@@ -157,7 +162,7 @@ pub(crate) fn check_content(bytes: Bytes) -> Result<Batch, Damage> {
 }
 
 pub(crate) fn corrupt(path: &std::path::Path, position: u64, offset: i64, reason: Damage) -> LogError {
-    LogError::Corrupt { path: path.to_path_buf(), position, offset, reason, next_offset: None }
+    LogError::Corrupt { path: path.to_path_buf(), position, offset, next_offset: None, reason }
 }
 
 /// Bytes that a walk over headers reads at once: two intervals of the index, so that a lookup needs one read as a rule.

@@ -3,16 +3,21 @@
 //! A closed segment that is known to be durable is not read in full. Its indexes are complete and durable too, so what can be wrong was
 //! done to them later; the check looks at their sizes and last entries, and walks over the headers behind the last entry to the end of
 //! the file. Indexes that fail are built again by a walk over all headers.
+//!
+//! A segment that is damaged, or that the disk does not give back, is opened all the same, and the walk goes on behind. So one that is bad
+//! in the middle of a log takes nothing of the others.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::LogConfig;
+use crate::damages::{DamagedSpan, SPANS_MAX};
 use crate::disk::{Disk, DiskFile, OpenMode, write_all_at, write_atomically};
-use crate::error::{Damage, LogError};
+use crate::error::{Damage, LogError, is_unreadable};
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Entry, Index, Indexer, LazyFile, NO_TIMESTAMP, OffsetEntry, TimeEntry, encode};
+use crate::inspect::{DamagedRange, Piece, SegmentWalk};
 use crate::open_files::{OpenFiles, PooledFile};
 use crate::recovery::RecoveryReport;
 use crate::scan::Scan;
@@ -29,13 +34,23 @@ pub(crate) fn open_sealed(
 ) -> Result<Segment, LogError> {
     let sealed = Sealed { disk, dir, base_offset, next_base, config };
     let path = file_path(dir, base_offset, LOG);
-    let opened = disk.open(&path, OpenMode::Read).and_then(|file| file.size_bytes().map(|bytes| (file, bytes)));
-    let (log, bytes) = opened.map_err(|source| LogError::io("open", &path, source))?;
-    let assemble = |offsets, times, max_timestamp| {
+    let assemble = |bytes: Option<u64>, offsets, times, max_timestamp| {
         // A log with many segments has none of them open until they are read.
         let file = PooledFile::new(files, Arc::clone(disk), path.clone());
-        let content = Content { bytes, max_timestamp, verified: Verified::new(config.verify_on_read, bytes) };
+        let verified = Verified::new(config.verify_on_read, bytes.unwrap_or(u64::MAX));
+        let content = Content { bytes: bytes.unwrap_or(0), max_timestamp, verified };
         Segment::assemble(base_offset, file, offsets, times, content)
+    };
+    let opened = disk.open(&path, OpenMode::Read).and_then(|file| file.size_bytes().map(|bytes| (file, bytes)));
+    let (log, bytes) = match opened {
+        Ok(opened) => opened,
+        // Nobody knows how long it is, until somebody can open it.
+        Err(source) if is_unreadable(&source) => {
+            report.add_damaged(path.clone(), 0, Damage::Unreadable(source));
+            let segment = assemble(None, sealed.index(INDEX, 0), sealed.index(TIME_INDEX, 0), i64::MAX);
+            return Ok(segment.unmeasured(next_base));
+        }
+        Err(source) => return Err(LogError::io("open", &path, source)),
     };
     let (offsets, times) = (sealed.last_entry::<OffsetEntry>(INDEX), sealed.last_entry::<TimeEntry>(TIME_INDEX));
     if let (Some((offset_count, last_offset)), Some((time_count, last_time))) = (offsets, times)
@@ -43,16 +58,19 @@ pub(crate) fn open_sealed(
     {
         let max_timestamp = last_time.map_or(NO_TIMESTAMP, |entry| entry.timestamp);
         let (offsets, times) = (sealed.index(INDEX, offset_count), sealed.index(TIME_INDEX, time_count));
-        return Ok(assemble(offsets, times, max_timestamp));
+        return Ok(assemble(Some(bytes), offsets, times, max_timestamp));
     }
 
-    let HeaderWalk { entries, max_timestamp, damage } = sealed.walk(&log, bytes)?;
-    if let Some((position, reason)) = damage {
-        report.add_damaged(path.clone(), position, reason);
+    let HeaderWalk { entries, max_timestamp, damages } = sealed.walk(&log, bytes)?;
+    if !damages.is_empty() {
+        let spans = damages.iter().map(|(span, _)| *span).collect();
+        for (span, reason) in damages {
+            report.add_damaged(path.clone(), span.position, reason);
+        }
         // The indexes stay: an entry behind the damage may still be true, and each is checked when it is used. Nothing is known of the
         // timestamps behind it, so a lookup by time must not skip the segment.
         let (offsets, times) = (sealed.index(INDEX, offsets.map_or(0, |(count, _)| count)), sealed.index(TIME_INDEX, 0));
-        return Ok(assemble(offsets, times, i64::MAX));
+        return Ok(assemble(Some(bytes), offsets, times, i64::MAX).with_damages(spans));
     }
     // What is right of them was made durable before the recovery point was moved behind them.
     let offsets = reconcile(disk, file_path(dir, base_offset, INDEX), entries.offsets, None, Keeping::SealedDurable);
@@ -63,7 +81,7 @@ pub(crate) fn open_sealed(
             report.rebuilt_indexes.push(path.to_path_buf());
         }
     }
-    Ok(assemble(offsets.index, times.index, max_timestamp))
+    Ok(assemble(Some(bytes), offsets.index, times.index, max_timestamp))
 }
 
 struct Sealed<'a> {
@@ -76,11 +94,11 @@ struct Sealed<'a> {
 
 /// What the headers of a closed segment have shown.
 struct HeaderWalk {
-    /// What the indexes should hold.
+    /// What the indexes should hold, if nothing is damaged.
     entries: Entries,
     max_timestamp: i64,
-    /// Where and why the walk ended early.
-    damage: Option<(u64, Damage)>,
+    /// What the walk has stepped over, rising, [`SPANS_MAX`] at most.
+    damages: Vec<(DamagedSpan, Damage)>,
 }
 
 impl Sealed<'_> {
@@ -146,26 +164,48 @@ impl Sealed<'_> {
         Ok(next_offset == self.next_base)
     }
 
-    /// Walks over all headers.
+    /// Walks over all headers. What is met that does not fit is looked at by the checksums, from the last batch in front of it on: that one's
+    /// length may be what is wrong.
     fn walk(&self, log: &Arc<dyn DiskFile>, bytes: u64) -> Result<HeaderWalk, LogError> {
         let mut scan = self.scan(log, 0, bytes);
         let mut indexer = Indexer::new(self.base_offset, self.config.index_interval_bytes);
-        let mut entries = Entries::default();
-        let mut next_offset = self.base_offset;
-        let damage = loop {
-            match scan.next_header() {
+        let (mut entries, mut damages) = (Entries::default(), Vec::new());
+        let (mut last, mut next_offset) = ((0, self.base_offset), self.base_offset);
+        loop {
+            let met_at = match scan.next_header() {
                 Ok(Some(found)) => {
                     indexer.add(&found.header, found.position, &mut entries);
-                    next_offset = found.next_offset;
+                    (last, next_offset) = ((found.position, found.header.base_offset), found.next_offset);
+                    continue;
                 }
-                Ok(None) if next_offset == self.next_base => break None,
-                Ok(None) => break Some((bytes, Damage::OffsetsMissing { next_base: self.next_base })),
-                Err(LogError::Corrupt { position, reason, .. }) => break Some((position, reason)),
+                Ok(None) if next_offset == self.next_base => break,
+                Ok(None) => bytes,
+                Err(LogError::Corrupt { position, .. }) => position,
                 Err(error) => return Err(error),
+            };
+            last = self.step_over(last, met_at, &mut damages)?;
+            next_offset = last.1;
+            if last.0 <= met_at || damages.len() >= SPANS_MAX {
+                break;
             }
-        };
+            scan = scan.resume(last.0, next_offset);
+        }
         entries.times.extend(indexer.time_entry());
-        Ok(HeaderWalk { entries, max_timestamp: indexer.max_timestamp(), damage })
+        Ok(HeaderWalk { entries, max_timestamp: indexer.max_timestamp(), damages })
+    }
+
+    /// Goes on from a batch until it is behind a position, or at the end of the file. Returns where that is, and the offset there.
+    fn step_over(&self, from: (u64, i64), met_at: u64, damages: &mut Vec<(DamagedSpan, Damage)>) -> Result<(u64, i64), LogError> {
+        let path = file_path(self.dir, self.base_offset, LOG);
+        let mut walk = SegmentWalk::open(&**self.disk, &path, self.base_offset, Some(self.next_base))?.resume(from.0, from.1);
+        while walk.position() <= met_at
+            && let Some(piece) = walk.next_piece()?
+        {
+            if let Piece::Damage(DamagedRange { position, bytes, offset, next_offset: Some(next_offset), reason, .. }) = piece {
+                damages.push((DamagedSpan { position, behind: position + bytes, offset, next_offset }, reason));
+            }
+        }
+        Ok((walk.position(), walk.next_offset()))
     }
 
     fn scan(&self, log: &Arc<dyn DiskFile>, position: u64, end: u64) -> Scan {

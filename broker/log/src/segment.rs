@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 
 use crate::ahead::RoomAhead;
 use crate::config::LogConfig;
-use crate::damages::{DamagedSpan, Damages, survey};
+use crate::damages::{DamagedSpan, Damages, Extent, Survey, survey};
 use crate::disk::{Disk, DiskFile, OpenMode};
-use crate::error::LogError;
+use crate::error::{LogError, is_unreadable};
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Index, LazyFile, NO_TIMESTAMP, OffsetEntry, TimeEntry};
 use crate::inspect::SegmentWalk;
@@ -33,6 +33,8 @@ pub(crate) struct Segment {
     verified: Verified,
     /// What is known of damage in the middle.
     damages: Damages,
+    /// Nobody has learned yet how many bytes it has: the disk did not give that back when the log was opened.
+    unmeasured: AtomicBool,
     room: RoomAhead,
     /// Its records are deleted for good, it is in no list any more, and its files go, or are gone.
     removed: AtomicBool,
@@ -92,13 +94,34 @@ impl Segment {
         let (bytes, max_timestamp) = (AtomicU64::new(bytes), AtomicI64::new(max_timestamp));
         let (damages, room) = (Damages::default(), RoomAhead::default());
         let (removed, leaving, replaced) = (AtomicBool::new(false), Mutex::default(), OnceLock::new());
-        let generation = NEXT_GENERATION.fetch_add(1, Ordering::Relaxed);
-        Segment { base_offset, log, offsets, times, bytes, max_timestamp, verified, damages, room, removed, leaving, replaced, generation }
+        let (generation, unmeasured) = (NEXT_GENERATION.fetch_add(1, Ordering::Relaxed), AtomicBool::new(false));
+        Segment {
+            base_offset,
+            log,
+            offsets,
+            times,
+            bytes,
+            max_timestamp,
+            verified,
+            damages,
+            room,
+            removed,
+            leaving,
+            replaced,
+            unmeasured,
+            generation,
+        }
     }
 
     /// The same segment, with damage that a recovery has found.
     pub(crate) fn with_damages(self, spans: Vec<DamagedSpan>) -> Segment {
         Segment { damages: Damages::new(spans), ..self }
+    }
+
+    /// The same closed segment, which could not even be measured: damage as a whole, up to where the next one begins.
+    pub(crate) fn unmeasured(self, next_base: i64) -> Segment {
+        let span = DamagedSpan { position: 0, behind: 0, offset: self.base_offset, next_offset: next_base };
+        Segment { unmeasured: AtomicBool::new(true), ..self.with_damages(vec![span]) }
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -263,7 +286,8 @@ impl Segment {
 
     /// A walk over the batches that readers may see, from a position where one begins.
     pub(crate) fn scan(&self, position: u64) -> Result<Scan, LogError> {
-        let file = self.file().map_err(|source| LogError::io("open", self.log.path(), source))?;
+        let opened = self.file().map_err(|source| LogError::io("open", self.log.path(), source));
+        let file = opened.map_err(|error| error.at(position, self.base_offset))?;
         Ok(Scan::new(file, self.path(), self.base_offset, position, self.bytes()))
     }
 
@@ -272,42 +296,76 @@ impl Segment {
         &self.damages
     }
 
-    /// Reads the segment through for damage, once. Returns whether anything is known now that was not. `next_base` is where the next
-    /// segment begins.
-    pub(crate) fn survey(&self, next_base: Option<i64>) -> bool {
-        // Its name may stand for another file.
-        if self.damages.is_surveyed() || self.is_replaced() {
-            return false;
-        }
-        let walk = SegmentWalk::open(&**self.log.disk(), self.log.path(), self.base_offset, next_base);
-        match walk.and_then(|walk| survey(walk.up_to(self.bytes()))) {
-            Ok(spans) => {
-                let (path, places) = (self.log.path().display(), spans.len());
-                tracing::error!(%path, places, "a segment is damaged; what is behind is still served");
-                self.damages.learn(spans);
-                true
-            }
-            Err(error) => {
-                tracing::warn!(error = %error.chain(), "a damaged segment can't be read through");
-                false
-            }
-        }
+    /// Reads the segment through for damage, if nothing is known of what was met at this position. Returns whether what failed is worth another
+    /// try. `next_base` is where the next segment begins.
+    pub(crate) fn survey_for(&self, position: u64, next_base: Option<i64>) -> bool {
+        let is_new = self.measure() || !self.damages.have(position, self.extent(next_base));
+        is_new && self.survey(next_base)
     }
 
-    /// Why nothing can be read where the segment is damaged. If the disk has thought better of it, what is there.
-    fn find_damaged(&self, damaged: DamagedSpan) -> Result<Option<(Found, Scan)>, LogError> {
+    /// Learns how many bytes there are, if nobody could before. Returns whether it has.
+    fn measure(&self) -> bool {
+        if !self.unmeasured.load(Ordering::Acquire) {
+            return false;
+        }
+        let Ok(bytes) = self.file().and_then(|file| file.size_bytes()) else { return false };
+        self.bytes.store(bytes, Ordering::Release);
+        self.unmeasured.swap(false, Ordering::AcqRel)
+    }
+
+    /// Reads the segment through for damage: what is known of it is not what was met. Returns whether that was done.
+    pub(crate) fn survey(&self, next_base: Option<i64>) -> bool {
+        // Its name may stand for another file.
+        if self.is_replaced() {
+            return false;
+        }
+        self.damages.survey(|| self.look_through(next_base)).unwrap_or_else(|error| {
+            tracing::warn!(error = %error.chain(), "a damaged segment can't be read through");
+            false
+        })
+    }
+
+    fn look_through(&self, next_base: Option<i64>) -> Result<Survey, LogError> {
+        let extent = self.extent(next_base);
+        let walk = SegmentWalk::open(&**self.log.disk(), self.log.path(), self.base_offset, next_base);
+        let found = match (walk, next_base) {
+            (Err(LogError::Io { source, .. }), Some(next_offset)) if is_unreadable(&source) => {
+                let span = DamagedSpan { position: 0, behind: extent.bytes, offset: self.base_offset, next_offset };
+                Survey { spans: vec![span], extent, ..Survey::default() }
+            }
+            (walk, _) => survey(walk?.up_to(extent.bytes), extent)?,
+        };
+        let (path, places) = (self.log.path().display(), found.spans.len() + usize::from(found.lost_from.is_some()));
+        match places {
+            0 => tracing::warn!(%path, "what was damaged in a segment, or could not be read, is whole now"),
+            _ => tracing::error!(%path, places, "a segment is damaged; what is behind is still served"),
+        }
+        Ok(found)
+    }
+
+    fn extent(&self, next_base: Option<i64>) -> Extent {
+        Extent { bytes: self.bytes(), is_closed: next_base.is_some() }
+    }
+
+    /// Why nothing can be read where the segment is damaged. If the disk has thought better of it, the batch that holds `offset`, and those in
+    /// front of it are whole too.
+    fn find_damaged(&self, damaged: DamagedSpan, offset: i64) -> Result<Option<(Found, Scan)>, LogError> {
         let mut scan = self.scan(damaged.position)?.resume(damaged.position, damaged.offset);
-        let Some(found) = scan.next_header()? else { return Ok(None) };
-        scan.batch(&found)?;
-        Ok(Some((found, scan)))
+        while let Some(found) = scan.next_header()? {
+            scan.batch(&found)?;
+            if offset < found.next_offset {
+                return Ok(Some((found, scan)));
+            }
+        }
+        Ok(None)
     }
 
     /// The batch that holds `offset`, with the walk behind it. None if the segment ends before.
     pub(crate) fn find(&self, offset: i64) -> Result<Option<(Found, Scan)>, LogError> {
         if let Some(damaged) = self.damages.holding(offset) {
-            return self.find_damaged(damaged);
+            return self.find_damaged(damaged, offset);
         }
-        let start = self.damages.end_before(offset);
+        let (start, expected) = self.damages.last_before(offset).map_or((0, self.base_offset), |span| (span.behind, span.next_offset));
         // Whether it was replaced is asked last: the entry may be one of another file's index.
         if let Some(entry) = self.offsets.lookup(offset - self.base_offset).filter(|entry| u64::from(entry.position) >= start)
             && !self.is_replaced()
@@ -322,7 +380,7 @@ impl Segment {
                 _ => self.offsets.say_mismatch(entry),
             }
         }
-        let mut scan = self.scan(start)?;
+        let mut scan = self.scan(start)?.resume(start, expected);
         match scan.next_header()? {
             Some(first) => walk_to(offset, first, scan),
             None => Ok(None),

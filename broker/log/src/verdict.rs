@@ -15,6 +15,9 @@
 //! for an interrupted one, so a single flipped bit is looked for first: a checksum tells which one it was. What is cut off as interrupted is
 //! kept, for the case that the guess is wrong.
 //!
+//! What can't be read can't be judged. With something whole behind it, it stays where it is, as rot does. With nothing, it may be the end of
+//! the log that was acknowledged, or a torn tail: then nothing is cut, and the log stays closed until somebody has decided.
+//!
 //! Time and memory are bounded: the walk that looks for whole batches has a budget ([`SegmentWalk`]), the range in front of them is read
 //! once in pieces, and a flipped bit is looked for in batches up to [`EXPLAINED_BYTES_MAX`].
 
@@ -25,8 +28,9 @@ use millpond_protocol::batch::{BatchChecksum, BatchHeader, CHECKSUMMED_FROM, HEA
 
 use crate::damages::DamagedSpan;
 use crate::disk::{Disk, DiskFile, OpenMode};
-use crate::error::LogError;
-use crate::inspect::{Piece, SegmentWalk};
+use crate::error::{Damage, LogError};
+use crate::inspect::{DamagedRange, Piece, SegmentWalk};
+use crate::scan::corrupt;
 
 /// What damage is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,23 +58,34 @@ pub(crate) struct Place<'a> {
 }
 
 /// Says what the damage at a place is. Changes nothing.
+///
+/// # Errors
+///
+/// [`LogError::Corrupt`] if it can't be read, and nothing whole is behind it; [`LogError::Io`].
 pub(crate) fn judge(disk: &dyn Disk, place: Place<'_>) -> Result<Verdict, LogError> {
     let mut walk = SegmentWalk::open(disk, place.path, place.base_offset, place.next_base)?.resume(place.position, place.expected);
+    let Place { path, position, expected, .. } = place;
+    let rot = |behind, next_offset| Verdict::Rot(DamagedSpan { position, behind, offset: expected, next_offset });
     let (behind, next_offset) = match walk.next_piece()? {
+        Some(Piece::Damage(DamagedRange { bytes, next_offset, reason: reason @ Damage::Unreadable(_), .. })) => {
+            let next_offset = next_offset.filter(|next_offset| *next_offset > expected);
+            return next_offset
+                .map(|next_offset| rot(position + bytes, next_offset))
+                .ok_or_else(|| corrupt(path, position, expected, reason));
+        }
         Some(Piece::Damage(range)) => (range.position + range.bytes, range.next_offset),
         // Whole now: the disk does not answer the same twice. Nothing is cut for that, and every read compares again.
-        Some(Piece::Batch(batch)) => (walk.position(), Some(batch.header.next_offset())),
+        Some(Piece::Batch(batch)) => return Ok(rot(walk.position(), batch.header.next_offset())),
         None => return Ok(Verdict::Torn),
     };
     let Some(next_offset) = next_offset else { return Ok(Verdict::Torn) };
-    let opened = disk.open(place.path, OpenMode::Read).map_err(|source| LogError::io("open", place.path, source))?;
+    let opened = disk.open(path, OpenMode::Read).map_err(|source| LogError::io("open", path, source))?;
     let ends_the_file = behind == walk.file_bytes();
-    let Place { path, position, expected, .. } = place;
     let suspect = Suspect { file: opened, path, position, behind, expected, next_offset, ends_the_file };
     if next_offset <= expected || suspect.is_interrupted()? {
         return Ok(Verdict::Interrupted);
     }
-    Ok(Verdict::Rot(DamagedSpan { position, behind, offset: expected, next_offset }))
+    Ok(rot(behind, next_offset))
 }
 
 /// A damaged range with something whole behind it.

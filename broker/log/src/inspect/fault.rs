@@ -128,6 +128,13 @@ impl FaultKind {
     /// What it means for whoever keeps the log.
     pub fn meaning(&self) -> &'static str {
         match self {
+            FaultKind::Damaged { next_offset: None, .. } => {
+                "what can't be read may be the end of the log, so nothing is cut: a broker does not open it, unless it was stopped in order; \
+                 look at the disk, then copy the folder from it, or give these bytes up with a repair"
+            }
+            FaultKind::Damaged { reason: Damage::Unreadable(_), .. } => {
+                "reads that meet these bytes fail while the disk does not give them back; everything else is served; a repair gives them up"
+            }
             FaultKind::Damaged { bytes: 0, .. } => "these offsets are gone; reads of them fail, and everything else is served",
             FaultKind::Damaged { .. } => "reads that meet these bytes fail; everything else is served",
             FaultKind::TornTail { .. } => "the next start of the broker cuts it off, as after any crash; nothing that was flushed ends so",

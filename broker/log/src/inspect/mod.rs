@@ -11,6 +11,12 @@
 //! | [`verify`] | everything in a log's folder, and a [`Fault`] for each thing that is wrong |
 //! | [`RepairPlan`] | what can be done about damage that recovery leaves alone, what is lost by it, and doing it |
 //!
+//! # What can't be read
+//!
+//! Where the disk does not give bytes back, that is damage as any other ([`Damage::Unreadable`](crate::Damage::Unreadable)), no larger than
+//! the pages that fail, and what is behind it is found. It may be readable later; a repair gives it up. An error that says nothing about
+//! the bytes, as a right that is missing, ends the walk.
+//!
 //! # Damage in the middle
 //!
 //! Recovery cuts a torn tail and never what rot has damaged. That can be repaired in two ways:
@@ -32,6 +38,7 @@ mod fault;
 pub(crate) mod names;
 mod plan;
 mod repair;
+mod unreadable;
 mod verify;
 mod walk;
 

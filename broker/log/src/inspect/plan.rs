@@ -94,6 +94,8 @@ pub struct Loss {
     pub whole_records: u64,
     /// Whether only the part of a header was damaged that its batch's checksum does not cover, so that it can be restored.
     pub mended: bool,
+    /// Of the bytes that are removed, those that the disk does not give back. In the file that is kept zeros take their place.
+    pub unreadable_bytes: u64,
 }
 
 /// One segment that is written anew.
@@ -195,7 +197,8 @@ impl RepairPlan {
                 None => (range.bytes, instead_of(survey, range)?),
             };
             let (path, position, offsets) = (survey.path.clone(), range.position, range.offset..end);
-            self.losses.push(Loss { path, position, bytes, offsets, whole_records: 0, mended });
+            let unreadable_bytes = range.unreadable_bytes;
+            self.losses.push(Loss { path, position, bytes, offsets, whole_records: 0, mended, unreadable_bytes });
             patches.push(Patch { position, bytes, instead });
         }
         if self.losses.len() > DAMAGES_MAX {
@@ -207,9 +210,11 @@ impl RepairPlan {
 
     fn truncate(&mut self, survey: &Survey) {
         let Survey { base_offset, file_bytes, .. } = *survey;
+        let unreadable_bytes = survey.ranges.iter().map(|range| range.unreadable_bytes).sum();
         if let (Some(cut), Some(loss)) = (&mut self.cut, self.losses.last_mut()) {
             cut.removed.push((base_offset, 0, file_bytes));
             loss.bytes += file_bytes;
+            loss.unreadable_bytes += unreadable_bytes;
             loss.whole_records += survey.records;
             loss.offsets.end = survey.end;
             return;
@@ -223,6 +228,7 @@ impl RepairPlan {
             offsets: first.offset..survey.end,
             whole_records: survey.records_behind_damage,
             mended: false,
+            unreadable_bytes,
         });
     }
 }
@@ -296,7 +302,7 @@ fn instead_of(survey: &Survey, range: &DamagedRange) -> Result<Vec<u8>, RepairEr
 /// The front of the damaged batch with the base offset, the length and the format version that it must have had, if its checksum then
 /// says that it is whole. One byte may differ: more is not a flipped bit, but a batch that belongs somewhere else.
 fn mended_front(disk: &dyn Disk, survey: &Survey, range: &DamagedRange) -> Result<Option<Vec<u8>>, LogError> {
-    let Some(next_offset) = range.next_offset else { return Ok(None) };
+    let Some(next_offset) = range.next_offset.filter(|_| range.unreadable_bytes == 0) else { return Ok(None) };
     let Some(batch_length) = i32::try_from(range.bytes).ok().and_then(|bytes| bytes.checked_sub(LENGTH_PREFIX)) else { return Ok(None) };
     let bytes = usize::try_from(range.bytes).unwrap_or(usize::MAX);
     if !(HEADER_BYTES..=MENDED_BYTES_MAX).contains(&bytes) {

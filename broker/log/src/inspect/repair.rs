@@ -34,6 +34,7 @@ use crate::folder::{CLEAN_STOP, Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Indexer, encode};
 use crate::inspect::names;
 use crate::inspect::plan::{CutAt, RepairError, RepairPlan, Rewrite};
+use crate::inspect::unreadable::Unreadable;
 use crate::inspect::walk::{Piece, SegmentWalk};
 use crate::log::Log;
 use crate::recovery_point::write_recovery_point;
@@ -125,12 +126,12 @@ impl RepairPlan {
         Ok(log.close()?)
     }
 
-    /// Copies a part of a segment to a file of its own.
+    /// Copies a part of a segment to a file of its own, with zeros in the place of what can't be read.
     fn keep(&self, disk: &dyn Disk, old: &dyn DiskFile, path: &Path, from: u64, to: u64) -> Result<(), LogError> {
         let kept = names::kept(path, from, to, self.number);
         let copy = || -> io::Result<()> {
             let file = disk.open(&kept, OpenMode::Replace)?;
-            copy_range(old, from, to, &*file, 0)?;
+            copy_readable(old, from, to, &*file)?;
             file.sync_data()
         };
         copy().map_err(|source| LogError::io("write", &kept, source))
@@ -190,6 +191,22 @@ pub(crate) fn copy_range(from: &dyn DiskFile, start: u64, end: u64, to: &dyn Dis
         at += read as u64;
     }
     Ok(end - start)
+}
+
+/// Copies the bytes from one position up to another, and leaves zeros where there are some that can't be read.
+fn copy_readable(from: &dyn DiskFile, start: u64, end: u64, to: &dyn DiskFile) -> io::Result<()> {
+    let (mut unreadable, mut buffer, mut position) = (Unreadable::default(), Vec::new(), start);
+    while position < end {
+        buffer.clear();
+        let wanted = usize::try_from(end - position).unwrap_or(usize::MAX).min(COPIED_AT_ONCE_BYTES);
+        unreadable.read(from, &mut buffer, wanted, position)?;
+        if buffer.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        write_all_at(to, &mut [IoSlice::new(&buffer)], position - start)?;
+        position += buffer.len() as u64;
+    }
+    Ok(())
 }
 
 /// Builds both indexes of a segment without damage from its batches, each in one step.

@@ -8,7 +8,7 @@ use millpond_protocol::batch::BatchHeader;
 
 use crate::compact::{COMPACTION, replaced_already};
 use crate::disk::{Disk, OpenMode};
-use crate::error::LogError;
+use crate::error::{Damage, LogError};
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::inspect::beside::Aside;
 use crate::inspect::entries::IndexCheck;
@@ -295,6 +295,7 @@ impl Verification<'_> {
     fn damage(&mut self, path: &Path, range: DamagedRange) {
         let DamagedRange { position, bytes, offset, next_offset, reason, .. } = range;
         let kind = match next_offset {
+            None if matches!(reason, Damage::Unreadable(_)) => FaultKind::Damaged { bytes, next_offset, reason },
             None if self.options.in_use => FaultKind::InMotion { bytes },
             None => FaultKind::TornTail { bytes, reason },
             Some(_) => FaultKind::Damaged { bytes, next_offset, reason },

@@ -15,6 +15,8 @@
 //! The checksum does not cover the base offset of a batch. In front of damage it is the batches before that vouch for it; behind, it is believed
 //! only if something else agrees: the number of offsets or of records that the damaged batch announces, or what follows.
 //!
+//! What the disk does not give back counts as zeros that are damaged: no batch is whole that has a part of it, and the walk goes on behind.
+//!
 //! Memory is bounded whatever the file says: batches are read through a window, and their checksums computed piece by piece.
 
 use std::path::{Path, PathBuf};
@@ -25,6 +27,7 @@ use millpond_protocol::batch::{Batch, BatchChecksum, BatchError, BatchHeader, CH
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Damage, LogError};
+use crate::inspect::unreadable::Unreadable;
 use crate::scan::check_header;
 
 /// Walks over the batches of one segment file, damaged or not.
@@ -80,6 +83,10 @@ pub struct DamagedRange {
     pub reason: Damage,
     /// What the header of the first batch says, if that much is well formed.
     pub header: Option<BatchHeader>,
+    /// Whether the checksum in that header is right, so that it is only the place that is wrong.
+    pub crc_ok: bool,
+    /// Bytes of it that the disk does not give back, whole pages as a rule.
+    pub unreadable_bytes: u64,
 }
 
 impl SegmentWalk {
@@ -145,7 +152,7 @@ impl SegmentWalk {
     ///
     /// # Errors
     ///
-    /// [`LogError::Io`] if the file can't be read. Damage is not an error.
+    /// [`LogError::Io`] if the file can't be read for a cause that says nothing about its bytes. Damage is not an error.
     pub fn next_piece(&mut self) -> Result<Option<Piece>, LogError> {
         let (position, offset) = (self.position, self.expected);
         if position >= self.window.end {
@@ -154,7 +161,17 @@ impl SegmentWalk {
             return Ok(missing.map(|next_base| {
                 self.expected = next_base;
                 let reason = Damage::OffsetsMissing { next_base };
-                Piece::Damage(DamagedRange { position, bytes: 0, offset, next_offset: Some(next_base), reason, header: None })
+                let (header, crc_ok, unreadable_bytes) = (None, false, 0);
+                Piece::Damage(DamagedRange {
+                    position,
+                    bytes: 0,
+                    offset,
+                    next_offset: Some(next_base),
+                    reason,
+                    header,
+                    crc_ok,
+                    unreadable_bytes,
+                })
             }));
         }
         match self.whole_at(position, Some(offset))? {
@@ -165,12 +182,15 @@ impl SegmentWalk {
             }
             Err(reason) => {
                 let header = self.header_at(position)?;
+                let crc_ok = self.is_only_misplaced(position, header.as_ref(), &reason)?;
                 let (behind, found) = self.resume_behind(position, header.as_ref())?;
                 let next_offset = found.or(self.next_base);
                 self.position = behind;
                 self.expected = next_offset.unwrap_or(offset);
                 let bytes = behind - position;
-                Ok(Some(Piece::Damage(DamagedRange { position, bytes, offset, next_offset, reason, header })))
+                let reason = self.window.unreadable.error_in(position..behind).map_or(reason, Damage::Unreadable);
+                let unreadable_bytes = self.window.unreadable.bytes_in(position..behind);
+                Ok(Some(Piece::Damage(DamagedRange { position, bytes, offset, next_offset, reason, header, crc_ok, unreadable_bytes })))
             }
         }
     }
@@ -187,6 +207,9 @@ impl SegmentWalk {
         }
         let mut bytes = Vec::new();
         self.window.read(&mut bytes, total, batch.position)?;
+        if let Some(source) = self.window.unreadable.error_in(batch.position..batch.position + total as u64) {
+            return Err(LogError::io("read", &self.window.path, source));
+        }
         Ok(Batch::parse(Bytes::from(bytes)).ok())
     }
 
@@ -206,7 +229,22 @@ impl SegmentWalk {
         if stored != computed {
             return Ok(Err(Damage::Checksum(BatchError::ChecksumMismatch { stored, computed })));
         }
-        Ok(Ok(header))
+        // Zeros stand in the place of what can't be read, and may be what was there.
+        let unreadable = self.window.unreadable.error_in(position..position + header.total_bytes() as u64);
+        Ok(unreadable.map_or(Ok(header), |source| Err(Damage::Unreadable(source))))
+    }
+
+    /// Whether the checksum of the damaged batch that begins here is right.
+    fn is_only_misplaced(&mut self, position: u64, header: Option<&BatchHeader>, reason: &Damage) -> Result<bool, LogError> {
+        let is_misplaced = matches!(reason, Damage::UnexpectedOffset { .. } | Damage::OffsetsOverlap { .. } | Damage::OffsetTooFar { .. });
+        let Some(header) = header.filter(|_| is_misplaced) else { return Ok(false) };
+        let bytes = header.total_bytes() as u64;
+        if bytes > self.search_left_bytes {
+            return Ok(false);
+        }
+        self.search_left_bytes -= bytes;
+        let is_right = self.window.checksum(position, bytes)? == header.crc;
+        Ok(is_right && self.window.unreadable.error_in(position..position + bytes).is_none())
     }
 
     /// The header at a position, if it is well formed and the batch would fit into the file.
@@ -316,13 +354,14 @@ struct Window {
     end: u64,
     chunk: Vec<u8>,
     chunk_at: u64,
+    unreadable: Unreadable,
 }
 
 impl Window {
     fn open(disk: &dyn Disk, path: &Path) -> Result<Window, LogError> {
         let opened = disk.open(path, OpenMode::Read).and_then(|file| file.size_bytes().map(|bytes| (file, bytes)));
         let (file, end) = opened.map_err(|source| LogError::io("open", path, source))?;
-        Ok(Window { file, path: path.to_path_buf(), end, chunk: Vec::new(), chunk_at: 0 })
+        Ok(Window { file, path: path.to_path_buf(), end, chunk: Vec::new(), chunk_at: 0, unreadable: Unreadable::default() })
     }
 
     /// The bytes from `at` on: at least `least` of them, fewer only at the end of the file.
@@ -341,11 +380,11 @@ impl Window {
         Ok(&self.chunk)
     }
 
-    /// Appends `bytes` bytes from `at` on, fewer only at the end of the file as it was.
-    fn read(&self, into: &mut Vec<u8>, bytes: usize, at: u64) -> Result<(), LogError> {
+    /// Appends `bytes` bytes from `at` on, fewer only at the end of the file as it was. Zeros stand for what can't be read.
+    fn read(&mut self, into: &mut Vec<u8>, bytes: usize, at: u64) -> Result<(), LogError> {
         let left = usize::try_from(self.end.saturating_sub(at)).unwrap_or(usize::MAX);
-        let read = self.file.read_at(into, bytes.min(left), at);
-        read.map(drop).map_err(|source| LogError::io("read", &self.path, source))
+        let read = self.unreadable.read(&*self.file, into, bytes.min(left), at);
+        read.map_err(|source| LogError::io("read", &self.path, source))
     }
 
     /// The checksum of a batch of this many bytes, of as many as there are.

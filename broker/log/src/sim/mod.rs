@@ -7,7 +7,7 @@
 //!
 //! Faults are set beforehand: the nth operation of a kind fails ([`SimDisk::fail`]), the disk has so many bytes and no more
 //! ([`SimDisk::limit_bytes`]), or so many files ([`SimDisk::limit_names`]), writes come back short ([`SimDisk::shorten_writes`]), the power
-//! goes after so many changes ([`SimDisk::cut_power_after`]). A failed sync loses what it should have made durable, as Linux
+//! goes after so many changes ([`SimDisk::cut_power_after`]), parts of a file can't be read ([`SimDisk::make_unreadable`]). A failed sync loses what it should have made durable, as Linux
 //! does: bytes for good, or until something is written to their sector again; names until their folder changes again.
 //!
 //! [`HookedDisk`] stands before any disk, and lets a test do something else first.
@@ -22,6 +22,7 @@ mod tree;
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -173,6 +174,20 @@ impl SimDisk {
         self.state.lock().allocations
     }
 
+    /// Makes every read of a file fail with a device error that touches some of these bytes, whatever becomes of its name, and through
+    /// crashes, until it is told otherwise. No ranges let all of it be read again.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such file.
+    pub fn make_unreadable(&self, path: &Path, ranges: &[Range<u64>]) {
+        let mut state = self.state.lock();
+        let id = state.tree.find(path);
+        let file = id.and_then(|id| state.tree.file(id));
+        let file = file.unwrap_or_else(|error| panic!("a test names a file that is there: {}: {error}", path.display()));
+        file.unreadable = ranges.to_vec();
+    }
+
     /// Changes the bytes of a file behind everybody's back, live and durable ones.
     ///
     /// # Panics
@@ -322,9 +337,13 @@ impl DiskFile for SimFile {
     fn read_at(&self, into: &mut Vec<u8>, bytes_max: usize, at: u64) -> io::Result<usize> {
         self.with(|state| {
             state.refuse(Operation::Read)?;
-            let live = &state.tree.file(self.id)?.live;
-            let start = usize::try_from(at).unwrap_or(usize::MAX).min(live.len());
-            let found = &live[start..live.len().min(start.saturating_add(bytes_max))];
+            let file = state.tree.file(self.id)?;
+            let start = usize::try_from(at).unwrap_or(usize::MAX).min(file.live.len());
+            let found = &file.live[start..file.live.len().min(start.saturating_add(bytes_max))];
+            let end = at.saturating_add(found.len() as u64);
+            if file.unreadable.iter().any(|range| range.start < end && at < range.end) {
+                return Err(Fault::Device.error());
+            }
             into.extend_from_slice(found);
             Ok(found.len())
         })

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::ops::Range;
 use std::path::{Component, Path};
 
 use super::crash::SECTOR_BYTES;
@@ -36,6 +37,8 @@ pub(super) struct File {
     pub(super) lost_write_backs: u64,
     /// Whether live bytes have no change that could make them durable.
     pub(super) has_forgotten: bool,
+    /// What can't be read.
+    pub(super) unreadable: Vec<Range<u64>>,
 }
 
 #[derive(Clone, Debug)]

@@ -35,4 +35,5 @@ mod rot;
 mod seeds;
 mod time;
 mod together;
+mod unreadable;
 mod verify;
