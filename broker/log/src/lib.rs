@@ -66,6 +66,8 @@
 //! - Any other damage is left as it is, named in the [`RecoveryReport`] of the opening that reads it, and answers reads with
 //!   [`LogError::Corrupt`]; what is in front of it and behind it is served, and appends go on behind the last whole batch.
 //!   [`inspect::RepairPlan`] mends it when somebody asks, and keeps what it removes likewise.
+//! - What the disk does not give back is such damage too, for as long as it does not. Only an end of the last segment that can't be read
+//!   keeps a log from being opened: nobody can say what of it was acknowledged.
 //! - After a failed write or flush the log takes no appends until it is opened again; reads go on. A full disk is not such a failure,
 //!   and neither is a file that could not be opened because too many are.
 //! - What is remembered of a producer is what the headers of its batches say, whatever became of the process between them.

@@ -63,8 +63,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`LogError::Io`] and [`LogError::Full`] if files can't be read, cut or created. Damage is no error: what a crash leaves is
-    /// repaired, and other damage answers the reads that meet it.
+    /// [`LogError::Io`] and [`LogError::Full`] if files can't be read, cut or created; [`LogError::Corrupt`] if the end of the last segment
+    /// can't be read, which may have been acknowledged. Other damage is no error: what a crash leaves is repaired, and reads meet the rest.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, config: LogConfig) -> Result<(Log, RecoveryReport), LogError> {
         Log::open_in(disk, Pools::default(), dir, config)
     }

@@ -61,8 +61,8 @@ pub(crate) fn open_sealed(
         return Ok(assemble(Some(bytes), offsets, times, max_timestamp));
     }
 
-    let HeaderWalk { entries, max_timestamp, damages } = sealed.walk(&log, bytes)?;
-    if !damages.is_empty() {
+    let HeaderWalk { entries, max_timestamp, is_straight, damages } = sealed.walk(&log, bytes)?;
+    if !is_straight {
         let spans = damages.iter().map(|(span, _)| *span).collect();
         for (span, reason) in damages {
             report.add_damaged(path.clone(), span.position, reason);
@@ -94,9 +94,11 @@ struct Sealed<'a> {
 
 /// What the headers of a closed segment have shown.
 struct HeaderWalk {
-    /// What the indexes should hold, if nothing is damaged.
+    /// What the indexes should hold, and the largest timestamp, if the walk was straight.
     entries: Entries,
     max_timestamp: i64,
+    /// Whether nothing had to be stepped over, be it that it was whole when it was looked at.
+    is_straight: bool,
     /// What the walk has stepped over, rising, [`SPANS_MAX`] at most.
     damages: Vec<(DamagedSpan, Damage)>,
 }
@@ -169,7 +171,7 @@ impl Sealed<'_> {
     fn walk(&self, log: &Arc<dyn DiskFile>, bytes: u64) -> Result<HeaderWalk, LogError> {
         let mut scan = self.scan(log, 0, bytes);
         let mut indexer = Indexer::new(self.base_offset, self.config.index_interval_bytes);
-        let (mut entries, mut damages) = (Entries::default(), Vec::new());
+        let (mut entries, mut is_straight, mut damages) = (Entries::default(), true, Vec::new());
         let (mut last, mut next_offset) = ((0, self.base_offset), self.base_offset);
         loop {
             let met_at = match scan.next_header() {
@@ -184,14 +186,14 @@ impl Sealed<'_> {
                 Err(error) => return Err(error),
             };
             last = self.step_over(last, met_at, &mut damages)?;
-            next_offset = last.1;
+            (is_straight, next_offset) = (false, last.1);
             if last.0 <= met_at || damages.len() >= SPANS_MAX {
                 break;
             }
             scan = scan.resume(last.0, next_offset);
         }
         entries.times.extend(indexer.time_entry());
-        Ok(HeaderWalk { entries, max_timestamp: indexer.max_timestamp(), damages })
+        Ok(HeaderWalk { entries, max_timestamp: indexer.max_timestamp(), is_straight, damages })
     }
 
     /// Goes on from a batch until it is behind a position, or at the end of the file. Returns where that is, and the offset there.

@@ -22,6 +22,7 @@ mod kafka;
 mod kafka_samples;
 mod kafka_words;
 mod kept;
+mod late_damage;
 mod log_start;
 mod model;
 mod numbers;
