@@ -104,11 +104,11 @@ impl Segment {
             max_timestamp,
             verified,
             damages,
+            unmeasured,
             room,
             removed,
             leaving,
             replaced,
-            unmeasured,
             generation,
         }
     }
@@ -336,9 +336,10 @@ impl Segment {
             (walk, _) => survey(walk?.up_to(extent.bytes), extent)?,
         };
         let (path, places) = (self.log.path().display(), found.spans.len() + usize::from(found.lost_from.is_some()));
-        match places {
-            0 => tracing::warn!(%path, "what was damaged in a segment, or could not be read, is whole now"),
-            _ => tracing::error!(%path, places, "a segment is damaged; what is behind is still served"),
+        if places == 0 {
+            tracing::warn!(%path, "what was damaged in a segment, or could not be read, is whole now");
+        } else {
+            tracing::error!(%path, places, "a segment is damaged; what is behind is still served");
         }
         Ok(found)
     }

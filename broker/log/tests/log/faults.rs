@@ -411,7 +411,7 @@ fn a_read_that_fails_says_so_and_the_next_one_works() {
     let mut fixture = Fixture::new(ROOMY);
     fixture.append(&[batch(2, 50)]);
     let path = fixture.segments()[0].clone();
-    fixture.disk.make_unreadable(&path, &[0..1]);
+    fixture.disk.make_unreadable(&path, std::slice::from_ref(&(0..1)));
     let read = fixture.log.reader().read(0, 100, 2);
     assert!(matches!(&read, Err(LogError::Corrupt { position: 0, reason: Damage::Unreadable(_), .. })), "{read:?}");
     fixture.disk.make_unreadable(&path, &[]);

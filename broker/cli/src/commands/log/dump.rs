@@ -12,7 +12,7 @@ use crate::{
 };
 use clap::Args;
 use millpond_log::{
-    LogError, RealDisk,
+    Damage, LogError, RealDisk,
     inspect::{DamagedRange, IndexEntry, IndexWalk, Piece, RECORDS_BYTES_MAX, SegmentWalk, WalkedBatch, kept_log_of, segment_of},
 };
 use millpond_protocol::{
@@ -230,12 +230,13 @@ impl Dump {
         if !self.offsets.overlaps(range.offset, range.next_offset.unwrap_or(i64::MAX)) {
             return Ok(());
         }
-        let in_motion = self.in_use && range.next_offset.is_none();
+        let in_motion = self.in_use && range.next_offset.is_none() && !matches!(range.reason, Damage::Unreadable(_));
         self.damages += u64::from(!in_motion);
         let kind = if in_motion { "in_motion" } else { "damage" };
-        let DamagedRange { position, bytes, offset, next_offset, reason, header } = range;
-        if let Some(header) = header.as_ref().filter(|header| header.base_offset == *offset) {
-            self.rows.line(&batch_line(*position, header, "WRONG"))?;
+        let DamagedRange { position, bytes, offset, next_offset, reason, header, crc_ok, .. } = range;
+        // What is only in a wrong place is shown with the offset that it says.
+        if let Some(header) = header.as_ref().filter(|header| *crc_ok || header.base_offset == *offset) {
+            self.rows.line(&batch_line(*position, header, if *crc_ok { "ok" } else { "WRONG" }))?;
         }
         let words = format!(
             "byte {}, offset {}: {} bytes are not a whole batch: {reason}",
@@ -250,7 +251,7 @@ impl Dump {
             eprintln!("{}: {words}", path.display());
             return Ok(());
         }
-        let batch = header.as_ref().map(|header| batch_row(path, *position, header, false));
+        let batch = header.as_ref().map(|header| batch_row(path, *position, header, *crc_ok));
         let (reason, size_bytes) = (reason.to_string(), *bytes);
         self.rows.object(&DamageRow {
             kind,
@@ -364,7 +365,7 @@ const BATCH_HEADINGS: &str = concat!(
 
 const EXAMPLES: &str = "\
 It only reads, takes little memory whatever the size of the files, and may run beside the broker. PRODUCER is id/epoch/sequence. \
-Where bytes are no whole batch it says so, goes on behind them, and ends with 1.
+Where bytes are no whole batch, or the disk does not give them back, it says so, goes on behind them, and ends with 1.
 
 With `-o jsonl` each batch is a line {\"kind\":\"batch\",…}, damage {\"kind\":\"damage\",…}, an entry of an index \
 {\"kind\":\"offset_index_entry\",…} or {\"kind\":\"time_index_entry\",…}; with `-o json` all of them are one array. With `--records` \

@@ -10,7 +10,7 @@ use clap::Args;
 use millpond_engine::{DirLock, EngineError};
 use millpond_log::{
     Disk, RealDisk,
-    inspect::{self, Fault, Loss, RepairMode, RepairPlan, VerifyOptions, Watch},
+    inspect::{self, Fault, Loss, RepairError, RepairMode, RepairPlan, VerifyOptions, Watch},
 };
 use std::{
     fmt::Write as _,
@@ -115,7 +115,7 @@ fn plans(target: &Target, mode: RepairMode) -> Outcome<Vec<(&Partition, RepairPl
     for partition in &target.partitions {
         let plan = RepairPlan::new(&RealDisk, &partition.dir, mode, &mut progress).map_err(|error| {
             let failure = Failure::new(format!("{} can't be repaired this way", partition.name())).because(&error);
-            failure.hint("`--truncate` ends the log in front of the damage; `millpond log verify` shows all of it")
+            failure.hint(hint(&error, mode))
         })?;
         if !plan.is_empty() {
             plans.push((partition, plan));
@@ -123,6 +123,17 @@ fn plans(target: &Target, mode: RepairMode) -> Outcome<Vec<(&Partition, RepairPl
     }
     progress.0.finish();
     Ok(plans)
+}
+
+/// What to do where this repair is not possible.
+fn hint(error: &RepairError, mode: RepairMode) -> &'static str {
+    match (error, mode) {
+        (RepairError::Log(_), _) => "nothing was changed: check the disk, and that you may read and write the files, then repair again",
+        (RepairError::TooWide { .. } | RepairError::TooManyDamages { .. }, RepairMode::DropBatch) => {
+            "`--truncate` ends the log in front of the damage; `millpond log verify` shows all of it"
+        }
+        _ => "nothing was changed; `millpond log verify` shows all of the damage",
+    }
 }
 
 /// Says what would be lost.
@@ -149,17 +160,21 @@ fn lost(loss: &Loss) -> String {
         return "one byte of a header is given back; nothing is lost".to_owned();
     }
     let count = u64::try_from(loss.offsets.end - loss.offsets.start).unwrap_or(0);
-    let bytes = if loss.bytes < 1024 { counted(loss.bytes, "byte") } else { human_bytes(loss.bytes) };
-    if count == 0 {
-        return format!("no offset is lost; {bytes} without one are removed");
-    }
-    let (first, last) = (thousands(loss.offsets.start), thousands(loss.offsets.end - 1));
+    let sized = |bytes| if bytes < 1024 { counted(bytes, "byte") } else { human_bytes(bytes) };
+    let (bytes, first, last) = (sized(loss.bytes), thousands(loss.offsets.start), thousands(loss.offsets.end - 1));
     let mut words = match count {
+        0 if loss.unreadable_bytes > 0 => format!("{bytes} are removed, which may hold records from offset {first} on"),
+        0 => format!("no offset is lost; {bytes} without one are removed"),
+        // Whole records behind it, where the log is truncated, are still there.
+        _ if loss.bytes == 0 => format!("offsets {first} to {last} are missing already, {} at most", counted(count, "record")),
         1 => format!("offset {first} is lost, {bytes}, one record at most"),
         _ => format!("offsets {first} to {last} are lost, {bytes}, {} at most", counted(count, "record")),
     };
     if loss.whole_records > 0 {
         let _ = write!(words, "; {} of them can still be read", thousands(loss.whole_records));
+    }
+    if loss.unreadable_bytes > 0 {
+        let _ = write!(words, "; {} can't be read, and are zeros in what is kept", sized(loss.unreadable_bytes));
     }
     words
 }
@@ -231,9 +246,10 @@ mod tests {
 
     #[test]
     fn what_is_lost_is_said_in_offsets_records_and_bytes() {
-        let loss = |bytes, offsets, whole_records, mended| {
-            lost(&Loss { path: PathBuf::new(), position: 0, bytes, offsets, whole_records, mended })
+        let of = |bytes, offsets, whole_records, mended, unreadable_bytes| {
+            lost(&Loss { path: PathBuf::new(), position: 0, bytes, offsets, whole_records, mended, unreadable_bytes })
         };
+        let loss = |bytes, offsets, whole_records, mended| of(bytes, offsets, whole_records, mended, 0);
         assert_eq!(loss(770, 6..7, 0, false), "offset 6 is lost, 770 bytes, one record at most");
         assert_eq!(
             loss(5_000, 6..5_006, 4_990, false),
@@ -241,5 +257,14 @@ mod tests {
         );
         assert_eq!(loss(9, 6..6, 0, false), "no offset is lost; 9 bytes without one are removed");
         assert_eq!(loss(17, 6..6, 0, true), "one byte of a header is given back; nothing is lost");
+        assert_eq!(loss(0, 640..1_280, 0, false), "offsets 640 to 1,279 are missing already, 640 records at most");
+        assert_eq!(
+            of(5_000, 6..106, 0, false, 4_096),
+            "offsets 6 to 105 are lost, 4.9 KiB, 100 records at most; 4.0 KiB can't be read, and are zeros in what is kept"
+        );
+        assert_eq!(
+            of(9_000, 6..6, 0, false, 9_000),
+            "8.8 KiB are removed, which may hold records from offset 6 on; 8.8 KiB can't be read, and are zeros in what is kept"
+        );
     }
 }
