@@ -29,15 +29,16 @@ use std::sync::Arc;
 use crate::compact::COMPACTED_TO;
 use crate::config::LogConfig;
 use crate::disk::{Disk, DiskFile, OpenMode, TEMPORARY_SUFFIX, sync_names, write_all_at, write_atomically};
-use crate::error::LogError;
+use crate::error::{Damage, LogError};
 use crate::folder::{CLEAN_STOP, Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Indexer, encode};
 use crate::inspect::names;
 use crate::inspect::plan::{CutAt, RepairError, RepairPlan, Rewrite};
 use crate::inspect::unreadable::Unreadable;
-use crate::inspect::walk::{Piece, SegmentWalk};
+use crate::inspect::walk::{DamagedRange, Piece, SegmentWalk};
 use crate::log::Log;
 use crate::recovery_point::write_recovery_point;
+use crate::scan::corrupt;
 
 impl RepairPlan {
     /// Repairs the log. Nobody else may use it meanwhile. A power cut at any moment leaves each segment as it was or as it is to be, and a
@@ -84,8 +85,8 @@ impl RepairPlan {
         write_patched(disk, &*old, &path, &temporary, rewrite)?;
         let mut walk = SegmentWalk::open(disk, &temporary, rewrite.base_offset, rewrite.next_base)?;
         while let Some(piece) = walk.next_piece()? {
-            if matches!(piece, Piece::Damage(_)) {
-                return Err(RepairError::Changed { path });
+            if let Piece::Damage(range) = piece {
+                return Err(not_whole(&path, range));
             }
         }
 
@@ -209,6 +210,14 @@ fn copy_readable(from: &dyn DiskFile, start: u64, end: u64, to: &dyn DiskFile) -
     Ok(())
 }
 
+/// Why a segment that should be without damage is not.
+fn not_whole(path: &Path, range: DamagedRange) -> RepairError {
+    match range.reason {
+        reason @ Damage::Unreadable(_) => RepairError::Log(corrupt(path, range.position, range.offset, reason)),
+        _ => RepairError::Changed { path: path.to_path_buf() },
+    }
+}
+
 /// Builds both indexes of a segment without damage from its batches, each in one step.
 fn build_indexes(disk: &dyn Disk, dir: &Path, base_offset: i64, next_base: Option<i64>, config: &LogConfig) -> Result<(), RepairError> {
     let path = file_path(dir, base_offset, LOG);
@@ -218,7 +227,7 @@ fn build_indexes(disk: &dyn Disk, dir: &Path, base_offset: i64, next_base: Optio
     while let Some(piece) = walk.next_piece()? {
         match piece {
             Piece::Batch(batch) => indexer.add(&batch.header, batch.position, &mut entries),
-            Piece::Damage(_) => return Err(RepairError::Changed { path }),
+            Piece::Damage(range) => return Err(not_whole(&path, range)),
         }
     }
     if next_base.is_some() {

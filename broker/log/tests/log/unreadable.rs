@@ -334,6 +334,9 @@ fn replay(seed: u64) {
     let mut random = Random::new(seed);
     let config = config([9_000, 40_000, 1 << 30][usize::try_from(random.below(3)).expect("small")], 700);
     let mut fixture = Fixture::new(config);
+    // As it is before any segment is proven.
+    let (point, first) =
+        (Path::new(DIR).join("recovery-point"), fixture.disk.bytes(&Path::new(DIR).join("recovery-point")).expect("a point"));
     for _ in 0..20 + random.below(80) {
         let clock = random.below(1_000).cast_signed();
         fixture.append(&[random_batch(&mut random, clock)]);
@@ -348,6 +351,9 @@ fn replay(seed: u64) {
             let pages: Vec<_> = (0..20).filter(|_| random.percent(10)).map(page).collect();
             fixture.disk.make_unreadable(&path, &pages);
             broken.push((path, pages));
+        }
+        if random.percent(30) {
+            fixture.disk.damage(&point, |bytes| bytes.clone_from(&first));
         }
         let before: Vec<_> = fixture.segments().iter().map(|path| fixture.disk.bytes(path).expect("a segment")).collect();
         let opened = if random.percent(60) { try_open(&fixture.disk, config).map(|(log, _)| fixture.log = log) } else { Ok(()) };
