@@ -52,6 +52,14 @@ pub enum FaultKind {
     /// The bytes are as they were stored, but the records are not what the header of their batch says.
     #[error("{0}")]
     Records(BatchError),
+    /// The leader epoch of a batch is less than that of the batch before, or none. No checksum covers it.
+    #[error("the leader epoch is {found}, behind {before}")]
+    LeaderEpoch {
+        /// That of the batch.
+        found: i32,
+        /// That of the batch before.
+        before: i32,
+    },
     /// An index file is wrong.
     #[error("{0}")]
     Index(IndexFault),
@@ -96,6 +104,7 @@ impl FaultKind {
         matches!(
             self,
             FaultKind::LogStartCopyUnreadable
+                | FaultKind::LeaderEpoch { .. }
                 | FaultKind::Aside(_)
                 | FaultKind::InMotion { .. }
                 | FaultKind::Exchange
@@ -112,6 +121,7 @@ impl FaultKind {
             FaultKind::TornTail { .. } => "torn_tail",
             FaultKind::InMotion { .. } => "in_motion",
             FaultKind::Records(_) => "records",
+            FaultKind::LeaderEpoch { .. } => "leader_epoch",
             FaultKind::Index(_) => "index",
             FaultKind::RecoveryPointUnreadable | FaultKind::RecoveryPointAstray { .. } => "recovery_point",
             FaultKind::LogStartUnreadable => "log_start",
@@ -140,6 +150,9 @@ impl FaultKind {
             FaultKind::TornTail { .. } => "the next start of the broker cuts it off, as after any crash; nothing that was flushed ends so",
             FaultKind::InMotion { .. } => "a broker is writing here",
             FaultKind::Records(_) => "the bytes are as a producer sent them; consumers can't decode this batch",
+            FaultKind::LeaderEpoch { .. } => {
+                "one of the two has changed, in bytes that no checksum covers; the records are whole, and Millpond makes no use of the number"
+            }
             FaultKind::Index(IndexFault::EndsEarly { .. }) => "lookups by time can miss records",
             FaultKind::Index(_) => "lookups may be slower; the batches are not concerned, and a repair builds the index again",
             FaultKind::RecoveryPointUnreadable | FaultKind::RecoveryPointAstray { .. } => {

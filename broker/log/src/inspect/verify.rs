@@ -67,7 +67,7 @@ pub struct VerifyOptions {
 pub fn verify(disk: &dyn Disk, dir: &Path, options: VerifyOptions, watch: &mut dyn Watch) -> Result<Verified, LogError> {
     let found = disk.list(dir).map_err(|source| LogError::io("list", dir, source))?;
     let mut folder = Folder::of(&found);
-    let mut verification = Verification { disk, dir, options, watch, seen: Verified::default(), held: None };
+    let mut verification = Verification { disk, dir, options, watch, seen: Verified::default(), leader_epoch: 0, held: None };
     if let Some(replaced) = verification.check_exchange() {
         folder.bases.retain(|base| !replaced.contains(base));
     }
@@ -97,6 +97,8 @@ struct Verification<'a> {
     options: VerifyOptions,
     watch: &'a mut dyn Watch,
     seen: Verified,
+    /// The leader epoch of the last batch that has one: not those that a repair or compaction has written to take offsets.
+    leader_epoch: i32,
     /// The faults of a segment that a broker may be exchanging meanwhile.
     held: Option<Vec<Fault>>,
 }
@@ -277,7 +279,14 @@ impl Verification<'_> {
     }
 
     fn check_batch(&mut self, path: &Path, walk: &mut SegmentWalk, found: &WalkedBatch) -> Result<(), LogError> {
-        let BatchHeader { base_offset, record_count, .. } = found.header;
+        let BatchHeader { base_offset, record_count, partition_leader_epoch, .. } = found.header;
+        if partition_leader_epoch != NO_LEADER_EPOCH {
+            let before = std::mem::replace(&mut self.leader_epoch, partition_leader_epoch);
+            if partition_leader_epoch < before {
+                let kind = FaultKind::LeaderEpoch { found: partition_leader_epoch, before };
+                self.fault(path.to_path_buf(), Some(found.position), Some(base_offset), kind);
+            }
+        }
         self.seen.batches += 1;
         self.seen.records += u64::try_from(record_count).unwrap_or(0);
         self.seen.log_end = found.header.next_offset();
@@ -303,6 +312,9 @@ impl Verification<'_> {
         self.fault(path.to_path_buf(), Some(position), Some(offset), kind);
     }
 }
+
+/// What an empty batch has in the place of a leader epoch, as Kafka's cleaner leaves it.
+const NO_LEADER_EPOCH: i32 = -1;
 
 /// Faults of one segment that are held back. Further ones are told at once.
 const HELD_FAULTS_MAX: usize = 10_000;

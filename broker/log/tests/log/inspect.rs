@@ -297,3 +297,22 @@ fn records_that_are_not_what_the_header_says_are_found() {
     assert!(plan(&disk, RepairMode::DropBatch).is_empty(), "the bytes are as they were stored");
     assert!(!FaultKind::Index(IndexFault::Missing).is_note());
 }
+
+#[test]
+fn a_flipped_bit_in_a_leader_epoch_is_noted_and_the_batch_served() {
+    for (bit, offset) in [(0, 7), (20, 8), (31, 7)] {
+        let (disk, model) = closed_log();
+        let (path, one) = (segment(&disk, 1), model[0].bytes.len());
+        disk.damage(&path, |bytes| {
+            let epoch = &mut bytes[2 * one + 12..2 * one + 16];
+            let flipped = i32::from_be_bytes(epoch.try_into().expect("four bytes")) ^ (1 << bit);
+            epoch.copy_from_slice(&flipped.to_be_bytes());
+        });
+        let (verified, faults) = look(&disk);
+        assert_eq!((verified.faults, verified.notes), (0, 1), "{faults:#?}");
+        // The one with the bit, or the one behind it, if the number has grown.
+        assert!(faults[0].contains(&format!(" {} {offset} leader_epoch: ", (offset - 5) * one)), "{faults:#?}");
+        let (log, _) = open(&disk, SMALL);
+        assert_eq!(log.reader().read(7, 1, i64::MAX).expect("served").len(), one);
+    }
+}
