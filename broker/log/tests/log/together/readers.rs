@@ -1,7 +1,7 @@
 //! What readers may see: the bytes that were appended, or an error that tells of a flipped bit.
 
 use millpond_log::sim::{Operation, Random, SimDisk};
-use millpond_log::{Cursor, LogError};
+use millpond_log::{Cursor, Damage, LogError};
 
 use crate::harness::check_from;
 use crate::time::expected_time;
@@ -130,6 +130,8 @@ impl Partition {
     /// A read at this offset has failed, as it may. Returns where to go on.
     fn step_over(&self, disk: &SimDisk, offset: i64, error: &LogError) -> i64 {
         match error {
+            // The disk was told to fail, and has more than once.
+            LogError::Corrupt { reason: Damage::Unreadable(_), .. } => offset,
             LogError::Corrupt { .. } => {
                 let range = self.rotten.iter().find(|range| range.contains(&offset));
                 range.unwrap_or_else(|| panic!("nothing was damaged at {offset}: {}", error.chain())).end
