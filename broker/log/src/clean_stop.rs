@@ -61,29 +61,14 @@ impl CleanStop {
         write_atomically(disk, &clean_stop_path(dir), &self.encode(producers))
     }
 
-    /// The note in this folder and its producers, if there is one and the files are as it says.
-    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Option<(CleanStop, Listed)>> {
-        let path = clean_stop_path(dir);
-        let Some(bytes) = read_bounded(disk, &path, BYTES_MAX + 1)? else { return Ok(None) };
-        let Some((stop, producers)) = CleanStop::decode(&bytes) else {
-            tracing::warn!(path = %path.display(), "the note of a clean stop is damaged; the last segment is read instead");
-            return Ok(None);
-        };
-        let matches = stop.matches(disk, dir)?;
-        if !matches {
-            tracing::warn!(path = %path.display(), "the files are not as the note of a clean stop says; the last segment is read instead");
-        }
-        Ok(matches.then_some((stop, producers)))
-    }
-
-    /// Whether there is a note in this folder, and whether it is whole.
-    pub(crate) fn find(disk: &dyn Disk, dir: &Path) -> io::Result<Found<()>> {
+    /// The note in this folder, with its producers.
+    pub(crate) fn find(disk: &dyn Disk, dir: &Path) -> io::Result<Found<(CleanStop, Listed)>> {
         let bytes = read_bounded(disk, &clean_stop_path(dir), BYTES_MAX + 1)?;
-        let whole = |bytes: Vec<u8>| CleanStop::decode(&bytes).map_or(Found::Damaged, |_| Found::Whole(()));
-        Ok(bytes.map_or(Found::Nothing, whole))
+        Ok(bytes.map_or(Found::Nothing, |bytes| CleanStop::decode(&bytes).map_or(Found::Damaged, Found::Whole)))
     }
 
-    fn matches(&self, disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
+    /// Whether the last segment's files have the sizes that it says.
+    pub(crate) fn fits(&self, disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
         let times = self.time_entries.checked_add(u64::from(self.has_closing_entry));
         let expected = [
             (LOG, Some(self.tail.bytes)),

@@ -17,7 +17,7 @@
 //! recovery-point                   every segment before this one is known to be whole and durable, and its producers are
 //! clean-stop                       nothing was appended since the log was closed in order
 //! log-start                        records before this offset are deleted
-//! log-start.2                      the same once more, since nothing else knows it
+//! log-start.2                      the same once more, since nothing else knows it; from the beginning, when it says 0
 //! flush-failed                     what the system shows of the last segments may not be on disk
 //! append-times                     when the segments got their last appends, by the broker's clock
 //! compacted-to                     of the records before this offset, only the latest of each key are left
@@ -63,6 +63,8 @@
 //! - Only segments at or behind the recovery point, and always the last one, may lose bytes in a recovery: a torn tail, and what is behind
 //!   a hole as an interrupted write leaves it. Whole batches among that are kept in files that no opening looks at (`*.removed-<n>`),
 //!   and nothing is cut before they are durable there, unless no room for them can be had at all ([`WhenFull`]).
+//! - What a whole recovery point or note of a clean stop says was durable is never contradicted in silence: where the files hold less, the
+//!   log goes on behind it, and what is gone is damage in the middle.
 //! - Any other damage is left as it is, named in the [`RecoveryReport`] of the opening that reads it, and answers reads with
 //!   [`LogError::Corrupt`]; what is in front of it and behind it is served, and appends go on behind the last whole batch.
 //!   [`inspect::RepairPlan`] mends it when somebody asks, and keeps what it removes likewise.

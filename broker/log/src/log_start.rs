@@ -17,7 +17,8 @@
 //! start: an offset that was given out, or answered as the start, is never given to another record.
 //!
 //! On a full disk the file can't be written. Then the oldest segments go first, one after the other and each made durable before the
-//! next, until there is room for it: what is left after a crash is the end of the log, without any file that says so.
+//! next, until there is room for it: what is left after a crash is the end of the log, without any file that says so. `log-start.2` goes
+//! before them: while it is there, a segment that is not there is a loss.
 //!
 //! ```text
 //!   in the list, as any other     in the list, leaving: read and flushed by a handle       not in the list, removed
@@ -48,8 +49,8 @@ use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::reader::Shared;
 use crate::segment::Segment;
 
-pub(crate) use copies::{LOG_START, LOG_START_COPY, StartFiles};
-use copies::{write_copy, write_log_start};
+pub(crate) use copies::{LOG_START, LOG_START_COPY, StartFiles, note_first_start};
+use copies::{withdraw_claim, write_copy, write_log_start};
 
 /// A deletion of the oldest records, apart from the log: it can go to another thread, while the log takes appends. From
 /// [`Log::begin_delete`](crate::Log::begin_delete).
@@ -96,6 +97,8 @@ impl Deletion {
             if !matches!(error, LogError::Full { .. }) || removed == gone {
                 return Err(error);
             }
+            let path = self.dir.join(LOG_START_COPY);
+            withdraw_claim(&*self.disk, &self.dir).map_err(|source| LogError::io("remove", &path, source))?;
             self.remove_alone(&segments[removed], segments[removed + 1].base_offset())?;
             removed += 1;
             if start <= self.shared.log_start() {

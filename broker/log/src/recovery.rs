@@ -24,35 +24,68 @@
 //! segment as past any other: it was read, it has lost what it will lose, and its indexes speak of the rest. While it is the last one, no
 //! clean stop is noted, so that each opening reads it and says again what is wrong with it.
 //!
+//! # What was durable is never contradicted in silence
+//!
+//! A whole recovery point at P says that everything before offset P was durable; a whole note of a clean stop says so of everything before
+//! the next offset in it. Both were written when it was true, and offsets never change, so it stays true whatever happens to the files:
+//! only a repair takes it back, which moves the one and removes the other. Neither says so of what was appended since, which a crash may
+//! take under any durability. Let E be the larger of the two ([`durable`]).
+//!
+//! - The log ends at E or behind it, so no offset before E is given out a second time.
+//! - Where the last segment ends before E, or is damaged before it, nothing of it is cut: it is closed as it is, and a new segment at E
+//!   is the last one. What it lacks are missing offsets, as behind any other segment that ends too early: reads of them fail and go on
+//!   behind them, `log verify` finds them, `log repair` gives them up. Where no segment is left at all, an empty one at the log start
+//!   takes the place of those that are gone.
+//! - The note goes once the recovery point lies at the new segment, so that a power cut in between changes nothing of this.
+//!
+//! ```text
+//!   found     | 0000.log | 4711.log |???                        recovery point or note: E = 13337
+//!   opened    | 0000.log | 4711.log |?????????| 13337.log >     offsets up to 13337 are missing in 4711.log
+//! ```
+//!
+//! Likewise at the other end: where the files of the log start say that it begins at S, the first segment begins there or before
+//! ([`crate::log_start`]). If not, an empty segment at S takes the place of those that are gone.
+//!
+//! What has no checksum (a recovery point of the first layout) is no evidence, and neither is a file that is damaged or missing, as in a
+//! folder that was copied without it.
+//!
+//! # Cuts
+//!
 //! A cut is made durable before the log takes appends, and everything that was kept is synced: a broker that was killed and started
 //! again answers only for bytes that are on disk. After a flush that failed, the system may have dropped what it could not write and still
 //! show it: then everything that is walked is written once more before it is synced ([`crate::flush_failed`]).
 
+mod durable;
+mod loss;
 mod report;
+mod walk;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::clean_stop::{CleanStop, clean_stop_path};
+use crate::clean_stop::CleanStop;
 use crate::config::LogConfig;
 use crate::damages::{DamagedSpan, SPANS_MAX};
-use crate::disk::{Disk, DiskFile, OpenMode, parent, sync_names};
+use crate::disk::{Disk, OpenMode, parent, sync_names};
 use crate::error::{Damage, LogError};
 use crate::flush_failed;
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::{Entries, Entry, Index, LazyFile};
 use crate::kept::{Keeper, SetAside, WhenFull};
-use crate::log_start::{StartFiles, count_before, remove_files};
+use crate::log_start::{StartFiles, count_before, note_first_start, remove_files};
 use crate::open_files::{OpenFiles, PooledFile};
 use crate::producers::{Listed, Pools, Producers, Snapshot};
-use crate::recovery_point::{read_recovery_point, write_recovery_point};
+use crate::recovery_point::write_recovery_point;
 use crate::scan::{BATCHES_CHUNK_BYTES, Scan};
 use crate::sealed::{Keeping, Reconciled, open_sealed, reconcile};
 use crate::segment::{Content, Segment};
-use crate::sidecar::clear;
+use crate::sidecar::Found;
 use crate::tail::Tail;
-use crate::verdict::{Place, Verdict, judge};
+use crate::verdict::{Verdict, judge};
 use crate::verified::Verified;
+
+pub(crate) use durable::Durable;
+use walk::Walk;
 
 pub use report::{Cut, DamagedSegment, RecoveryReport};
 
@@ -85,38 +118,35 @@ pub(crate) fn recover(
     let mut recovery = Recovery::new(disk, pools, dir, config, when_full, report);
     let mut folder = recovery.prepare()?;
     recovery.remove_deleted(&mut folder)?;
-    let point = read_recovery_point(&**disk, dir).map_err(|source| LogError::io("read the recovery point in", dir, source))?;
-    let (point, listed) = point.map_or((None, None), |point| (Some(point.base_offset), point.producers));
-    let stop = recovery.clean_stop(folder.bases.last().copied(), point)?;
-    let Some(last) = folder.bases.last() else {
-        recovery.producers.restore(listed.unwrap_or_default());
-        return recovery.create_first(point);
-    };
+    let mut durable = Durable::read(&**disk, dir)?;
+    let (point, last) = (durable.point, folder.bases.last().copied());
+    let is_closed = recovery.is_closed(&durable, last)?;
+    let Some(last) = last else { return recovery.open_emptied(durable) };
+    let goes_on = if is_closed { None } else { durable.holds_less(&**disk, dir, last, recovery.log_start)? };
 
-    let unproven_from = match point {
-        Some(point) if folder.bases.contains(&point) => point,
-        // Its segment was deleted, and nothing is known of those behind it.
-        Some(point) if point < folder.bases[0] => folder.bases[0],
-        // A point that names no segment says nothing.
-        _ => *last,
-    };
+    let unproven_from = if goes_on.is_some() { last } else { durable.unproven_from(&folder.bases) };
     let (proven, unproven) = folder.bases.split_at(folder.bases.partition_point(|base| *base < unproven_from));
-    let mut segments = Vec::with_capacity(folder.bases.len());
+    let mut segments = Vec::with_capacity(folder.bases.len() + 2);
+    segments.extend(recovery.lost_front(folder.bases[0])?);
     for (number, base) in proven.iter().enumerate() {
         // The segment behind the last proven one is there: at least the last segment is unproven.
         let next_base = folder.bases[number + 1];
         segments.push(Arc::new(open_sealed((disk, files), dir, (*base, next_base), config, recovery.report)?));
     }
-    if let Some((stop, at_end)) = stop {
-        return Ok(recovery.open_as_closed(&stop, at_end, segments));
+    if let Some(goes_on) = goes_on {
+        let listed = durable.producers_at(goes_on);
+        let unlisted = if listed.is_some() { &[] } else { &folder.bases[..] };
+        recovery.restore_or_observe(listed, unlisted)?;
+        return recovery.go_on_behind(point, segments, (last, goes_on));
     }
-    // A point that is believed, though its segment may be deleted.
-    let listed = listed.filter(|_| point.is_some_and(|point| point == unproven_from || point < folder.bases[0]));
-    recovery.producers_found = listed.is_none();
-    match listed {
-        Some(listed) => recovery.producers.restore(listed),
-        None => recovery.producers.observe_segments(disk, dir, proven)?,
+    if let (true, Found::Whole(note)) = (is_closed, durable.note) {
+        return Ok(recovery.open_as_closed(&note.stop, note.producers, segments));
     }
+    // A point that is believed, though its segment may be deleted, or lie before others that are proven.
+    let point_used = point.filter(|point| folder.bases.contains(point) || *point < folder.bases[0]);
+    let listed = durable.listed.filter(|_| point_used.is_some());
+    let listed_to = point_used.filter(|_| listed.is_some()).unwrap_or(0);
+    recovery.restore_or_observe(listed, &proven[proven.partition_point(|base| *base < listed_to)..])?;
     let tail = recovery.walk_unproven(unproven, &mut segments)?;
     if recovery.log_start.is_some_and(|start| tail.next_offset < start) {
         return recovery.begin_anew(point, &segments);
@@ -134,12 +164,16 @@ struct Recovery<'a> {
     incomplete: Vec<Arc<Segment>>,
     /// Where the log begins, as it was written down.
     log_start: Option<i64>,
+    /// The first segment begins there or before it, if all are there. None if nobody knows.
+    claimed_start: Option<i64>,
     producers: Producers,
     /// The producers of the batches before the last segment that was walked. After a clean stop the recovery point has them already, and
     /// nobody asks.
     base_producers: Snapshot,
     /// Whether the recovery point said nothing of them.
     producers_found: bool,
+    /// Whether there is a note of a clean stop that is whole and not to be believed.
+    has_note: bool,
 }
 
 impl<'a> Recovery<'a> {
@@ -160,9 +194,11 @@ impl<'a> Recovery<'a> {
             report,
             incomplete: Vec::new(),
             log_start: None,
+            claimed_start: None,
             producers: Producers::new(pools, config),
             base_producers: Snapshot::default(),
             producers_found: false,
+            has_note: false,
         }
     }
 
@@ -182,25 +218,12 @@ impl<'a> Recovery<'a> {
         Ok(folder)
     }
 
-    /// How the log was closed, if it was closed in order and the files are as they were then. A note that is not to be believed is
-    /// removed, durably, before anything is changed that it might fit again.
-    fn clean_stop(&self, last: Option<i64>, point: Option<i64>) -> Result<Option<(CleanStop, Listed)>, LogError> {
-        let path = clean_stop_path(self.dir);
-        let found = CleanStop::read(&**self.disk, self.dir).map_err(|source| LogError::io("read", &path, source))?;
-        let interval_bytes = u64::from(self.config.index_interval_bytes);
-        let believed = found.filter(|(stop, _)| {
-            let base = Some(stop.tail.base_offset);
-            let is_in_range = self.log_start.is_none_or(|start| start <= stop.tail.next_offset);
-            !self.report.flush_has_failed
-                && base == last
-                && base == point
-                && is_in_range
-                && stop.tail.indexer.interval_bytes == interval_bytes
-        });
-        if believed.is_none() && self.disk.exists(&path).map_err(|source| LogError::io("look for", &path, source))? {
-            clear(&**self.disk, &path).map_err(|source| LogError::io("remove", &path, source))?;
-        }
-        Ok(believed)
+    /// Knows the producers as they are written down, and as the batches behind that say, in these segments; or as all headers say.
+    fn restore_or_observe(&mut self, listed: Option<Listed>, bases: &[i64]) -> Result<(), LogError> {
+        self.producers_found = listed.is_none();
+        let Some(listed) = listed else { return self.producers.observe_segments(self.disk, self.dir, bases) };
+        self.producers.restore(listed);
+        self.producers.observe_in_full(self.disk, self.dir, bases)
     }
 
     /// Opens the last segment as it was closed. No name is synced: that was done when they were made.
@@ -233,6 +256,7 @@ impl<'a> Recovery<'a> {
             self.report.removed_leftovers.push(file_path(self.dir, base, LOG));
         }
         files.mend(&**self.disk, self.dir, folder.bases.first().copied(), self.report);
+        self.claimed_start = files.claimed();
         Ok(())
     }
 
@@ -242,24 +266,16 @@ impl<'a> Recovery<'a> {
         sync_names(&**self.disk, self.dir).map_err(|source| LogError::io("flush", self.dir, source))
     }
 
-    /// The end of the log was lost in a crash, and lay behind the log start: what is left was deleted, and the next offset is the start.
-    fn begin_anew(mut self, point: Option<i64>, segments: &[Arc<Segment>]) -> Result<Recovered, LogError> {
-        self.sync_names()?;
-        for segment in segments {
-            remove_files(&**self.disk, self.dir, segment.base_offset(), &[LOG, INDEX, TIME_INDEX])?;
-            self.report.removed_leftovers.push(segment.path());
-        }
-        self.incomplete.clear();
-        self.create_first(point)
-    }
-
-    /// A log without segments: new, or emptied by hand. In the latter case the recovery point keeps offsets from being given out again.
+    /// A log without segments of which nothing durable is known to have been in any.
     fn create_first(mut self, point: Option<i64>) -> Result<Recovered, LogError> {
         self.base_producers = self.producers.snapshot();
         let base_offset = point.max(self.log_start).unwrap_or(0);
         let segment = Arc::new(Segment::create(self.disk, self.files, self.dir, base_offset, self.config)?);
         // Until somebody writes to it. A log that is idle needs no descriptor.
         segment.log().close();
+        if base_offset == 0 && self.claimed_start.is_none() {
+            note_first_start(&**self.disk, self.dir);
+        }
         let tail = Tail::new(base_offset, self.config);
         self.finish(point, vec![segment], tail)
     }
@@ -434,12 +450,14 @@ impl<'a> Recovery<'a> {
         for folder in [self.dir, parent(self.dir)] {
             sync_names(&**self.disk, folder).map_err(|source| LogError::io("flush", folder, source))?;
         }
-        if (point != Some(tail.base_offset) || self.producers_found)
-            && self.incomplete.is_empty()
-            && let Err(error) = write_recovery_point(&**self.disk, self.dir, tail.base_offset, Some(&self.base_producers))
-        {
-            tracing::warn!(dir = %self.dir.display(), %error, "the recovery point can't be written and lags");
+        let mut is_at_last = point == Some(tail.base_offset);
+        if (!is_at_last || self.producers_found) && self.incomplete.is_empty() {
+            match write_recovery_point(&**self.disk, self.dir, tail.base_offset, Some(&self.base_producers)) {
+                Ok(()) => is_at_last = true,
+                Err(error) => tracing::warn!(dir = %self.dir.display(), %error, "the recovery point can't be written and lags"),
+            }
         }
+        self.forget_note(is_at_last, &segments)?;
         if self.report.flush_has_failed
             && let Err(error) = flush_failed::forget(&**self.disk, self.dir)
         {
@@ -461,33 +479,5 @@ impl<'a> Recovery<'a> {
 
     fn remove(&self, path: &Path) -> Result<(), LogError> {
         self.disk.remove_file(path).map_err(|source| LogError::io("remove", path, source))
-    }
-}
-
-/// What reading a segment in full has shown.
-struct Walk {
-    /// Held from the first read to the sync, so that no error of the file is lost in between.
-    log: Arc<dyn DiskFile>,
-    path: PathBuf,
-    file_bytes: u64,
-    /// The offset that the next segment begins with, if there is one.
-    next_base: Option<i64>,
-    /// What ended the walk before the end of the file.
-    damage: Option<Damage>,
-    /// Whether there are whole batches behind that.
-    is_interrupted: bool,
-    /// What the walk has stepped over.
-    damages: Vec<DamagedSpan>,
-    /// The end of the whole batches, and of the damage in front of others.
-    tail: Tail,
-    /// What the indexes should hold for them.
-    entries: Entries,
-}
-
-impl Walk {
-    /// Where it has ended.
-    fn place(&self) -> Place<'_> {
-        let Tail { base_offset, bytes, next_offset, .. } = self.tail;
-        Place { path: &self.path, base_offset, next_base: self.next_base, position: bytes, expected: next_offset }
     }
 }

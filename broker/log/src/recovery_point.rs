@@ -29,6 +29,15 @@ pub(crate) struct RecoveryPoint {
     pub(crate) base_offset: i64,
     /// The producers of the batches before it. None if nobody knows.
     pub(crate) producers: Option<Listed>,
+    /// Whether it has a checksum, so that no digit of it has changed.
+    pub(crate) is_sealed: bool,
+}
+
+impl RecoveryPoint {
+    /// Whether it lies behind the start of the last of these segments, as where everything before it is in that one, or was.
+    pub(crate) fn is_ahead_of(&self, bases: &[i64]) -> bool {
+        self.is_sealed && bases.last().is_some_and(|last| *last < self.base_offset)
+    }
 }
 
 /// The recovery point in this folder. None if nothing usable is written down.
@@ -54,12 +63,12 @@ fn parse_body(body: &str) -> Option<RecoveryPoint> {
     let (digits, producers) = body.split_once('\n')?;
     let base_offset = parse_base(digits)?;
     let producers = if producers == UNKNOWN { None } else { Some(parse(producers)?) };
-    Some(RecoveryPoint { base_offset, producers })
+    Some(RecoveryPoint { base_offset, producers, is_sealed: true })
 }
 
 fn parse_first_layout(text: &str) -> Option<RecoveryPoint> {
     let digits = text.strip_prefix(FIRST_HEADING)?.strip_prefix('\n')?.strip_suffix('\n')?;
-    Some(RecoveryPoint { base_offset: parse_base(digits)?, producers: Some(Listed::new()) })
+    Some(RecoveryPoint { base_offset: parse_base(digits)?, producers: Some(Listed::new()), is_sealed: false })
 }
 
 /// The file that holds the recovery point.

@@ -13,8 +13,10 @@ use crate::config::LogConfig;
 use crate::disk::Disk;
 use crate::error::LogError;
 use crate::folder::{CLEAN_STOP, Folder};
-use crate::log_start::StartFiles;
-use crate::producers::{Pools, Producers};
+use crate::inspect::next_start::NextStart;
+use crate::log_start::{LOG_START, StartFiles};
+use crate::producers::{Listed, Pools, Producers, Snapshot};
+use crate::recovery::Durable;
 use crate::recovery_point::{RECOVERY_POINT, RecoveryPoint, read_recovery_point, write_recovery_point};
 use crate::sidecar::{Found, clear};
 
@@ -42,7 +44,7 @@ impl Aside {
 
     pub(super) fn is_damaged(self, disk: &dyn Disk, dir: &Path) -> Result<bool, LogError> {
         let damaged = match self {
-            Aside::CleanStop => CleanStop::find(disk, dir).map(|found| found == Found::Damaged),
+            Aside::CleanStop => CleanStop::find(disk, dir).map(|found| matches!(found, Found::Damaged)),
             Aside::CompactedTo => find_compacted_to(disk, dir).map(|found| found == Found::Damaged),
             Aside::AppendTimes => find_append_times(disk, dir).map(|found| found == Found::Damaged),
         };
@@ -111,6 +113,16 @@ pub enum MendKind {
         /// Where that begins.
         to: i64,
     },
+    /// The recovery point is moved to where the log goes on, behind offsets that were durable and are gone.
+    RecoveryPointRaised {
+        /// That offset.
+        to: i64,
+    },
+    /// The log start is moved behind offsets that were durable, and are gone with their segments.
+    LogStartMoved {
+        /// The first offset that is left, or the next one that is given out.
+        to: i64,
+    },
     /// Removed.
     Removed(Aside),
 }
@@ -130,6 +142,10 @@ impl fmt::Display for Mend {
                 write!(formatter, "removed; no record is lost: {said}")
             }
             MendKind::RecoveryPointMoved { to } => write!(formatter, "moved to {to}, where the first segment begins; nothing is lost"),
+            MendKind::RecoveryPointRaised { to } => {
+                write!(formatter, "moved to {to}, so that no offset before it is given out again; nothing is lost by that")
+            }
+            MendKind::LogStartMoved { to } => write!(formatter, "the log start is moved to {to}; the offsets before it are given up"),
             MendKind::Removed(Aside::CleanStop) => formatter.write_str("removed; nothing is lost: the next start reads the last segment"),
             MendKind::Removed(Aside::CompactedTo) => {
                 formatter.write_str("removed; no record is lost: compaction begins anew at the start of the log")
@@ -142,7 +158,13 @@ impl fmt::Display for Mend {
 }
 
 /// What is to be done with the small files of a log with these segments in its folder, of which those in `bases` are left.
-pub(super) fn mends(disk: &dyn Disk, dir: &Path, starts: &StartFiles, folder: &Folder, bases: &[i64]) -> Result<Vec<Mend>, LogError> {
+pub(super) fn mends(
+    disk: &dyn Disk,
+    dir: &Path,
+    (starts, next): (&StartFiles, &NextStart),
+    folder: &Folder,
+    bases: &[i64],
+) -> Result<Vec<Mend>, LogError> {
     let first = bases.first().copied();
     let kind = match starts.start() {
         Some(start) => MendKind::LogStartCopied { start },
@@ -152,6 +174,8 @@ pub(super) fn mends(disk: &dyn Disk, dir: &Path, starts: &StartFiles, folder: &F
     let path = dir.join(RECOVERY_POINT);
     let io = |source| LogError::io("read", &path, source);
     let point = match read_recovery_point(disk, dir).map_err(io)? {
+        // It may be the one that knows what is gone.
+        Some(point) if point.is_ahead_of(bases) => None,
         Some(RecoveryPoint { base_offset: point, .. }) if bases.is_empty() || folder.bases.contains(&point) => None,
         // An opening reads all that is behind it.
         Some(RecoveryPoint { base_offset: point, .. }) if first.is_some_and(|first| point < first) => {
@@ -161,6 +185,9 @@ pub(super) fn mends(disk: &dyn Disk, dir: &Path, starts: &StartFiles, folder: &F
         None => disk.exists(&path).map_err(io)?.then_some(MendKind::RecoveryPointRemoved),
     };
     mends.extend(point.map(|kind| Mend { path, kind }));
+    if let Some(gone) = &next.gone_in_front {
+        mends.push(Mend { path: dir.join(LOG_START), kind: MendKind::LogStartMoved { to: gone.end } });
+    }
     for aside in Aside::ALL {
         if aside.is_damaged(disk, dir)? {
             mends.push(Mend { path: aside.path(dir), kind: MendKind::Removed(aside) });
@@ -173,18 +200,25 @@ impl Mend {
     /// Does it, durably. Once more does no harm.
     pub(super) fn apply(&self, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
         let done = match self.kind {
-            MendKind::LogStartCopied { start } | MendKind::LogStartLost { start } => {
+            MendKind::LogStartCopied { start } | MendKind::LogStartLost { start } | MendKind::LogStartMoved { to: start } => {
                 StartFiles::read(disk, dir).and_then(|files| files.settle(disk, dir, start))
             }
             MendKind::RecoveryPointRemoved | MendKind::Removed(_) => clear(disk, &self.path),
             MendKind::RecoveryPointMoved { to } => read_recovery_point(disk, dir).and_then(|point| {
-                let pools = Pools::default();
-                let mut producers = Producers::new(&pools, &LogConfig::default());
                 let listed = point.and_then(|point| point.producers);
-                let known = listed.map(|listed| producers.restore(listed)).map(|()| producers.snapshot());
-                write_recovery_point(disk, dir, to, known.as_ref())
+                write_recovery_point(disk, dir, to, listed.map(snapshot).as_ref())
             }),
+            MendKind::RecoveryPointRaised { to } => {
+                let listed = Durable::read(disk, dir)?.producers_at(to);
+                write_recovery_point(disk, dir, to, listed.map(snapshot).as_ref())
+            }
         };
         done.map_err(|source| LogError::io("write", &self.path, source))
     }
+}
+
+fn snapshot(listed: Listed) -> Snapshot {
+    let mut producers = Producers::new(&Pools::default(), &LogConfig::default());
+    producers.restore(listed);
+    producers.snapshot()
 }

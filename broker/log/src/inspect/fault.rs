@@ -35,6 +35,20 @@ pub enum FaultKind {
         /// What is wrong.
         reason: Damage,
     },
+    /// Offsets that were durable, by a checksum, and that no file holds any more.
+    #[error("the records before offset {next_offset} were durable, and are gone")]
+    Gone {
+        /// The first offset behind them.
+        next_offset: i64,
+    },
+    /// Bytes that the next start takes for a write that a power cut has interrupted, with whole batches behind them.
+    #[error("{reason}")]
+    Interrupted {
+        /// Bytes up to the next whole batch.
+        bytes: u64,
+        /// What is wrong with them.
+        reason: Damage,
+    },
     /// The last segment does not end with a whole batch, as after a crash.
     #[error("{reason}")]
     TornTail {
@@ -118,6 +132,8 @@ impl FaultKind {
     pub fn name(&self) -> &'static str {
         match self {
             FaultKind::Damaged { .. } => "damaged",
+            FaultKind::Gone { .. } => "gone",
+            FaultKind::Interrupted { .. } => "interrupted",
             FaultKind::TornTail { .. } => "torn_tail",
             FaultKind::InMotion { .. } => "in_motion",
             FaultKind::Records(_) => "records",
@@ -147,6 +163,14 @@ impl FaultKind {
             }
             FaultKind::Damaged { bytes: 0, .. } => "these offsets are gone; reads of them fail, and everything else is served",
             FaultKind::Damaged { .. } => "reads that meet these bytes fail; everything else is served",
+            FaultKind::Gone { .. } => {
+                "reads of these offsets fail; the next start goes on behind them and gives none of them out again; restore them from a backup, or \
+                 give them up with a repair"
+            }
+            FaultKind::Interrupted { .. } => {
+                "the next start of the broker takes this for a write that a power cut has interrupted, cuts it off with all that is behind it, and \
+                 keeps that in files whose names end with .removed-<n>; a repair decides otherwise"
+            }
             FaultKind::TornTail { .. } => "the next start of the broker cuts it off, as after any crash; nothing that was flushed ends so",
             FaultKind::InMotion { .. } => "a broker is writing here",
             FaultKind::Records(_) => "the bytes are as a producer sent them; consumers can't decode this batch",

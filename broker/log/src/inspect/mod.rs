@@ -19,9 +19,10 @@
 //!
 //! # Damage in the middle
 //!
-//! Recovery cuts a torn tail and never what rot has damaged. That can be repaired in two ways:
-//! [`RepairMode::Truncate`] ends the log in front of it, [`RepairMode::DropBatch`] keeps what is behind. The offsets of a log have no gap
-//! between batches, so an empty batch takes the place of the one that is dropped, as Kafka's cleaner leaves it:
+//! Recovery cuts a torn tail and never what rot has damaged. Offsets that were durable and that no file holds any more are such damage,
+//! too. It can be repaired in two ways: [`RepairMode::Truncate`] ends the log in front of it, [`RepairMode::DropBatch`] keeps what is
+//! behind. The offsets of a log have no gap between batches, so an empty batch takes the place of the one that is dropped, as Kafka's
+//! cleaner leaves it:
 //!
 //! ```text
 //!   before  | 0..4 | 5..9 | ??????????? | 31..31 | 32..40 |
@@ -36,6 +37,7 @@ mod beside;
 mod entries;
 mod fault;
 pub(crate) mod names;
+mod next_start;
 mod plan;
 mod repair;
 mod unreadable;

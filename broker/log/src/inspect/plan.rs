@@ -11,9 +11,10 @@ use crate::disk::{Disk, OpenMode};
 use crate::error::LogError;
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::NO_TIMESTAMP;
-use crate::inspect::beside::{Mend, mends};
+use crate::inspect::beside::{Mend, MendKind, mends};
 use crate::inspect::entries::IndexCheck;
 use crate::inspect::names;
+use crate::inspect::next_start::NextStart;
 use crate::inspect::verify::Watch;
 use crate::inspect::walk::{DamagedRange, Piece, SegmentWalk};
 use crate::log_start::StartFiles;
@@ -140,10 +141,11 @@ impl RepairPlan {
         let starts = StartFiles::read(disk, dir).map_err(|source| LogError::io("read the log start in", dir, source))?;
         let (_, bases) = names::split_deleted(&folder, starts.start());
         let (rewrites, reindexed, losses, dir_buf) = (Vec::new(), Vec::new(), Vec::new(), dir.to_path_buf());
-        let mends = mends(disk, dir, &starts, &folder, bases)?;
+        let next = NextStart::look(disk, dir, bases, starts.start())?;
+        let mends = mends(disk, dir, (&starts, &next), &folder, bases)?;
         let mut plan = RepairPlan { dir: dir_buf, rewrites, cut: None, reindexed, mends, number, losses };
         for (index, base) in bases.iter().enumerate() {
-            let survey = survey(disk, dir, *base, bases.get(index + 1).copied(), watch)?;
+            let survey = survey(disk, dir, *base, (bases.get(index + 1).copied(), next.goes_on), watch)?;
             match mode {
                 RepairMode::DropBatch => plan.drop_batches(disk, &survey)?,
                 RepairMode::Truncate => plan.truncate(&survey),
@@ -153,6 +155,11 @@ impl RepairPlan {
             if survey.index_is_wrong && untouched {
                 plan.reindexed.push(*base);
             }
+        }
+        if let (Some(to), false, RepairMode::DropBatch) = (next.goes_on, next.is_pointed_at, mode) {
+            // Before the note of a clean stop goes, which knows it as well.
+            let path = names::recovery_point(dir);
+            plan.mends.push(Mend { path, kind: MendKind::RecoveryPointRaised { to } });
         }
         Ok(plan)
     }
@@ -249,11 +256,18 @@ struct Survey {
     index_is_wrong: bool,
 }
 
-fn survey(disk: &dyn Disk, dir: &Path, base_offset: i64, next_base: Option<i64>, watch: &mut dyn Watch) -> Result<Survey, RepairError> {
+/// `goes_on` is where the log goes on behind the last segment, if that lacks what was durable.
+fn survey(
+    disk: &dyn Disk,
+    dir: &Path,
+    base_offset: i64,
+    (next_base, goes_on): (Option<i64>, Option<i64>),
+    watch: &mut dyn Watch,
+) -> Result<Survey, RepairError> {
     let path = file_path(dir, base_offset, LOG);
     let mut indexes: Vec<Option<IndexCheck>> =
         [INDEX, TIME_INDEX].map(|extension| IndexCheck::open(disk, &file_path(dir, base_offset, extension), base_offset).ok()).into();
-    let mut walk = SegmentWalk::open(disk, &path, base_offset, next_base)?;
+    let mut walk = SegmentWalk::open(disk, &path, base_offset, next_base.or(goes_on))?;
     let file_bytes = walk.file_bytes();
     let mut ranges = Vec::new();
     let (mut records, mut records_behind_damage) = (0, 0);

@@ -14,10 +14,12 @@ use crate::inspect::beside::Aside;
 use crate::inspect::entries::IndexCheck;
 use crate::inspect::fault::{Fault, FaultKind};
 use crate::inspect::names::{self, Name};
+use crate::inspect::next_start::NextStart;
 use crate::inspect::walk::{DamagedRange, Piece, SegmentWalk, WalkedBatch};
 use crate::inspect::{IndexFault, RECORDS_BYTES_MAX};
 use crate::log_start::StartFiles;
 use crate::recovery_point::{RecoveryPoint, read_recovery_point};
+use crate::verdict::{Place, Verdict, judge};
 
 /// Who is told while a log is looked through.
 pub trait Watch {
@@ -59,7 +61,8 @@ pub struct VerifyOptions {
 }
 
 /// Reads a log's folder through: every batch of every segment with its checksum, its offset and its records, the indexes entry by entry, the
-/// recovery point, and the names of the files. Faults go to `watch` as they are found, so memory is bounded whatever there is.
+/// recovery point, and the names of the files; and holds that against what is written down as durable. What is said of damage is what the next
+/// opening does with it. Faults go to `watch` as they are found, so memory is bounded whatever there is.
 ///
 /// # Errors
 ///
@@ -67,16 +70,18 @@ pub struct VerifyOptions {
 pub fn verify(disk: &dyn Disk, dir: &Path, options: VerifyOptions, watch: &mut dyn Watch) -> Result<Verified, LogError> {
     let found = disk.list(dir).map_err(|source| LogError::io("list", dir, source))?;
     let mut folder = Folder::of(&found);
-    let mut verification = Verification { disk, dir, options, watch, seen: Verified::default(), leader_epoch: 0, held: None };
+    let mut verification = Verification { disk, dir, options, watch, seen: Verified::default(), leader_epoch: 0, held: None, next: None };
     if let Some(replaced) = verification.check_exchange() {
         folder.bases.retain(|base| !replaced.contains(base));
     }
     let log_start = verification.check_log_start();
     let (deleted, bases) = names::split_deleted(&folder, log_start);
+    verification.look_ahead(bases, log_start);
     if options.segment.is_none() {
         verification.check_names(&found, deleted);
         verification.check_recovery_point(&folder);
         verification.check_asides();
+        verification.check_front();
     }
     let mut first = true;
     for (number, base) in bases.iter().enumerate() {
@@ -101,6 +106,8 @@ struct Verification<'a> {
     leader_epoch: i32,
     /// The faults of a segment that a broker may be exchanging meanwhile.
     held: Option<Vec<Fault>>,
+    /// What the next start will do. None beside a broker that writes, or where nobody can say.
+    next: Option<NextStart>,
 }
 
 impl Verification<'_> {
@@ -156,12 +163,33 @@ impl Verification<'_> {
         let kind = match (self.disk.exists(&path), read_recovery_point(self.disk, self.dir)) {
             (Err(source), _) | (_, Err(source)) => FaultKind::Unreadable(LogError::io("read", &path, source)),
             (Ok(true), Ok(None)) => FaultKind::RecoveryPointUnreadable,
+            // All before it is there, or what is gone is said elsewhere.
+            (_, Ok(Some(point))) if point.is_ahead_of(&folder.bases) => return,
             (_, Ok(Some(RecoveryPoint { base_offset: point, .. }))) if !folder.bases.contains(&point) && !folder.bases.is_empty() => {
                 FaultKind::RecoveryPointAstray { point }
             }
             _ => return,
         };
         self.fault(path, None, None, kind);
+    }
+
+    /// Asks the recovery what the next start will do with these segments.
+    fn look_ahead(&mut self, bases: &[i64], log_start: Option<i64>) {
+        if self.options.in_use {
+            return;
+        }
+        match NextStart::look(self.disk, self.dir, bases, log_start) {
+            Ok(next) => self.next = Some(next),
+            Err(error) => self.fault(self.dir.to_path_buf(), None, None, FaultKind::Unreadable(error)),
+        }
+    }
+
+    /// Segments that are gone in front of the first one, or altogether.
+    fn check_front(&mut self) {
+        if let Some(gone) = self.next.as_ref().and_then(|next| next.gone_in_front.clone()) {
+            let kind = FaultKind::Gone { next_offset: gone.end };
+            self.fault(file_path(self.dir, gone.start, LOG), Some(0), Some(gone.start), kind);
+        }
     }
 
     /// The first offset that is left, if some were deleted.
@@ -246,7 +274,8 @@ impl Verification<'_> {
                 Err(error) => self.fault(path, None, Some(base), FaultKind::Unreadable(error)),
             }
         }
-        let mut walk = SegmentWalk::open(self.disk, path, base, next_base)?;
+        let next = if next_base.is_none() { self.next.as_ref().and_then(|next| next.goes_on) } else { None };
+        let mut walk = SegmentWalk::open(self.disk, path, base, next_base.or(next))?;
         self.seen.segments += 1;
         self.seen.bytes += walk.file_bytes();
         let mut torn = false;
@@ -258,14 +287,19 @@ impl Verification<'_> {
                     }
                     self.check_batch(path, &mut walk, &batch)?;
                 }
-                Piece::Damage(range) => {
+                Piece::Damage(mut range) => {
+                    let verdict = self.verdict(path, (base, next_base), &range)?;
+                    if let Some(Verdict::Rot(span)) = verdict {
+                        (range.bytes, range.next_offset) = (span.behind - range.position, Some(span.next_offset));
+                        walk = walk.resume(span.behind, span.next_offset);
+                    }
                     let behind = range.position + range.bytes;
                     for (_, index) in &mut indexes {
                         index.damage(behind, range.next_offset.unwrap_or(range.offset))?;
                     }
                     torn |= range.next_offset.is_none();
                     self.watch.progress(range.bytes);
-                    self.damage(path, range);
+                    self.damage(path, range, verdict);
                 }
             }
         }
@@ -301,13 +335,30 @@ impl Verification<'_> {
         Ok(())
     }
 
-    fn damage(&mut self, path: &Path, range: DamagedRange) {
+    /// What the next start takes damage for, if it is the first that it meets where it may cut.
+    fn verdict(
+        &mut self,
+        path: &Path,
+        (base_offset, next_base): (i64, Option<i64>),
+        range: &DamagedRange,
+    ) -> Result<Option<Verdict>, LogError> {
+        let Some(next) = self.next.as_mut().filter(|next| next.may_cut(base_offset)) else { return Ok(None) };
+        let place = Place { path, base_offset, next_base, position: range.position, expected: range.offset };
+        let verdict = judge(self.disk, place)?;
+        next.is_cut |= !matches!(verdict, Verdict::Rot(_));
+        Ok(Some(verdict))
+    }
+
+    fn damage(&mut self, path: &Path, range: DamagedRange, verdict: Option<Verdict>) {
         let DamagedRange { position, bytes, offset, next_offset, reason, .. } = range;
-        let kind = match next_offset {
-            None if matches!(reason, Damage::Unreadable(_)) => FaultKind::Damaged { bytes, next_offset, reason },
-            None if self.options.in_use => FaultKind::InMotion { bytes },
-            None => FaultKind::TornTail { bytes, reason },
-            Some(_) => FaultKind::Damaged { bytes, next_offset, reason },
+        let goes_on = self.next.as_ref().and_then(|next| next.goes_on);
+        let kind = match (next_offset, verdict) {
+            (None, _) if matches!(reason, Damage::Unreadable(_)) => FaultKind::Damaged { bytes, next_offset, reason },
+            (None, _) if self.options.in_use => FaultKind::InMotion { bytes },
+            (_, Some(Verdict::Interrupted)) => FaultKind::Interrupted { bytes, reason },
+            (None, _) | (_, Some(Verdict::Torn)) => FaultKind::TornTail { bytes, reason },
+            (Some(next_offset), _) if bytes == 0 && goes_on == Some(next_offset) => FaultKind::Gone { next_offset },
+            (Some(_), _) => FaultKind::Damaged { bytes, next_offset, reason },
         };
         self.fault(path.to_path_buf(), Some(position), Some(offset), kind);
     }

@@ -17,9 +17,13 @@
 //! | none | none | its first segment | does nothing |
 //! | says an offset | says another, or none | the larger offset | writes the one that lags |
 //! | damaged | says an offset | that offset | writes the damaged one anew, and says so |
-//! | damaged | damaged, or none | its first segment | writes both, and says that deleted records of that segment are back |
+//! | damaged | damaged, none, or 0 | its first segment | writes both, and says that deleted records of that segment are back |
 //!
 //! The last two likewise with the names exchanged.
+//!
+//! A log that is created has the second file alone, which says 0: no segment was deleted. So where the second file is there, the
+//! first segment begins at the log start or before it, and if it does not, segments are gone that nobody has deleted. A deletion on a full
+//! disk, which can't say what it deletes, removes the second file before it removes a segment.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,6 +51,10 @@ impl StartFiles {
 
     /// The first offset that is left. None if nothing was ever deleted, or nobody knows any more.
     pub(crate) fn start(&self) -> Option<i64> {
+        if self.0 == [Found::Damaged, Found::Whole(0)] {
+            // No deletion starts a log at 0. It is from before the first one.
+            return None;
+        }
         let said = |found: &Found<i64>| if let Found::Whole(start) = found { Some(*start) } else { None };
         self.0.iter().filter_map(said).max()
     }
@@ -54,6 +62,17 @@ impl StartFiles {
     /// Whether records were deleted, and nobody knows any more up to where.
     pub(crate) fn is_lost(&self) -> bool {
         self.start().is_none() && self.0.contains(&Found::Damaged)
+    }
+
+    /// The first segment begins there or before it, as long as nobody has removed any but by a deletion. None if nobody knows.
+    pub(crate) fn claimed(&self) -> Option<i64> {
+        self.start().filter(|_| self.0[1] != Found::Nothing)
+    }
+
+    /// Whether the second file can go without anything being lost.
+    fn is_copy_spare(&self) -> bool {
+        let first = if let Found::Whole(start) = self.0[0] { Some(start) } else { None };
+        matches!(self.0[1], Found::Whole(start) if first.or((self.0[0] == Found::Nothing).then_some(0)).is_some_and(|first| first >= start))
     }
 
     /// Those that are damaged.
@@ -67,6 +86,10 @@ impl StartFiles {
     pub(crate) fn mend(&self, disk: &dyn Disk, dir: &Path, first: Option<i64>, report: &mut RecoveryReport) {
         let damaged = self.damaged(dir);
         let start = match self.start() {
+            // As the log was created with.
+            Some(0) if self.0[0] == Found::Nothing => return,
+            // What lay before the first segment, a deletion may have removed that had no room to say so.
+            Some(start) if self.0[1] == Found::Nothing => first.map_or(start, |first| first.max(start)),
             Some(start) => start,
             None if damaged.is_empty() => return,
             None => first.unwrap_or(0),
@@ -108,6 +131,18 @@ pub(super) fn write_log_start(disk: &dyn Disk, dir: &Path, start: i64) -> io::Re
 /// Writes the second, durably, once the first is.
 pub(super) fn write_copy(disk: &dyn Disk, dir: &Path, start: i64) -> io::Result<()> {
     write(disk, &dir.join(LOG_START_COPY), start)
+}
+
+/// Says, durably, that a log which is created begins with offset 0. Failing is harmless: nobody misses a segment then that is gone.
+pub(crate) fn note_first_start(disk: &dyn Disk, dir: &Path) {
+    if let Err(error) = write_copy(disk, dir, 0) {
+        tracing::warn!(dir = %dir.display(), %error, "it can't be noted that a log begins with offset 0");
+    }
+}
+
+/// Takes back that no segment is missing, before one is removed without a word. Durable with the next sync of the names.
+pub(super) fn withdraw_claim(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    if StartFiles::read(disk, dir)?.is_copy_spare() { disk.remove_file(&dir.join(LOG_START_COPY)) } else { Ok(()) }
 }
 
 fn write(disk: &dyn Disk, path: &Path, start: i64) -> io::Result<()> {

@@ -7,22 +7,26 @@ use super::table::Producers;
 use crate::disk::{Disk, OpenMode};
 use crate::error::LogError;
 use crate::folder::{LOG, file_path};
+use crate::inspect::{Piece, SegmentWalk};
 use crate::scan::Scan;
 
 impl Producers {
     /// Reads the headers of these segments, oldest first. Where one can't be read, the rest of its segment is passed over: the producers
     /// that wrote there are told that they are unknown, and begin anew.
     pub(crate) fn observe_segments(&mut self, disk: &Arc<dyn Disk>, dir: &Path, bases: &[i64]) -> Result<(), LogError> {
-        for base_offset in bases {
-            match self.observe_segment(disk, dir, *base_offset) {
-                Err(error) if error.is_passing() => return Err(error),
-                Err(error) => {
-                    tracing::warn!(
-                        error = error.chain(),
-                        "what the rest of a segment says of its producers can't be read, and is passed over"
-                    );
-                }
-                Ok(()) => {}
+        bases.iter().try_for_each(|base_offset| pass_over(self.observe_segment(disk, dir, *base_offset)))
+    }
+
+    /// As [`Producers::observe_segments`], with the checksum of each batch, and going on behind damage.
+    pub(crate) fn observe_in_full(&mut self, disk: &Arc<dyn Disk>, dir: &Path, bases: &[i64]) -> Result<(), LogError> {
+        bases.iter().try_for_each(|base_offset| pass_over(self.observe_whole(disk, dir, *base_offset)))
+    }
+
+    fn observe_whole(&mut self, disk: &Arc<dyn Disk>, dir: &Path, base_offset: i64) -> Result<(), LogError> {
+        let mut walk = SegmentWalk::open(&**disk, &file_path(dir, base_offset, LOG), base_offset, None)?;
+        while let Some(piece) = walk.next_piece()? {
+            if let Piece::Batch(batch) = piece {
+                self.observe(&batch.header, batch.header.base_offset);
             }
         }
         Ok(())
@@ -37,5 +41,16 @@ impl Producers {
             self.observe(&found.header, found.header.base_offset);
         }
         Ok(())
+    }
+}
+
+/// What can't be read costs its producers an error, and keeps no log from opening.
+fn pass_over(observed: Result<(), LogError>) -> Result<(), LogError> {
+    match observed {
+        Err(error) if !error.is_passing() => {
+            tracing::warn!(error = error.chain(), "what the rest of a segment says of its producers can't be read, and is passed over");
+            Ok(())
+        }
+        other => other,
     }
 }

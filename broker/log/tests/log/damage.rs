@@ -244,7 +244,7 @@ fn leftovers_are_removed_and_strangers_are_not() {
     }
     let report = fixture.reopen();
     assert_eq!(report.removed_leftovers.len(), 3);
-    assert_eq!(files(&fixture.disk, "").len(), 5, "three files of the segment, the recovery point and the stranger");
+    assert_eq!(files(&fixture.disk, "").len(), 6, "three files of the segment, the log start, the recovery point and the stranger");
     assert!(fixture.reopen().is_clean());
 }
 
@@ -257,7 +257,8 @@ fn offsets_are_not_given_out_again_when_all_segments_are_gone() {
         fixture.disk.remove_file(&path).expect("it is there");
     }
     fixture.reopen();
-    assert_eq!((fixture.log.log_start(), fixture.log.log_end()), (15, 15));
+    assert_eq!((fixture.log.log_start(), fixture.log.log_end()), (0, 15));
+    assert!(matches!(fixture.log.reader().read(3, 1, i64::MAX), Err(LogError::Corrupt { .. })));
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn each_kind_of_damage_is_named_with_its_place() {
             "tail",
             4,
             Box::new(move |bytes| bytes.truncate(at(2, 100))),
-            "00000000000000000020.log 1540 22 torn_tail: the batch says that it has",
+            "00000000000000000020.log 1540 22 damaged: the batch says that it has",
         ),
     ];
     for (what, number, change, expected) in cases {

@@ -11,6 +11,7 @@ mod compacted;
 mod crash;
 mod damage;
 mod delete;
+mod durable;
 mod faults;
 mod full_disk;
 mod fuzz;

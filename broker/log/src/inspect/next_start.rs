@@ -1,0 +1,50 @@
+//! What the next start of the broker will do with a log, by the recovery's own rules.
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::disk::Disk;
+use crate::error::LogError;
+use crate::flush_failed;
+use crate::log_start::StartFiles;
+use crate::recovery::Durable;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct NextStart {
+    /// The offsets of the segments that are gone in front of the first one, or altogether.
+    pub(super) gone_in_front: Option<Range<i64>>,
+    /// Where the log goes on, if its last segment lacks what was durable.
+    pub(super) goes_on: Option<i64>,
+    /// Whether the recovery point says where it goes on.
+    pub(super) is_pointed_at: bool,
+    /// The first segment of those in which a torn tail, or what is behind a hole, is cut. None if nothing is.
+    cuts_from: Option<i64>,
+    /// Whether a place was found where it will be cut: what is behind it is not looked at any more.
+    pub(super) is_cut: bool,
+}
+
+impl NextStart {
+    /// Looks at what is written down beside these segments, which are not deleted. Reads the last one if that may hold less than was durable.
+    pub(super) fn look(disk: &dyn Disk, dir: &Path, bases: &[i64], log_start: Option<i64>) -> Result<NextStart, LogError> {
+        let durable = Durable::read(disk, dir)?;
+        let starts = StartFiles::read(disk, dir).map_err(|source| LogError::io("read the log start in", dir, source))?;
+        let flush_has_failed = flush_failed::is_noted(disk, dir).map_err(|source| LogError::io("look for", dir, source))?;
+        let (gone_from, gone_to, goes_on) = match bases {
+            [] => (Some(log_start.unwrap_or(0)), durable.end(), None),
+            [first, .., last] | [first @ last] => (starts.claimed(), Some(*first), durable.holds_less(disk, dir, *last, log_start)?),
+        };
+        let gone_in_front = gone_from.zip(gone_to).map(|(from, to)| from..to).filter(|gone| !gone.is_empty());
+        let is_closed = !flush_has_failed && durable.is_closed(bases.last().copied(), log_start, None);
+        let goes_on = goes_on.filter(|_| !is_closed);
+        let cuts = !is_closed && goes_on.is_none() && !bases.is_empty();
+        let cuts_from = cuts.then(|| durable.unproven_from(bases));
+        let is_pointed_at = goes_on.is_some() && durable.point == goes_on;
+        Ok(NextStart { gone_in_front, goes_on, is_pointed_at, cuts_from, is_cut: false })
+    }
+
+    /// Whether the next start cuts this segment where it meets the end of a write that was never finished.
+    pub(super) fn may_cut(&self, base_offset: i64) -> bool {
+        !self.is_cut && self.cuts_from.is_some_and(|from| from <= base_offset)
+    }
+}
