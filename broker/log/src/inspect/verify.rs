@@ -344,7 +344,15 @@ impl Verification<'_> {
     ) -> Result<Option<Verdict>, LogError> {
         let Some(next) = self.next.as_mut().filter(|next| next.may_cut(base_offset)) else { return Ok(None) };
         let place = Place { path, base_offset, next_base, position: range.position, expected: range.offset };
-        let verdict = judge(self.disk, place)?;
+        let verdict = match judge(self.disk, place) {
+            Ok(verdict) => verdict,
+            // What can't be read now is judged by nobody. It is a fault of its own.
+            Err(LogError::Corrupt { reason: Damage::Unreadable(_), .. }) => {
+                self.next = None;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
         next.is_cut |= !matches!(verdict, Verdict::Rot(_));
         Ok(Some(verdict))
     }

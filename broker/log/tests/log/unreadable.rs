@@ -215,7 +215,8 @@ fn readers_cannot_make_a_segment_be_read_through_again_and_again() {
             assert!(matches!(error, LogError::Corrupt { reason: Damage::Unreadable(_), .. }), "{error}");
         }
     }
-    assert!(reads(&fixture.disk) - before <= 1_000 * lost.len() as u64 * 12, "{}", reads(&fixture.disk) - before);
+    // With those that look for where reads work again.
+    assert!(reads(&fixture.disk) - before <= 1_000 * lost.len() as u64 * 24, "{}", reads(&fixture.disk) - before);
 
     // A disk that changes its mind all the time.
     let path = fixture.segments()[0].clone();
@@ -373,7 +374,8 @@ fn replay(seed: u64) {
             }
         }
         let after: Vec<_> = fixture.segments().iter().map(|path| fixture.disk.bytes(path).expect("a segment")).collect();
-        assert!(before == after, "nothing is cut");
+        // Behind a last segment that lacks, for now, some of what was durable, a new one is begun.
+        assert!(after.starts_with(&before) && after[before.len()..].iter().all(Vec::is_empty), "nothing is cut");
         for (path, _) in &broken {
             fixture.disk.make_unreadable(path, &[]);
         }
