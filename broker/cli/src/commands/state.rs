@@ -26,6 +26,16 @@ pub(crate) fn word(partition: &PartitionInfo) -> String {
     }
 }
 
+/// How a topic is, in a word or two: that of its partitions, and how many are not well.
+pub(crate) fn of_topic(topic: &TopicInfo) -> String {
+    let mut unwell = topic.partitions.iter().map(word).filter(|word| word != "ok");
+    match (unwell.next(), unwell.count() + 1, topic.partitions.len()) {
+        (None, ..) => "ok".to_owned(),
+        (Some(word), 1, 1) => word,
+        (Some(word), count, of) => format!("{count} of {of}: {word}"),
+    }
+}
+
 /// What is wrong with which partitions, why, and what to do about it. Partitions with the same trouble are named together; nothing where
 /// all is well.
 pub(crate) fn notes(topic: &TopicInfo) -> String {

@@ -56,7 +56,7 @@ pub(crate) struct CreateArgs {
     /// When a batch is acknowledged: sync, interval:200ms or os
     #[arg(long, value_name = "DURABILITY")]
     durability: Option<Durability>,
-    /// A segment file is closed before it grows over this size, such as 256MiB; 64KiB or more
+    /// A segment file is closed before it grows over this size, such as 256MiB; 64KiB or more. A larger batch has one for itself
     #[arg(long, value_name = "SIZE", value_parser = parse_segment_bytes)]
     segment_bytes: Option<ByteSize>,
     /// The largest batch that the topic takes, such as 4MiB; 1KiB or more, and what the broker allows
@@ -205,7 +205,7 @@ fn modules(topic: &TopicInfo) -> String {
 }
 
 impl Row for TopicInfo {
-    const HEADINGS: &'static [&'static str] = &["NAME", ">PARTITIONS", ">SIZE", "DURABILITY", "MODULES"];
+    const HEADINGS: &'static [&'static str] = &["NAME", ">PARTITIONS", ">SIZE", "DURABILITY", "STATE", "MODULES"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -213,6 +213,7 @@ impl Row for TopicInfo {
             thousands(self.partitions.len() as u64),
             human_bytes(size_bytes(self)),
             self.config.durability.to_string(),
+            state::of_topic(self),
             modules(self),
         ]
     }

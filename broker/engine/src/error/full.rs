@@ -72,7 +72,7 @@ impl Shortage {
     pub(super) fn hint(&self, topic: &str) -> String {
         let what = match (self.bound, self.reserve_bytes) {
             (StorageBound::Topic, _) => format!(
-                "delete records (`millpond topic delete-records {topic}`), let old ones go ({}), or raise its quota (`--quota`)",
+                "delete records (`millpond topic delete-records {topic} --partition N --before OFFSET`), let old ones go ({}), or raise its quota (`--quota`)",
                 self.letting_go(topic)
             ),
             (StorageBound::Node, _) => {

@@ -1,7 +1,7 @@
 //! What a person can do about an error. Each variant has an answer, and the compiler sees to it that a new one gets one.
 
 use super::{EngineError, Purpose, place_of, size::Exact};
-use millpond_log::{LogError, SequenceError, is_out_of_files};
+use millpond_log::{Damage, LogError, SequenceError, is_out_of_files};
 use millpond_plugin::PluginError;
 use millpond_protocol::{batch::BatchError, error::ErrorCode};
 use std::{io, path::Path};
@@ -126,7 +126,11 @@ fn of_log(topic: &str, partition: u32, source: &LogError) -> String {
         LogError::TooManyOpenFiles { .. } => format!(
             "sending it again is safe, and works once a file can be opened; if it keeps coming, raise the limit on open files ({LIMIT})"
         ),
-        LogError::Corrupt { path, next_offset, .. } => of_damage(topic, partition, path, *next_offset),
+        LogError::Corrupt { path, next_offset, reason, .. } => {
+            let hint = of_damage(topic, partition, path, *next_offset);
+            if matches!(reason, Damage::Unreadable(_)) { format!("check the disk, which may give it back later; {hint}") } else { hint }
+        }
+        LogError::Io { operation: "read", .. } => "check the disk; what could not be read at this moment may be read later".to_owned(),
         _ => "records are still served; see the broker's log for the cause, check the disk, then start the broker again".to_owned(),
     }
 }

@@ -23,6 +23,7 @@ mod answer;
 pub(crate) mod compaction;
 mod dropped;
 mod flush;
+mod found;
 mod housekeeping;
 mod room;
 mod status;
@@ -43,6 +44,7 @@ use answer::Open;
 use compaction::Compacting;
 use dropped::Unsaid;
 use flush::Waiting;
+use found::report_recovery;
 use millpond_log::{AppendTimes, Log, LogConfig, LogError, LogReader, Pools, RecoveryReport, SequenceOrder, WhenFull};
 use millpond_protocol::{
     batch::Batch,
@@ -470,28 +472,4 @@ fn open_log(
 /// All that a freshly opened log holds is durable, so all of it can be read.
 fn all_of(log: &Log) -> Watermarks {
     Watermarks { log_start: log.log_start(), high_watermark: log.log_end(), log_end: log.log_end() }
-}
-
-fn report_recovery(topic: &str, partition: u32, report: &RecoveryReport) {
-    for damaged in &report.damaged {
-        let (path, reason) = (damaged.path.display(), &damaged.reason);
-        let (position, hint) = (damaged.position, "`millpond log repair` says what can be done about it");
-        tracing::error!(topic, partition, %path, position, %reason, hint, "a segment is damaged; reads of this place fail");
-    }
-    for part in &report.set_aside {
-        let (segment, position, bytes) = (part.segment.display(), part.position, part.bytes);
-        let (from_offset, to_offset) = (part.offsets.start, part.offsets.end);
-        if let Some(file) = &part.kept {
-            let (file, hint) = (file.display(), "look at it with `millpond log dump FILE`; what is of use can be produced again");
-            let said = "batches behind a write that the power cut has interrupted were cut off and kept";
-            tracing::error!(topic, partition, %segment, position, bytes, from_offset, to_offset, %file, hint, "{said}");
-        } else {
-            let said = "batches behind a write that the power cut has interrupted were cut off, and the disk had no room to keep them";
-            tracing::error!(topic, partition, %segment, position, bytes, from_offset, to_offset, "{said}");
-        }
-    }
-    if let Some(cut) = &report.cut {
-        let (bytes, next_offset, reason) = (report.truncated_bytes, cut.next_offset, &cut.reason);
-        tracing::warn!(topic, partition, bytes, next_offset, %reason, "the end of a log was not whole and was cut off");
-    }
 }
