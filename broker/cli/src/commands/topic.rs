@@ -341,9 +341,9 @@ mod tests {
     fn a_list_of_topics_reads_as_a_table() {
         assert_eq!(
             table(&[topic(), TopicInfo { name: "empty".to_owned(), ..TopicInfo::default() }]),
-            "NAME      PARTITIONS     SIZE  DURABILITY  MODULES\n\
-             readings           2  1.1 MiB  sync        drop-idle (produce)\n\
-             empty              0      0 B  sync        -\n"
+            "NAME      PARTITIONS     SIZE  DURABILITY  STATE                                  MODULES\n\
+             readings           2  1.1 MiB  sync        1 of 2: read-only: writing has failed  drop-idle (produce)\n\
+             empty              0      0 B  sync        ok                                     -\n"
         );
     }
 

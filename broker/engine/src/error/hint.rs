@@ -41,11 +41,7 @@ impl EngineError {
             EngineError::TooManyRecords { limit, .. } => format!("send {limit} records in one batch at most"),
             EngineError::Batch(source) => of_batch(source).to_owned(),
             EngineError::BatchRefused { .. } => OTHER_CLIENT.to_owned(),
-            EngineError::RecordWithoutKey { topic, .. } => {
-                format!(
-                    "give every record a key: the latest record of each is kept; `millpond topic alter {topic} --cleanup delete` ends that"
-                )
-            }
+            EngineError::RecordWithoutKey { topic, .. } => of_no_key(topic),
             EngineError::Log { topic, partition, source } => of_log(topic, *partition, source),
             EngineError::LogNotOpened { path, .. } => of_unopened(path),
             EngineError::Sequence { source, .. } => of_sequence(source).to_owned(),
@@ -57,36 +53,19 @@ impl EngineError {
 
             EngineError::ModuleNotFound { name, nearest: None } => format!("`{}` uploads it", deploy(name)),
             EngineError::ModuleVersionNotFound { wanted, versions, .. } => of_versions(&wanted.name, versions),
-            EngineError::NoVersionBefore { module, .. } => {
-                format!(
-                    "`millpond transform describe {module}` shows the versions, and `millpond transform rollback {module} --to N` takes any of them"
-                )
-            }
-            EngineError::VersionIsCurrent { module, .. } => {
-                format!(
-                    "make another one the current one first: `millpond transform rollback {module}`; `millpond transform delete {module}` deletes all of them"
-                )
-            }
+            EngineError::NoVersionBefore { module, .. } => of_first_version(module),
+            EngineError::VersionIsCurrent { module, .. } => of_current_version(module),
             EngineError::ModuleTooLarge { .. } => SMALLER_MODULE.to_owned(),
             EngineError::Module { module, source } => of_module(source, module),
             EngineError::Guest { module, source, .. } => of_module(source, module),
             EngineError::GuestOutput { topic, module, .. } => of_output(topic, module),
             EngineError::ModuleLost { module, .. } => format!("`{}` uploads it again", deploy(module)),
             EngineError::ModuleWrongWorld { found, .. } => format!("a {found} is attached with `--on {}`", place_of(*found)),
-            EngineError::ModuleInUse { topics, module } => {
-                let name = module.split('@').next().unwrap_or(module);
-                format!("`{}` frees it", detach(topics.first().map_or("TOPIC", String::as_str), name))
-            }
-            EngineError::ModulePaused { topic, module, reason, .. } => format!(
-                "{reason}; sending it again is safe, and works once the module does: `millpond transform rollback {module}` or `{}`",
-                detach(topic, module)
-            ),
+            EngineError::ModuleInUse { topics, module } => format!("`{}` frees it", detach_first(topics, module)),
+            EngineError::ModulePaused { topic, module, reason, .. } => of_paused(topic, module, reason),
             EngineError::AttachRefused { hint, .. } => (*hint).to_owned(),
             EngineError::TopicInUse { topics, module, .. } => {
-                format!(
-                    "`{}` first, or attach it with another `--on-error`",
-                    detach(topics.first().map_or("TOPIC", String::as_str), module)
-                )
+                format!("`{}` first, or attach it with another `--on-error`", detach_first(topics, module))
             }
             EngineError::AttachmentExists { topic, module, .. } => {
                 format!("it runs, so there is nothing to do; to give it other parameters, `{}` first", detach(topic, module))
@@ -133,6 +112,33 @@ fn of_log(topic: &str, partition: u32, source: &LogError) -> String {
         LogError::Io { operation: "read", .. } => "check the disk; what could not be read at this moment may be read later".to_owned(),
         _ => "records are still served; see the broker's log for the cause, check the disk, then start the broker again".to_owned(),
     }
+}
+
+fn of_no_key(topic: &str) -> String {
+    format!("give every record a key: the latest record of each is kept; `millpond topic alter {topic} --cleanup delete` ends that")
+}
+
+fn of_first_version(module: &str) -> String {
+    format!(
+        "`millpond transform describe {module}` shows the versions, and `millpond transform rollback {module} --to N` takes any of them"
+    )
+}
+
+fn of_current_version(module: &str) -> String {
+    format!(
+        "make another one the current one first: `millpond transform rollback {module}`; `millpond transform delete {module}` deletes all \
+         of them"
+    )
+}
+
+fn of_paused(topic: &str, module: &str, reason: &str) -> String {
+    let detach = detach(topic, module);
+    format!("{reason}; sending it again is safe, and works once the module does: `millpond transform rollback {module}` or `{detach}`")
+}
+
+/// Of the topics that a module, or a version of it, is on.
+fn detach_first(topics: &[String], module: &str) -> String {
+    detach(topics.first().map_or("TOPIC", String::as_str), module.split('@').next().unwrap_or(module))
 }
 
 fn of_versions(module: &str, versions: &[u32]) -> String {
