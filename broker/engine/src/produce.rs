@@ -327,11 +327,11 @@ impl Future for PendingAnswer {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         while let Some((topic, receiver)) = self.dead_letters.last_mut() {
             if let Err(source) = ready!(receive(receiver, context)) {
-                // Its batch may be stored. It is known when it comes again, and its dead letters are made anew.
+                // Its batch is on its way, and other dead letters are. If it comes again it is known, and they are made anew.
                 let error = EngineError::DeadLetter { topic: Arc::clone(topic), source: Box::new(source) };
                 self.dead_letters.clear();
                 self.state = State::Known(None);
-                return Poll::Ready(Err(error));
+                return Poll::Ready(Err(EngineError::PartlyStored(Box::new(error))));
             }
             self.dead_letters.pop();
         }

@@ -154,7 +154,8 @@ async fn a_producer_hears_of_a_dead_letter_that_could_not_be_stored() {
     disk.fail(Operation::Sync, 1, millpond_log::sim::Fault::Device);
     let error = broker.produce("t", 0, &["b", "c!"]).await.expect_err("the letter may be lost").to_wire();
     assert_eq!(error.code, ErrorCode::StorageFailed);
-    assert!(error.message.contains("dead letter"), "{}", error.message);
+    assert!(error.message.contains("dead letter") && error.partly_stored, "its batch is stored: {error:?}");
+    assert_eq!(broker.values("t", 0).await, ["B"]);
     broker.produce("t", 0, &["d"]).await.expect("others go on");
 }
 

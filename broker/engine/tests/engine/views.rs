@@ -8,10 +8,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use millpond_engine::{ConsumeStream, EngineError};
 use millpond_protocol::{
-    batch::Batch,
+    batch::{Batch, BatchBuilder},
     compression::Codec,
     error::ErrorCode,
     message::{AttachPoint, AttachTransform, DetachTransform, OnError, OpenConsume, Position},
+    record::NewRecord,
 };
 
 fn on_fetch(view: &str, module: &str, mode: char) -> AttachTransform {
@@ -85,6 +86,22 @@ async fn where_nothing_passes_a_consumer_makes_progress_for_next_to_no_bytes() {
     broker.produce("t", 0, &["y"]).await.expect("it is stored");
     let (watermarks, _) = stream.next(1 << 20).await.expect("it reads");
     assert_eq!((watermarks.high_watermark, stream.position()), (501, 501));
+}
+
+#[tokio::test]
+async fn batches_that_hold_offsets_and_no_record_are_no_obstacle() {
+    let broker = with_view('c').await;
+    broker.engine.attach(attachment("t", "m", 'a')).await.expect("it can be attached");
+    // The first batch of a producer that numbers its batches leaves its place, though nothing of it is left.
+    let mut builder = BatchBuilder::new();
+    builder.push(&NewRecord { value: Some(b"dropped"), ..NewRecord::default() }).expect("it fits");
+    builder.set_producer(7, 0, 0);
+    let mut producer = broker.producer("t", Some(0));
+    let numbered = builder.finish(Codec::None).expect("it has a record");
+    broker.submit(&mut producer, numbered).await.await.expect("it is acknowledged");
+    broker.engine.detach(crate::modules::detachment("t", "m")).await.expect("it is attached");
+    broker.produce("t", 0, &["a"]).await.expect("it is stored");
+    assert_eq!(seen(&broker, "v").await.0, pairs(&[(1, "A")]));
 }
 
 #[tokio::test]
