@@ -54,7 +54,7 @@ unit: plugins ## Unit, property and end-to-end tests, the plugins' own among the
 
 soak: setup ## Replay the crash simulation with many seeds (SEEDS=100000), or with one that has failed (SEED=14307)
 	@MILLPOND_CRASH_SEEDS="$(or $(SEEDS),100000)" MILLPOND_CRASH_FROM="$(FROM)" MILLPOND_CRASH_SEED="$(SEED)" \
-		$(CARGO) test --release --locked -p millpond-log --test log -- crash together rot:: compact_model --nocapture --test-threads=1
+		$(CARGO) test --release --locked -p millpond-log --test log -- crash together rot:: compact_model compact_unreadable --nocapture --test-threads=1
 
 fuzz: setup ## Feed arbitrary bytes to every parser and to the log (TARGET=folder SECONDS=600; INPUT=file runs one again)
 	@tests/fuzz/fuzz.py $(TARGET) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(INPUT),--input $(abspath $(INPUT)))

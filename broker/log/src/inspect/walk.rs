@@ -262,14 +262,33 @@ impl SegmentWalk {
                 return Ok((from, Some(header.base_offset)));
             }
             let behind = from + header.total_bytes() as u64;
-            if behind == self.window.end {
-                return Ok((behind, None));
-            }
-            if let Some(base_offset) = self.base_of_whole(behind, announced)? {
-                return Ok((behind, Some(base_offset)));
+            let landed = self.base_of_whole(behind, announced)?;
+            if landed.is_some() || behind == self.window.end {
+                let is_announced = landed.or(self.next_base).is_some_and(|next| announced.contains(&Some(next)));
+                let within = if is_announced { None } else { self.end_by_checksum(from, header, announced)? };
+                return Ok(within.map_or((behind, landed), |(at, base_offset)| (at, Some(base_offset))));
             }
         }
-        self.search(from + 1, announced)
+        self.search(from + 1, self.window.end, announced)
+    }
+
+    /// Where the damaged batch ends and a whole one begins, short of where its header says, if its checksum is right up to there: then
+    /// its length is what is damaged, which the checksum does not cover. Batches within its own records don't fit the checksum.
+    fn end_by_checksum(&mut self, from: u64, header: &BatchHeader, announced: Announced) -> Result<Option<(u64, i64)>, LogError> {
+        let behind = from + header.total_bytes() as u64;
+        let mut at = from + HEADER_BYTES as u64;
+        while let (found, Some(base_offset)) = self.search(at, behind, announced)? {
+            let bytes = found - from;
+            if bytes > self.search_left_bytes {
+                break;
+            }
+            self.search_left_bytes -= bytes;
+            if self.window.checksum(from, bytes)? == header.crc {
+                return Ok(Some((found, base_offset)));
+            }
+            at = found + 1;
+        }
+        Ok(None)
     }
 
     /// The offset behind the damaged batch, by the number of offsets and by the number of records in its header, whatever else is wrong with
@@ -316,10 +335,10 @@ impl SegmentWalk {
         Ok(self.header_at(behind)?.is_some_and(|next| next.base_offset == header.next_offset()))
     }
 
-    /// Looks at every byte for the start of a whole batch.
-    fn search(&mut self, from: u64, announced: Announced) -> Result<(u64, Option<i64>), LogError> {
+    /// Looks at every byte in front of `until` for the start of a whole batch. The end of the file if there is none.
+    fn search(&mut self, from: u64, until: u64, announced: Announced) -> Result<(u64, Option<i64>), LogError> {
         let mut at = from;
-        while at < self.window.end && self.search_left_bytes > 0 {
+        while at < until && self.search_left_bytes > 0 {
             let (least, most) = (self.expected, self.base_offset.saturating_add(i64::from(i32::MAX)));
             let bytes = self.window.bytes_from(at, HEADER_BYTES)?;
             if bytes.len() < HEADER_BYTES {
@@ -331,7 +350,9 @@ impl SegmentWalk {
                 continue;
             };
             at += skip as u64;
-            if let Some(base_offset) = self.base_of_whole(at, announced)? {
+            if at < until
+                && let Some(base_offset) = self.base_of_whole(at, announced)?
+            {
                 return Ok((at, Some(base_offset)));
             }
             at += 1;

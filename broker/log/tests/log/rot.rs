@@ -84,6 +84,27 @@ fn a_flipped_bit_in_front_of_whole_batches_cuts_nothing_and_is_never_served() {
 }
 
 #[test]
+fn a_length_that_reaches_to_a_later_batch_hides_none_in_between() {
+    for swallowed in 1..=3 {
+        let mut fixture = five(20);
+        let path = fixture.segments()[0].clone();
+        let position = position_of(&fixture.model, 1);
+        let bytes = i32::try_from(position_of(&fixture.model, 2 + swallowed) - position).expect("small");
+        // Behind the base offset, and without the two.
+        fixture.disk.damage(&path, |found| found[position + 8..position + 12].copy_from_slice(&(bytes - 12).to_be_bytes()));
+        for _ in 0..2 {
+            check_damaged(&fixture.reopen(), &path, position);
+            check_but(&fixture.log.reader(), &fixture.model, &[1]);
+        }
+        // Nor where another segment follows, and the length reaches to the end of this one.
+        fixture.log.roll().expect("rolls");
+        fixture.append(&[batch(1, 10)]);
+        let (fixture, _) = fixture.close_and_reopen(1);
+        check_but(&fixture.log.reader(), &fixture.model, &[1]);
+    }
+}
+
+#[test]
 fn a_rotten_sector_of_garbage_is_not_taken_for_a_torn_tail() {
     for number in 0..4 {
         let mut fixture = five(700);
