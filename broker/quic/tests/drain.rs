@@ -4,7 +4,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{Broker, Frames, ask, batch, big_batch, client_endpoint, patiently};
-use gate::GateDisk;
+use gate::Gate;
 use millpond_protocol::{
     ALPN,
     message::{Durability, Position, Request, Response},
@@ -17,14 +17,14 @@ const BATCHES: i64 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_in_flight_are_answered_before_the_connection_closes() {
-    let disk = GateDisk::new();
-    let broker = Broker::start_on(Arc::new(disk.clone()), QuicLimits::default()).await;
+    let gate = Gate::new();
+    let broker = Broker::start_on(gate.disk(), QuicLimits::default()).await;
     let connection = broker.connect().await;
     broker.create_topic(&connection, "readings", Durability::Sync).await;
     let mut watcher = Frames::consume(&connection, "readings", Position::End).await;
     let mut producer = Frames::produce(&connection, "readings").await;
 
-    disk.close();
+    gate.close();
     for _ in 0..BATCHES {
         producer.send_batch(&batch(&["in flight"])).await;
     }
@@ -34,7 +34,7 @@ async fn batches_in_flight_are_answered_before_the_connection_closes() {
     // Half a batch that will never be whole holds nobody up.
     let _ = producer.send.write_all(&common::header(millpond_protocol::frame::Kind::Produce, 100)).await;
     assert_eq!(producer.stopped().await, Some(VarInt::from_u32(2)), "no more is taken");
-    disk.open();
+    gate.open();
 
     for offset in 0..BATCHES {
         assert_eq!(producer.ack().await.expect("stored").base_offset, offset);
@@ -49,19 +49,19 @@ async fn batches_in_flight_are_answered_before_the_connection_closes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_comes_in_while_the_broker_drains() {
-    let disk = GateDisk::new();
-    let broker = Broker::start_on(Arc::new(disk.clone()), QuicLimits::default()).await;
+    let gate = Gate::new();
+    let broker = Broker::start_on(gate.disk(), QuicLimits::default()).await;
     let connection = broker.connect().await;
     broker.create_topic(&connection, "readings", Durability::Sync).await;
     let mut producer = Frames::produce(&connection, "readings").await;
-    disk.close();
+    gate.close();
     producer.send_batch(&batch(&["in flight"])).await;
-    patiently(disk.somebody_waits()).await;
+    patiently(gate.somebody_waits()).await;
     broker.shutdown.cancel();
     assert_eq!(producer.stopped().await, Some(VarInt::from_u32(2)));
     let refused = patiently(broker.try_connect(ALPN, TransportConfig::default())).await;
     assert!(matches!(refused, Err(ConnectionError::ConnectionClosed(_))), "{refused:?}");
-    disk.open();
+    gate.open();
     producer.ack().await.expect("stored");
     broker.stop().await;
 }
@@ -112,31 +112,33 @@ async fn the_identity_is_the_same_after_a_restart() {
 
 /// A disk whose syncs can be held up.
 mod gate {
-    use millpond_log::{Disk, DiskFile, OpenMode, RealDisk};
-    use std::{
-        ffi::OsString,
-        io::{self, IoSlice},
-        path::Path,
-        sync::Arc,
+    use millpond_log::{
+        Disk, RealDisk,
+        sim::{HookedDisk, Operation},
     };
+    use std::sync::Arc;
     use tokio::sync::watch;
 
     #[derive(Clone, Debug)]
-    pub(crate) struct GateDisk {
-        real: RealDisk,
+    pub(crate) struct Gate {
         is_open: watch::Sender<bool>,
         waiting: watch::Sender<usize>,
     }
 
-    #[derive(Debug)]
-    struct GateFile {
-        real: Arc<dyn DiskFile>,
-        gate: GateDisk,
-    }
+    impl Gate {
+        pub(crate) fn new() -> Gate {
+            Gate { is_open: watch::Sender::new(true), waiting: watch::Sender::new(0) }
+        }
 
-    impl GateDisk {
-        pub(crate) fn new() -> GateDisk {
-            GateDisk { real: RealDisk, is_open: watch::Sender::new(true), waiting: watch::Sender::new(0) }
+        /// The real disk, with the gate in front of its syncs.
+        pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+            let gate = self.clone();
+            let pass = move |operation, _: &_| {
+                if operation == Operation::Sync {
+                    gate.pass();
+                }
+            };
+            Arc::new(HookedDisk::new(Arc::new(RealDisk), pass))
         }
 
         pub(crate) fn open(&self) {
@@ -159,63 +161,6 @@ mod gate {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
                 runtime.block_on(is_open.wait_for(|is_open| *is_open)).expect("the sender is here");
             }
-        }
-    }
-
-    impl Disk for GateDisk {
-        fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-            Ok(Arc::new(GateFile { real: self.real.open(path, mode)?, gate: self.clone() }))
-        }
-
-        fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-            self.real.create_dir_all(path)
-        }
-
-        fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-            self.real.list(path)
-        }
-
-        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-            self.real.rename(from, to)
-        }
-
-        fn remove_file(&self, path: &Path) -> io::Result<()> {
-            self.real.remove_file(path)
-        }
-
-        fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-            self.real.remove_dir_all(path)
-        }
-
-        fn exists(&self, path: &Path) -> io::Result<bool> {
-            self.real.exists(path)
-        }
-
-        fn sync_dir(&self, path: &Path) -> io::Result<()> {
-            self.real.sync_dir(path)
-        }
-    }
-
-    impl DiskFile for GateFile {
-        fn read_at(&self, into: &mut Vec<u8>, bytes_max: usize, at: u64) -> io::Result<usize> {
-            self.real.read_at(into, bytes_max, at)
-        }
-
-        fn write_vectored_at(&self, buffers: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
-            self.real.write_vectored_at(buffers, at)
-        }
-
-        fn size_bytes(&self) -> io::Result<u64> {
-            self.real.size_bytes()
-        }
-
-        fn set_len(&self, bytes: u64) -> io::Result<()> {
-            self.real.set_len(bytes)
-        }
-
-        fn sync_data(&self) -> io::Result<()> {
-            self.gate.pass();
-            self.real.sync_data()
         }
     }
 }

@@ -45,7 +45,7 @@ impl Broker {
     pub(crate) async fn gated() -> (Broker, SimDisk, GatedDisk) {
         let disk = SimDisk::new();
         let gated = GatedDisk::new(Arc::new(disk.clone()));
-        (Broker::on(Arc::new(gated.clone())).await, disk, gated)
+        (Broker::on(gated.disk()).await, disk, gated)
     }
 
     pub(crate) async fn on(disk: Arc<dyn Disk>) -> Broker {

@@ -6,10 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use millpond_engine::{Answer, EngineError};
-use millpond_log::{
-    Disk,
-    sim::{Operation, Random, SimDisk},
-};
+use millpond_log::sim::{Operation, Random, SimDisk};
 use millpond_protocol::{
     batch::{Batch, BatchBuilder},
     compression::Codec,
@@ -246,7 +243,7 @@ async fn on_a_full_disk_a_pass_is_given_up_and_made_when_there_is_room() {
 async fn a_topic_is_deleted_and_a_broker_stops_only_when_no_segment_is_being_exchanged() {
     for deletes in [true, false] {
         let (_, _, gated) = Broker::gated().await;
-        let broker = Broker::with(Arc::new(gated.clone()), |config| config.retention_check_interval = Duration::from_millis(1)).await;
+        let broker = Broker::with(gated.disk(), |config| config.retention_check_interval = Duration::from_millis(1)).await;
         broker.engine.create_topic(small_segments("t", compacted(Cleanup::Compact))).await.expect("it can be made");
         gated.removals.shut();
         fill(&broker, "t", 0..30).await;
@@ -267,7 +264,7 @@ async fn a_topic_is_deleted_and_a_broker_stops_only_when_no_segment_is_being_exc
         gated.removals.open();
         ending.await.expect("no panic");
         let folder = broker.dir.path().join("topics/t");
-        assert_eq!(gated.exists(&folder).expect("it can be asked"), !deletes);
+        assert_eq!(gated.disk().exists(&folder).expect("it can be asked"), !deletes);
         if !deletes {
             let broker = broker.restart().await;
             assert_eq!(rows(&broker, "t").await.last().map(|(offset, _, _)| *offset), Some(299));

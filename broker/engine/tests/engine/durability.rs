@@ -295,7 +295,7 @@ async fn what_waits_for_its_flush_is_not_seen_before_whatever_is_promised_from_t
 async fn a_full_queue_makes_producers_wait_and_refuses_nothing() {
     let sim = millpond_log::sim::SimDisk::new();
     let disk = crate::gate::GatedDisk::new(Arc::new(sim));
-    let broker = Broker::with(Arc::new(disk.clone()), |config| config.partition_queue_bytes_max = 4096).await;
+    let broker = Broker::with(disk.disk(), |config| config.partition_queue_bytes_max = 4096).await;
     broker.topic("t", 1, "os").await;
     let large = "x".repeat(3000);
     disk.writes.shut();

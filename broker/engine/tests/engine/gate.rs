@@ -1,10 +1,11 @@
 //! A disk whose syncs, writes and removals wait for gates, so that a test sees what happens while one of them is under way.
 
-use millpond_log::{Disk, DiskFile, OpenMode};
+use millpond_log::{
+    Disk,
+    sim::{HookedDisk, Operation},
+};
 use parking_lot::{Condvar, Mutex};
 use std::{
-    ffi::OsString,
-    io::{self, IoSlice},
     path::Path,
     sync::{
         Arc,
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 /// pass two gates.
 #[derive(Clone, Debug)]
 pub(crate) struct GatedDisk {
-    disk: Arc<dyn Disk>,
+    disk: HookedDisk,
     pub(crate) syncs: Arc<Gate>,
     pub(crate) writes: Arc<Gate>,
     pub(crate) removals: Arc<Gate>,
@@ -52,7 +53,28 @@ impl GatedDisk {
                 is_trapped: AtomicBool::new(false),
             })
         };
-        GatedDisk { disk, syncs: gate(), writes: gate(), removals: gate(), drafts: gate() }
+        let (syncs, writes, removals, drafts) = (gate(), gate(), gate(), gate());
+        let pass = {
+            let (disk, syncs, writes) = (Arc::clone(&disk), Arc::clone(&syncs), Arc::clone(&writes));
+            let (removals, drafts) = (Arc::clone(&removals), Arc::clone(&drafts));
+            move |operation, path: &Path| match operation {
+                // The catalogue and the indexes pass the gate for syncs.
+                Operation::Sync if has_extension(path, "log") => syncs.pass(),
+                Operation::Write => {
+                    writes.pass();
+                    if has_extension(path, "cleaned") {
+                        drafts.pass();
+                    }
+                }
+                Operation::Remove if disk.list(path).is_err() => removals.pass(),
+                _ => {}
+            }
+        };
+        GatedDisk { disk: HookedDisk::new(disk, pass), syncs, writes, removals, drafts }
+    }
+
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        Arc::new(self.disk.clone())
     }
 }
 
@@ -92,78 +114,6 @@ impl Gate {
     }
 }
 
-impl Disk for GatedDisk {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.disk.open(path, mode)?;
-        let holds_batches = path.extension().is_some_and(|extension| extension == "log");
-        let is_draft = path.extension().is_some_and(|extension| extension == "cleaned");
-        Ok(Arc::new(GatedFile { file, holds_batches, is_draft, disk: self.clone() }))
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir_all(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        self.disk.list(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.removals.pass();
-        self.disk.remove_file(path)
-    }
-
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove_dir_all(path)
-    }
-
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.disk.exists(path)
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.sync_dir(path)
-    }
-}
-
-#[derive(Debug)]
-struct GatedFile {
-    file: Arc<dyn DiskFile>,
-    /// The catalogue and the indexes pass the gate for syncs.
-    holds_batches: bool,
-    is_draft: bool,
-    disk: GatedDisk,
-}
-
-impl DiskFile for GatedFile {
-    fn read_at(&self, into: &mut Vec<u8>, bytes_max: usize, at: u64) -> io::Result<usize> {
-        self.file.read_at(into, bytes_max, at)
-    }
-
-    fn write_vectored_at(&self, buffers: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
-        self.disk.writes.pass();
-        if self.is_draft {
-            self.disk.drafts.pass();
-        }
-        self.file.write_vectored_at(buffers, at)
-    }
-
-    fn size_bytes(&self) -> io::Result<u64> {
-        self.file.size_bytes()
-    }
-
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.file.set_len(bytes)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        if self.holds_batches {
-            self.disk.syncs.pass();
-        }
-        self.file.sync_data()
-    }
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
 }

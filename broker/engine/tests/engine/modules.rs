@@ -321,7 +321,7 @@ async fn what_can_not_be_deployed_attached_or_deleted_says_why() {
 async fn a_module_that_is_uploaded_while_its_last_name_goes_keeps_its_file() {
     let sim = millpond_log::sim::SimDisk::new();
     let disk = GatedDisk::new(Arc::new(sim.clone()));
-    let broker = Broker::with(Arc::new(disk.clone()), |config| config.io_threads = 2).await;
+    let broker = Broker::with(disk.disk(), |config| config.io_threads = 2).await;
     broker.topic("t", 1, "os").await;
     let old = broker.engine.deploy_module("m", guests::transform()).await.expect("it can be deployed");
     // Its deletion holds the catalogue, and waits for the disk.

@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 async fn watchful() -> (Broker, SimDisk, GatedDisk) {
     let sim = SimDisk::new();
     let gated = GatedDisk::new(Arc::new(sim.clone()));
-    let broker = Broker::with(Arc::new(gated.clone()), |config| config.retention_check_interval = Duration::from_millis(1)).await;
+    let broker = Broker::with(gated.disk(), |config| config.retention_check_interval = Duration::from_millis(1)).await;
     (broker, sim, gated)
 }
 
