@@ -5,11 +5,11 @@ use std::path::Path;
 
 use millpond_log::inspect::{RepairError, RepairMode, RepairPlan};
 use millpond_log::sim::{Fault, Operation};
-use millpond_log::{CompactionStep, Cursor, Disk, LogError};
+use millpond_log::{Compaction, CompactionStep, Cursor, Disk, LogError};
 use millpond_protocol::compression::Codec;
 
 use crate::compacted::{CONFIG, Compacting, NOON_MS, Quiet, Row, changes, compaction, faults, filled, finish, row};
-use crate::harness::{DIR, files, try_open};
+use crate::harness::{DIR, config, files, try_open};
 
 /// A disk with an intent, as a crash between any two steps of an exchange leaves it, must open as if there had been none, or none left.
 #[test]
@@ -178,6 +178,31 @@ fn after_an_exchange_by_halves_no_pass_goes_on_before_the_log_was_opened_again()
         }
     }
     assert!(stuck > 40, "{stuck} exchanges have failed by halves");
+}
+
+#[test]
+fn a_log_that_can_not_be_compacted_before_it_was_opened_again_is_not_rolled_for_it() {
+    let large = "x".repeat(600_000);
+    let mostly = Compaction { dirty_percent_min: 90, ..compaction(i64::MAX, NOON_MS) };
+    for fails in [false, true] {
+        // Some of what is closed was compacted, some not yet.
+        let mut compacting = Compacting::new(config(8 << 20, 4_096));
+        compacting.append(&[row("a", Some("1")), row("b", Some("1"))], Codec::None);
+        compacting.settle();
+        compacting.compact().expect("there is enough");
+        compacting.append(&[row("a", Some("2"))], Codec::None);
+        compacting.settle();
+        if fails {
+            let mut pass = compacting.compactor.begin(compaction(i64::MAX, NOON_MS)).expect("begins").expect("there is enough");
+            compacting.disk.fail(Operation::Rename, 2, Fault::Device);
+            compacting.disk.fail(Operation::Remove, 1, Fault::Device);
+            finish(&mut compacting.compactor, &mut pass).expect_err("the exchange stops in its middle");
+        }
+        assert_eq!(compacting.compactor.progress().is_stuck, fails);
+        compacting.append(&[row("a", Some(&large))], Codec::None);
+        compacting.append(&[row("a", Some(&large))], Codec::None);
+        assert_eq!(compacting.compactor.wants_roll(mostly).expect("looks"), !fails);
+    }
 }
 
 #[test]
