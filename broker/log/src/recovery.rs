@@ -114,7 +114,6 @@ pub(crate) fn recover(
     report: &mut RecoveryReport,
 ) -> Result<Recovered, LogError> {
     report.begin_try();
-    let files = &pools.files;
     let mut recovery = Recovery::new(disk, pools, dir, config, when_full, report);
     let mut folder = recovery.prepare()?;
     recovery.remove_deleted(&mut folder)?;
@@ -131,7 +130,7 @@ pub(crate) fn recover(
     for (number, base) in proven.iter().enumerate() {
         // The segment behind the last proven one is there: at least the last segment is unproven.
         let next_base = folder.bases[number + 1];
-        segments.push(Arc::new(open_sealed((disk, files), dir, (*base, next_base), config, recovery.report)?));
+        segments.push(recovery.open_proven((*base, next_base), point)?);
     }
     if let Some(goes_on) = goes_on {
         let listed = durable.producers_at(goes_on);
@@ -200,6 +199,17 @@ impl<'a> Recovery<'a> {
             producers_found: false,
             has_note: false,
         }
+    }
+
+    /// Opens a closed segment whose batches are durable. Its indexes are only known to be if the recovery point lies behind it.
+    fn open_proven(&mut self, (base, next_base): (i64, i64), point: Option<i64>) -> Result<Arc<Segment>, LogError> {
+        let keeping = if point.is_some_and(|point| base < point) { Keeping::SealedDurable } else { Keeping::Sealed };
+        let opened = open_sealed((self.disk, self.files), self.dir, (base, next_base), self.config, keeping, self.report)?;
+        let (segment, is_complete) = (Arc::new(opened.0), opened.1);
+        if !is_complete && keeping == Keeping::Sealed {
+            self.incomplete.push(Arc::clone(&segment));
+        }
+        Ok(segment)
     }
 
     /// Makes sure that there is a folder, lists it, and removes what is of no use.

@@ -1,8 +1,9 @@
 //! Closed segments and index files, when a log is opened.
 //!
-//! A closed segment that is known to be durable is not read in full. Its indexes are complete and durable too, so what can be wrong was
-//! done to them later; the check looks at their sizes and last entries, and walks over the headers behind the last entry to the end of
-//! the file. Indexes that fail are built again by a walk over all headers.
+//! A closed segment that is known to be durable is not read in full. Before the recovery point its indexes are complete and durable too,
+//! so what can be wrong was done to them later; the check looks at their sizes and last entries, and walks over the headers behind the
+//! last entry to the end of the file. Indexes that fail are built again by a walk over all headers, and so are those of a segment behind
+//! the recovery point: that its batches are durable, the note of a clean stop can say as well, while it was the last one.
 //!
 //! A segment that is damaged, or that the disk does not give back, is opened all the same, and the walk goes on behind. So one that is bad
 //! in the middle of a log takes nothing of the others.
@@ -24,14 +25,16 @@ use crate::scan::Scan;
 use crate::segment::{Content, Segment};
 use crate::verified::Verified;
 
-/// Opens a closed segment that is durable. Damage is noted in the report and changes nothing on disk.
+/// Opens a closed segment that is durable. Damage is noted in the report and changes nothing on disk. With it comes whether its indexes
+/// are complete on disk, as far as there can be any.
 pub(crate) fn open_sealed(
     (disk, files): (&Arc<dyn Disk>, &OpenFiles),
     dir: &Path,
     (base_offset, next_base): (i64, i64),
     config: &LogConfig,
+    keeping: Keeping,
     report: &mut RecoveryReport,
-) -> Result<Segment, LogError> {
+) -> Result<(Segment, bool), LogError> {
     let sealed = Sealed { disk, dir, base_offset, next_base, config };
     let path = file_path(dir, base_offset, LOG);
     let assemble = |bytes: Option<u64>, offsets, times, max_timestamp| {
@@ -48,17 +51,18 @@ pub(crate) fn open_sealed(
         Err(source) if is_unreadable(&source) => {
             report.add_damaged(path.clone(), 0, Damage::Unreadable(source));
             let segment = assemble(None, sealed.index(INDEX, 0), sealed.index(TIME_INDEX, 0), i64::MAX);
-            return Ok(segment.unmeasured(next_base));
+            return Ok((segment.unmeasured(next_base), true));
         }
         Err(source) => return Err(LogError::io("open", &path, source)),
     };
     let (offsets, times) = (sealed.last_entry::<OffsetEntry>(INDEX), sealed.last_entry::<TimeEntry>(TIME_INDEX));
     if let (Some((offset_count, last_offset)), Some((time_count, last_time))) = (offsets, times)
+        && keeping == Keeping::SealedDurable
         && sealed.ends_as_indexed(&log, bytes, last_offset, last_time)?
     {
         let max_timestamp = last_time.map_or(NO_TIMESTAMP, |entry| entry.timestamp);
         let (offsets, times) = (sealed.index(INDEX, offset_count), sealed.index(TIME_INDEX, time_count));
-        return Ok(assemble(Some(bytes), offsets, times, max_timestamp));
+        return Ok((assemble(Some(bytes), offsets, times, max_timestamp), true));
     }
 
     let HeaderWalk { entries, max_timestamp, is_straight, damages } = sealed.walk(&log, bytes)?;
@@ -70,18 +74,20 @@ pub(crate) fn open_sealed(
         // The indexes stay: an entry behind the damage may still be true, and each is checked when it is used. Nothing is known of the
         // timestamps behind it, so a lookup by time must not skip the segment.
         let (offsets, times) = (sealed.index(INDEX, offsets.map_or(0, |(count, _)| count)), sealed.index(TIME_INDEX, 0));
-        return Ok(assemble(Some(bytes), offsets, times, i64::MAX).with_damages(spans));
+        return Ok((assemble(Some(bytes), offsets, times, i64::MAX).with_damages(spans), true));
     }
-    // What is right of them was made durable before the recovery point was moved behind them.
-    let offsets = reconcile(disk, file_path(dir, base_offset, INDEX), entries.offsets, None, Keeping::SealedDurable);
-    let times = reconcile(disk, file_path(dir, base_offset, TIME_INDEX), entries.times, None, Keeping::SealedDurable);
+    let offsets = reconcile(disk, file_path(dir, base_offset, INDEX), entries.offsets, None, keeping);
+    let times = reconcile(disk, file_path(dir, base_offset, TIME_INDEX), entries.times, None, keeping);
+    let is_complete = offsets.unwritten.is_none() && times.unwritten.is_none();
     report.unwritten_indexes.extend(offsets.unwritten.into_iter().chain(times.unwritten));
-    for (changed, path) in [(offsets.changed, offsets.index.path()), (times.changed, times.index.path())] {
-        if changed {
-            report.rebuilt_indexes.push(path.to_path_buf());
-        }
-    }
-    Ok(assemble(Some(bytes), offsets.index, times.index, max_timestamp))
+    // One that lacks its newest entries is wrong only where all of them were durable.
+    let is_durable = keeping == Keeping::SealedDurable;
+    let rebuilt = [
+        (offsets.wrong || is_durable && offsets.changed, offsets.index.path()),
+        (times.wrong || is_durable && times.changed, times.index.path()),
+    ];
+    report.rebuilt_indexes.extend(rebuilt.into_iter().filter(|(is_rebuilt, _)| *is_rebuilt).map(|(_, path)| path.to_path_buf()));
+    Ok((assemble(Some(bytes), offsets.index, times.index, max_timestamp), is_complete))
 }
 
 struct Sealed<'a> {

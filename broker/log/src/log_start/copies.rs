@@ -33,6 +33,17 @@ use crate::error::is_out_of_files;
 use crate::recovery::RecoveryReport;
 use crate::sidecar::{Found, find_sealed, write_sealed};
 
+/// How the second file stops claiming that no segment is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Withdrawal {
+    /// It claims nothing.
+    Done,
+    /// The first file says as much.
+    Removed,
+    /// The first file does not: it becomes the first.
+    TakesFirstPlace,
+}
+
 /// What the two files say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StartFiles([Found<i64>; 2]);
@@ -69,10 +80,16 @@ impl StartFiles {
         self.start().filter(|_| self.0[1] != Found::Nothing)
     }
 
-    /// Whether the second file can go without anything being lost.
-    fn is_copy_spare(&self) -> bool {
-        let first = if let Found::Whole(start) = self.0[0] { Some(start) } else { None };
-        matches!(self.0[1], Found::Whole(start) if first.or((self.0[0] == Found::Nothing).then_some(0)).is_some_and(|first| first >= start))
+    /// What becomes of the second file so that it claims nothing, and nothing is lost with it.
+    fn without_claim(&self) -> Withdrawal {
+        match self.0 {
+            [_, Found::Nothing] => Withdrawal::Done,
+            // It claims nothing as it is, and the two tell the next opening that something is lost.
+            [Found::Damaged, Found::Damaged | Found::Whole(0)] | [Found::Nothing, Found::Damaged] => Withdrawal::Done,
+            [Found::Whole(first), Found::Whole(start)] if first < start => Withdrawal::TakesFirstPlace,
+            [Found::Nothing, Found::Whole(0)] | [Found::Whole(_), _] => Withdrawal::Removed,
+            [Found::Nothing | Found::Damaged, Found::Whole(_)] => Withdrawal::TakesFirstPlace,
+        }
     }
 
     /// Those that are damaged.
@@ -140,9 +157,14 @@ pub(crate) fn note_first_start(disk: &dyn Disk, dir: &Path) {
     }
 }
 
-/// Takes back that no segment is missing, before one is removed without a word. Durable with the next sync of the names.
+/// Takes back that no segment is missing, before one is removed without a word; needs no room. Durable with the next sync of the names.
 pub(super) fn withdraw_claim(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    if StartFiles::read(disk, dir)?.is_copy_spare() { disk.remove_file(&dir.join(LOG_START_COPY)) } else { Ok(()) }
+    let copy = dir.join(LOG_START_COPY);
+    match StartFiles::read(disk, dir)?.without_claim() {
+        Withdrawal::Done => Ok(()),
+        Withdrawal::Removed => disk.remove_file(&copy),
+        Withdrawal::TakesFirstPlace => disk.rename(&copy, &dir.join(LOG_START)),
+    }
 }
 
 fn write(disk: &dyn Disk, path: &Path, start: i64) -> io::Result<()> {
@@ -194,5 +216,50 @@ mod tests {
         assert_eq!((read().start(), read().is_lost(), read().damaged(dir)), (Some(i64::MAX), false, vec![dir.join(LOG_START)]));
         disk.remove_file(&dir.join(LOG_START_COPY)).expect("removes");
         assert_eq!((read().start(), read().is_lost()), (None, true));
+    }
+    #[test]
+    fn a_claim_is_withdrawn_whatever_is_readable_and_no_start_is_lost_with_it() {
+        let (bad, none) = (Some(None), None);
+        let said = |start: i64| Some(Some(start));
+        let cases = [
+            (none, said(0)),
+            (none, said(7)),
+            (bad, said(0)),
+            (bad, said(7)),
+            (said(7), said(7)),
+            (said(7), said(5)),
+            (said(5), said(7)),
+            (said(7), bad),
+            (said(7), none),
+            (none, none),
+            (none, bad),
+            (bad, bad),
+        ];
+        for (first, second) in cases {
+            for unreadable in [false, true] {
+                let (disk, dir) = (SimDisk::new(), Path::new("/"));
+                for (name, start) in NAMES.into_iter().zip([first, second]) {
+                    let Some(start) = start else { continue };
+                    write(&disk, &dir.join(name), start.unwrap_or(1)).expect("writes");
+                    if start.is_none() {
+                        disk.damage(&dir.join(name), Vec::clear);
+                    }
+                }
+                let read = || StartFiles::read(&disk, dir).expect("reads");
+                let before = (read().start().filter(|start| *start > 0), read().is_lost());
+                if unreadable {
+                    let reads = disk.count(Operation::Read);
+                    read();
+                    disk.fail(Operation::Read, (disk.count(Operation::Read) - reads) / 2 + 1, Fault::Device);
+                }
+                if withdraw_claim(&disk, dir).is_err() {
+                    assert!(unreadable, "{first:?} {second:?}");
+                    continue;
+                }
+                disk.forget_failures(Operation::Read);
+                assert_eq!(read().claimed(), None, "{first:?} {second:?}");
+                assert_eq!((read().start().filter(|start| *start > 0), read().is_lost()), before, "{first:?} {second:?}");
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::error::LogError;
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
 use crate::inspect::{Piece, SegmentWalk};
 use crate::log_start::remove_files;
-use crate::sealed::open_sealed;
+use crate::sealed::{Keeping, open_sealed};
 use crate::segment::Segment;
 use crate::sidecar::{Found, clear};
 use crate::tail::Tail;
@@ -97,7 +97,8 @@ impl Recovery<'_> {
             let said = "records that were durable are gone: reads of them fail, and the log goes on behind them";
             tracing::error!(%path, from_offset, to_offset, hint, "{said}");
         }
-        let segment = open_sealed((self.disk, self.files), self.dir, (base_offset, next_base), self.config, self.report)?;
+        let place = (base_offset, next_base);
+        let (segment, _) = open_sealed((self.disk, self.files), self.dir, place, self.config, Keeping::SealedDurable, self.report)?;
         Ok(segment.with_damages(spans))
     }
 
