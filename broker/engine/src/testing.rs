@@ -4,7 +4,7 @@ use crate::{
     clock::SimClock, config::EngineConfig, engine::Engine, error::EngineError, partition::Partition, pool::Pool, produce::PendingAnswer,
 };
 use bytes::Bytes;
-use millpond_log::sim::SimDisk;
+use millpond_log::sim::{HookedDisk, Operation, SimDisk};
 use millpond_protocol::{
     batch::BatchBuilder,
     compression::Codec,
@@ -12,6 +12,7 @@ use millpond_protocol::{
     record::NewRecord,
 };
 use std::{
+    path::Path,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -42,6 +43,11 @@ impl Site {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut EngineConfig)) -> Site {
+        Site::hooked(|_, _| {}, change).await
+    }
+
+    /// One whose disk tells what is about to be done (`millpond_log::sim::HookedDisk`).
+    pub(crate) async fn hooked(before: impl Fn(Operation, &Path) + Send + Sync + 'static, change: impl FnOnce(&mut EngineConfig)) -> Site {
         let busy = tokio::spawn(async {
             loop {
                 tokio::task::yield_now().await;
@@ -52,7 +58,8 @@ impl Site {
             EngineConfig { reserve_bytes: 0, retention_check_interval: Duration::from_hours(1), ..EngineConfig::new(dir.path()) };
         change(&mut config);
         let (disk, clock) = (SimDisk::new(), Arc::new(SimClock::at(1_700_000_000_000)));
-        let engine = Engine::open(config, Arc::new(disk.clone()), Arc::clone(&clock) as _).await.expect("it opens");
+        let hooked = HookedDisk::new(Arc::new(disk.clone()), before);
+        let engine = Engine::open(config, Arc::new(hooked), Arc::clone(&clock) as _).await.expect("it opens");
         Site { engine, disk, clock, _dir: dir, _busy: Busy(busy) }
     }
 

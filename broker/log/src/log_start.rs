@@ -43,6 +43,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
+
 use crate::disk::{Disk, sync_names};
 use crate::error::LogError;
 use crate::folder::{INDEX, LOG, TIME_INDEX, file_path};
@@ -79,7 +81,20 @@ impl Deletion {
     /// [`LogError::Io`], [`LogError::TooManyOpenFiles`]: the new start could not be made durable, and readers don't see it; the next
     /// opening may. [`LogError::Full`]: likewise, but some of the oldest segments may be gone. The log goes on in all these cases.
     pub fn run(&self) -> Result<i64, LogError> {
-        let _changing = self.shared.changing();
+        let changing = self.shared.changing();
+        self.run_under(&changing)
+    }
+
+    /// The same without waiting for a compaction: None while it puts a segment in the place of others, and nothing is done then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Deletion::run`].
+    pub fn try_run(&self) -> Result<Option<i64>, LogError> {
+        self.shared.try_changing().map(|changing| self.run_under(&changing)).transpose()
+    }
+
+    fn run_under(&self, _changing: &MutexGuard<'_, ()>) -> Result<i64, LogError> {
         let segments = self.shared.segments();
         // A deletion that has failed half way is completed, whatever this one was asked for.
         let start = match &segments[..] {
@@ -192,6 +207,25 @@ pub(crate) fn count_before(bases: impl Iterator<Item = i64>, start: i64) -> usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deletion_that_does_not_wait_does_nothing_while_segments_are_exchanged() {
+        let disk = crate::sim::SimDisk::new();
+        let (mut log, _) = crate::Log::open(Arc::new(disk.clone()), Path::new("/log"), crate::LogConfig::default()).expect("opens");
+        let mut builder = millpond_protocol::batch::BatchBuilder::new();
+        builder.push(&millpond_protocol::record::NewRecord::default()).expect("fits");
+        let bytes = builder.finish(millpond_protocol::compression::Codec::None).expect("has a record");
+        log.append(&[millpond_protocol::batch::Batch::parse(bytes).expect("a batch")], 0).expect("appends");
+        let deletion = log.begin_delete(1).expect("there is a record");
+        let shared = Arc::clone(&deletion.shared);
+        let exchanging = shared.changing();
+        let before = disk.count(crate::sim::Operation::Write);
+        assert_eq!(deletion.try_run().expect("nothing fails"), None);
+        assert_eq!((log.log_start(), disk.count(crate::sim::Operation::Write)), (0, before));
+        drop(exchanging);
+        assert_eq!(deletion.try_run().expect("nothing fails"), Some(1));
+        assert_eq!(log.log_start(), 1);
+    }
 
     #[test]
     fn segments_before_the_start_are_counted_and_the_last_one_never_is() {

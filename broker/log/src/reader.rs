@@ -376,6 +376,11 @@ impl Shared {
         self.changing.lock()
     }
 
+    /// The same without waiting: None while somebody else holds it.
+    pub(crate) fn try_changing(&self) -> Option<MutexGuard<'_, ()>> {
+        self.changing.try_lock()
+    }
+
     /// Puts one segment in the place of some that follow each other and are in the list. Under [`Shared::changing`].
     pub(crate) fn replace(&self, old: &[Arc<Segment>], new: &Arc<Segment>) {
         let is_old = |segment: &Arc<Segment>| old.iter().any(|old| old.generation() == segment.generation());

@@ -10,11 +10,12 @@
 //! Nothing above the high watermark is deleted, so nothing that is not answered yet.
 //!
 //! One deletion of a log is under way at a time; the others wait for it, or come back. A compaction goes on beside it, on the other thread:
-//! what was deleted under its hands it leaves out (`millpond_log::Compactor`).
+//! what was deleted under its hands it leaves out (`millpond_log::Compactor`). Only while it exchanges segments does a deletion wait for it,
+//! or come back.
 
 use super::{Partition, PoisonOnPanic, answer::Owed};
 use crate::error::EngineError;
-use millpond_log::{AppendTimes, LogError, LogReader, Now, RetentionLimits};
+use millpond_log::{AppendTimes, Deletion, LogError, LogReader, Now, RetentionLimits};
 use millpond_protocol::message::Watermarks;
 use std::sync::Arc;
 use tokio::sync::MutexGuard;
@@ -80,15 +81,30 @@ impl Partition {
     }
 
     pub(super) fn delete_before(&self, before: i64) -> Result<i64, EngineError> {
+        let log_start = self.delete_by(before, |deletion| deletion.run().map(Some))?;
+        Ok(log_start.unwrap_or_else(|| self.watermarks().log_start))
+    }
+
+    /// The same without waiting for a compaction: None while it exchanges segments here, and nothing is deleted then.
+    pub(super) fn try_delete_before(&self, before: i64) -> Result<Option<i64>, EngineError> {
+        self.delete_by(before, Deletion::try_run)
+    }
+
+    fn delete_by(&self, before: i64, run: impl Fn(&Deletion) -> Result<Option<i64>, LogError>) -> Result<Option<i64>, EngineError> {
         let deletion = self.tail.lock().log.as_ref().and_then(|log| log.begin_delete(before));
-        let Some(deletion) = deletion else { return Ok(self.watermarks().log_start) };
-        let run = || deletion.run().map_err(|error| self.log_error(Arc::new(error)));
+        let Some(deletion) = deletion else { return Ok(Some(self.watermarks().log_start)) };
+        let run = || run(&deletion).map_err(|error| self.log_error(Arc::new(error)));
         let deleted = self.services.space.reserve.lend(EngineError::is_disk_full, run);
+        if matches!(deleted, Ok(None)) {
+            return Ok(None);
+        }
         // Also where it failed, segments may be gone.
         Partition::recount(&mut self.tail.lock());
         self.services.space.has_changed();
         let log_start = deleted?;
-        self.publish(Watermarks { log_start, ..self.watermarks() });
+        if let Some(log_start) = log_start {
+            self.publish(Watermarks { log_start, ..self.watermarks() });
+        }
         Ok(log_start)
     }
 
@@ -119,9 +135,20 @@ impl Partition {
         Ok(self.begin_work(Some(turn)))
     }
 
-    /// Waits until the deletion that is under way has ended.
-    pub(crate) async fn deletion_ended(&self) {
-        drop(self.deleting.lock().await);
+    /// Waits until that is over which the partition was busy with.
+    pub(crate) async fn is_free_of(&self, busy: Busy) {
+        match busy {
+            Busy::Deletion => drop(self.deleting.lock().await),
+            Busy::Exchange => {
+                let ended = self.work_ends.notified();
+                tokio::pin!(ended);
+                // Before the look, so that no end falls in between: whoever compacts gives that lock back first, and then says so.
+                ended.as_mut().enable();
+                if self.compacting.is_locked() {
+                    ended.await;
+                }
+            }
+        }
     }
 
     /// Keeps the log from being closed, and its folder from being given back. None if it is closed.
@@ -131,6 +158,15 @@ impl Partition {
         tail.works_running += 1;
         Some(Work { partition: self, _turn: turn, _owed: self.open.owe() })
     }
+}
+
+/// Why a partition can't yield at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Busy {
+    /// Records of it are being deleted already.
+    Deletion,
+    /// A compaction puts a segment in the place of others.
+    Exchange,
 }
 
 /// Another deletion has the log.
@@ -148,5 +184,6 @@ pub(super) struct Work<'a> {
 impl Drop for Work<'_> {
     fn drop(&mut self) {
         self.partition.tail.lock().works_running -= 1;
+        self.partition.work_ends.notify_waiters();
     }
 }

@@ -30,6 +30,7 @@ mod status;
 mod turn;
 
 pub(crate) use answer::Reply;
+pub(crate) use housekeeping::Busy;
 pub(crate) use room::Yielded;
 pub(crate) use status::{Extent, Look};
 
@@ -87,6 +88,8 @@ pub(crate) struct Partition {
     compaction_log: Mutex<CompactionLog>,
     /// Held while records are deleted. Never waited for on the thread that makes room, nor under another lock.
     deleting: tokio::sync::Mutex<()>,
+    /// A deletion, or a step of a compaction, has ended and holds no lock any more.
+    work_ends: tokio::sync::Notify,
     /// What was dropped to make room, and not said yet.
     unsaid: Mutex<Unsaid>,
     open: Arc<Open>,
@@ -232,6 +235,7 @@ impl Partition {
             compacting: Mutex::new(compacting),
             compaction_log: Mutex::default(),
             deleting: tokio::sync::Mutex::default(),
+            work_ends: tokio::sync::Notify::new(),
             unsaid: Mutex::default(),
             open: Arc::default(),
         };

@@ -26,7 +26,11 @@
 //! A partition that takes nothing more, because the broker stops or the topic goes, keeps nobody waiting: what has no room at that moment
 //! is answered with the reason.
 
-use super::{Entry, Partition, PoisonOnPanic, Queue, Queued, Tail, housekeeping::DeletionRunning, turn::Answers};
+use super::{
+    Entry, Partition, PoisonOnPanic, Queue, Queued, Tail,
+    housekeeping::{Busy, DeletionRunning},
+    turn::Answers,
+};
 use crate::{
     error::{EngineError, Shortage, StorageBound},
     inflight::Reserved,
@@ -87,8 +91,8 @@ pub(crate) enum Yielded {
     Segment,
     /// It can go when everything before this offset is answered.
     NotYet(i64),
-    /// Records of the partition are being deleted already.
-    Busy,
+    /// Somebody else is at its oldest segments.
+    Busy(Busy),
     /// There is none.
     Nothing,
 }
@@ -314,7 +318,7 @@ impl Partition {
         let _work = match self.try_begin_deletion() {
             Ok(Some(work)) => work,
             Ok(None) => return Yielded::Nothing,
-            Err(DeletionRunning) => return Yielded::Busy,
+            Err(DeletionRunning) => return Yielded::Busy(Busy::Deletion),
         };
         let _poison = PoisonOnPanic(self);
         let mut segments = reader.segments();
@@ -331,8 +335,9 @@ impl Partition {
             let has_stopped = self.failure.lock().is_some();
             return if has_stopped { Yielded::Nothing } else { Yielded::NotYet(oldest.end_offset) };
         }
-        match outcome.and_then(|()| self.delete_before(oldest.end_offset)) {
-            Ok(_) => {
+        match outcome.and_then(|()| self.try_delete_before(oldest.end_offset)) {
+            Ok(None) => Yielded::Busy(Busy::Exchange),
+            Ok(Some(_)) => {
                 let records = (oldest.end_offset - oldest.base_offset.max(watermarks.log_start)).max(0).unsigned_abs();
                 // A compaction may have put it into a larger one a moment ago: then its bytes go with that.
                 let is_gone = reader.segments().first().is_none_or(|first| first.base_offset >= oldest.end_offset);

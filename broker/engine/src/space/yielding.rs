@@ -14,15 +14,15 @@
 //! A step decides with all topics in view, and there is one at a time, so two requests never drop two segments where one is enough: for a
 //! quota it looks at what is used, and on a full disk what was removed since a request was made is tried before anything more goes.
 //!
-//! Where the records of the next one to yield are being deleted already, the one after it yields; only where nobody else can does the
-//! request wait for the end of that. An exchange of segments by a compaction is waited for in the step.
+//! Where the records of the next one to yield are being deleted already, or a compaction is exchanging its segments, the one after it
+//! yields; only where nobody else can does the request wait for the end of that, and the thread never does.
 
 use super::{Request, TopicSpace, Wanted, gauge::Lack};
 use crate::{
     engine::Engine,
     error::{EngineError, StorageBound},
     folders,
-    partition::{Partition, Yielded},
+    partition::{Busy, Partition, Yielded},
     services::Services,
     topic::Topic,
 };
@@ -113,8 +113,8 @@ enum Step {
     Freed,
     /// The next segment to go is not answered yet as far as its end.
     Unanswered(Arc<Partition>, i64),
-    /// Records of the partition that is to yield are being deleted already.
-    Busy(Arc<Partition>),
+    /// Somebody else is at the oldest segments of the partition that is to yield.
+    Busy(Arc<Partition>, Busy),
     /// Nobody has anything to yield.
     Nothing,
 }
@@ -155,7 +155,7 @@ impl Engine {
                     let mut view = partition.subscribe();
                     timeout(STEP_WAITS_MAX, view.wait_for(|view| view.watermarks.high_watermark >= end)).await.is_err()
                 }
-                Ok(Step::Busy(partition)) => timeout(STEP_WAITS_MAX, partition.deletion_ended()).await.is_err(),
+                Ok(Step::Busy(partition, busy)) => timeout(STEP_WAITS_MAX, partition.is_free_of(busy)).await.is_err(),
                 // A job that panicked has poisoned its partition.
                 Ok(Step::Nothing) | Err(_) => break,
             };
@@ -248,7 +248,7 @@ fn step(services: &Services, topics: &[Arc<Topic>], asking: &Arc<TopicSpace>, wa
     }
     match drop_one(order.iter().map(|number| &*topics[*number])) {
         // Whoever waits has its room. That there is some more is not worth a longer wait.
-        Step::Unanswered(..) | Step::Busy(_) if bytes > 0 && fits => Step::Enough,
+        Step::Unanswered(..) | Step::Busy(..) if bytes > 0 && fits => Step::Enough,
         step => step,
     }
 }
@@ -265,12 +265,12 @@ fn drop_one<'a>(topics: impl Iterator<Item = &'a Topic>) -> Step {
                 Yielded::Segment => return Step::Freed,
                 Yielded::NotYet(end) => return Step::Unanswered(Arc::clone(partition), end),
                 // Only if no other one can is its end waited for.
-                Yielded::Busy => busy = busy.or_else(|| Some(Arc::clone(partition))),
+                Yielded::Busy(with) => busy = busy.or_else(|| Some((Arc::clone(partition), with))),
                 Yielded::Nothing => {}
             }
         }
     }
-    busy.map_or(Step::Nothing, Step::Busy)
+    busy.map_or(Step::Nothing, |(partition, with)| Step::Busy(partition, with))
 }
 
 /// A topic that might yield.
@@ -300,7 +300,7 @@ fn remove_again(services: &Services) {
 /// Segments that go for one request before the next one has its turn.
 const STEPS_PER_REQUEST_MAX: usize = 64;
 
-/// How long a request waits for a flush, or for another deletion, before its next step, and for a compaction. It is longer than a disk
+/// How long a request waits for a flush, another deletion or an exchange of segments, before its next step, and for a compaction. It is longer than a disk
 /// takes that still works.
 const STEP_WAITS_MAX: Duration = Duration::from_secs(1);
 

@@ -2,17 +2,20 @@
 
 use crate::{
     error::{EngineError, StorageBound},
-    partition::{Partition, Yielded},
+    partition::{Busy, Partition, Yielded, compaction::Occasion},
     produce::PendingAnswer,
     space::Granting,
     testing::{QUOTA, Site, VALUE_BYTES, answer, batch, hold, settle, until},
 };
 use futures_util::FutureExt;
+use millpond_log::sim::Operation;
 use millpond_protocol::{
     error::ErrorCode,
     message::{AlterTopic, Cleanup, Limit, OnFull, TopicConfig},
 };
+use parking_lot::Mutex;
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -251,6 +254,80 @@ async fn a_partition_that_is_busy_is_passed_over() {
     let begun = Instant::now();
     answer(site.submit("a", batch(0, 15_000)).await).await.expect("the other one yields");
     assert_eq!((begun.elapsed(), a.space.dropped().segments, b.space.dropped().segments), (Duration::ZERO, 0, 1));
+}
+
+/// The exchange of segments that comes next waits for `held` to be dropped, once it is under way.
+struct Exchange {
+    gate: Arc<Mutex<Option<mpsc::Receiver<()>>>>,
+    is_under_way: Arc<AtomicBool>,
+}
+
+impl Exchange {
+    fn before(&self) -> impl Fn(Operation, &Path) + Send + Sync + 'static {
+        let (gate, is_under_way) = (Arc::clone(&self.gate), Arc::clone(&self.is_under_way));
+        move |operation, path| {
+            // The note of it goes last, while nobody else may change segments.
+            if operation == Operation::Remove && path.ends_with("compaction") {
+                let held = gate.lock().take();
+                if let Some(held) = held {
+                    is_under_way.store(true, Ordering::Release);
+                    let _ = held.recv();
+                }
+            }
+        }
+    }
+
+    /// Compacts the partition on the background thread, as far as that.
+    async fn begin(&self, site: &Site, partition: &Arc<Partition>) -> mpsc::Sender<()> {
+        let (held, gate) = mpsc::channel();
+        *self.gate.lock() = Some(gate);
+        let mut pass = partition.begin_compaction(0, Occasion::Look);
+        assert!(pass.is_some(), "there is enough to do");
+        let compacting = Arc::clone(partition);
+        site.engine.services.background.spawn(move || {
+            while let Some(next) = pass {
+                pass = compacting.continue_compaction(next);
+            }
+        });
+        until("the exchange", || self.is_under_way.load(Ordering::Acquire)).await;
+        held
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exchange_of_segments_keeps_nobody_waiting_who_can_do_without_and_is_waited_for_by_no_thread() {
+    let exchange = Exchange { gate: Arc::default(), is_under_way: Arc::default() };
+    let site = Site::hooked(exchange.before(), |config| config.quota_bytes = Some(400_000)).await;
+    let a = site.topic("a", |config| config.cleanup = Cleanup::CompactDelete).await;
+    for number in 0..20 {
+        answer(site.submit("a", batch(number % 3, VALUE_BYTES)).await).await.expect("there is room");
+    }
+    let held = exchange.begin(&site, &a).await;
+    let b = site.topic("b", |_| {}).await;
+    answer(site.submit("b", batch(0, VALUE_BYTES)).await).await.expect("there is room");
+    site.topic("keep", |_| {}).await;
+    while site.engine.services.space.level().used + 12_000 < 400_000 {
+        answer(site.submit("keep", batch(0, VALUE_BYTES)).await).await.expect("there is room");
+    }
+    // Whatever was asked for on the way is answered: nobody can yield yet.
+    pass(&site, Duration::ZERO).await;
+    for (partition, cleanup) in [(&a, Cleanup::CompactDelete), (&b, Cleanup::Delete)] {
+        partition.space.set(&TopicConfig { cleanup, on_full: OnFull::DropOldest, ..TopicConfig::default() });
+    }
+    let (dropped, begun) = (|| (a.space.dropped().segments, b.space.dropped().segments), Instant::now());
+    answer(site.submit("a", batch(0, 15_000)).await).await.expect("the other one yields");
+    assert_eq!((begun.elapsed(), dropped()), (Duration::ZERO, (0, 1)));
+
+    let mut pending = site.submit("a", batch(0, 30_000)).await;
+    waits(&a).await;
+    for _ in 0..3 {
+        pass(&site, Duration::from_millis(400)).await;
+        assert!(is_waiting(&a) && is_pending(&mut pending), "it is not hopeless");
+        assert!(a.is_free_of(Busy::Exchange).now_or_never().is_none(), "nobody asks over and over");
+    }
+    drop(held);
+    answer(pending).await.expect("room is made");
+    until("the end of the pass", || a.is_free_of(Busy::Exchange).now_or_never().is_some()).await;
 }
 
 #[tokio::test(start_paused = true)]
