@@ -112,8 +112,7 @@ impl Deletion {
             if !matches!(error, LogError::Full { .. }) || removed == gone {
                 return Err(error);
             }
-            let path = self.dir.join(LOG_START_COPY);
-            withdraw_claim(&*self.disk, &self.dir).map_err(|source| LogError::io("remove", &path, source))?;
+            withdraw_claim(&*self.disk, &self.dir)?;
             self.remove_alone(&segments[removed], segments[removed + 1].base_offset())?;
             removed += 1;
             if start <= self.shared.log_start() {

@@ -254,8 +254,7 @@ impl<'a> Recovery<'a> {
 
     /// Removes the segments that lie before the log start. A crash may have brought any of them back.
     fn remove_deleted(&mut self, folder: &mut Folder) -> Result<(), LogError> {
-        let files = StartFiles::read(&**self.disk, self.dir);
-        let files = files.map_err(|source| LogError::io("read the log start in", self.dir, source))?;
+        let files = StartFiles::read(&**self.disk, self.dir)?;
         self.log_start = files.start();
         let gone = self.log_start.map_or(0, |start| count_before(folder.bases.iter().copied(), start));
         if gone > 0 {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use millpond_protocol::batch::checksum;
 
 use crate::disk::{Disk, OpenMode, parent, sync_names, write_atomically};
-use crate::error::{LogError, is_full, is_out_of_files};
+use crate::error::{LogError, is_full, is_out_of_files, is_unreadable};
 use crate::inspect::kept_suffix;
 use crate::kept::WhenFull;
 
@@ -108,6 +108,12 @@ pub(crate) fn read_bounded(disk: &dyn Disk, path: &Path, bytes_max: usize) -> io
         Err(error) if error.kind() != io::ErrorKind::IsADirectory => Err(error),
         _ => Ok(Some(bytes)),
     }
+}
+
+/// Reads a file that can be gone without, but not without a loss, once more where the disk does not give it back: a fault that passes must
+/// not cost what it says.
+pub(crate) fn once_more<T>(read: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    read().or_else(|error| if is_unreadable(&error) { read() } else { Err(error) })
 }
 
 /// A file that an opening must correct, because it speaks of what a cut has taken. Nothing is wrong without it: where it can't be corrected

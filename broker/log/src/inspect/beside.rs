@@ -11,7 +11,7 @@ use crate::clean_stop::CleanStop;
 use crate::compact::{COMPACTED_TO, find_compacted_to};
 use crate::config::LogConfig;
 use crate::disk::Disk;
-use crate::error::LogError;
+use crate::error::{LogError, is_unreadable};
 use crate::folder::{CLEAN_STOP, Folder};
 use crate::inspect::next_start::NextStart;
 use crate::log_start::{LOG_START, StartFiles};
@@ -173,7 +173,12 @@ pub(super) fn mends(
     let mut mends: Vec<Mend> = starts.damaged(dir).into_iter().map(|path| Mend { path, kind }).collect();
     let path = dir.join(RECOVERY_POINT);
     let io = |source| LogError::io("read", &path, source);
-    let point = match read_recovery_point(disk, dir).map_err(io)? {
+    let found = match read_recovery_point(disk, dir) {
+        // An opening goes without it.
+        Err(error) if is_unreadable(&error) => None,
+        found => found.map_err(io)?,
+    };
+    let point = match found {
         // It may be the one that knows what is gone.
         Some(point) if point.is_ahead_of(bases) => None,
         Some(RecoveryPoint { base_offset: point, .. }) if bases.is_empty() || folder.bases.contains(&point) => None,
@@ -201,7 +206,7 @@ impl Mend {
     pub(super) fn apply(&self, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
         let done = match self.kind {
             MendKind::LogStartCopied { start } | MendKind::LogStartLost { start } | MendKind::LogStartMoved { to: start } => {
-                StartFiles::read(disk, dir).and_then(|files| files.settle(disk, dir, start))
+                StartFiles::read(disk, dir)?.settle(disk, dir, start)
             }
             MendKind::RecoveryPointRemoved | MendKind::Removed(_) => clear(disk, &self.path),
             MendKind::RecoveryPointMoved { to } => read_recovery_point(disk, dir).and_then(|point| {

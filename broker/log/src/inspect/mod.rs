@@ -50,7 +50,7 @@ pub use fault::{Fault, FaultKind};
 pub(crate) use names::kept_suffix;
 pub use names::{kept_log_of, segment_of};
 pub(crate) use plan::empty_batch;
-pub use plan::{Loss, RepairError, RepairMode, RepairPlan};
+pub use plan::{Loss, RepairError, RepairMode, RepairPlan, Unopened};
 pub(crate) use repair::copy_range;
 pub use verify::{Verified, VerifyOptions, Watch, verify};
 pub use walk::{DamagedRange, Piece, SegmentWalk, WalkedBatch};

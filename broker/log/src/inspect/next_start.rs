@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::disk::Disk;
-use crate::error::LogError;
+use crate::error::{LogError, is_unreadable};
 use crate::flush_failed;
 use crate::log_start::StartFiles;
 use crate::recovery::Durable;
@@ -28,16 +28,27 @@ impl NextStart {
     /// Looks at what is written down beside these segments, which are not deleted. Reads the last one if that may hold less than was durable.
     pub(super) fn look(disk: &dyn Disk, dir: &Path, bases: &[i64], log_start: Option<i64>) -> Result<NextStart, LogError> {
         let durable = Durable::read(disk, dir)?;
-        let starts = StartFiles::read(disk, dir).map_err(|source| LogError::io("read the log start in", dir, source))?;
+        let starts = StartFiles::read(disk, dir)?;
         let flush_has_failed = flush_failed::is_noted(disk, dir).map_err(|source| LogError::io("look for", dir, source))?;
+        let mut is_closed_up = false;
         let (gone_from, gone_to, goes_on) = match bases {
             [] => (Some(log_start.unwrap_or(0)), durable.end(), None),
-            [first, .., last] | [first @ last] => (starts.claimed(), Some(*first), durable.holds_less(disk, dir, *last, log_start)?),
+            [first, .., last] | [first @ last] => {
+                let goes_on = match durable.holds_less(disk, dir, *last, log_start) {
+                    // No start gets past that, so none cuts anything.
+                    Err(LogError::Io { source, .. }) if is_unreadable(&source) => {
+                        is_closed_up = true;
+                        None
+                    }
+                    goes_on => goes_on?,
+                };
+                (starts.claimed(), Some(*first), goes_on)
+            }
         };
         let gone_in_front = gone_from.zip(gone_to).map(|(from, to)| from..to).filter(|gone| !gone.is_empty());
         let is_closed = !flush_has_failed && durable.is_closed(bases.last().copied(), log_start, None);
         let goes_on = goes_on.filter(|_| !is_closed);
-        let cuts = !is_closed && goes_on.is_none() && !bases.is_empty();
+        let cuts = !is_closed && !is_closed_up && goes_on.is_none() && !bases.is_empty();
         let cuts_from = cuts.then(|| durable.unproven_from(bases));
         let is_pointed_at = goes_on.is_some() && durable.point == goes_on;
         Ok(NextStart { gone_in_front, goes_on, is_pointed_at, cuts_from, is_cut: false })

@@ -1,5 +1,6 @@
 //! What a repair would do, and what would be lost by it. Looks only.
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use thiserror::Error;
 
 use crate::compact::COMPACTION;
 use crate::disk::{Disk, OpenMode};
-use crate::error::LogError;
+use crate::error::{LogError, is_unreadable};
 use crate::folder::{Folder, INDEX, LOG, TIME_INDEX, file_path};
 use crate::index::NO_TIMESTAMP;
 use crate::inspect::beside::{Mend, MendKind, mends};
@@ -78,6 +79,16 @@ pub struct RepairPlan {
     /// The number of this repair, for the names of what it keeps.
     pub(super) number: u64,
     losses: Vec<Loss>,
+    unopened: Vec<Unopened>,
+}
+
+/// A segment that the disk does not even let be opened, so that nothing of it can be kept or mended. It stays as it is.
+#[derive(Debug)]
+pub struct Unopened {
+    /// The segment file.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
 }
 
 /// What is lost at one place.
@@ -127,6 +138,8 @@ pub(super) struct CutAt {
 impl RepairPlan {
     /// Reads a log's folder through and decides what to do. Nothing may write to the log from here until the repair is done.
     ///
+    /// A segment that the disk does not let be opened keeps [`RepairMode::DropBatch`] from none of the others ([`RepairPlan::unopened`]).
+    ///
     /// # Errors
     ///
     /// [`RepairError::Log`] if a file can't be read; the others if the damage is beyond this mode.
@@ -138,14 +151,21 @@ impl RepairPlan {
             return Err(RepairError::Interrupted { path: exchange });
         }
         let number = names::next_kept(&found.iter().filter_map(|name| names::kept_in(name.to_str()?)).collect());
-        let starts = StartFiles::read(disk, dir).map_err(|source| LogError::io("read the log start in", dir, source))?;
+        let starts = StartFiles::read(disk, dir)?;
         let (_, bases) = names::split_deleted(&folder, starts.start());
         let (rewrites, reindexed, losses, dir_buf) = (Vec::new(), Vec::new(), Vec::new(), dir.to_path_buf());
         let next = NextStart::look(disk, dir, bases, starts.start())?;
         let mends = mends(disk, dir, (&starts, &next), &folder, bases)?;
-        let mut plan = RepairPlan { dir: dir_buf, rewrites, cut: None, reindexed, mends, number, losses };
+        let mut plan = RepairPlan { dir: dir_buf, rewrites, cut: None, reindexed, mends, number, losses, unopened: Vec::new() };
         for (index, base) in bases.iter().enumerate() {
-            let survey = survey(disk, dir, *base, (bases.get(index + 1).copied(), next.goes_on), watch)?;
+            let survey = match survey(disk, dir, *base, (bases.get(index + 1).copied(), next.goes_on), watch) {
+                // What is in the others can be mended all the same. Where all behind a place goes, nothing may be left in between.
+                Err(RepairError::Log(LogError::Io { path, source, .. })) if mode == RepairMode::DropBatch && is_unreadable(&source) => {
+                    plan.unopened.push(Unopened { path, source });
+                    continue;
+                }
+                survey => survey?,
+            };
             match mode {
                 RepairMode::DropBatch => plan.drop_batches(disk, &survey)?,
                 RepairMode::Truncate => plan.truncate(&survey),
@@ -167,6 +187,11 @@ impl RepairPlan {
     /// What is lost, place by place.
     pub fn losses(&self) -> &[Loss] {
         &self.losses
+    }
+
+    /// Segments that this repair leaves as they are, because they can't even be opened.
+    pub fn unopened(&self) -> &[Unopened] {
+        &self.unopened
     }
 
     /// Segments whose indexes are built again although their batches are whole.

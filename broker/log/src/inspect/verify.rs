@@ -196,9 +196,8 @@ impl Verification<'_> {
     fn check_log_start(&mut self) -> Option<i64> {
         let files = match StartFiles::read(self.disk, self.dir) {
             Ok(files) => files,
-            Err(source) => {
-                let path = names::log_start(self.dir);
-                self.fault(path.clone(), None, None, FaultKind::Unreadable(LogError::io("read", &path, source)));
+            Err(error) => {
+                self.fault(names::log_start(self.dir), None, None, FaultKind::Unreadable(error));
                 return None;
             }
         };

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use millpond_protocol::batch::{Batch, BatchChecksum, BatchError, BatchHeader, CHECKSUMMED_FROM, HEADER_BYTES, MAGIC};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
-use crate::error::{Damage, LogError};
+use crate::error::{Damage, LogError, is_unreadable};
 use crate::inspect::unreadable::Unreadable;
 use crate::scan::check_header;
 
@@ -102,6 +102,33 @@ impl SegmentWalk {
         let (position, expected) = (0, base_offset);
         let (search_left_bytes, believes_last) = (SEARCHED_BYTES_MAX, false);
         Ok(SegmentWalk { window, base_offset, next_base, position, expected, search_left_bytes, believes_last })
+    }
+
+    /// As [`SegmentWalk::open`]; a file that the disk does not let be opened or measured is one damaged range, of which nobody knows how long
+    /// it is.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Io`] where the cause says nothing about the bytes.
+    pub fn open_or_damage(
+        disk: &dyn Disk,
+        path: &Path,
+        base_offset: i64,
+        next_base: Option<i64>,
+    ) -> Result<Result<SegmentWalk, DamagedRange>, LogError> {
+        match SegmentWalk::open(disk, path, base_offset, next_base) {
+            Err(LogError::Io { source, .. }) if is_unreadable(&source) => Ok(Err(DamagedRange {
+                position: 0,
+                bytes: 0,
+                offset: base_offset,
+                next_offset: next_base,
+                reason: Damage::Unreadable(source),
+                header: None,
+                crc_ok: false,
+                unreadable_bytes: 0,
+            })),
+            walk => walk.map(Ok),
+        }
     }
 
     /// The same walk from a place behind batches that are known to be whole, where a batch must begin with offset `expected`.

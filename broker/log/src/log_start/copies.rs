@@ -19,7 +19,8 @@
 //! | damaged | says an offset | that offset | writes the damaged one anew, and says so |
 //! | damaged | damaged, none, or 0 | its first segment | writes both, and says that deleted records of that segment are back |
 //!
-//! The last two likewise with the names exchanged.
+//! The last two likewise with the names exchanged. One that the disk does not give back counts as damaged where the other says an offset
+//! behind 0; otherwise the log stays closed, since it may be read again later.
 //!
 //! A log that is created has the second file alone, which says 0: no segment was deleted. So where the second file is there, the
 //! first segment begins at the log start or before it, and if it does not, segments are gone that nobody has deleted. A deletion on a full
@@ -29,9 +30,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
-use crate::error::is_out_of_files;
+use crate::error::{LogError, is_out_of_files, is_unreadable};
 use crate::recovery::RecoveryReport;
-use crate::sidecar::{Found, find_sealed, write_sealed};
+use crate::sidecar::{Found, find_sealed, once_more, write_sealed};
 
 /// How the second file stops claiming that no segment is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +50,24 @@ enum Withdrawal {
 pub(crate) struct StartFiles([Found<i64>; 2]);
 
 impl StartFiles {
-    /// Reads them. A second one that can't be read is a damaged one where the first is whole, which is never behind it.
-    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<StartFiles> {
-        let find = |name| find_sealed(disk, (&dir.join(name), LOG_START_HEADING), LOG_START_BYTES_MAX, parse);
-        let first = find(LOG_START)?;
-        let copy = match find(LOG_START_COPY) {
-            Err(error) if matches!(first, Found::Whole(_)) && !is_out_of_files(&error) => Found::Damaged,
-            found => found?,
-        };
-        Ok(StartFiles([first, copy]))
+    /// Reads them. A second one that can't be read is a damaged one where the first is whole, which is never behind it, and so is a first
+    /// one that the disk does not give back, where the second knows of a deletion.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Io`] with the file: it can't be read, and the other one does not say where the log begins. To begin with the first segment
+    /// then could serve what was deleted, although the file may be read again later.
+    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<StartFiles, LogError> {
+        let find = |name| once_more(|| find_sealed(disk, (&dir.join(name), LOG_START_HEADING), LOG_START_BYTES_MAX, parse));
+        let failed = |name, error| LogError::io("read", &dir.join(name), error);
+        let (first, copy) = (find(LOG_START), find(LOG_START_COPY));
+        match (first, copy) {
+            (Ok(first), Ok(copy)) => Ok(StartFiles([first, copy])),
+            (Ok(first @ Found::Whole(_)), Err(error)) if !is_out_of_files(&error) => Ok(StartFiles([first, Found::Damaged])),
+            (Err(error), Ok(copy @ Found::Whole(1..))) if is_unreadable(&error) => Ok(StartFiles([Found::Damaged, copy])),
+            (Err(error), _) => Err(failed(LOG_START, error)),
+            (Ok(_), Err(error)) => Err(failed(LOG_START_COPY, error)),
+        }
     }
 
     /// The first offset that is left. None if nothing was ever deleted, or nobody knows any more.
@@ -158,12 +168,17 @@ pub(crate) fn note_first_start(disk: &dyn Disk, dir: &Path) {
 }
 
 /// Takes back that no segment is missing, before one is removed without a word; needs no room. Durable with the next sync of the names.
-pub(super) fn withdraw_claim(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    let copy = dir.join(LOG_START_COPY);
+pub(super) fn withdraw_claim(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+    let (first, copy) = (dir.join(LOG_START), dir.join(LOG_START_COPY));
     match StartFiles::read(disk, dir)?.without_claim() {
         Withdrawal::Done => Ok(()),
-        Withdrawal::Removed => disk.remove_file(&copy),
-        Withdrawal::TakesFirstPlace => disk.rename(&copy, &dir.join(LOG_START)),
+        Withdrawal::Removed => disk.remove_file(&copy).map_err(|source| LogError::io("remove", &copy, source)),
+        Withdrawal::TakesFirstPlace => {
+            // One that the disk does not give back just now may say more.
+            find_sealed(disk, (&first, LOG_START_HEADING), LOG_START_BYTES_MAX, parse)
+                .map_err(|source| LogError::io("read", &first, source))?;
+            disk.rename(&copy, &first).map_err(|source| LogError::io("rename", &copy, source))
+        }
     }
 }
 
@@ -207,10 +222,17 @@ mod tests {
             let before = disk.count(Operation::Read);
             read();
             let reads_of_one = (disk.count(Operation::Read) - before) / 2;
-            disk.fail(Operation::Read, reads_of_one + 1, Fault::Device);
-            assert_eq!(read(), StartFiles([Found::Whole(larger), Found::Damaged]), "the first is enough");
+            let fail_twice = |nth| [nth, nth + 1].map(|nth| disk.fail(Operation::Read, nth, Fault::Device));
             disk.fail(Operation::Read, 1, Fault::Device);
-            StartFiles::read(&disk, dir).expect_err("the second may lag");
+            assert_eq!(read(), StartFiles([Found::Whole(larger); 2]), "it passes");
+            fail_twice(reads_of_one + 1);
+            assert_eq!(read(), StartFiles([Found::Whole(larger), Found::Damaged]), "the first is enough");
+            fail_twice(1);
+            match second {
+                // It is settled by now.
+                _ if larger > 0 => assert_eq!(read(), StartFiles([Found::Damaged, Found::Whole(larger)]), "the second is enough"),
+                _ => assert!(StartFiles::read(&disk, dir).expect_err("from before a deletion").chain().contains("/log-start: ")),
+            }
         }
         disk.damage(&dir.join(LOG_START), Vec::clear);
         assert_eq!((read().start(), read().is_lost(), read().damaged(dir)), (Some(i64::MAX), false, vec![dir.join(LOG_START)]));

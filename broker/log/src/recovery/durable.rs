@@ -7,12 +7,12 @@ use std::path::Path;
 
 use crate::clean_stop::{CleanStop, clean_stop_path};
 use crate::disk::Disk;
-use crate::error::LogError;
+use crate::error::{LogError, is_unreadable};
 use crate::folder::{LOG, file_path};
 use crate::inspect::{Piece, SegmentWalk};
 use crate::producers::Listed;
-use crate::recovery_point::read_recovery_point;
-use crate::sidecar::Found;
+use crate::recovery_point::{RECOVERY_POINT, read_recovery_point};
+use crate::sidecar::{Found, once_more};
 
 /// The recovery point and the note of a clean stop, as far as each is whole.
 #[derive(Debug)]
@@ -36,11 +36,23 @@ pub(crate) struct Note {
 }
 
 impl Durable {
+    /// What the disk does not give back, a second time neither, counts as missing, or as damaged: it is no evidence, and more is read for it.
     pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Durable, LogError> {
-        let point = read_recovery_point(disk, dir).map_err(|source| LogError::io("read the recovery point in", dir, source))?;
+        let path = dir.join(RECOVERY_POINT);
+        let point = match once_more(|| read_recovery_point(disk, dir)) {
+            Err(error) if is_unreadable(&error) => {
+                tracing::warn!(path = %path.display(), %error, "the disk does not give the recovery point back; it counts as missing");
+                None
+            }
+            point => point.map_err(|source| LogError::io("read", &path, source))?,
+        };
         let path = clean_stop_path(dir);
         let io = |source| LogError::io("read", &path, source);
-        let note = match CleanStop::find(disk, dir).map_err(io)? {
+        let note = match once_more(|| CleanStop::find(disk, dir)) {
+            Err(error) if is_unreadable(&error) => Found::Damaged,
+            found => found.map_err(io)?,
+        };
+        let note = match note {
             Found::Whole((stop, producers)) => Found::Whole(Note { stop, producers, fits: stop.fits(disk, dir).map_err(io)? }),
             Found::Damaged => Found::Damaged,
             Found::Nothing => Found::Nothing,

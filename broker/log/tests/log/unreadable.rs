@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millpond_log::inspect::{Piece, RepairMode, SegmentWalk, kept_log_of};
+use millpond_log::inspect::{Piece, RepairMode, RepairPlan, SegmentWalk, kept_log_of};
 use millpond_log::sim::{Fault, Operation, Random, SimDisk};
 use millpond_log::{Cursor, Damage, Disk, KnownDamage, LogConfig, LogError};
 
 use crate::harness::{DIR, Fixture, Stored, batch, config, files, open, random_batch, read_all, try_open};
-use crate::inspect::{look, plan};
+use crate::inspect::{Seen, look, plan};
 use crate::seeds;
 
 /// Segments of ten pages, fifty-three batches of 770 bytes in each.
@@ -175,6 +175,76 @@ fn a_segment_that_cannot_even_be_opened_is_damage_and_a_missing_right_or_descrip
         fixture.check();
     }
     assert!(opened > 3 && refused > 0, "{opened} {refused}");
+}
+
+#[test]
+fn the_tools_step_over_a_segment_that_cannot_even_be_opened() {
+    let mut fixture = four();
+    for closes in [false, true] {
+        if closes {
+            fixture = fixture.close_and_reopen(1).0;
+        }
+        let (disk, segments) = (&fixture.disk, fixture.segments());
+        disk.damage(&segments[1], |bytes| bytes[2_000] ^= 1);
+        let before = disk.count(Operation::Read);
+        assert_eq!((plan(disk, RepairMode::DropBatch).losses().len(), plan(disk, RepairMode::DropBatch).unopened().len()), (1, 0));
+        let (reads, mut stepped_over) = ((disk.count(Operation::Read) - before) / 2, std::collections::BTreeSet::new());
+        for nth in 1..=reads {
+            disk.fail(Operation::Read, nth, Fault::Device);
+            let plan = RepairPlan::new(disk, Path::new(DIR), RepairMode::DropBatch, &mut Seen::default());
+            disk.forget_failures(Operation::Read);
+            let Ok(plan) = plan else { continue };
+            let unopened: Vec<_> = plan.unopened().iter().map(|unopened| unopened.path.clone()).collect();
+            let losses = plan.losses().iter().filter(|loss| loss.path == segments[1] && loss.unreadable_bytes == 0).count();
+            assert!(losses == 1 || unopened == [segments[1].clone()] || !plan.losses().is_empty(), "read {nth}: {plan:?}");
+            stepped_over.extend(unopened);
+        }
+        assert!(segments.iter().all(|path| stepped_over.contains(path)), "{stepped_over:?}");
+        disk.damage(&segments[1], |bytes| bytes[2_000] ^= 1);
+
+        disk.fail(Operation::Read, 1, Fault::Device);
+        let range = SegmentWalk::open_or_damage(disk, &segments[1], 53, Some(106)).expect("it is damage").expect_err("it fails");
+        assert!(matches!(range.reason, Damage::Unreadable(_)), "{range:?}");
+        assert_eq!((range.position, range.bytes, range.offset, range.next_offset), (0, 0, 53, Some(106)));
+        disk.fail(Operation::Read, 1, Fault::TooManyOpenFiles);
+        SegmentWalk::open_or_damage(disk, &segments[1], 53, Some(106)).expect_err("that says nothing about the bytes");
+    }
+}
+
+#[test]
+fn a_small_file_that_cannot_be_read_keeps_no_log_closed_that_can_do_without() {
+    let at = |name: &str| Path::new(DIR).join(name);
+    for closes in [false, true] {
+        let mut fixture = four();
+        fixture.delete_before(60);
+        if closes {
+            fixture = fixture.close_and_reopen(1).0;
+        }
+        for name in ["recovery-point", "clean-stop", "log-start", "log-start.2"] {
+            if !fixture.disk.exists(&at(name)).expect("asks") {
+                continue;
+            }
+            fixture.disk.make_unreadable(&at(name), &[ALL]);
+            plan(&fixture.disk, RepairMode::DropBatch);
+            let report = fixture.reopen();
+            assert!(report.cut.is_none() && report.damaged.is_empty() && report.lost_log_start.is_none(), "{name}: {report:?}");
+            fixture.check();
+            fixture.disk.make_unreadable(&at(name), &[]);
+            fixture.reopen();
+            fixture.check();
+        }
+        // Of the log start there is nothing else.
+        for name in ["log-start", "log-start.2"] {
+            fixture.disk.make_unreadable(&at(name), &[ALL]);
+        }
+        let error = try_open(&fixture.disk, PAGES).expect_err("nobody knows where it begins").chain();
+        assert!(error.contains("can't read") && error.contains("/log-start: "), "{error}");
+        for name in ["log-start", "log-start.2"] {
+            fixture.disk.make_unreadable(&at(name), &[]);
+        }
+        fixture.reopen();
+        fixture.check();
+    }
 }
 
 #[test]

@@ -152,8 +152,13 @@ impl Dump {
     }
 
     fn segment(&mut self, partition: &Partition, path: &Path, base_offset: i64, next_base: Option<i64>) -> Outcome {
-        match SegmentWalk::open(&RealDisk, path, base_offset, next_base) {
-            Ok(walk) => self.pieces(partition, path, walk),
+        match SegmentWalk::open_or_damage(&RealDisk, path, base_offset, next_base) {
+            Ok(Ok(walk)) => self.pieces(partition, path, walk),
+            Ok(Err(range)) => {
+                self.rows.line(&path.display().to_string())?;
+                self.damage(path, &range)?;
+                self.rows.line("")
+            }
             // Retention has removed it since the folder was listed.
             Err(LogError::Io { source, .. }) if self.in_use && source.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(failed(&error)),
@@ -238,12 +243,15 @@ impl Dump {
         if let Some(header) = header.as_ref().filter(|header| *crc_ok || header.base_offset == *offset) {
             self.rows.line(&batch_line(*position, header, if *crc_ok { "ok" } else { "WRONG" }))?;
         }
-        let words = format!(
-            "byte {}, offset {}: {} bytes are not a whole batch: {reason}",
-            thousands(*position),
-            thousands(*offset),
-            thousands(*bytes)
-        );
+        let words = match reason {
+            Damage::Unreadable(source) if *bytes == 0 => format!("offset {}: the file can't be opened: {source}", thousands(*offset)),
+            _ => format!(
+                "byte {}, offset {}: {} bytes are not a whole batch: {reason}",
+                thousands(*position),
+                thousands(*offset),
+                thousands(*bytes)
+            ),
+        };
         self.rows.line(&format!("  ! {words}"))?;
         if self.records && !self.rows.is_table() {
             // What is on stdout then are records alone.

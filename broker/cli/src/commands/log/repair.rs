@@ -75,7 +75,11 @@ pub(super) fn run(arguments: &RepairArgs) -> Outcome {
     }
     let words: String = plans.iter().map(|(partition, plan)| describe(partition, plan)).collect();
     output::print(&words)?;
-    confirm(arguments, &plans)?;
+    let unopened = plans.iter().map(|(_, plan)| plan.unopened().len() as u64).sum();
+    let plans: Vec<_> = plans.into_iter().filter(|(_, plan)| !plan.is_empty()).collect();
+    if !plans.is_empty() {
+        confirm(arguments, &plans)?;
+    }
     for (partition, plan) in &plans {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         plan.apply(&disk).map_err(|error| {
@@ -84,7 +88,11 @@ pub(super) fn run(arguments: &RepairArgs) -> Outcome {
         })?;
         output::print(&left_over(partition)?)?;
     }
-    Ok(())
+    if unopened == 0 {
+        return Ok(());
+    }
+    let failure = Failure::new(format!("{} can't be opened, and nothing was changed there", counted(unopened, "segment file")));
+    Err(failure.hint("check the disk; copy the data folder from it while the rest can be read, and leave these files out"))
 }
 
 /// Keeps a broker from using the data folder meanwhile.
@@ -117,7 +125,7 @@ fn plans(target: &Target, mode: RepairMode) -> Outcome<Vec<(&Partition, RepairPl
             let failure = Failure::new(format!("{} can't be repaired this way", partition.name())).because(&error);
             failure.hint(hint(&error, mode))
         })?;
-        if !plan.is_empty() {
+        if !plan.is_empty() || !plan.unopened().is_empty() {
             plans.push((partition, plan));
         }
     }
@@ -139,6 +147,9 @@ fn hint(error: &RepairError, mode: RepairMode) -> &'static str {
 /// Says what would be lost.
 fn describe(partition: &Partition, plan: &RepairPlan) -> String {
     let mut words = format!("{}\n", partition.name());
+    for unopened in plan.unopened() {
+        let _ = writeln!(words, "  {}: can't be opened, and is left as it is: {}", unopened.path.display(), unopened.source);
+    }
     for loss in plan.losses() {
         let _ = writeln!(words, "  {}, byte {}: {}", loss.path.display(), thousands(loss.position), lost(loss));
     }
