@@ -1,7 +1,7 @@
 //! Where a segment is damaged in the middle, as far as it is known, so that readers can step over it.
 //!
 //! A lookup walks from batch to batch, and ends at one that is damaged. What is behind can be found all the same once somebody has looked
-//! for it, by the checksums. An opening has where it met damage. Otherwise a read does that meets damage of which nothing is known, and one
+//! for it, by the checksums. An opening has where it met damage. Otherwise a read does, by offset or by time, that meets damage of which nothing is known, and one
 //! that works where damage is known: bytes change at any time, and what could not be read may be back. It reads the whole segment, so it is
 //! done for nothing else, and no more than [`SURVEYS_MAX`] times.
 //!

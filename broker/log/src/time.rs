@@ -24,7 +24,7 @@ impl LogReader {
     ///
     /// # Errors
     ///
-    /// [`LogError::Corrupt`] if damage is met on the way; [`LogError::Io`].
+    /// [`LogError::Corrupt`] if damage is met on the way, which is known from then on ([`LogReader::known_damage`]); [`LogError::Io`].
     pub fn find_time(&self, timestamp_ms: i64, end: i64) -> Result<Option<(i64, i64)>, LogError> {
         let end = end.min(self.log_end());
         let segments = self.shared().segments();
@@ -34,7 +34,14 @@ impl LogReader {
                 continue;
             }
             let segment_end = segments.get(number + 1).map_or(end, |next| next.base_offset().min(end));
-            match self.find_time_in(segment, timestamp_ms, segment_end) {
+            let look = || self.find_time_in(segment, timestamp_ms, segment_end);
+            let next_base = segments.get(number + 1).map(|next| next.base_offset());
+            let found = match look() {
+                // Whoever reads on wants to know where that can be done, and the disk may give it back by now.
+                Err(LogError::Corrupt { position, .. }) if !segment.is_removed() && segment.survey_for(position, next_base) => look(),
+                found => found,
+            };
+            match found {
                 Ok(None) => {}
                 // Deleted since the list was taken: what is looked for lies behind it.
                 Err(_) if segment.is_removed() => {}

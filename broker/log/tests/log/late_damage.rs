@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use millpond_log::inspect::{Piece, SegmentWalk};
 use millpond_log::sim::{Operation, Random};
 use millpond_log::{Damage, KnownDamage, LogConfig, LogError, VerifyOnRead};
+use millpond_protocol::compression::Codec;
 
-use crate::harness::{Fixture, SMALL, Stored, batch, config, files};
+use crate::harness::{Fixture, SMALL, Stored, batch, batch_with, config, files};
 use crate::seeds;
 
 /// Segments of 26 batches of 770 bytes, every one of which is compared on its way out.
@@ -66,6 +67,39 @@ fn damage_that_comes_later_takes_nothing_with_it_that_is_whole() {
     flip(&fixture, 8, 10);
     check_but(&fixture, &[5, 11, 14, 17, 30, 40]);
     assert_eq!(known().map(|known| known.ranges), Some(6));
+}
+
+#[test]
+fn a_lookup_by_time_that_meets_damage_makes_it_known_as_a_read_does() {
+    for unreadable in [false, true] {
+        let mut fixture = Fixture::new(COMPARED);
+        for clock in 0..100 {
+            fixture.append(&[batch_with(&[clock], 700, Codec::None)]);
+        }
+        fixture.flush();
+        let (reader, (path, start)) = (fixture.log.reader(), place(&fixture, 5));
+        assert_eq!((reader.find_time(5, i64::MAX).expect("looks"), reader.known_damage()), (Some((5, 5)), None));
+        if unreadable {
+            fixture.disk.make_unreadable(&path, &[start as u64 + 300..start as u64 + 301]);
+        } else {
+            flip(&fixture, 5, 16);
+        }
+        let mut reads = Vec::new();
+        for _ in 0..3 {
+            let before = fixture.disk.count(Operation::Read);
+            let error = reader.find_time(5, i64::MAX).expect_err("nobody knows whether it is there");
+            assert!(matches!(error, LogError::Corrupt { .. }), "{error}");
+            reads.push(fixture.disk.count(Operation::Read) - before);
+            assert_eq!(reader.known_damage().map(|known| known.ranges), Some(1), "unreadable: {unreadable}");
+        }
+        assert!(reads[1] < reads[0] && reads[2] == reads[1], "it is read through once: {reads:?}");
+        if unreadable {
+            fixture.disk.make_unreadable(&path, &[]);
+        } else {
+            flip(&fixture, 5, 16);
+        }
+        assert_eq!(reader.find_time(5, i64::MAX).expect("it is back"), Some((5, 5)));
+    }
 }
 
 #[test]
