@@ -158,7 +158,7 @@ fn a_value_that_a_key_can_not_take_is_refused_with_what_it_takes() {
         ("topic.quota", "1KiB", "1KiB is outside 4KiB to 1048576TiB"),
         ("topic.retention", "1ms", "1ms is outside 1s to 36525d"),
         ("topic.cleanup", "shrink", "`shrink` is not a way to clean up: it is `delete`, `compact` or `compact,delete`"),
-        ("topic.delete_retention", "0s", "0ms is outside 1s to 36525d"),
+        ("topic.delete_retention", "0s", "0s is outside 1s to 36525d"),
         ("storage.quota", "1MiB", "1MiB is outside 64MiB to 1048576TiB"),
         ("storage.retention_check_interval", "1d", "1d is outside 1ms to 1h"),
         ("storage.producer_id_expiration", "1ms", "1ms is outside 1s to 365d"),
