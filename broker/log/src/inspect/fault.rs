@@ -128,6 +128,17 @@ impl FaultKind {
         )
     }
 
+    /// Whether the next start of the broker mends it, as after any crash, and nothing that a repair could choose otherwise is lost by that.
+    pub fn is_mended_by_start(&self) -> bool {
+        matches!(
+            self,
+            FaultKind::TornTail { .. }
+                | FaultKind::Index(IndexFault::Missing | IndexFault::EntryCutOff { .. })
+                | FaultKind::RecoveryPointUnreadable
+                | FaultKind::RecoveryPointAstray { .. }
+        )
+    }
+
     /// A name for programs; it never changes.
     pub fn name(&self) -> &'static str {
         match self {
@@ -178,6 +189,9 @@ impl FaultKind {
                 "one of the two has changed, in bytes that no checksum covers; the records are whole, and Millpond makes no use of the number"
             }
             FaultKind::Index(IndexFault::EndsEarly { .. }) => "lookups by time can miss records",
+            FaultKind::Index(IndexFault::Missing | IndexFault::EntryCutOff { .. }) => {
+                "lookups may be slower; the batches are not concerned, and the next start of the broker builds the index again"
+            }
             FaultKind::Index(_) => "lookups may be slower; the batches are not concerned, and a repair builds the index again",
             FaultKind::RecoveryPointUnreadable | FaultKind::RecoveryPointAstray { .. } => {
                 "the next start takes every segment but the last for durable, and writes it anew; a repair mends it as well"

@@ -85,6 +85,48 @@ fn a_log_as_it_should_be_has_no_faults_whether_it_was_closed_or_not() {
 }
 
 #[test]
+fn what_is_said_to_be_mended_by_the_next_start_is() {
+    let changes: [(&str, fn(&mut Vec<u8>)); 4] =
+        [("log", |bytes| bytes.extend([7; 30])), ("index", |bytes| bytes.push(1)), ("timeindex", |bytes| bytes.push(1)), ("", Vec::clear)];
+    for (extension, change) in changes {
+        for number in 0..4 {
+            for closed in [false, true] {
+                let (disk, _) = closed_log();
+                if !closed {
+                    disk.remove_file(&Path::new(DIR).join("clean-stop")).expect("removes");
+                }
+                let log = segment(&disk, number);
+                let path = if extension.is_empty() { Path::new(DIR).join("recovery-point") } else { log.with_extension(extension) };
+                disk.damage(&path, change);
+                let mut seen = Lasting::default();
+                verify(&disk, Path::new(DIR), VerifyOptions::default(), &mut seen).expect("looks");
+                assert!(seen.lasting + seen.mended > 0, "{}", path.display());
+                if seen.lasting == 0 {
+                    drop(crate::harness::open(&disk, SMALL));
+                    assert_eq!(look(&disk).0.faults, 0, "{}, closed: {closed}: {:#?}", path.display(), look(&disk).1);
+                }
+                assert!(extension == "log" || seen.lasting == 0, "{}", path.display());
+            }
+        }
+    }
+}
+
+/// Counts faults by whether a start mends them.
+#[derive(Default)]
+struct Lasting {
+    lasting: u32,
+    mended: u32,
+}
+
+impl Watch for Lasting {
+    fn fault(&mut self, fault: &millpond_log::inspect::Fault) {
+        *(if fault.kind.is_mended_by_start() { &mut self.mended } else { &mut self.lasting }) += u32::from(!fault.kind.is_note());
+    }
+
+    fn progress(&mut self, _: u64) {}
+}
+
+#[test]
 fn looking_changes_nothing() {
     let (disk, _) = closed_log();
     let changes =
