@@ -46,10 +46,17 @@ pub(crate) struct Extent {
 pub(crate) struct Survey {
     /// Rising, [`SPANS_MAX`] at most.
     pub(crate) spans: Vec<DamagedSpan>,
-    /// From where on nothing could be found.
-    pub(crate) lost_from: Option<u64>,
+    /// From where on nothing could be found: the position, and the offset that was expected there.
+    pub(crate) lost_from: Option<(u64, i64)>,
     /// What was read.
     pub(crate) extent: Extent,
+}
+
+impl Survey {
+    /// The offset where each damaged place begins.
+    pub(crate) fn offsets(&self) -> impl Iterator<Item = i64> {
+        self.spans.iter().map(|span| span.offset).chain(self.lost_from.map(|(_, offset)| offset))
+    }
 }
 
 /// The damage of one segment.
@@ -104,7 +111,7 @@ impl Damages {
         self.find(|survey| {
             let is_in = |span: &DamagedSpan| span.position == position || (span.position..span.behind).contains(&position);
             // Once as much again is behind it, there may be something to go on with.
-            let is_lost = |from: u64| {
+            let is_lost = |(from, _): (u64, i64)| {
                 let seen = survey.extent;
                 position >= from
                     && now.is_closed == seen.is_closed
@@ -148,10 +155,10 @@ pub(crate) fn survey(mut walk: SegmentWalk, extent: Extent) -> Result<Survey, Lo
         let (position, behind, offset) = (range.position, range.position + range.bytes, range.offset);
         match range.next_offset {
             Some(next_offset) => found.spans.push(DamagedSpan { position, behind, offset, next_offset }),
-            None => found.lost_from = Some(position),
+            None => found.lost_from = Some((position, offset)),
         }
         if found.spans.len() == SPANS_MAX {
-            found.lost_from = Some(behind);
+            found.lost_from = Some((behind, walk.next_offset()));
             break;
         }
     }

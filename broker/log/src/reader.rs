@@ -125,8 +125,8 @@ impl LogReader {
     pub fn known_damage(&self) -> Option<KnownDamage> {
         let segments = self.shared.segments();
         let known: Vec<_> = segments.iter().filter_map(|segment| segment.damages().known()).collect();
-        let mut spans = known.iter().flat_map(|survey| &survey.spans);
-        spans.next().map(|first| KnownDamage { ranges: 1 + spans.count(), first_offset: first.offset })
+        let mut offsets = known.iter().flat_map(|survey| survey.offsets());
+        offsets.next().map(|first_offset| KnownDamage { ranges: 1 + offsets.count(), first_offset })
     }
 
     /// Whole batches, verbatim, from the one that holds `offset` on: up to `max_bytes` of them, or one batch if that is larger, and

@@ -341,7 +341,7 @@ impl<'a> Recovery<'a> {
                 }
                 Ok(None) => return Ok(walk),
                 Err(LogError::Corrupt { reason, .. }) => match judge(&**self.disk, walk.place())? {
-                    Verdict::Rot(rotten) if walk.damages.len() < SPANS_MAX => {
+                    Verdict::Rot(rotten) => {
                         self.step_over(&mut walk, rotten, reason);
                         scan = scan.resume(rotten.behind, rotten.next_offset);
                     }
@@ -352,11 +352,16 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    /// Leaves damage where it is. Its offsets stay taken.
+    /// Leaves damage where it is. Its offsets stay taken. Where there are more places than are remembered, the last of them reaches to the
+    /// end of this one: better than that whole batches behind it count as damaged is no cut.
     fn step_over(&mut self, walk: &mut Walk, span: DamagedSpan, reason: Damage) {
         self.report.add_damaged(walk.path.clone(), span.position, reason);
         (walk.tail.bytes, walk.tail.next_offset) = (span.behind, span.next_offset);
-        walk.damages.push(span);
+        let is_full = walk.damages.len() == SPANS_MAX;
+        match walk.damages.last_mut() {
+            Some(last) if is_full => (last.behind, last.next_offset) = (span.behind, span.next_offset),
+            _ => walk.damages.push(span),
+        }
     }
 
     /// Cuts a segment behind its last whole batch, and notes it. What is left is synced with the rest.

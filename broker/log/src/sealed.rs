@@ -62,7 +62,7 @@ pub(crate) fn open_sealed(
     {
         let max_timestamp = last_time.map_or(NO_TIMESTAMP, |entry| entry.timestamp);
         let (offsets, times) = (sealed.index(INDEX, offset_count), sealed.index(TIME_INDEX, time_count));
-        return Ok((assemble(Some(bytes), offsets, times, max_timestamp), true));
+        return Ok((assemble(Some(bytes), offsets, times, max_timestamp).with_claimed_times(), true));
     }
 
     let HeaderWalk { entries, max_timestamp, is_straight, damages } = sealed.walk(&log, bytes)?;

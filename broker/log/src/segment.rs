@@ -30,6 +30,8 @@ pub(crate) struct Segment {
     bytes: AtomicU64,
     /// No batch that readers may see has a larger timestamp.
     max_timestamp: AtomicI64,
+    /// That is what the last entry of the time index says, and nobody has compared it with the batch that it names.
+    is_claimed: AtomicBool,
     verified: Verified,
     /// What is known of damage in the middle.
     damages: Damages,
@@ -94,6 +96,7 @@ impl Segment {
         let (bytes, max_timestamp) = (AtomicU64::new(bytes), AtomicI64::new(max_timestamp));
         let (damages, room) = (Damages::default(), RoomAhead::default());
         let (removed, leaving, replaced) = (AtomicBool::new(false), Mutex::default(), OnceLock::new());
+        let is_claimed = AtomicBool::new(false);
         let (generation, unmeasured) = (NEXT_GENERATION.fetch_add(1, Ordering::Relaxed), AtomicBool::new(false));
         Segment {
             base_offset,
@@ -102,6 +105,7 @@ impl Segment {
             times,
             bytes,
             max_timestamp,
+            is_claimed,
             verified,
             damages,
             unmeasured,
@@ -116,6 +120,11 @@ impl Segment {
     /// The same segment, with damage that a recovery has found.
     pub(crate) fn with_damages(self, spans: Vec<DamagedSpan>) -> Segment {
         Segment { damages: Damages::new(spans), ..self }
+    }
+
+    /// The same closed segment, of whose largest timestamp nothing but the time index is known.
+    pub(crate) fn with_claimed_times(self) -> Segment {
+        Segment { is_claimed: AtomicBool::new(true), ..self }
     }
 
     /// The same closed segment, which could not even be measured: damage as a whole, up to where the next one begins.
@@ -146,6 +155,19 @@ impl Segment {
 
     pub(crate) fn max_timestamp(&self) -> i64 {
         self.max_timestamp.load(Ordering::Acquire)
+    }
+
+    /// Whether nobody has compared that with a batch yet.
+    pub(crate) fn is_max_timestamp_claimed(&self) -> bool {
+        self.is_claimed.load(Ordering::Acquire)
+    }
+
+    /// Notes whether the last entry of the time index is true. If it is not, any timestamp may be in the segment.
+    pub(crate) fn settle_max_timestamp(&self, is_true: bool) {
+        if !is_true {
+            self.max_timestamp.store(i64::MAX, Ordering::Release);
+        }
+        self.is_claimed.store(false, Ordering::Release);
     }
 
     /// Which batches need no comparison with their checksums any more.

@@ -29,10 +29,6 @@ impl LogReader {
         let end = end.min(self.log_end());
         let segments = self.shared().segments();
         for (number, segment) in segments.iter().enumerate().take_while(|(_, segment)| segment.base_offset() < end) {
-            // Nobody knows which timestamps there were where it is damaged.
-            if segment.max_timestamp() < timestamp_ms && segment.damages().is_empty() {
-                continue;
-            }
             let segment_end = segments.get(number + 1).map_or(end, |next| next.base_offset().min(end));
             let look = || self.find_time_in(segment, timestamp_ms, segment_end);
             let next_base = segments.get(number + 1).map(|next| next.base_offset());
@@ -53,6 +49,9 @@ impl LogReader {
 
     /// Looks at the batches of one segment that end at or before offset `end`, which the segment reaches.
     fn find_time_in(&self, segment: &Segment, timestamp_ms: i64, end: i64) -> Result<Option<(i64, i64)>, LogError> {
+        if has_smaller_only(segment, timestamp_ms)? {
+            return Ok(None);
+        }
         let (mut found, mut scan) = start(segment, timestamp_ms)?;
         let mut next_offset = segment.base_offset();
         while let Some(batch) = found {
@@ -93,6 +92,24 @@ impl LogReader {
             }
         }
     }
+}
+
+/// Whether every timestamp of the segment is smaller than that. What only its time index says of the largest is compared with the batch the
+/// first time that it would hide the segment.
+fn has_smaller_only(segment: &Segment, timestamp_ms: i64) -> Result<bool, LogError> {
+    // Nobody knows which timestamps there were where it is damaged.
+    if segment.max_timestamp() >= timestamp_ms || !segment.damages().is_empty() {
+        return Ok(false);
+    }
+    if segment.is_max_timestamp_claimed() {
+        let is_true = match segment.times.lookup(i64::MAX) {
+            Some(entry) if !segment.is_replaced() => verified(segment, entry)?.is_some(),
+            _ => false,
+        };
+        segment.settle_max_timestamp(is_true);
+        return Ok(is_true);
+    }
+    Ok(true)
 }
 
 /// A batch that is skipped for its largest timestamp has its checksum compared the first time, as one that is read: with a flipped bit in

@@ -9,6 +9,11 @@ use crate::flush_failed;
 use crate::log_start::StartFiles;
 use crate::recovery::Durable;
 
+/// Where a log ends that was closed with its last segment as it is now, and that nobody has appended to since.
+pub(super) fn closed_end(disk: &dyn Disk, dir: &Path, last: i64, log_start: Option<i64>) -> Option<i64> {
+    Durable::read(disk, dir).ok()?.closed_end(Some(last), log_start, None)
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct NextStart {
@@ -18,6 +23,8 @@ pub(super) struct NextStart {
     pub(super) goes_on: Option<i64>,
     /// Whether the recovery point says where it goes on.
     pub(super) is_pointed_at: bool,
+    /// Where the log ends, if it was closed with its last segment as that is now: the start reads nothing of it, and cuts nothing.
+    pub(super) closed_end: Option<i64>,
     /// The first segment of those in which a torn tail, or what is behind a hole, is cut. None if nothing is.
     cuts_from: Option<i64>,
     /// Whether a place was found where it will be cut: what is behind it is not looked at any more.
@@ -46,12 +53,17 @@ impl NextStart {
             }
         };
         let gone_in_front = gone_from.zip(gone_to).map(|(from, to)| from..to).filter(|gone| !gone.is_empty());
-        let is_closed = !flush_has_failed && durable.is_closed(bases.last().copied(), log_start, None);
-        let goes_on = goes_on.filter(|_| !is_closed);
-        let cuts = !is_closed && !is_closed_up && goes_on.is_none() && !bases.is_empty();
+        let closed_end = durable.closed_end(bases.last().copied(), log_start, None).filter(|_| !flush_has_failed);
+        let goes_on = goes_on.filter(|_| closed_end.is_none());
+        let cuts = closed_end.is_none() && !is_closed_up && goes_on.is_none() && !bases.is_empty();
         let cuts_from = cuts.then(|| durable.unproven_from(bases));
         let is_pointed_at = goes_on.is_some() && durable.point == goes_on;
-        Ok(NextStart { gone_in_front, goes_on, is_pointed_at, cuts_from, is_cut: false })
+        Ok(NextStart { gone_in_front, goes_on, is_pointed_at, closed_end, cuts_from, is_cut: false })
+    }
+
+    /// Where the log goes on behind its last segment, if that is written down: up to there each offset was given out.
+    pub(super) fn end(&self) -> Option<i64> {
+        self.goes_on.or(self.closed_end)
     }
 
     /// Whether the next start cuts this segment where it meets the end of a write that was never finished.

@@ -157,8 +157,9 @@ impl RepairPlan {
         let next = NextStart::look(disk, dir, bases, starts.start())?;
         let mends = mends(disk, dir, (&starts, &next), &folder, bases)?;
         let mut plan = RepairPlan { dir: dir_buf, rewrites, cut: None, reindexed, mends, number, losses, unopened: Vec::new() };
+        let mut is_end_damaged = false;
         for (index, base) in bases.iter().enumerate() {
-            let survey = match survey(disk, dir, *base, (bases.get(index + 1).copied(), next.goes_on), watch) {
+            let survey = match survey(disk, dir, *base, (bases.get(index + 1).copied(), next.end()), watch) {
                 // What is in the others can be mended all the same. Where all behind a place goes, nothing may be left in between.
                 Err(RepairError::Log(LogError::Io { path, source, .. })) if mode == RepairMode::DropBatch && is_unreadable(&source) => {
                     plan.unopened.push(Unopened { path, source });
@@ -166,6 +167,9 @@ impl RepairPlan {
                 }
                 survey => survey?,
             };
+            let is_to_the_end =
+                |range: &DamagedRange| survey.next_base.is_none() && range.next_offset.is_some_and(|to| Some(to) == next.end());
+            is_end_damaged |= survey.ranges.last().is_some_and(is_to_the_end);
             match mode {
                 RepairMode::DropBatch => plan.drop_batches(disk, &survey)?,
                 RepairMode::Truncate => plan.truncate(&survey),
@@ -176,7 +180,8 @@ impl RepairPlan {
                 plan.reindexed.push(*base);
             }
         }
-        if let (Some(to), false, RepairMode::DropBatch) = (next.goes_on, next.is_pointed_at, mode) {
+        let is_at_stake = next.goes_on.is_some() || is_end_damaged;
+        if let (Some(to), true, false, RepairMode::DropBatch) = (next.end(), is_at_stake, next.is_pointed_at, mode) {
             // Before the note of a clean stop goes, which knows it as well.
             let path = names::recovery_point(dir);
             plan.mends.push(Mend { path, kind: MendKind::RecoveryPointRaised { to } });
@@ -281,18 +286,18 @@ struct Survey {
     index_is_wrong: bool,
 }
 
-/// `goes_on` is where the log goes on behind the last segment, if that lacks what was durable.
+/// `end` is where the log goes on behind its last segment, if that is written down.
 fn survey(
     disk: &dyn Disk,
     dir: &Path,
     base_offset: i64,
-    (next_base, goes_on): (Option<i64>, Option<i64>),
+    (next_base, end): (Option<i64>, Option<i64>),
     watch: &mut dyn Watch,
 ) -> Result<Survey, RepairError> {
     let path = file_path(dir, base_offset, LOG);
     let mut indexes: Vec<Option<IndexCheck>> =
         [INDEX, TIME_INDEX].map(|extension| IndexCheck::open(disk, &file_path(dir, base_offset, extension), base_offset).ok()).into();
-    let mut walk = SegmentWalk::open(disk, &path, base_offset, next_base.or(goes_on))?;
+    let mut walk = SegmentWalk::open(disk, &path, base_offset, next_base.or(end))?;
     let file_bytes = walk.file_bytes();
     let mut ranges = Vec::new();
     let (mut records, mut records_behind_damage) = (0, 0);

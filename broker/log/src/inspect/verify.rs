@@ -14,7 +14,7 @@ use crate::inspect::beside::Aside;
 use crate::inspect::entries::IndexCheck;
 use crate::inspect::fault::{Fault, FaultKind};
 use crate::inspect::names::{self, Name};
-use crate::inspect::next_start::NextStart;
+use crate::inspect::next_start::{NextStart, closed_end};
 use crate::inspect::walk::{DamagedRange, Piece, SegmentWalk, WalkedBatch};
 use crate::inspect::{IndexFault, RECORDS_BYTES_MAX};
 use crate::log_start::StartFiles;
@@ -70,11 +70,13 @@ pub struct VerifyOptions {
 pub fn verify(disk: &dyn Disk, dir: &Path, options: VerifyOptions, watch: &mut dyn Watch) -> Result<Verified, LogError> {
     let found = disk.list(dir).map_err(|source| LogError::io("list", dir, source))?;
     let mut folder = Folder::of(&found);
-    let mut verification = Verification { disk, dir, options, watch, seen: Verified::default(), leader_epoch: 0, held: None, next: None };
+    let mut verification =
+        Verification { disk, dir, options, watch, seen: Verified::default(), leader_epoch: 0, held: None, log_start: None, next: None };
     if let Some(replaced) = verification.check_exchange() {
         folder.bases.retain(|base| !replaced.contains(base));
     }
     let log_start = verification.check_log_start();
+    verification.log_start = log_start;
     let (deleted, bases) = names::split_deleted(&folder, log_start);
     verification.look_ahead(bases, log_start);
     if options.segment.is_none() {
@@ -106,6 +108,8 @@ struct Verification<'a> {
     leader_epoch: i32,
     /// The faults of a segment that a broker may be exchanging meanwhile.
     held: Option<Vec<Fault>>,
+    /// The first offset that is left, if some were deleted.
+    log_start: Option<i64>,
     /// What the next start will do. None beside a broker that writes, or where nobody can say.
     next: Option<NextStart>,
 }
@@ -273,8 +277,8 @@ impl Verification<'_> {
                 Err(error) => self.fault(path, None, Some(base), FaultKind::Unreadable(error)),
             }
         }
-        let next = if next_base.is_none() { self.next.as_ref().and_then(|next| next.goes_on) } else { None };
-        let mut walk = SegmentWalk::open(self.disk, path, base, next_base.or(next))?;
+        let end = if next_base.is_none() { self.end_of(base) } else { None };
+        let mut walk = SegmentWalk::open(self.disk, path, base, next_base.or(end))?;
         self.seen.segments += 1;
         self.seen.bytes += walk.file_bytes();
         let mut torn = false;
@@ -287,6 +291,10 @@ impl Verification<'_> {
                     self.check_batch(path, &mut walk, &batch)?;
                 }
                 Piece::Damage(mut range) => {
+                    // Somebody has begun to append since.
+                    if self.options.in_use && range.next_offset.is_some() && range.next_offset == end && self.end_of(base) != end {
+                        range.next_offset = None;
+                    }
                     let verdict = self.verdict(path, (base, next_base), &range)?;
                     if let Some(Verdict::Rot(span)) = verdict {
                         (range.bytes, range.next_offset) = (span.behind - range.position, Some(span.next_offset));
@@ -309,6 +317,14 @@ impl Verification<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Where the last segment ends, if that is written down.
+    fn end_of(&self, last: i64) -> Option<i64> {
+        if self.options.in_use {
+            return closed_end(self.disk, self.dir, last, self.log_start);
+        }
+        self.next.as_ref().and_then(NextStart::end)
     }
 
     fn check_batch(&mut self, path: &Path, walk: &mut SegmentWalk, found: &WalkedBatch) -> Result<(), LogError> {

@@ -239,6 +239,7 @@ mod tests {
         disk.remove_file(&dir.join(LOG_START_COPY)).expect("removes");
         assert_eq!((read().start(), read().is_lost()), (None, true));
     }
+
     #[test]
     fn a_claim_is_withdrawn_whatever_is_readable_and_no_start_is_lost_with_it() {
         let (bad, none) = (Some(None), None);
@@ -259,6 +260,10 @@ mod tests {
         ];
         for (first, second) in cases {
             for unreadable in [false, true] {
+                // The first is never behind the second, but for damage that nobody can tell then.
+                if unreadable && first < second {
+                    continue;
+                }
                 let (disk, dir) = (SimDisk::new(), Path::new("/"));
                 for (name, start) in NAMES.into_iter().zip([first, second]) {
                     let Some(start) = start else { continue };
@@ -272,7 +277,10 @@ mod tests {
                 if unreadable {
                     let reads = disk.count(Operation::Read);
                     read();
-                    disk.fail(Operation::Read, (disk.count(Operation::Read) - reads) / 2 + 1, Fault::Device);
+                    let nth = (disk.count(Operation::Read) - reads) / 2 + 1;
+                    // It is read once more before it counts as one that can't be.
+                    disk.fail(Operation::Read, nth, Fault::Device);
+                    disk.fail(Operation::Read, nth + 1, Fault::Device);
                 }
                 if withdraw_claim(&disk, dir).is_err() {
                     assert!(unreadable, "{first:?} {second:?}");

@@ -76,13 +76,13 @@ impl Durable {
         self.point.filter(|_| self.is_sealed)
     }
 
-    /// Whether the last segment is as the log was closed with, so that it need not be read.
-    pub(crate) fn is_closed(&self, last: Option<i64>, log_start: Option<i64>, interval_bytes: Option<u64>) -> bool {
-        let Found::Whole(Note { stop: CleanStop { tail, .. }, fits, .. }) = &self.note else { return false };
+    /// Where the log ends, if the last segment is as the log was closed with, so that it need not be read.
+    pub(crate) fn closed_end(&self, last: Option<i64>, log_start: Option<i64>, interval_bytes: Option<u64>) -> Option<i64> {
+        let Found::Whole(Note { stop: CleanStop { tail, .. }, fits, .. }) = &self.note else { return None };
         let base = Some(tail.base_offset);
         let is_in_range = log_start.is_none_or(|start| start <= tail.next_offset);
         let is_as_indexed = interval_bytes.is_none_or(|bytes| tail.indexer.interval_bytes == bytes);
-        *fits && base == last && base == self.point && is_in_range && is_as_indexed
+        (*fits && base == last && base == self.point && is_in_range && is_as_indexed).then_some(tail.next_offset)
     }
 
     /// Where the segments begin that may be torn, of a log with these.

@@ -19,7 +19,7 @@ impl Recovery<'_> {
     /// but not to be believed, when all else is done.
     pub(super) fn is_closed(&mut self, durable: &Durable, last: Option<i64>) -> Result<bool, LogError> {
         let interval_bytes = Some(u64::from(self.config.index_interval_bytes));
-        if !self.report.flush_has_failed && durable.is_closed(last, self.log_start, interval_bytes) {
+        if !self.report.flush_has_failed && durable.closed_end(last, self.log_start, interval_bytes).is_some() {
             return Ok(true);
         }
         let path = clean_stop_path(self.dir);

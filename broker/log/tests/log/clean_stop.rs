@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use millpond_log::sim::{Operation, Random, SimDisk};
+use millpond_log::sim::{Fault, Operation, Random, SimDisk};
 use millpond_log::{Disk, LogConfig, LogError, OpenMode, write_all_at};
 use millpond_protocol::compression::Codec;
 
+use crate::compacted::faults;
 use crate::harness::{DIR, Fixture, ROOMY, SMALL, batch, batch_with, config, files, open, prepared_disk, random_batch, try_open};
 use crate::time::check_find_time;
 
@@ -196,25 +197,41 @@ fn a_power_cut_at_any_step_from_one_clean_stop_to_the_next_loses_nothing_that_wa
 }
 
 #[test]
-fn a_power_cut_while_the_last_segment_is_closed_behind_a_clean_stop_leaves_every_time_to_be_found() {
-    for changes in 0.. {
-        let mut done = false;
-        for seed in 0..20 {
-            // The note still says that all of it is durable; its indexes may not be.
-            let mut fixture = closed(config(1 << 30, 300), 30);
-            fixture.disk.cut_power_after(changes);
-            done = fixture.log.roll().is_ok() && fixture.disk.is_powered();
-            fixture.disk.crash(seed);
-            let report = fixture.reopen();
-            assert!(report.cut.is_none() && report.damaged.is_empty(), "{changes} changes, seed {seed}: {report:?}");
-            check_all(&fixture);
-            fixture.reopen();
-            check_all(&fixture);
-        }
-        if done {
-            break;
+fn a_clean_stop_behind_indexes_that_could_not_be_written_hides_no_time() {
+    // The largest time comes first, behind an entry of a smaller one.
+    let times = [1, 40_000, 3_000, 2_000, 4_000];
+    let mut notes = 0;
+    for (operation, fault) in [Operation::Write, Operation::Sync, Operation::Create, Operation::Rename, Operation::SetLen]
+        .into_iter()
+        .flat_map(|operation| [(operation, Fault::NoSpace), (operation, Fault::Device)])
+    {
+        for (nth, next) in (1..10).flat_map(|nth| (1..10).map(move |next| (nth, nth + next))) {
+            let mut fixture = Fixture::new(config(1 << 30, 300));
+            for time in times {
+                fixture.append(&[batch_with(&[time], 200, Codec::None)]);
+            }
+            fixture.flush();
+            fixture.disk.fail(operation, nth, fault);
+            fixture.disk.fail(operation, next, fault);
+            let rolled = fixture.log.roll().is_ok();
+            let flushed = fixture.log.begin_flush().is_none_or(|flush| fixture.log.end_flush(flush.run()).is_ok());
+            let Fixture { disk, log, config, model, start } = fixture;
+            let closed = log.close().is_ok();
+            if disk.exists(&note()).expect("looks") && rolled && flushed && closed {
+                notes += 1;
+            }
+            disk.forget_failures(operation);
+            disk.crash(nth);
+            let (log, _) = open(&disk, config);
+            let mut fixture = Fixture { disk, log, config, model, start };
+            for _ in 0..2 {
+                check_all(&fixture);
+                assert_eq!(faults(&fixture.disk), [""; 0], "{operation:?} {fault:?} {nth} {next}");
+                fixture.reopen();
+            }
         }
     }
+    assert!(notes > 10, "{notes}");
 }
 
 #[test]
@@ -251,9 +268,9 @@ fn a_note_whose_removal_the_folder_has_lost_tells_the_truth_or_is_not_believed()
 #[test]
 fn a_note_that_can_not_be_removed_refuses_the_append_and_stays_true() {
     for (operation, fault, passes) in [
-        (Operation::SyncDir, millpond_log::sim::Fault::TooManyOpenFiles, true),
-        (Operation::Remove, millpond_log::sim::Fault::Device, false),
-        (Operation::SyncDir, millpond_log::sim::Fault::Device, false),
+        (Operation::SyncDir, Fault::TooManyOpenFiles, true),
+        (Operation::Remove, Fault::Device, false),
+        (Operation::SyncDir, Fault::Device, false),
     ] {
         let mut fixture = closed(ROOMY, 10);
         fixture.disk.fail(operation, 1, fault);

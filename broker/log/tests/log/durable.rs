@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use millpond_log::inspect::RepairMode;
+use millpond_log::inspect::{RepairMode, VerifyOptions};
 use millpond_log::sim::SimDisk;
-use millpond_log::{Disk, LogError, LogReader};
+use millpond_log::{Disk, KnownDamage, LogError, LogReader};
 
 use crate::harness::{DIR, Fixture, SMALL, Stored, batch, files, open, try_open};
-use crate::inspect::{closed_log, look, plan, segment};
+use crate::inspect::{closed_log, look, look_with, plan, segment};
 
 /// Something that happens to the folder of [`closed_log`], whose segments begin at 0, 5, 10, 15 and 20, and which ends at 23.
 struct Harm {
@@ -303,6 +303,60 @@ fn a_verification_says_what_the_next_start_does_with_the_last_segment() {
     let (log, report) = open(&disk, SMALL);
     assert!(report.clean_stop && log.log_end() == 23);
     log.reader().read(22, 1, i64::MAX).expect("it is behind the damage");
+}
+
+#[test]
+fn rot_at_the_very_end_of_a_log_that_was_closed_is_no_torn_tail_and_costs_its_offsets_in_both_repairs() {
+    for mode in [RepairMode::DropBatch, RepairMode::Truncate] {
+        for changes in 0.. {
+            let (disk, _) = closed_log();
+            let end = open(&disk, SMALL).0.log_end();
+            disk.damage(&segment(&disk, 4), |bytes| {
+                let at = bytes.len() - 30;
+                bytes[at] ^= 1;
+            });
+            let (verified, faults) = look(&disk);
+            assert!(faults[0].contains(" 22 damaged: ") && verified.faults == 1, "{faults:#?}");
+            // The broker says the same, and knows it once somebody has read it.
+            let (log, report) = open(&disk, SMALL);
+            assert!(report.clean_stop && log.log_end() == end && log.reader().known_damage().is_none());
+            log.reader().read(22, 1, i64::MAX).expect_err("it is damaged");
+            assert_eq!(log.reader().known_damage(), Some(KnownDamage { ranges: 1, first_offset: 22 }));
+            drop(log);
+            let plan = plan(&disk, mode);
+            assert!(matches!(plan.losses(), [loss] if loss.offsets == (22..end)), "{:?}", plan.losses());
+            disk.cut_power_after(changes);
+            let shared = Arc::new(disk.clone()) as Arc<dyn Disk>;
+            let done = plan.apply_with(&shared, SMALL).is_ok() && disk.is_powered();
+            disk.crash(changes);
+            let (log, _) = open(&disk, SMALL);
+            match mode {
+                RepairMode::DropBatch => assert_eq!(log.log_end(), end, "{changes} changes"),
+                RepairMode::Truncate => assert!(log.log_end() == end && !done || log.log_end() == 22, "{changes} changes"),
+            }
+            if done {
+                assert_eq!(look(&disk).0.faults, 0, "{:#?}", look(&disk).1);
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn beside_a_broker_that_does_nothing_rot_at_the_end_is_no_write_in_motion() {
+    let (disk, _) = closed_log();
+    let rot: fn(&mut Vec<u8>) = |bytes| {
+        let at = bytes.len() - 30;
+        bytes[at] ^= 1;
+    };
+    let beside = |disk: &SimDisk| look_with(disk, VerifyOptions { in_use: true, ..VerifyOptions::default() }).1;
+    let (mut log, _) = open(&disk, SMALL);
+    disk.damage(&segment(&disk, 4), rot);
+    assert!(beside(&disk)[0].contains(" 22 damaged: "), "{:#?}", beside(&disk));
+    // Behind an append nobody knows.
+    log.append(&[batch(1, 700)], 0).expect("appends");
+    disk.damage(&segment(&disk, 4), rot);
+    assert!(beside(&disk).iter().any(|fault| fault.contains(" in_motion: ")), "{:#?}", beside(&disk));
 }
 
 #[test]

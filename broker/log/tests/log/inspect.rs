@@ -36,7 +36,7 @@ pub(crate) fn look(disk: &SimDisk) -> (Verified, Vec<String>) {
     look_with(disk, VerifyOptions::default())
 }
 
-fn look_with(disk: &SimDisk, options: VerifyOptions) -> (Verified, Vec<String>) {
+pub(crate) fn look_with(disk: &SimDisk, options: VerifyOptions) -> (Verified, Vec<String>) {
     let mut seen = Seen::default();
     let verified = verify(disk, Path::new(DIR), options, &mut seen).expect("the folder can be listed");
     assert_eq!(verified.faults + verified.notes, seen.faults.len() as u64);

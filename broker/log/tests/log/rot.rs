@@ -105,6 +105,33 @@ fn a_length_that_reaches_to_a_later_batch_hides_none_in_between() {
 }
 
 #[test]
+fn more_damaged_places_than_are_remembered_cut_nothing() {
+    let mut fixture = Fixture::new(ROOMY);
+    for _ in 0..21 {
+        fixture.append(&vec![batch(1, 5); 100]);
+    }
+    fixture.flush();
+    let (path, bytes) = (fixture.segments()[0].clone(), fixture.model[0].bytes.len());
+    fixture.disk.damage(&path, |found| (0..2_099).step_by(2).for_each(|number| found[number * bytes + bytes - 2] ^= 1));
+    for _ in 0..2 {
+        let report = fixture.reopen();
+        assert!(report.cut.is_none() && report.truncated_bytes == 0 && report.set_aside.is_empty(), "{:?}", report.cut);
+        let reader = fixture.log.reader();
+        assert_eq!(reader.log_end(), 2_100);
+        for number in [1, 1_001, 2_099] {
+            assert_eq!(reader.read(number, 1, i64::MAX).expect("it is whole"), fixture.model[index(number)].bytes);
+        }
+        for number in [0, 2_000, 2_098] {
+            assert!(matches!(reader.read(number, 1, i64::MAX), Err(LogError::Corrupt { .. })), "{number}");
+        }
+    }
+}
+
+fn index(offset: i64) -> usize {
+    usize::try_from(offset).expect("small")
+}
+
+#[test]
 fn a_rotten_sector_of_garbage_is_not_taken_for_a_torn_tail() {
     for number in 0..4 {
         let mut fixture = five(700);

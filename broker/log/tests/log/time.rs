@@ -6,7 +6,7 @@ use millpond_log::{LogError, LogReader};
 use millpond_protocol::batch::{Batch, BatchError, HEADER_BYTES};
 use millpond_protocol::compression::Codec;
 
-use crate::harness::{Fixture, ROOMY, SMALL, Stored, batch_with, random_batch};
+use crate::harness::{Fixture, ROOMY, SMALL, Stored, batch_with, files, open, random_batch};
 
 /// Compares a lookup with a look at every record.
 pub(crate) fn check_find_time(reader: &LogReader, model: &[Stored], timestamp: i64, end: i64) {
@@ -158,4 +158,32 @@ fn a_lookup_skips_segments_whose_times_are_smaller() {
     let before = reads(&fixture);
     fixture.log.reader().find_time(290_000, i64::MAX).expect("looks");
     assert!(reads(&fixture) - before < 20, "{} reads", reads(&fixture) - before);
+}
+
+#[test]
+fn a_flipped_bit_in_the_last_entry_of_a_time_index_hides_no_segment() {
+    let mut fixture = Fixture::new(SMALL);
+    for clock in 0..40 {
+        fixture.append(&[batch_with(&[clock * 10, 1_000_000 - clock, clock], 300, Codec::None)]);
+    }
+    let (fixture, report) = fixture.close_and_reopen(1);
+    assert!(report.clean_stop);
+    let Fixture { disk, config, model, .. } = fixture;
+    let indexes = files(&disk, ".timeindex");
+    for path in &indexes[..indexes.len() - 1] {
+        let whole = disk.bytes(path).expect("an index");
+        for bit in 0..12 * 8 {
+            disk.damage(path, |bytes| {
+                let at = bytes.len() - 12 + bit / 8;
+                bytes[at] ^= 1 << (bit % 8);
+            });
+            let (log, _) = open(&disk, config);
+            // The first asks, and the others rely on the answer.
+            for timestamp in [999_990, 999_990, 999_961, 5_000] {
+                check_find_time(&log.reader(), &model, timestamp, i64::MAX);
+            }
+            drop(log);
+            disk.damage(path, |bytes| bytes.clone_from(&whole));
+        }
+    }
 }
