@@ -1,6 +1,6 @@
 //! Modules on topics: what is asked for, and how they are doing.
 
-use super::{module::ModuleRef, topic::AttachPoint};
+use super::{module::ModuleRef, topic::AttachPoint, work::AttachmentWork};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 use thiserror::Error;
@@ -152,7 +152,7 @@ impl<'de> Deserialize<'de> for OnError {
 }
 
 /// A module on a topic, and what it has done since the broker started.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachmentStatus {
     /// The module's name.
     pub module: String,
@@ -204,6 +204,9 @@ pub struct AttachmentStatus {
     /// Records that were left out because it failed on them ([`OnError::Skip`], [`OnError::DeadLetter`]).
     #[serde(default)]
     pub records_failed: u64,
+    /// Time, memory, and how it failed. None of a broker that does not know this field.
+    #[serde(default, skip_serializing_if = "AttachmentWork::is_empty")]
+    pub work: AttachmentWork,
 }
 
 impl AttachmentStatus {
@@ -227,6 +230,7 @@ impl AttachmentStatus {
             batches: 0,
             failures: 0,
             records_failed: 0,
+            work: AttachmentWork::default(),
         }
     }
 }
@@ -292,6 +296,7 @@ mod tests {
             batches: 5,
             failures: 6,
             records_failed: 8,
+            work: AttachmentWork { records_rejected: 9, ..AttachmentWork::default() },
             ..AttachmentStatus::new("m", AttachPoint::Partition)
         };
         let golden = map(&[
@@ -311,6 +316,7 @@ mod tests {
             ("batches", vec![5]),
             ("failures", vec![6]),
             ("records_failed", vec![8]),
+            ("work", map(&[("records_rejected", vec![9])])),
         ]);
         is_golden(&status, &golden);
     }

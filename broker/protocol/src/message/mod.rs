@@ -8,15 +8,20 @@
 mod attachment;
 mod fixed;
 mod module;
+mod module_log;
 mod request;
 mod response;
 mod topic;
+mod work;
 
 pub use attachment::{AttachLimits, AttachTransform, AttachmentStatus, DetachTransform, OnError, ParseOnErrorError};
 pub use fixed::{Ack, PlacedRecord, Placements, Watermarks};
 pub use module::{
     AttachedModule, DeleteModule, DeployModule, DescribeModule, ModuleInfo, ModuleRef, ModuleVersion, ParseModuleRefError, Pick,
     ReplacedModule, RollbackModule,
+};
+pub use module_log::{
+    BatchCoordinates, LogLevel, MODULE_LOG_LINES_MAX, ModuleFailure, ModuleLog, ModuleLogLine, ModuleLogPlace, ReadModuleLog,
 };
 pub use request::{
     AlterTopic, CreateTopic, DeleteRecords, DeleteTopic, DescribeTopic, ListOffset, OpenConsume, OpenProduce, Position, Request,
@@ -26,6 +31,7 @@ pub use response::{
     RecordsDeleted, Refused, Refusing, Response, TopicInfo,
 };
 pub use topic::{AttachPoint, Cleanup, Durability, Limit, OnFull, ParseCleanupError, ParseDurabilityError, ParseOnFullError, TopicConfig};
+pub use work::{AttachmentWork, BATCH_TIME_BOUNDS_US, BatchTimes, TimeBucket};
 
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;

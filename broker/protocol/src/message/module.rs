@@ -1,6 +1,6 @@
 //! Modules: which one is meant, what is asked of them, what is told of them.
 
-use super::topic::AttachPoint;
+use super::{attachment::AttachmentStatus, topic::AttachPoint};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, str::FromStr};
 use thiserror::Error;
@@ -181,6 +181,9 @@ pub struct AttachedModule {
     /// It stays this version, whichever is the current one.
     #[serde(default)]
     pub pinned: bool,
+    /// How it is doing there. In the answer to `describe_module` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<AttachmentStatus>,
 }
 
 /// The version that was the current one before.
@@ -272,7 +275,7 @@ mod tests {
         is_golden(&Response::Modules(vec![module.clone()]), &map(&[("modules", array(&[module_bytes]))]));
 
         let replaced = ReplacedModule { version: 2, sha256: "0a".into(), topics: vec!["t".into(), "u".into()] };
-        let attached = AttachedModule { topic: "t".into(), on: AttachPoint::Produce, view: None, pinned: true };
+        let attached = AttachedModule { topic: "t".into(), on: AttachPoint::Produce, view: None, pinned: true, status: None };
         let version = ModuleVersion { version: 3, deployed_at_ms: 5, attached: vec![attached], ..ModuleVersion::default() };
         let whole = ModuleInfo { versions: vec![version], replaced: Some(replaced), ..module };
         let attached_bytes = map(&[("topic", text("t")), ("on", text("produce")), ("pinned", vec![0xf5])]);

@@ -3,6 +3,7 @@
 use super::{
     attachment::{AttachTransform, DetachTransform},
     module::{DeleteModule, DeployModule, DescribeModule, RollbackModule},
+    module_log::ReadModuleLog,
     topic::{Cleanup, Durability, Limit, OnFull, TopicConfig},
 };
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,8 @@ pub enum Request {
     DescribeModule(DescribeModule),
     /// Make an older version of a module the current one.
     RollbackModule(RollbackModule),
+    /// What a module has logged, and how it failed.
+    ReadModuleLog(ReadModuleLog),
 }
 
 impl Request {
@@ -60,6 +63,7 @@ impl Request {
                 | Request::ListOffset(_)
                 | Request::ListModules
                 | Request::DescribeModule(_)
+                | Request::ReadModuleLog(_)
         )
     }
 }

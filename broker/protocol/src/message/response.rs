@@ -3,6 +3,7 @@
 use super::{
     attachment::AttachmentStatus,
     module::ModuleInfo,
+    module_log::ModuleLog,
     topic::{AttachPoint, Durability, TopicConfig},
 };
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,8 @@ pub enum Response {
     Modules(Vec<ModuleInfo>),
     /// To `delete_records`.
     RecordsDeleted(RecordsDeleted),
+    /// To `read_module_log`.
+    ModuleLog(ModuleLog),
 }
 
 /// What the broker is.
