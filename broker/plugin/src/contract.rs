@@ -8,6 +8,7 @@ use wasmtime::component::{ComponentType, Lift, Lower, TypedFunc};
 
 use crate::BatchInfo;
 use crate::error::{MESSAGE_BYTES_MAX, PluginError, cut};
+use crate::guest_log::one_line;
 
 /// What a module does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,7 +64,7 @@ impl Failure {
     /// As an error. An index that the batch doesn't have says nothing and is left out.
     pub(crate) fn into_error(self, batch: &BatchInfo<'_>) -> PluginError {
         PluginError::Guest {
-            message: cut(self.message, MESSAGE_BYTES_MAX),
+            message: one_line(&self.message, MESSAGE_BYTES_MAX),
             record_index: self.record_index.filter(|index| *index < batch.record_count),
         }
     }

@@ -9,6 +9,7 @@ use wasmtime::component::{Component, InstancePre};
 use crate::artifact::{self, ArtifactCache};
 use crate::contract::{self, World};
 use crate::error::PluginError;
+use crate::guest_log::LogSink;
 use crate::instance::State;
 use crate::runtime::Runtime;
 use crate::upload::{self, Kind, compile};
@@ -49,7 +50,7 @@ impl PluginHost {
         let world = contract::world(&runtime.engine, &component.component_type())?;
         let pre = runtime.linker.instantiate_pre(&component).map_err(|error| compile(&format!("{error:#}")))?;
         let name = sha256[..SHORT_NAME_DIGITS].into();
-        Ok(Module { name, inner: Arc::new(Inner { sha256, world, size_bytes: wasm.len(), pre, runtime }) })
+        Ok(Module { name, log_sink: None, inner: Arc::new(Inner { sha256, world, size_bytes: wasm.len(), pre, runtime }) })
     }
 
     /// How often a module was compiled since the start, rather than taken from the cache.
@@ -108,6 +109,7 @@ impl std::fmt::Debug for PluginHost {
 #[derive(Clone)]
 pub struct Module {
     name: Arc<str>,
+    log_sink: Option<Arc<dyn LogSink>>,
     inner: Arc<Inner>,
 }
 
@@ -124,6 +126,13 @@ impl Module {
     #[must_use]
     pub fn named(mut self, name: &str) -> Module {
         self.name = name.into();
+        self
+    }
+
+    /// The same module with somebody who takes what its guests log, beside the broker's log.
+    #[must_use]
+    pub fn logging_to(mut self, sink: Arc<dyn LogSink>) -> Module {
+        self.log_sink = Some(sink);
         self
     }
 
@@ -149,6 +158,10 @@ impl Module {
 
     pub(crate) fn name_shared(&self) -> Arc<str> {
         Arc::clone(&self.name)
+    }
+
+    pub(crate) fn log_sink(&self) -> Option<Arc<dyn LogSink>> {
+        self.log_sink.clone()
     }
 
     pub(crate) fn instance_pre(&self) -> &InstancePre<State> {

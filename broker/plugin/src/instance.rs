@@ -1,7 +1,6 @@
 //! One living instance of a module: its store with its limits, and the meaning of what ends a call.
 
 use std::fmt::Write;
-use std::sync::Arc;
 use std::time::Duration;
 
 use cpu_time::ThreadTime;
@@ -10,10 +9,9 @@ use wasmtime::{PoolConcurrencyLimitError, Store, StoreContextMut, Trap, UpdateDe
 
 use crate::contract::Init;
 use crate::error::{BACKTRACE_BYTES_MAX, MESSAGE_BYTES_MAX, PluginError, cut};
-use crate::guest_log::GuestLog;
+use crate::guest_log::{GuestLog, Outlets, one_line};
 use crate::host::Module;
 use crate::limits::{INSTANCES_MAX, Limiter, Limits, Refused, TABLE_ELEMENTS_MAX};
-use crate::log_budget::LogBudget;
 use crate::runtime::Runtime;
 use crate::{BatchInfo, ticker};
 
@@ -42,10 +40,10 @@ impl<F> Guest<F> {
         module: &Module,
         limits: &Limits,
         params: &[(String, String)],
-        log_budget: Arc<LogBudget>,
+        outlets: Outlets,
         find: Find<F>,
     ) -> Result<Guest<F>, PluginError> {
-        let log = GuestLog::new(module.name_shared(), log_budget, limits.log_bytes_per_call);
+        let log = GuestLog::new(outlets, limits.log_bytes_per_call);
         let state = State { limiter: Limiter::new(limits.memory_bytes), log, deadline: Duration::ZERO };
         let mut store = Store::new(&runtime.engine, state);
         store.limiter(|state| &mut state.limiter);
@@ -64,7 +62,7 @@ impl<F> Guest<F> {
         store.data_mut().log.end_call();
         match started {
             Ok((Ok(()), function)) => Ok(Guest { store, function }),
-            Ok((Err(message), _)) => Err(PluginError::Init(cut(message, MESSAGE_BYTES_MAX))),
+            Ok((Err(message), _)) => Err(PluginError::Init(one_line(&message, MESSAGE_BYTES_MAX))),
             Err(error) => Err(classify(&error, store.data(), limits, "in init: ")),
         }
     }
@@ -139,10 +137,10 @@ fn classify(error: &wasmtime::Error, state: &State, limits: &Limits, phase: &str
     PluginError::OutputInvalid { reason: cut(format!("{phase}{cause}"), MESSAGE_BYTES_MAX) }
 }
 
-/// A backtrace without its first line, which says that it is one.
+/// A backtrace without its first line, which says that it is one. The names in it are the guest's own.
 fn trim(backtrace: &str) -> String {
     let lines = backtrace.lines().filter(|line| !line.starts_with("error while executing"));
-    lines.map(str::trim_end).collect::<Vec<_>>().join("\n")
+    lines.map(|line| one_line(line.trim_end(), BACKTRACE_BYTES_MAX)).collect::<Vec<_>>().join("\n")
 }
 
 /// What a guest may hand over at once even if its output is limited to less: room for a message about it.

@@ -55,6 +55,7 @@ mod upload;
 pub use artifact::ArtifactCache;
 pub use contract::World;
 pub use error::PluginError;
+pub use guest_log::{GuestLine, LogSink};
 pub use host::{Module, PluginHost};
 pub use limits::{
     INSTANCES_MAX, LOG_LINE_BYTES_MAX, Limits, MEMORY_BYTES_MAX, MODULE_BYTES_MAX, PARAMS_BYTES_MAX, TABLE_ELEMENTS_MAX,

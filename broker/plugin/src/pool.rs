@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 
 use crate::BatchInfo;
 use crate::error::PluginError;
+use crate::guest_log::{self, Outlets};
 use crate::host::{Module, PluginHost};
 use crate::instance::{Find, Guest, State};
 use crate::limits::{Limits, MEMORY_BYTES_MAX, PARAMS_BYTES_MAX};
-use crate::log_budget::LogBudget;
 use crate::runtime::{Runtime, Shed};
 
 /// A module with its limits and settings, and the instances of it that exist.
@@ -21,7 +21,7 @@ pub(crate) struct Pool<F> {
     limits: Limits,
     params: Box<[(String, String)]>,
     find: Find<F>,
-    log_budget: Arc<LogBudget>,
+    outlets: Outlets,
     idle: Arc<Idle<F>>,
     /// The most memory that an instance had after a call.
     memory_bytes_peak: AtomicUsize,
@@ -43,9 +43,9 @@ impl<F: Send + 'static> Pool<F> {
         let idle = Arc::new(Idle(Mutex::new(Vec::new())));
         let shed: Arc<dyn Shed> = Arc::clone(&idle) as _;
         runtime.register(Arc::downgrade(&shed));
-        let log_budget = Arc::new(LogBudget::new(limits.log_bytes_per_second));
+        let outlets = guest_log::outlets(module.name_shared(), module.log_sink(), &limits);
         let memory_bytes_peak = AtomicUsize::new(0);
-        let pool = Pool { runtime, module: module.clone(), limits, params: params.into(), find, log_budget, idle, memory_bytes_peak };
+        let pool = Pool { runtime, module: module.clone(), limits, params: params.into(), find, outlets, idle, memory_bytes_peak };
         let first = pool.start()?;
         pool.idle.give(first);
         Ok(pool)
@@ -86,7 +86,7 @@ impl<F: Send + 'static> Pool<F> {
     }
 
     fn start(&self) -> Result<Guest<F>, PluginError> {
-        let start = || Guest::start(&self.runtime, &self.module, &self.limits, &self.params, Arc::clone(&self.log_budget), self.find);
+        let start = || Guest::start(&self.runtime, &self.module, &self.limits, &self.params, Arc::clone(&self.outlets), self.find);
         match start() {
             Err(PluginError::Busy { .. }) => {
                 self.runtime.shed_idle();

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millpond_plugin::{LOG_LINE_BYTES_MAX, Limits, PluginError, Transform};
+use millpond_plugin::{GuestLine, LOG_LINE_BYTES_MAX, Limits, LogSink, PluginError, Transform};
+use millpond_protocol::message::LogLevel;
 use tracing::subscriber::with_default;
 
 use crate::support::{Guest, KEEP, batch, host, limits};
@@ -174,4 +175,77 @@ fn the_last_error_that_was_logged_explains_a_trap() {
     let run = "(call $log (i32.const 3) (i32.const 2048) (i32.const 7)) unreachable";
     let (_, result) = logged(&Guest { run, items: TEXT, ..Guest::default() }, &Limits { log_bytes_per_call: 0, ..limits() });
     assert!(matches!(&result, Err(PluginError::Trapped { reason, .. }) if reason.ends_with("its last error: too hot")), "{result:?}");
+}
+
+/// Keeps what it gets.
+#[derive(Debug, Default)]
+struct Kept(Mutex<Vec<(LogLevel, Option<u32>, String)>>);
+
+impl LogSink for Kept {
+    fn write(&self, line: GuestLine<'_>) {
+        let GuestLine { level, partition, message } = line;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((level, partition, message.to_owned()));
+    }
+}
+
+impl Kept {
+    fn take(&self) -> Vec<(LogLevel, Option<u32>, String)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What a sink gets while a guest starts and handles some batches, and how many lines the broker's log gets at this level.
+fn kept(guest: &Guest<'_>, limits: Limits, calls: usize, level: tracing::Level) -> (Vec<(LogLevel, Option<u32>, String)>, usize) {
+    let sink = Arc::new(Kept::default());
+    let (lines, ()) = recorded_at(level, || {
+        let host = host();
+        let module = host.load(&guest.transform()).expect("it loads").logging_to(Arc::clone(&sink) as _);
+        let transform = Transform::new(&host, &module, limits, &[]).expect("it starts");
+        for _ in 0..calls {
+            assert!(transform.run(&batch(1), b"record").is_ok());
+        }
+    });
+    (sink.take(), lines.len())
+}
+
+#[test]
+fn a_sink_gets_every_level_whatever_the_log_shows_and_no_line_that_is_forged() {
+    let run = ["0", "1", "2", "3"].map(|level| format!("(call $log (i32.const {level}) (i32.const 2048) (i32.const 20))")).concat();
+    let init = "(call $log (i32.const 1) (i32.const 2048) (i32.const 7)) (i32.const 1024)";
+    let guest = Guest { run: &format!("{run}{KEEP}"), items: TEXT, init, ..Guest::default() };
+    let (kept, logged) = kept(&guest, limits(), 1, tracing::Level::ERROR);
+    assert_eq!(logged, 1);
+    assert_eq!(kept[0], (LogLevel::Info, None, "too hot".to_owned()), "from its start");
+    let expected = LogLevel::ALL.map(|level| (level, Some(3), "too hot ERROR forged".to_owned()));
+    assert_eq!(kept[1..], expected);
+}
+
+#[test]
+fn what_a_sink_gets_is_held_to_the_limits_and_what_the_log_does_not_show_takes_nothing_from_it() {
+    // Five thousand lines of `debug`, and one to be seen.
+    let run = format!(
+        "(local $n i32) (loop $l (call $log (i32.const 0) (i32.const 2048) (i32.const 7))
+             (local.set $n (i32.add (local.get $n) (i32.const 1))) (br_if $l (i32.lt_u (local.get $n) (i32.const 5000))))
+         (call $log (i32.const 2) (i32.const 2048) (i32.const 7)) {KEEP}"
+    );
+    let guest = Guest { run: &run, items: TEXT, ..Guest::default() };
+    let (lines, logged) = kept(&guest, Limits { log_bytes_per_call: 70, ..limits() }, 20, tracing::Level::INFO);
+    assert_eq!(logged, 20, "the one of each call");
+    assert_eq!(lines.len(), 20 * 11, "ten lines of each call, and one about the others");
+    assert!(lines[10].0 == LogLevel::Warn && lines[10].2.contains("4991 more lines"), "{:?}", lines[10]);
+    let (lines, _) = kept(&guest, limits(), 100, tracing::Level::INFO);
+    assert!(lines.len() < 2_000, "500,000 lines come to {}", lines.len());
+}
+
+#[test]
+fn the_words_of_a_guest_in_an_error_have_no_control_characters() {
+    let items = r#"(data (i32.const 2048) "bad\1b[2J\nERROR") (func $"two\nlines \1b" unreachable)"#;
+    let run = "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store (i32.const 1028) (i32.const 2048))
+        (i32.store (i32.const 1032) (i32.const 13)) (i32.const 1024)";
+    let error = Guest { items, run, ..Guest::default() }.run(&host(), &limits()).expect_err("its error");
+    assert!(matches!(&error, PluginError::Guest { message, .. } if message == "bad [2J ERROR"), "{error:?}");
+    let trap = Guest { items, run: "(call $\"two\\nlines \\1b\") (i32.const 0)", ..Guest::default() };
+    let error = trap.run(&host(), &limits()).expect_err("a trap");
+    let backtrace = error.backtrace().expect("it has one");
+    assert!(backtrace.contains("lines") && backtrace.chars().all(|c| c == '\n' || !c.is_control()), "{backtrace:?}");
 }
