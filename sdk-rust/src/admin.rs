@@ -15,8 +15,8 @@ use millpond_protocol::{
     frame::{BODY_PAYLOAD_BYTES_MAX, Kind},
     message::{
         AlterTopic, AttachTransform, BrokerInfo, CreateTopic, DeleteModule, DeleteRecords, DeleteTopic, DeployModule, DescribeModule,
-        DescribeTopic, DetachTransform, ListOffset, ModuleInfo, ModuleRef, OffsetFound, Position, RecordsDeleted, Request, Response,
-        RollbackModule, TopicInfo,
+        DescribeTopic, DetachTransform, ListOffset, ModuleInfo, ModuleLog, ModuleRef, OffsetFound, Position, ReadModuleLog, RecordsDeleted,
+        Request, Response, RollbackModule, TopicInfo,
     },
 };
 use quinn::WriteError;
@@ -136,6 +136,15 @@ impl Admin {
         }
     }
 
+    /// What a module has logged where it is attached, and how it failed: the last lines, of which the broker keeps a bounded number. To follow
+    /// it, ask again with [`ModuleLog::next`] of the answer as [`ReadModuleLog::after`].
+    pub async fn module_log(&self, request: ReadModuleLog) -> Result<ModuleLog, Error> {
+        match self.call(Request::ReadModuleLog(request)).await? {
+            Response::ModuleLog(log) => Ok(log),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Makes another version of a module the current one: this, or the one that was current before. Topics that run the current one run it
     /// from their next batch on.
     pub async fn rollback_module(&self, name: &str, to: Option<u32>) -> Result<ModuleInfo, Error> {
@@ -193,6 +202,7 @@ fn describe(request: &Request) -> String {
         Request::DeployModule(module) => format!("deploying module `{}`", module.name),
         Request::ListModules => "listing modules".to_owned(),
         Request::DescribeModule(module) => format!("asking for module `{}`", module.name),
+        Request::ReadModuleLog(read) => format!("asking for the log of module `{}`", read.module),
         Request::RollbackModule(module) => format!("rolling back module `{}`", module.name),
         Request::DeleteModule(module) => format!("deleting module `{}`", module.module),
         Request::AttachTransform(a) => format!("attaching `{}` to `{}`", a.module, a.topic),

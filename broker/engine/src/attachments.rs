@@ -171,8 +171,8 @@ impl Engine {
         module: &Module,
         before: Option<Arc<Attachment>>,
     ) -> Result<Arc<Attachment>, EngineError> {
-        let counters = before.map_or_else(Arc::default, |before| Arc::clone(&before.counters));
-        let plan = stored.plan(version, counters);
+        let meters = before.map_or_else(Arc::default, |before| Arc::clone(&before.meters));
+        let plan = stored.plan(version, meters);
         let (workshop, module) = (self.workshop.clone(), module.clone());
         self.services.plugin.run(move || workshop.attach(plan, &module)).await?
     }

@@ -8,7 +8,7 @@
 
 mod file;
 
-use crate::{error::EngineError, modules::AttachmentPlan, name, name::NameOf, transform::Counters, versions::StoredModule};
+use crate::{error::EngineError, meters::AttachmentMeters, modules::AttachmentPlan, name, name::NameOf, versions::StoredModule};
 use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, OnError, TopicConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -122,7 +122,7 @@ impl StoredAttachment {
     }
 
     /// What it runs, in this version.
-    pub(crate) fn plan(&self, version: u32, counters: Arc<Counters>) -> AttachmentPlan {
+    pub(crate) fn plan(&self, version: u32, meters: Arc<AttachmentMeters>) -> AttachmentPlan {
         AttachmentPlan {
             name: self.module.clone(),
             version,
@@ -132,7 +132,7 @@ impl StoredAttachment {
             params: self.params.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             limits: self.limits.clone(),
             on_error: self.on_error.clone(),
-            counters,
+            meters,
         }
     }
 }

@@ -62,6 +62,7 @@
 //! | `catalogue`, `data_dir`, `folders`, `modules`, `versions` | what is on disk beside the logs |
 //! | `pool`, `lanes`, `services`, `inflight` | threads, who is next on them, what is shared, the memory budget |
 //! | `usage` | how much of what is bounded is taken |
+//! | `meters`, `module_logs` | what is measured of modules, and the end of what they logged |
 //! | `name`, `error`, `config`, `clock` | the vocabulary |
 
 #![forbid(unsafe_code)]
@@ -82,6 +83,8 @@ mod error;
 mod folders;
 mod inflight;
 mod lanes;
+mod meters;
+mod module_logs;
 mod modules;
 mod name;
 mod partition;

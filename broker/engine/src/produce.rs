@@ -314,7 +314,7 @@ fn place(
     records.check_keys(topic, runtime)?;
     let places = match &runtime.partitioner {
         // A module is not asked about nothing.
-        Some(partitioner) if records.count() > 0 => partitioner.partition(topic, &records, batch.header().base_timestamp, partitions)?,
+        Some(partitioner) if records.count() > 0 => partitioner.partition(topic, &records, batch.header(), partitions)?,
         _ => route::by_default(&records, partitions, sticky),
     };
     let routed = route::split(topic, batch, &records, &places, limits.batch_bytes_max)?;

@@ -87,7 +87,7 @@ impl Topic {
             config: runtime.config.clone(),
             epoch: runtime.epoch,
             partitions: self.partitions.iter().map(of_partition).collect(),
-            attachments: runtime.attachments().map(|attachment| attachment.status()).collect(),
+            attachments: runtime.attachments().map(|attachment| attachment.status(extent == Extent::List)).collect(),
             used_bytes: self.space.level().used,
             dropped: self.space.dropped(),
             refused,
@@ -118,7 +118,14 @@ impl Runtime {
     pub(crate) fn uses(&self, topic: &str, module: &str) -> Vec<Use> {
         let of = |one: &Arc<Attachment>| Use {
             version: one.version,
-            at: AttachedModule { topic: topic.to_owned(), on: one.on, view: one.view.as_deref().map(str::to_owned), pinned: one.pinned },
+            at: AttachedModule {
+                topic: topic.to_owned(),
+                on: one.on,
+                view: one.view.as_deref().map(str::to_owned),
+                pinned: one.pinned,
+                status: None,
+            },
+            attachment: Arc::clone(one),
         };
         self.attachments().filter(|attachment| &*attachment.module == module).map(of).collect()
     }

@@ -64,6 +64,7 @@ fn futures_of_an_admin_are_send(admin: &Admin, topic: CreateTopic, attachment: A
     is_send(&admin.deploy_module("", Bytes::new()));
     is_send(&admin.modules());
     is_send(&admin.module(""));
+    is_send(&admin.module_log(ReadModuleLog::default()));
     is_send(&admin.rollback_module("", None));
     is_send(&admin.delete_module(ModuleRef::current("")));
     is_send(&admin.attach(attachment));

@@ -18,8 +18,9 @@ pub(crate) use cache::FileCache;
 use crate::{
     data_dir::{DataDir, read_whole},
     error::EngineError,
+    meters::{AttachmentMeters, KeptLog},
     services::Services,
-    transform::{Attachment, Breaker, Counters, Guest},
+    transform::{Attachment, Breaker, Guest},
     versions::{StoredModule, StoredVersion},
 };
 use millpond_log::Disk;
@@ -47,6 +48,14 @@ impl std::fmt::Debug for Deployed {
 pub(crate) struct Use {
     pub(crate) version: u32,
     pub(crate) at: AttachedModule,
+    pub(crate) attachment: Arc<Attachment>,
+}
+
+impl Use {
+    /// With how it is doing there.
+    fn with_status(&self) -> AttachedModule {
+        AttachedModule { status: Some(self.attachment.status(false)), ..self.at.clone() }
+    }
 }
 
 impl Deployed {
@@ -73,7 +82,7 @@ impl Deployed {
             size_bytes: stored.size_bytes,
             world: stored.world.clone(),
             deployed_at_ms: stored.deployed_at_ms,
-            attached: uses.iter().filter(|one| one.version == stored.version).map(|one| one.at.clone()).collect(),
+            attached: uses.iter().filter(|one| one.version == stored.version).map(Use::with_status).collect(),
             unavailable: self.loaded.get(&stored.version).and_then(|loaded| loaded.as_ref().err()).map(|error| error.to_wire().message),
         };
         ModuleInfo { versions: self.stored.versions().iter().map(info).collect(), ..self.info(name, uses) }
@@ -112,7 +121,7 @@ pub(crate) struct AttachmentPlan {
     pub(crate) params: Vec<(String, String)>,
     pub(crate) limits: AttachLimits,
     pub(crate) on_error: OnError,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) meters: Arc<AttachmentMeters>,
 }
 
 impl Workshop {
@@ -125,6 +134,7 @@ impl Workshop {
     /// Starts a module where its world runs; its `init` may refuse. Blocking.
     pub(crate) fn attach(&self, plan: AttachmentPlan, module: &Module) -> Result<Arc<Attachment>, EngineError> {
         let limits = self.limits_of(&plan.limits);
+        let module = &module.clone().logging_to(Arc::new(KeptLog { meters: Arc::clone(&plan.meters), version: plan.version }));
         let guest = match module.world() {
             World::Transform => Transform::new(&self.host, module, limits, &plan.params).map(Guest::Transform),
             World::Partitioner => Partitioner::new(&self.host, module, limits, &plan.params).map(Guest::Partitioner),
@@ -153,9 +163,9 @@ impl AttachmentPlan {
     }
 
     fn finish(self, sha256: String, guest: Guest) -> Arc<Attachment> {
-        let AttachmentPlan { name, version, pinned, on, view, params, limits, on_error, counters } = self;
+        let AttachmentPlan { name, version, pinned, on, view, params, limits, on_error, meters } = self;
         let (module, breaker) = (name.into(), Breaker::default());
-        Arc::new(Attachment { module, version, pinned, sha256, on, view, params, limits, on_error, guest, breaker, counters })
+        Arc::new(Attachment { module, version, pinned, sha256, on, view, params, limits, on_error, guest, breaker, meters })
     }
 }
 

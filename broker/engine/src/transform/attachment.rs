@@ -1,19 +1,22 @@
-//! A module on a topic: the guest, and what is counted of its work.
+//! A module on a topic: the guest, and how what it does is counted and told ([`AttachmentMeters`]).
 
 use super::{
     Records,
     breaker::{Breaker, Paused},
     difference::Difference,
 };
-use crate::error::EngineError;
+use crate::{
+    clock::{Clock, SystemClock},
+    error::EngineError,
+    meters::{AttachmentMeters, Failure, LeftOut, Said},
+};
 use millpond_plugin::{BatchInfo, Partitioner, Transform};
-use millpond_protocol::message::{AttachLimits, AttachPoint, AttachmentStatus, OnError};
-use parking_lot::Mutex;
+use millpond_protocol::{
+    batch::BatchHeader,
+    message::{AttachLimits, AttachPoint, AttachmentStatus, BatchCoordinates, LogLevel, OnError},
+};
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,7 +39,7 @@ pub(crate) struct Attachment {
     pub(crate) guest: Guest,
     pub(crate) breaker: Breaker,
     /// Shared with the attachment that takes this one's place when its module is uploaded anew.
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) meters: Arc<AttachmentMeters>,
 }
 
 /// The module itself.
@@ -58,17 +61,32 @@ impl std::fmt::Debug for Guest {
     }
 }
 
-/// What an attachment has done since the broker started.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    records_in: AtomicU64,
-    records_out: AtomicU64,
-    records_dropped: AtomicU64,
-    records_changed: AtomicU64,
-    batches: AtomicU64,
-    failures: AtomicU64,
-    records_failed: AtomicU64,
-    failure_logged_at: Mutex<Option<Instant>>,
+/// A batch at a module: which one it is, and since when it is there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Visit<'a> {
+    pub(super) topic: &'a Arc<str>,
+    pub(super) partition: Option<u32>,
+    /// Records that the module is given.
+    pub(super) records: u32,
+    /// Of the batch as it came.
+    pub(super) header: &'a BatchHeader,
+    /// It has its offsets.
+    pub(super) is_stored: bool,
+    pub(super) begun: Instant,
+}
+
+impl Visit<'_> {
+    fn coordinates(&self) -> BatchCoordinates {
+        let header = self.header;
+        let has_producer = header.producer_id >= 0;
+        BatchCoordinates {
+            records: self.records,
+            base_timestamp_ms: header.base_timestamp,
+            base_offset: self.is_stored.then_some(header.base_offset),
+            producer_id: has_producer.then_some(header.producer_id),
+            base_sequence: has_producer.then_some(header.base_sequence),
+        }
+    }
 }
 
 impl Attachment {
@@ -77,32 +95,27 @@ impl Attachment {
         *self.module == *module && self.on == on && self.view.as_deref() == view
     }
 
-    /// How it is doing.
-    pub(crate) fn status(&self) -> AttachmentStatus {
-        let counters = &self.counters;
-        let paused = match &self.guest {
-            Guest::Unavailable(error) => Some(error.to_wire().message),
-            Guest::Transform(_) | Guest::Partitioner(_) => self.breaker.reason(Instant::now()),
+    /// How it is doing. A list of topics gets no more than the counts.
+    pub(crate) fn status(&self, is_list: bool) -> AttachmentStatus {
+        let (paused, memory_bytes_peak) = match &self.guest {
+            Guest::Unavailable(error) => (Some(error.to_wire().message), 0),
+            Guest::Transform(transform) => (self.breaker.reason(Instant::now()), transform.memory_bytes_peak()),
+            Guest::Partitioner(partitioner) => (self.breaker.reason(Instant::now()), partitioner.memory_bytes_peak()),
         };
-        AttachmentStatus {
+        let mut status = AttachmentStatus {
             limits: self.limits_in_force(),
             on_error: self.on_error.clone(),
             paused,
-            records_failed: counters.records_failed.load(Ordering::Relaxed),
-            module: self.module.as_ref().to_owned(),
             version: Some(self.version).filter(|version| *version > 0),
             pinned: self.pinned,
             sha256: self.sha256.clone(),
-            on: self.on,
             view: self.view.as_deref().map(str::to_owned),
             params: self.params.iter().cloned().collect(),
-            records_in: counters.records_in.load(Ordering::Relaxed),
-            records_out: counters.records_out.load(Ordering::Relaxed),
-            records_dropped: counters.records_dropped.load(Ordering::Relaxed),
-            records_changed: counters.records_changed.load(Ordering::Relaxed),
-            batches: counters.batches.load(Ordering::Relaxed),
-            failures: counters.failures.load(Ordering::Relaxed),
-        }
+            ..AttachmentStatus::new(&*self.module, self.on)
+        };
+        self.meters.tell(&mut status, is_list);
+        status.work.memory_bytes_peak = memory_bytes_peak as u64;
+        status
     }
 
     /// What it may use, where it runs.
@@ -125,23 +138,22 @@ impl Attachment {
         &self,
         topic: &Arc<str>,
         records: &Records,
-        base_timestamp: i64,
+        header: &BatchHeader,
         partitions: u32,
     ) -> Result<Vec<u32>, EngineError> {
-        let info = BatchInfo { topic, partition: None, base_timestamp, record_count: records.count() };
+        let info = BatchInfo { topic, partition: None, base_timestamp: header.base_timestamp, record_count: records.count() };
         self.admit(topic)?;
+        let visit = Visit { topic, partition: None, records: info.record_count, header, is_stored: false, begun: Instant::now() };
         let result = match &self.guest {
             Guest::Partitioner(partitioner) => {
                 partitioner.run(&info, &records.section, partitions).map_err(|source| self.guest_error(topic, source))
             }
             other => Err(self.unavailable(topic, other)),
         };
-        let all_kept = Difference { records_out: u64::from(info.record_count), dropped: 0, changed: 0 };
         match &result {
-            Ok(_) => self.breaker.worked(),
-            Err(error) => self.has_failed(topic, error),
+            Ok(_) => self.passed(&visit, &Difference { records_out: u64::from(info.record_count), dropped: 0, changed: 0 }),
+            Err(error) => self.refused(&visit, error),
         }
-        self.note(topic, info.record_count, result.as_ref().map(|_| &all_kept));
         result
     }
 
@@ -157,7 +169,7 @@ impl Attachment {
     }
 
     /// Nothing of a batch went through.
-    pub(super) fn has_failed(&self, topic: &Arc<str>, error: &EngineError) {
+    fn has_failed(&self, topic: &Arc<str>, error: &EngineError) {
         if let Some(pause) = self.breaker.failed(error, Instant::now()) {
             tracing::warn!(topic = &**topic, module = &*self.module, ?pause, "a module that keeps failing is paused");
         }
@@ -183,22 +195,56 @@ impl Attachment {
         }
     }
 
-    /// Counts one batch, and tells the broker's log of a failure: once a second, for a producer can bring about any number of them.
-    pub(super) fn note(&self, topic: &str, records_in: u32, result: Result<&Difference, &EngineError>) {
-        self.counters.count(u64::from(records_in), result.ok());
-        let Err(error) = result else { return };
-        let mut logged_at = self.counters.failure_logged_at.lock();
-        if logged_at.is_some_and(|at| at.elapsed() < FAILURE_LOG_INTERVAL) {
-            return;
+    /// The batch went through.
+    pub(super) fn passed(&self, visit: &Visit<'_>, difference: &Difference) {
+        self.breaker.worked();
+        self.meters.passed(visit.records, difference, visit.begun.elapsed());
+    }
+
+    /// The module failed on the batch, and nothing of it goes on.
+    pub(super) fn refused(&self, visit: &Visit<'_>, error: &EngineError) {
+        self.has_failed(visit.topic, error);
+        self.meters.refused(visit.records, error, visit.begun.elapsed());
+        self.tell(visit, error);
+    }
+
+    /// The module failed on the batch with this error first, and so many of its records were left out; `passed` others went through.
+    pub(super) fn taken_apart(&self, visit: &Visit<'_>, first: &EngineError, left_out: u64, passed: usize, others: &Difference) {
+        if passed == 0 {
+            self.has_failed(visit.topic, first);
+        } else {
+            self.breaker.worked();
         }
-        *logged_at = Some(Instant::now());
-        drop(logged_at);
+        let fate = if self.on_error.dead_letter_topic().is_some() { LeftOut::DeadLettered } else { LeftOut::Skipped };
+        self.meters.taken_apart(visit.records, first, (left_out, fate), others, visit.begun.elapsed());
+        self.tell(visit, first);
+    }
+
+    /// Tells the log of the attachment of a failure, and that of the broker now and then.
+    fn tell(&self, visit: &Visit<'_>, error: &EngineError) {
+        let (now, batch, wire) = (Instant::now(), visit.coordinates(), error.to_wire());
         let backtrace = match error {
             EngineError::Guest { source, .. } => source.backtrace(),
             _ => None,
         };
-        let failures = self.counters.failures.load(Ordering::Relaxed);
-        tracing::warn!(topic, module = &*self.module, failures, error = error.to_wire().message, backtrace, "a module failed on a batch");
+        if self.meters.is_failure_told(now) {
+            tracing::warn!(
+                topic = &**visit.topic,
+                partition = visit.partition,
+                module = &*self.module,
+                version = self.version,
+                on = %self.on,
+                view = self.view.as_deref(),
+                batch = %batch,
+                failures = self.meters.failures(),
+                error = wire.message,
+                backtrace,
+                "a module failed on a batch"
+            );
+        }
+        let failure = Failure { code: wire.code.name(), batch, backtrace: backtrace.map(str::to_owned), left_out: 0 };
+        let said = Said { level: LogLevel::Error, partition: visit.partition, version: self.version, message: wire.message };
+        self.meters.log.add_failure(SystemClock.now_ms(), now, said, failure);
     }
 
     fn guest_error(&self, topic: &Arc<str>, source: millpond_plugin::PluginError) -> EngineError {
@@ -235,34 +281,5 @@ impl Share {
     }
 }
 
-impl Counters {
-    /// Counts the records of a batch that is counted as failed, where some of them went on.
-    pub(super) fn count_failed(&self, failed: u64, others: &Difference) {
-        self.records_failed.fetch_add(failed, Ordering::Relaxed);
-        self.count_difference(others);
-    }
-
-    fn count_difference(&self, difference: &Difference) {
-        self.records_out.fetch_add(difference.records_out, Ordering::Relaxed);
-        self.records_dropped.fetch_add(difference.dropped, Ordering::Relaxed);
-        self.records_changed.fetch_add(difference.changed, Ordering::Relaxed);
-    }
-
-    /// Counts one batch; no difference means that the module failed on it.
-    fn count(&self, records_in: u64, difference: Option<&Difference>) {
-        self.batches.fetch_add(1, Ordering::Relaxed);
-        self.records_in.fetch_add(records_in, Ordering::Relaxed);
-        match difference {
-            Some(difference) => self.count_difference(difference),
-            None => {
-                self.failures.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-}
-
 /// What a part of a batch has at least, however small.
 const PART_TIME_MIN: Duration = Duration::from_millis(10);
-
-/// How often the log is told that a module fails.
-const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);

@@ -7,12 +7,12 @@ use millpond_protocol::{
 
 /// What a module did to the records that it was given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Difference {
-    pub(super) records_out: u64,
+pub(crate) struct Difference {
+    pub(crate) records_out: u64,
     /// Records that went in and have no counterpart among those that came out.
-    pub(super) dropped: u64,
+    pub(crate) dropped: u64,
     /// Records that came out with other bytes than went in.
-    pub(super) changed: u64,
+    pub(crate) changed: u64,
 }
 
 /// Checks every record of `after`, which may be any bytes, and compares it with `before`, which is well formed and whose offset deltas

@@ -11,21 +11,24 @@ mod breaker;
 mod difference;
 mod isolate;
 
-pub(crate) use attachment::{Attachment, Counters, Guest};
+pub(crate) use attachment::{Attachment, Guest};
 pub(crate) use breaker::Breaker;
+pub(crate) use difference::Difference;
 pub(crate) use isolate::Failed;
 
 use crate::{check, error::EngineError, topic::Runtime};
-use attachment::Share;
+use attachment::{Share, Visit};
 use bytes::Bytes;
 use cpu_time::ThreadTime;
-use difference::Difference;
 use millpond_plugin::BatchInfo;
 use millpond_protocol::{
     batch::{Batch, BatchHeader, rebuild},
     record::{self, SectionSummary},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// The records of a batch, unpacked, and what modules have made of them.
 #[derive(Debug)]
@@ -116,20 +119,18 @@ impl Records {
             }
             attachment.admit(topic)?;
             let info = BatchInfo { topic, partition, base_timestamp: header.base_timestamp, record_count: self.count() };
+            let is_stored = self.is_stored;
+            let visit = Visit { topic, partition, records: info.record_count, header, is_stored, begun: Instant::now() };
             let result = attachment
                 .transform(&info, &self.section, Share::WHOLE)
                 .and_then(|output| self.take(output, header.last_offset_delta).map_err(|reason| output_error(attachment, topic, reason)));
             match result {
-                Ok(difference) => {
-                    attachment.breaker.worked();
-                    attachment.note(topic, info.record_count, Ok(&difference));
-                }
+                Ok(difference) => attachment.passed(&visit, &difference),
                 Err(error) if attachment.on_error.is_default() || !breaker::is_of_records(&error) => {
-                    attachment.has_failed(topic, &error);
-                    attachment.note(topic, info.record_count, Err(&error));
+                    attachment.refused(&visit, &error);
                     return Err(error);
                 }
-                Err(error) => self.pass_without_failed(attachment, &info, &error, header.last_offset_delta)?,
+                Err(error) => self.pass_without_failed(attachment, &info, &visit, &error)?,
             }
         }
         Ok(())
@@ -140,30 +141,32 @@ impl Records {
         &mut self,
         attachment: &Arc<Attachment>,
         info: &BatchInfo<'_>,
+        visit: &Visit<'_>,
         first: &EngineError,
-        original_last_offset_delta: i32,
     ) -> Result<(), EngineError> {
-        let topic: Arc<str> = info.topic.into();
+        let topic = visit.topic;
         let of = info.record_count as usize;
         let run = |part: &[u8], records: usize| {
             let info = BatchInfo { record_count: u32::try_from(records).unwrap_or(u32::MAX), ..*info };
             let output = attachment.transform(&info, part, Share { records, of })?;
             // Else one part would be blamed for what another one returned.
-            difference::check(part, &output).map_err(|error| output_error(attachment, &topic, error.to_string()))?;
+            difference::check(part, &output).map_err(|error| output_error(attachment, topic, error.to_string()))?;
             Ok(output)
         };
         let mut budget = Budget::of(attachment);
         let isolated = isolate::isolate(&self.section, first.clone(), || budget.is_left(), run);
-        let difference = self.take(isolated.output, original_last_offset_delta);
-        let difference = difference.map_err(|reason| output_error(attachment, &topic, reason))?;
-        if isolated.passed == 0 {
-            attachment.has_failed(&topic, first);
-        } else {
-            attachment.breaker.worked();
-        }
+        let difference = match self.take(isolated.output, visit.header.last_offset_delta) {
+            Ok(difference) => difference,
+            // Each part was well formed, and together they are not.
+            Err(reason) => {
+                let error = output_error(attachment, topic, reason);
+                attachment.refused(visit, &error);
+                return Err(error);
+            }
+        };
         let failed = isolated.failed.len() as u64;
-        attachment.note(&topic, info.record_count, Err(first));
-        attachment.counters.count_failed(failed, &Difference { dropped: difference.dropped.saturating_sub(failed), ..difference });
+        let others = Difference { dropped: difference.dropped.saturating_sub(failed), ..difference };
+        attachment.taken_apart(visit, first, failed, isolated.passed, &others);
         if attachment.on_error.dead_letter_topic().is_some() {
             let dead = isolated.failed.into_iter().map(|failed| DeadLetter { attachment: Arc::clone(attachment), failed });
             self.dead_letters.extend(dead);

@@ -80,6 +80,7 @@ async fn answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Wire
         Request::ListOffset(list) => engine.list_offset(&list).await.map(Response::Offset),
         Request::ListModules => Ok(Response::Modules(engine.modules())),
         Request::DescribeModule(describe) => engine.module(&describe.name).map(Response::Module),
+        Request::ReadModuleLog(read) => engine.read_module_log(&read).map(Response::ModuleLog),
         Request::RollbackModule(rollback) => engine.rollback_module(rollback).await.map(Response::Module),
         Request::DeleteModule(delete) => engine.delete_module(delete.module).await.map(|()| Response::Done),
         Request::AttachTransform(attach) => engine.attach(attach).await.map(|()| Response::Done),
