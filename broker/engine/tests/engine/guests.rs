@@ -16,6 +16,7 @@ use wit_parser::Resolve;
 /// | `a` | nothing |
 /// | `g` | bytes that are no records |
 /// | `r` | `init` refuses |
+/// | `w` | `init` goes on for ever |
 ///
 /// It traps where the last value of a batch ends in `!`, returns an error where it ends in `?`, and goes on for ever where it ends in `~`.
 pub(crate) fn transform() -> Bytes {
@@ -35,6 +36,12 @@ pub(crate) fn that_does_not_start() -> Bytes {
 /// A partitioner that deals the records out, one partition after the other.
 pub(crate) fn partitioner() -> Bytes {
     module("partitioner", &format!("{MEMORY}{INIT}{PARTITION}"))
+}
+
+/// The guest of `plugins/hostile`, which logs, traps and loops as it is told to; `plugins/build.sh` builds it.
+pub(crate) fn hostile() -> Bytes {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist/hostile.wasm");
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; plugins/build.sh makes it", path.display())).into()
 }
 
 fn module(world: &str, body: &str) -> Bytes {
@@ -77,6 +84,7 @@ const INIT: &str = r#"
     (if (local.get $count)
       (then (global.set $mode (i32.load8_u (i32.load offset=8 (local.get $params))))))
     (global.set $next (i32.const 65536))
+    (if (i32.eq (global.get $mode) (i32.const 119)) (then (loop $for_ever (br $for_ever))))
     (if (result i32) (i32.eq (global.get $mode) (i32.const 114)) (then (call $refused)) (else (call $ok (i32.const 0) (i32.const 0)))))
 "#;
 

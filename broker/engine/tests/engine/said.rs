@@ -1,4 +1,4 @@
-//! What the broker has said, in its log.
+//! What the broker has said, in its log, and on which thread.
 
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, fmt, sync::Once};
@@ -8,7 +8,7 @@ use tracing::{
     span,
 };
 
-/// The fields of one line, its words among them as `message`.
+/// The fields of one line, its words among them as `message`, and the thread that it came from as `thread`.
 pub(crate) type Line = BTreeMap<&'static str, String>;
 
 static LINES: Mutex<Vec<Line>> = Mutex::new(Vec::new());
@@ -43,6 +43,7 @@ impl Subscriber for Listener {
     fn event(&self, event: &Event<'_>) {
         let mut fields = Fields(Line::new());
         event.record(&mut fields);
+        fields.0.insert("thread", std::thread::current().name().unwrap_or_default().to_owned());
         LINES.lock().push(fields.0);
     }
 
@@ -56,5 +57,9 @@ struct Fields(Line);
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.0.insert(field.name(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name(), value.to_owned());
     }
 }
