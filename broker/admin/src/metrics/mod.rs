@@ -3,10 +3,11 @@
 //! Counters begin at 0 when the broker starts, and when a module is attached; whoever reads them expects that (`rate()`).
 
 mod text;
+mod transforms;
 
 use crate::{response::Body, status::Status};
 use millpond_engine::Usage;
-use millpond_protocol::message::{AttachmentStatus, CompactionStatus, PartitionInfo, TopicInfo};
+use millpond_protocol::message::{CompactionStatus, PartitionInfo, TopicInfo};
 use std::{
     io,
     time::{Duration, UNIX_EPOCH},
@@ -54,7 +55,7 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(status: &Status, body: Body<'_,
         of_topics(&mut page, &topics).await?;
         refused(&mut page, &topics).await?;
         partitions(&mut page, &topics).await?;
-        transforms(&mut page, &topics).await?;
+        transforms::write(&mut page, &topics).await?;
     }
     page.end().await
 }
@@ -122,21 +123,6 @@ async fn partitions<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, topics: &[Top
             for partition in &topic.partitions {
                 if let Some(value) = family.value(partition) {
                     page.sample(family.name, &[("topic", &topic.name), ("partition", &partition.partition)], value);
-                }
-                page.relieve().await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-async fn transforms<W: AsyncWrite + Unpin>(page: &mut Page<'_, W>, topics: &[TopicInfo]) -> io::Result<()> {
-    for family in TRANSFORM {
-        page.family(family.name, family.kind, family.help);
-        for topic in topics {
-            for module in &topic.attachments {
-                if let Some(value) = family.value(module) {
-                    page.sample(family.name, &[("topic", &topic.name), ("module", &module.module), ("on", &module.on)], value);
                 }
                 page.relieve().await?;
             }
@@ -251,15 +237,4 @@ const PARTITION: &[Family<PartitionInfo>] = &[
          them fail. `millpond topic describe` has the first offset.",
         |partition| partition.damage.map_or(0, |damage| damage.ranges.into()),
     ),
-];
-
-const TRANSFORM: &[Family<AttachmentStatus>] = &[
-    counter("millpond_transform_batches_total", "Batches that the module ran on.", |module| module.batches.into()),
-    counter("millpond_transform_failures_total", "Batches that the module failed on; they were refused.", |module| module.failures.into()),
-    counter("millpond_transform_records_in_total", "Records that were given to the module.", |module| module.records_in.into()),
-    counter("millpond_transform_records_out_total", "Records that the module gave back.", |module| module.records_out.into()),
-    counter("millpond_transform_records_dropped_total", "Records that the module left out.", |module| module.records_dropped.into()),
-    counter("millpond_transform_records_changed_total", "Records that the module gave back with other bytes.", |module| {
-        module.records_changed.into()
-    }),
 ];

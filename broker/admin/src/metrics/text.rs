@@ -27,6 +27,22 @@ pub(super) enum Kind {
     Gauge,
     /// They only go up, or begin again.
     Counter,
+    /// Counts by rising bounds (`_bucket`), with their number and sum (`_count`, `_sum`).
+    Histogram,
+}
+
+/// A time of so many microseconds, in seconds without needless zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seconds(pub(super) u64);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Seconds(us) = self;
+        match us % 1_000_000 {
+            0 => write!(f, "{}", us / 1_000_000),
+            rest => f.write_str(format!("{}.{rest:06}", us / 1_000_000).trim_end_matches('0')),
+        }
+    }
 }
 
 /// The text, family by family.
@@ -66,6 +82,7 @@ fn write_family(text: &mut String, name: &str, kind: Kind, help: &str) {
     let kind = match kind {
         Kind::Gauge => "gauge",
         Kind::Counter => "counter",
+        Kind::Histogram => "histogram",
     };
     let _ = write!(text, "# HELP {name} ");
     let _ = Escaped { text, quotes: false }.write_str(help);
@@ -106,6 +123,12 @@ impl Write for Escaped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_are_written_as_short_as_they_are() {
+        let written = [0, 1, 50, 2_500, 100_000, 1_000_000, 20_000_000, 61_250_000].map(|us| Seconds(us).to_string());
+        assert_eq!(written, ["0", "0.000001", "0.00005", "0.0025", "0.1", "1", "20", "61.25"]);
+    }
 
     #[test]
     fn what_would_end_a_value_or_a_line_is_escaped() {

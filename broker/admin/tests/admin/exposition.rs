@@ -1,4 +1,5 @@
-//! A reader of Prometheus' text format that takes nothing but what the format allows, and nothing that its guidelines advise against.
+//! A reader of Prometheus' text format that takes nothing but what the format allows, and nothing that its guidelines advise against. Of a
+//! histogram it takes the three kinds of series, whose names begin with that of the family.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +12,17 @@ pub(crate) struct Scrape {
 struct Family {
     name: String,
     kind: String,
+}
+
+impl Family {
+    /// Whether a sample of this name is one of it.
+    fn has(&self, name: &str) -> bool {
+        match self.kind.as_str() {
+            "" => false,
+            "histogram" => name.strip_prefix(&self.name).is_some_and(|end| matches!(end, "_bucket" | "_sum" | "_count")),
+            _ => name == self.name,
+        }
+    }
 }
 
 impl Scrape {
@@ -28,13 +40,13 @@ impl Scrape {
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').unwrap_or_else(|| panic!("no type: {line}"));
                 assert!(name == family.name && family.kind.is_empty(), "the type comes once, behind the help: {line}");
-                assert!(matches!(kind, "gauge" | "counter"), "{line}");
+                assert!(matches!(kind, "gauge" | "counter" | "histogram"), "{line}");
                 assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
                 kind.clone_into(&mut family.kind);
             } else {
                 let (name, text) = sample(line);
                 let value: f64 = text.parse().unwrap_or_else(|_| panic!("not a number: {line}"));
-                assert!(name.split('{').next() == Some(&family.name) && !family.kind.is_empty(), "a sample of another family: {line}");
+                assert!(name.split('{').next().is_some_and(|name| family.has(name)), "a sample of another family: {line}");
                 assert!(value.is_finite() && (value >= 0.0 || family.kind == "gauge"), "{line}");
                 assert!(series.insert(name.to_owned(), text.to_owned()).is_none(), "the same series twice: {line}");
             }
@@ -122,6 +134,7 @@ fn what_the_format_does_not_allow_is_found() {
         "# HELP a b\n# TYPE a gauge\na{b=\"c\",} 1\n",
         "# HELP a b\n# TYPE a gauge\na{b=\"c\",b=\"d\"} 1\n",
         "# HELP a b\n# TYPE a counter\na 1\n",
+        "# HELP a b\n# TYPE a histogram\na 1\n",
         "# HELP a b\n# TYPE a gauge\na 1\n# HELP c d\n# TYPE c gauge\n# HELP a b\n",
     ] {
         assert!(std::panic::catch_unwind(|| Scrape::read(wrong)).is_err(), "{wrong:?}");
