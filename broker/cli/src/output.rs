@@ -8,7 +8,11 @@ use crate::failure::{Failure, Outcome};
 use clap::{Args, ValueEnum};
 use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    io::{self, Write},
+};
 
 /// The `-o` of every listing, and of every other command that has a result.
 #[derive(Args, Clone, Copy, Debug)]
@@ -153,6 +157,26 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Text that somebody else wrote, in one line: what would drive a terminal, break the line or turn the order of its characters around is
+/// written as `\u{1b}`.
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+    let misleads =
+        |c: char| c.is_control() || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(misleads) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if misleads(character) {
+            // Writing to a String does not fail.
+            let _ = write!(escaped, "{}", character.escape_unicode());
+        } else {
+            escaped.push(character);
+        }
+    }
+    Cow::Owned(escaped)
 }
 
 /// The beginning of a SHA-256 in hex: enough to tell two uploads apart.

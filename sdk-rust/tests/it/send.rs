@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use millpond::{
     Admin, AttachTransform, BrokerUrl, Client, ClientBuilder, ConsumedBatch, ConsumedRecord, ConsumedRecords, Consumer, ConsumerBuilder,
-    CreateTopic, Delivery, DetachTransform, Error, Fingerprint, ModuleRef, Producer, ProducerBuilder, ProducerStats, Record, RecordPlace,
-    Start, Trust,
+    CreateTopic, Delivery, DetachTransform, Error, Fingerprint, ModuleRef, Producer, ProducerBuilder, ProducerStats, ReadModuleLog, Record,
+    RecordPlace, Start, Trust,
 };
 
 fn is_send<T: Send>(_: &T) {}

@@ -1,7 +1,8 @@
-//! What `millpond topic describe` says of modules beside their numbers: limits, what becomes of failed records, and why one does not run.
+//! What `millpond topic describe` says of modules beside their numbers: limits, what becomes of failed records, how long batches took, how a
+//! module failed, and why one does not run.
 
-use crate::output::human_bytes;
-use millpond_protocol::message::AttachmentStatus;
+use crate::output::{counted, escaped, human_bytes, thousands};
+use millpond_protocol::message::{AttachmentStatus, BatchTimes};
 
 /// A line for each module, and more for one that does not run.
 pub(super) fn notes(attachments: &[AttachmentStatus]) -> String {
@@ -25,20 +26,85 @@ pub(super) fn notes(attachments: &[AttachmentStatus]) -> String {
         notes.push_str(": ");
         notes.push_str(&said.join(", "));
         notes.push('\n');
+        notes.extend(work(attachment).map(|work| format!("{}: {work}\n", attachment.module)));
+        notes.extend(failures(attachment).map(|failures| format!("{} has failed: {failures}\n", attachment.module)));
         if let Some(reason) = &attachment.paused {
             notes.push_str(&attachment.module);
             notes.push_str(" does not run: ");
-            notes.push_str(reason);
+            notes.push_str(&escaped(reason));
             notes.push('\n');
         }
     }
     notes
 }
 
+/// What is wrong with a module on a topic: how it failed, and why it does not run. Nothing where all is well.
+pub(super) fn troubles(topic: &str, attachment: &AttachmentStatus) -> String {
+    let failed = failures(attachment).map(|failures| format!("\non {topic} it has failed: {failures}"));
+    let paused = attachment.paused.as_ref().map(|reason| format!("\non {topic} it does not run: {}", escaped(reason)));
+    let mut troubles: String = failed.into_iter().chain(paused).collect();
+    if !troubles.is_empty() {
+        troubles.push('\n');
+    }
+    troubles
+}
+
+/// The time that so many percent of the batches have kept.
+pub(super) fn within(times: Option<&BatchTimes>, percent: u64) -> String {
+    let Some(times) = times.filter(|times| times.batches > 0) else { return "-".to_owned() };
+    match (times.within_us(percent), times.buckets.last()) {
+        (Some(us), _) => human_us(us),
+        (None, last) => format!("over {}", human_us(last.map_or(0, |last| last.le_us))),
+    }
+}
+
+/// Time and memory. None before the first batch, and of an older broker.
+fn work(attachment: &AttachmentStatus) -> Option<String> {
+    let work = &attachment.work;
+    let times = work.batch_times.as_ref().filter(|times| times.batches > 0)?;
+    Some(format!("{}, memory up to {}", time_words(times), human_bytes(work.memory_bytes_peak)))
+}
+
+fn time_words(times: &BatchTimes) -> String {
+    let within = |percent| match within(Some(times), percent) {
+        over if over.starts_with("over") => over,
+        time => format!("up to {time}"),
+    };
+    let mean = human_us(times.sum_us / times.batches.max(1));
+    format!("a batch took {mean} on average, half of them {}, 99% {}", within(50), within(99))
+}
+
+/// How it failed, and what became of the records. None where it has not, and of an older broker.
+fn failures(attachment: &AttachmentStatus) -> Option<String> {
+    let work = &attachment.work;
+    let kinds = work.failures_by_kind.iter().filter(|(_, batches)| **batches > 0);
+    let kinds: Vec<_> = kinds
+        .map(|(kind, batches)| format!("{} on {} batch{}", escaped(kind), thousands(*batches), if *batches == 1 { "" } else { "es" }))
+        .collect();
+    if kinds.is_empty() {
+        return None;
+    }
+    let skipped = attachment.records_failed.saturating_sub(work.records_dead_lettered);
+    let fates =
+        [(work.records_rejected, "refused with the batch"), (skipped, "skipped"), (work.records_dead_lettered, "sent on as dead letters")];
+    let fates = fates.iter().filter(|(records, _)| *records > 0).map(|(records, fate)| format!("; {} {fate}", counted(*records, "record")));
+    Some(format!("{}{}", kinds.join(", "), fates.collect::<String>()))
+}
+
+/// Microseconds, in the unit that a person would use.
+fn human_us(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..1_000_000 if us.is_multiple_of(1_000) => format!("{} ms", us / 1_000),
+        1_000..1_000_000 => format!("{}.{} ms", us / 1_000, us % 1_000 / 100),
+        _ => format!("{}.{} s", us / 1_000_000, us % 1_000_000 / 100_000),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millpond_protocol::message::{AttachLimits, AttachPoint, OnError};
+    use millpond_protocol::message::{AttachLimits, AttachPoint, AttachmentWork, OnError, TimeBucket};
     use std::collections::BTreeMap;
 
     #[test]
@@ -57,5 +123,32 @@ mod tests {
         let expected = "\nm: on error dead-letter:dead, memory 16.0 MiB, 100 ms a batch, output 8.0 MiB, log 8.0 KiB/s, stays this version, \
                         field=device\nm does not run: it trapped\nold: on error reject\n";
         assert_eq!(words, expected);
+    }
+    #[test]
+    fn time_memory_and_failures_are_told_and_nothing_of_them_where_there_was_no_batch() {
+        let buckets = vec![TimeBucket { le_us: 1_000, batches: 60 }, TimeBucket { le_us: 2_500, batches: 98 }];
+        let work = AttachmentWork {
+            records_rejected: 7,
+            records_dead_lettered: 1,
+            failures_by_kind: [("guest_trapped", 3), ("guest_failed", 1), ("other", 0)]
+                .map(|(kind, count)| (kind.to_owned(), count))
+                .into(),
+            memory_bytes_peak: 1_258_291,
+            batch_times: Some(BatchTimes { batches: 100, sum_us: 81_000, buckets }),
+        };
+        let attachment = AttachmentStatus { records_failed: 3, work, ..AttachmentStatus::new("m", AttachPoint::Produce) };
+        let words = notes(std::slice::from_ref(&attachment));
+        let expected = "\nm: on error reject\nm: a batch took 810 us on average, half of them up to 1 ms, 99% over 2.5 ms, memory up to 1.2 MiB\n\
+                        m has failed: guest_failed on 1 batch, guest_trapped on 3 batches; 7 records refused with the batch; 2 records skipped; \
+                        1 record sent on as dead letters\n";
+        assert_eq!(words, expected);
+        let idle = AttachmentWork { batch_times: Some(BatchTimes::default()), ..AttachmentWork::default() };
+        assert_eq!(notes(&[AttachmentStatus { work: idle, ..attachment }]), "\nm: on error reject\n");
+    }
+
+    #[test]
+    fn times_are_told_in_their_own_unit() {
+        let told = [0, 50, 999, 1_000, 2_500, 250_000, 1_000_000, 61_250_000].map(human_us);
+        assert_eq!(told, ["0 us", "50 us", "999 us", "1 ms", "2.5 ms", "250 ms", "1.0 s", "61.2 s"]);
     }
 }

@@ -24,6 +24,7 @@ const COMMANDS: &[&[&str]] = &[
     &["transform", "rollback"],
     &["transform", "attach"],
     &["transform", "detach"],
+    &["transform", "logs"],
     &["transform", "delete"],
     &["log"],
     &["log", "dump"],

@@ -17,3 +17,4 @@ mod quick_start;
 mod snapshot;
 mod start;
 mod transform;
+mod transform_logs;

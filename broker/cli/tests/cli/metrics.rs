@@ -54,8 +54,11 @@ fn a_broker_is_scraped() {
         "millpond_partition_high_watermark{topic=\"readings\",partition=\"0\"} 0",
         "millpond_partition_high_watermark{topic=\"readings\",partition=\"1\"} 3",
         "millpond_partition_writable{topic=\"readings\",partition=\"1\"} 1",
-        "millpond_transform_records_in_total{topic=\"readings\",module=\"copy\",on=\"produce\"} 3",
-        "millpond_transform_failures_total{topic=\"readings\",module=\"copy\",on=\"produce\"} 0",
+        "millpond_transform_records_in_total{topic=\"readings\",on=\"produce\",module=\"copy\",version=\"1\"} 3",
+        "millpond_transform_failures_total{topic=\"readings\",on=\"produce\",module=\"copy\",version=\"1\",kind=\"guest_trapped\"} 0",
+        "millpond_transform_batch_seconds_bucket{topic=\"readings\",on=\"produce\",module=\"copy\",version=\"1\",le=\"+Inf\"} 1",
+        "millpond_transform_batch_seconds_count{topic=\"readings\",on=\"produce\",module=\"copy\",version=\"1\"} 1",
+        "millpond_transform_paused{topic=\"readings\",on=\"produce\",module=\"copy\",version=\"1\"} 0",
     ] {
         assert_has_line(&metrics, line);
     }

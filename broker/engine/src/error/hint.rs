@@ -57,7 +57,7 @@ impl EngineError {
             EngineError::VersionIsCurrent { module, .. } => of_current_version(module),
             EngineError::ModuleTooLarge { .. } => SMALLER_MODULE.to_owned(),
             EngineError::Module { module, source } => of_module(source, module),
-            EngineError::Guest { module, source, .. } => of_module(source, module),
+            EngineError::Guest { module, source, .. } => of_guest(source, module),
             EngineError::GuestOutput { topic, module, .. } => of_output(topic, module),
             EngineError::ModuleLost { module, .. } => format!("`{}` uploads it again", deploy(module)),
             EngineError::ModuleWrongWorld { found, .. } => format!("a {found} is attached with `--on {}`", place_of(*found)),
@@ -204,6 +204,15 @@ fn of_batch(source: &BatchError) -> &'static str {
 
 fn of_module(source: &PluginError, module: &str) -> String {
     source.hint().unwrap_or_else(|| format!("mend it, then `{}` puts it in place", deploy(module)))
+}
+
+fn of_guest(source: &PluginError, module: &str) -> String {
+    match source {
+        PluginError::Trapped { .. } => {
+            format!("`millpond transform logs {module}` has the backtrace; a test beside the guest's code can replay the record")
+        }
+        _ => of_module(source, module),
+    }
 }
 
 fn of_output(topic: &str, module: &str) -> String {

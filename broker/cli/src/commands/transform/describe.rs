@@ -1,14 +1,15 @@
-//! One module with its versions.
+//! One module with its versions, and how it is doing where it is attached.
 
+use super::super::attachments;
 use crate::{
     connection::ClientArgs,
     failure::Outcome,
     names,
-    output::{OutputArgs, Row, human_bytes, pairs, short_sha256, table},
+    output::{OutputArgs, Row, human_bytes, pairs, short_sha256, table, thousands},
 };
 use clap::Args;
 use jiff::Timestamp;
-use millpond_protocol::message::{AttachedModule, ModuleInfo, ModuleVersion};
+use millpond_protocol::message::{AttachedModule, AttachmentStatus, ModuleInfo, ModuleVersion};
 use serde::Serialize;
 
 /// Arguments of `millpond transform describe`.
@@ -39,6 +40,13 @@ fn words(module: &ModuleInfo) -> String {
     ]);
     words.push('\n');
     words.push_str(&table(&module.versions.iter().map(|version| VersionRow { version, current: module.version }).collect::<Vec<_>>()));
+    let all = module.versions.iter().flat_map(|version| &version.attached);
+    let rows: Vec<_> = all.filter_map(|at| Some(AttachedRow { topic: &at.topic, status: at.status.as_ref()? })).collect();
+    if !rows.is_empty() {
+        words.push('\n');
+        words.push_str(&table(&rows));
+        words.push_str(&rows.iter().map(|row| attachments::troubles(row.topic, row.status)).collect::<String>());
+    }
     let unavailable = |version: &ModuleVersion| {
         let reason = version.unavailable.as_ref()?;
         Some(format!("\nversion {} does not run: {reason}\n", version.version))
@@ -76,6 +84,34 @@ impl Row for VersionRow<'_> {
     }
 }
 
+/// Where a module is attached, and how it is doing there.
+#[derive(Serialize)]
+struct AttachedRow<'a> {
+    topic: &'a str,
+    status: &'a AttachmentStatus,
+}
+
+impl Row for AttachedRow<'_> {
+    const HEADINGS: &'static [&'static str] =
+        &["TOPIC", "ON", ">VERSION", "STATE", ">BATCHES", ">FAILURES", ">RECORDS IN", ">OUT", ">99% WITHIN", ">MEMORY"];
+
+    fn cells(&self) -> Vec<String> {
+        let status = self.status;
+        vec![
+            self.topic.to_owned(),
+            status.view.as_ref().map_or_else(|| status.on.to_string(), |view| format!("{}: {view}", status.on)),
+            status.version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
+            if status.paused.is_some() { "does not run" } else { "runs" }.to_owned(),
+            thousands(status.batches),
+            thousands(status.failures),
+            thousands(status.records_in),
+            thousands(status.records_out),
+            attachments::within(status.work.batch_times.as_ref(), 99),
+            human_bytes(status.work.memory_bytes_peak),
+        ]
+    }
+}
+
 /// To the second; a module of a broker that did not note it has no time.
 fn deployed(at_ms: i64) -> String {
     match Timestamp::from_millisecond(at_ms) {
@@ -87,11 +123,12 @@ fn deployed(at_ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millpond_protocol::message::AttachPoint;
+    use millpond_protocol::message::{AttachPoint, AttachmentWork, BatchTimes, TimeBucket};
 
     #[test]
     fn versions_are_told_with_the_current_one_and_where_each_runs() {
-        let at = |topic: &str, pinned| AttachedModule { topic: topic.to_owned(), on: AttachPoint::Produce, view: None, pinned };
+        let at =
+            |topic: &str, pinned| AttachedModule { topic: topic.to_owned(), on: AttachPoint::Produce, view: None, pinned, status: None };
         let version = |number, attached| ModuleVersion {
             version: number,
             sha256: "0123456789abcdef".to_owned(),
@@ -114,5 +151,30 @@ mod tests {
         assert_eq!(lines[5].join(" "), "1 transform 2.0 KiB - 0123456789ab a");
         assert_eq!(lines[6].join(" "), "* 2 transform 2.0 KiB 2026-09-21 14:13:20 UTC 0123456789ab t");
         assert!(words.ends_with("\nversion 1 does not run: its file is gone\n"), "{words}");
+    }
+
+    #[test]
+    fn each_place_says_how_the_module_is_doing_there() {
+        let status = AttachmentStatus {
+            version: Some(2),
+            paused: Some("it trapped".to_owned()),
+            batches: 1_200,
+            failures: 3,
+            records_in: 9,
+            records_out: 8,
+            work: AttachmentWork {
+                memory_bytes_peak: 65_536,
+                failures_by_kind: [("guest_trapped".to_owned(), 3)].into(),
+                batch_times: Some(BatchTimes { batches: 1, sum_us: 70, buckets: vec![TimeBucket { le_us: 100, batches: 1 }] }),
+                ..AttachmentWork::default()
+            },
+            ..AttachmentStatus::new("m", AttachPoint::Produce)
+        };
+        let at = AttachedModule { topic: "t".to_owned(), on: AttachPoint::Produce, view: None, pinned: false, status: Some(status) };
+        let version = ModuleVersion { version: 2, attached: vec![at], ..ModuleVersion::default() };
+        let words = words(&ModuleInfo { name: "m".to_owned(), version: 2, versions: vec![version], ..ModuleInfo::default() });
+        let lines: Vec<Vec<&str>> = words.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[8].join(" "), "t produce 2 does not run 1,200 3 9 8 100 us 64.0 KiB");
+        assert!(words.ends_with("\non t it has failed: guest_trapped on 3 batches\non t it does not run: it trapped\n"), "{words}");
     }
 }

@@ -1,8 +1,9 @@
-//! `millpond transform`: deploy modules, attach them to topics, roll back, detach and delete.
+//! `millpond transform`: deploy modules, attach them to topics, look at their logs, roll back, detach and delete.
 
 mod attach;
 mod deploy;
 mod describe;
+mod logs;
 
 use super::shared::{self, ListArgs};
 use crate::{
@@ -21,7 +22,7 @@ pub(crate) enum TransformCommand {
     Deploy(deploy::DeployArgs),
     /// List the modules and where they are attached
     List(ListArgs),
-    /// Show a module with all its versions
+    /// Show a module with all its versions, and how it is doing where it is attached
     Describe(describe::DescribeArgs),
     /// Run a module on a topic
     Attach(attach::AttachArgs),
@@ -29,6 +30,8 @@ pub(crate) enum TransformCommand {
     Detach(attach::DetachArgs),
     /// Go back to an older version of a module, on all topics that run the current one
     Rollback(deploy::RollbackArgs),
+    /// Show what a module has logged, and how it failed
+    Logs(logs::LogsArgs),
     /// Delete a module that is attached nowhere, or one version of it
     Delete(DeleteArgs),
 }
@@ -54,6 +57,7 @@ pub(crate) async fn run(command: TransformCommand) -> Outcome {
         TransformCommand::Attach(arguments) => attach::attach(arguments).await,
         TransformCommand::Detach(arguments) => attach::detach(arguments).await,
         TransformCommand::Rollback(arguments) => deploy::rollback(arguments).await,
+        TransformCommand::Logs(arguments) => logs::logs(arguments).await,
         TransformCommand::Delete(arguments) => delete(arguments).await,
     }
 }
