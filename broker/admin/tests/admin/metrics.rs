@@ -7,8 +7,8 @@ use millpond_log::{
     VerifyOnRead,
     sim::{Fault, Operation},
 };
-use millpond_protocol::message::{AlterTopic, Cleanup, CreateTopic, OnFull, TopicConfig};
-use std::time::Duration;
+use millpond_protocol::message::{AlterTopic, AttachPoint, AttachTransform, Cleanup, CreateTopic, ModuleRef, OnFull, TopicConfig};
+use std::{path::Path, time::Duration};
 
 async fn scrape(broker: &Broker) -> Scrape {
     let reply = broker.door.get("/metrics").await;
@@ -201,4 +201,50 @@ async fn a_broker_that_starts_has_metrics_of_its_own_and_one_that_stops_has_all(
     let door = crate::broker::Door::open(AdminLimits::default()).await;
     let starting = Scrape::read(&door.get("/metrics").await.body);
     assert_eq!((starting.value("millpond_ready"), starting.has("millpond_inflight_bytes")), ("0", false));
+}
+
+#[tokio::test]
+async fn modules_are_measured_wherever_they_are_attached_and_no_series_is_there_twice() {
+    let broker = Broker::start().await;
+    broker.topic("t", 1, "os").await;
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist/hostile.wasm");
+    let hostile = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; plugins/build.sh makes it", path.display()));
+    broker.engine.deploy_module("hostile", hostile.into()).await.expect("it can be deployed");
+    let params = [("mode", "trap"), ("only", "poison")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let on = |on, view: Option<&str>| AttachTransform {
+        params: params.clone().into(),
+        view: view.map(str::to_owned),
+        ..AttachTransform::new("t", ModuleRef::current("hostile"), on)
+    };
+    for attachment in [on(AttachPoint::Produce, None), on(AttachPoint::Fetch, Some("a")), on(AttachPoint::Fetch, Some("b"))] {
+        broker.engine.attach(attachment).await.expect("it can be attached");
+    }
+    broker.produce("t", 0, "good").await.expect("it is stored");
+    for _ in 0..3 {
+        broker.produce("t", 0, "poison").await.expect_err("it traps");
+    }
+    // The reader of the text fails on a series that is there twice.
+    let scrape = scrape(&broker).await;
+    let place = "topic=\"t\",on=\"produce\",module=\"hostile\",version=\"1\"";
+    for (series, expected) in [
+        (format!("batches_total{{{place}}}"), "4"),
+        (format!("records_in_total{{{place}}}"), "4"),
+        (format!("records_out_total{{{place}}}"), "1"),
+        (format!("records_failed_total{{{place},outcome=\"rejected\"}}"), "3"),
+        (format!("failures_total{{{place},kind=\"guest_trapped\"}}"), "3"),
+        (format!("failures_total{{{place},kind=\"guest_timed_out\"}}"), "0"),
+        (format!("batch_seconds_bucket{{{place},le=\"+Inf\"}}"), "4"),
+        (format!("batch_seconds_count{{{place}}}"), "4"),
+        (format!("paused{{{place}}}"), "0"),
+    ] {
+        assert_eq!(scrape.value(&format!("millpond_transform_{series}")), expected, "{series}");
+    }
+    let peak: u64 = scrape.value(&format!("millpond_transform_memory_peak_bytes{{{place}}}")).parse().expect("a number");
+    let limit: u64 = scrape.value(&format!("millpond_transform_memory_limit_bytes{{{place}}}")).parse().expect("a number");
+    assert!(65_536 <= peak && peak <= limit, "{peak} of {limit}");
+    assert_eq!(scrape.count("millpond_transform_batches_total"), 3);
+    for _ in 0..7 {
+        broker.produce("t", 0, "poison").await.expect_err("it traps");
+    }
+    assert_eq!(self::scrape(&broker).await.value(&format!("millpond_transform_paused{{{place}}}")), "1", "after ten in a row");
 }
