@@ -192,7 +192,7 @@ mod tests {
         for seed in 0..200 {
             let mut random = Random::new(seed);
             let mut below = |bound: u64| usize::try_from(random.below(bound)).expect("small");
-            let logs: Vec<Log> = (0..1 + below(4)).map(|_| Log::default()).collect();
+            let logs: Vec<Log> = (0..=below(4)).map(|_| Log::default()).collect();
             let refs: Vec<_> = logs.iter().collect();
             let (mut after, mut seen, mut lost, mut at_ms) = (Vec::new(), BTreeSet::new(), 0, 0);
             for round in 0..60 {

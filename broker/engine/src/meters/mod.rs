@@ -24,6 +24,7 @@ use millpond_protocol::{
 };
 use parking_lot::Mutex;
 use std::{
+    collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -116,7 +117,7 @@ impl AttachmentMeters {
         status.work = AttachmentWork {
             records_rejected: read(&self.records_rejected),
             records_dead_lettered: dead_lettered,
-            failures_by_kind: if is_list { Default::default() } else { kinds.collect() },
+            failures_by_kind: if is_list { BTreeMap::new() } else { kinds.collect() },
             memory_bytes_peak: status.work.memory_bytes_peak,
             batch_times: (!is_list).then(|| self.times.read()),
         };
