@@ -235,7 +235,7 @@ impl Attachment {
                 version = self.version,
                 on = %self.on,
                 view = self.view.as_deref(),
-                batch = %batch,
+                batch = batch.to_string(),
                 failures = self.meters.failures(),
                 error = wire.message,
                 backtrace,
