@@ -11,9 +11,12 @@
 //! ```
 //!
 //! The bytes are held against the whole grammar of RFC 8259 before a field is shown, so a value that was cut short, or is followed by
-//! something else, is no object. Only the fields of the outermost object count. The RFC allows a name to be there several times:
-//! [`Object::get`] gives the last, as most readers of JSON do, [`Object::all`] gives all, and a replacement replaces all.
+//! something else, is no object. By their names the fields of the outermost object are found; a [`Path`] leads to those inside of them, and
+//! [`Edits`] replaces several at once. The RFC allows a name to be there several times: [`Object::get`] gives the last, as most readers of
+//! JSON do, [`Object::all`] gives all, and a replacement replaces all.
 
+mod edits;
+mod path;
 mod quotes;
 mod scan;
 mod text;
@@ -23,8 +26,11 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
 
+pub use edits::Edits;
+pub use path::Path;
 use scan::Escapes;
 use text::Quoted;
+pub use text::put_string;
 
 /// Reads an object.
 ///
@@ -129,6 +135,19 @@ impl<'a> Field<'a> {
     /// Its text if it is a string, with escapes resolved. `None` too for a string with half a surrogate pair, which is no text.
     pub fn string(&self) -> Option<Cow<'a, str>> {
         self.quoted()?.resolve()
+    }
+
+    /// Its value if it is a number; the nearest one that 64 bits can hold.
+    pub fn number(&self) -> Option<f64> {
+        match self.json.first()? {
+            b'-' | b'0'..=b'9' => self.text().parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a string.
+    pub fn is_string(&self) -> bool {
+        self.json.first() == Some(&b'"')
     }
 
     /// Whether it is this string, or a number, `true`, `false` or `null` that is written like this.

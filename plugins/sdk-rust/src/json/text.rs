@@ -83,3 +83,24 @@ fn code_unit(escape: &str) -> Option<(u32, &str)> {
     let (digits, behind) = escape.split_at_checked(4)?;
     Some((u32::from_str_radix(digits, 16).ok()?, behind))
 }
+
+/// Appends a text as a string of JSON, with its quotes.
+pub fn put_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20)) {
+        out.extend_from_slice(&rest[..at]);
+        match rest[at] {
+            quote @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', quote]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            control => out.extend_from_slice(&[b'\\', b'u', b'0', b'0', b'0' + (control >> 4), HEX[usize::from(control & 15)]]),
+        }
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
