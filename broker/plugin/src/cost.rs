@@ -30,6 +30,7 @@ pub(crate) fn check(component: &[u8]) -> Result<(), PluginError> {
             }
             Payload::ImportSection(imports) => {
                 for import in imports.into_imports() {
+                    total.items(1)?;
                     if let TypeRef::Func(ty) | TypeRef::FuncExact(ty) = import.map_err(|error| compile(&error))?.ty {
                         module.signature_of.push(ty);
                         module.next = module.signature_of.len();
@@ -210,10 +211,10 @@ struct Total {
 }
 
 impl Total {
-    /// Adds functions, types, exports or elements of tables: the compiler puts code of its own around each.
+    /// Adds functions, types, imports, exports or elements of tables: the compiler puts code of its own around each.
     fn items(&mut self, count: u32) -> Result<(), PluginError> {
         self.items += u64::from(count);
-        let (what, actual, limit) = ("functions, types, exports and elements of tables", self.items, ITEMS_MAX);
+        let (what, actual, limit) = ("functions, types, imports, exports and elements of tables", self.items, ITEMS_MAX);
         if actual > limit { Err(PluginError::CodeTooComplex { what, actual, limit }) } else { Ok(()) }
     }
 

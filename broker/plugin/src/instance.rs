@@ -11,7 +11,7 @@ use crate::contract::Init;
 use crate::error::{BACKTRACE_BYTES_MAX, MESSAGE_BYTES_MAX, PluginError, cut};
 use crate::guest_log::{GuestLog, Outlets, one_line};
 use crate::host::Module;
-use crate::limits::{INSTANCES_MAX, Limiter, Limits, Refused, TABLE_ELEMENTS_MAX};
+use crate::limits::{GUEST_STACK_BYTES_MAX, INSTANCES_MAX, Limiter, Limits, Refused, TABLE_ELEMENTS_MAX};
 use crate::runtime::Runtime;
 use crate::{BatchInfo, ticker};
 
@@ -123,6 +123,10 @@ fn classify(error: &wasmtime::Error, state: &State, limits: &Limits, phase: &str
     }
     if let Some(trap) = trap {
         let mut reason = format!("{phase}{}", trap.to_string().trim_start_matches("wasm trap: "));
+        if *trap == Trap::StackOverflow {
+            // Writing to a string can't fail.
+            let _ = write!(reason, ", a module has {GUEST_STACK_BYTES_MAX} bytes of it");
+        }
         if let Some(line) = state.log.last_error() {
             // Writing to a string can't fail.
             let _ = write!(reason, "; its last error: {line}");

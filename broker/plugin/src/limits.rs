@@ -102,9 +102,13 @@ pub(crate) const CODE_BYTES_MAX: u64 = 10 * 1024 * 1024;
 /// functions of 4000 indirect calls each, takes 12 s.
 pub(crate) const COST_MAX: u64 = 32_000_000;
 
-/// The most functions, types, exports and elements of tables that the core modules of an upload may have together. 49,000 empty
+/// The most functions, types, imports, exports and elements of tables that the core modules of an upload may have together. 49,000 empty
 /// functions take 2 s and 283 MB, as many types of ten parameters 4 s and 334 MB.
 pub(crate) const ITEMS_MAX: u64 = 49_152;
+
+/// The most imports of an upload that is a core module; one that keeps to the contract has a handful. To make a component of it takes time
+/// with the square of them: more than eight minutes for 60,000.
+pub(crate) const CORE_IMPORTS_MAX: u64 = 1024;
 
 /// What was refused to a guest in the call that is in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

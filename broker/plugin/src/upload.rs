@@ -14,7 +14,7 @@ use wit_component::ComponentEncoder;
 
 use crate::cost;
 use crate::error::{MESSAGE_BYTES_MAX, PluginError, cut};
-use crate::limits::MODULE_BYTES_MAX;
+use crate::limits::{CORE_IMPORTS_MAX, MODULE_BYTES_MAX};
 
 /// The kinds of upload that can become a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,15 +79,20 @@ fn describe(upload: &[u8]) -> String {
 fn encode(module: &[u8], granted: impl Fn(&str) -> bool) -> Result<Vec<u8>, PluginError> {
     Validator::new().validate_all(module).map_err(|error| compile(&error))?;
     let mut has_component_type = false;
+    let mut imports_seen = 0_u64;
     for payload in Parser::new(0).parse_all(module) {
         match payload.map_err(|error| compile(&error))? {
             Payload::CustomSection(section) => has_component_type |= section.name().starts_with("component-type"),
             Payload::ImportSection(imports) => {
                 for import in imports.into_imports() {
                     let import = import.map_err(|error| compile(&error))?;
+                    imports_seen += 1;
                     // `$root` and names in brackets are the component model's own; interfaces are looked at once more when encoded.
                     if !granted(import.module) && !import.module.starts_with(['$', '[']) {
                         return Err(PluginError::ImportDenied { name: cut(import.module.to_owned(), MESSAGE_BYTES_MAX) });
+                    }
+                    if imports_seen > CORE_IMPORTS_MAX {
+                        return Err(PluginError::CodeTooComplex { what: "imports", actual: imports_seen, limit: CORE_IMPORTS_MAX });
                     }
                 }
             }
