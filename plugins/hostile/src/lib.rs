@@ -11,10 +11,16 @@
 //! | `huge-output` | returns 12 MiB |
 //! | `flood` | writes ten thousand lines to the log and keeps the batch |
 //! | `fail` | returns an error for the second record |
+//! | `leak` | keeps the batch, and 256 KiB more of memory with each |
+//! | `later` | keeps `after` batches, 10,000 if nothing else is said, and panics at the next |
+//! | `lie-offset`, `lie-order`, `lie-time`, `lie-length`, `lie-headers` | returns one record, or two, that lie: see `lies.rs` |
 //! | `refuse` | refuses to start |
 //!
 //! With `only` set, a batch is treated like this only if one of its values has this text in it; other batches are kept.
 
+mod lies;
+
+use std::cell::RefCell;
 use std::hint::black_box;
 
 use millpond_guest::raw::transform::Guest;
@@ -30,40 +36,64 @@ impl Guest for Hostile {
         std::panic::set_hook(Box::new(|panic| log::error(&panic.to_string())));
         match mode.as_str() {
             "refuse" => return Err("told to refuse".to_owned()),
-            "" | "none" | "loop" | "recurse" | "grow" | "trap" | "garbage" | "huge-output" | "flood" | "fail" => {}
+            mode if mode.is_empty() || MODES.contains(&mode) => {}
             other => return Err(format!("there is no mode `{other}`")),
         }
-        SETTINGS.set((mode, setting("only").unwrap_or_default()));
+        let after = match setting("after") {
+            Some(after) => after.parse().map_err(|error| format!("`after` can't be `{after}`: {error}"))?,
+            None => AFTER_DEFAULT,
+        };
+        STATE.set(State { mode, only: setting("only").unwrap_or_default(), after, batches: 0, hoard: Vec::new() });
         Ok(())
     }
 
     fn transform(_batch: Batch, records: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        let (mode, only) = SETTINGS.with_borrow(Clone::clone);
-        if !only.is_empty() && !records.windows(only.len()).any(|window| window == only.as_bytes()) {
-            return Ok(records);
-        }
-        misbehave(&mode, records)
+        STATE.with_borrow_mut(|state| {
+            let only = state.only.as_bytes();
+            if !only.is_empty() && !records.windows(only.len()).any(|window| window == only) {
+                return Ok(records);
+            }
+            state.misbehave(records)
+        })
     }
 }
 
-fn misbehave(mode: &str, records: Vec<u8>) -> Result<Vec<u8>, Failure> {
-    match mode {
-        "loop" => loop {
-            black_box(());
-        },
-        "recurse" => Ok(vec![deeper(1)]),
-        "grow" => grow(),
-        "trap" => panic!("told to panic"),
-        "garbage" => Ok(vec![0xee; 1000]),
-        "huge-output" => Ok(vec![0; 12 * 1024 * 1024]),
-        "flood" => {
-            for line in 0..10_000 {
-                log::warn(&format!("line {line} of a flood"));
+/// What an instance remembers.
+#[derive(Default)]
+struct State {
+    mode: String,
+    only: String,
+    after: u64,
+    batches: u64,
+    hoard: Vec<Vec<u8>>,
+}
+
+impl State {
+    fn misbehave(&mut self, records: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        self.batches += 1;
+        match self.mode.as_str() {
+            "loop" => loop {
+                black_box(());
+            },
+            "recurse" => Ok(vec![deeper(1)]),
+            "grow" => grow(),
+            "trap" => panic!("told to panic"),
+            "garbage" => Ok(vec![0xee; 1000]),
+            "huge-output" => Ok(vec![0; 12 * 1024 * 1024]),
+            "flood" => {
+                for line in 0..10_000 {
+                    log::warn(&format!("line {line} of a flood"));
+                }
+                Ok(records)
             }
-            Ok(records)
+            "fail" => Err(Failure { message: "told to fail".to_owned(), record_index: Some(1) }),
+            "leak" => {
+                self.hoard.push(black_box(vec![1; LEAK_BYTES]));
+                Ok(records)
+            }
+            "later" if self.batches > self.after => panic!("told to panic after {} batches", self.after),
+            mode => Ok(lies::told(mode).unwrap_or(records)),
         }
-        "fail" => Err(Failure { message: "told to fail".to_owned(), record_index: Some(1) }),
-        _ => Ok(records),
     }
 }
 
@@ -81,20 +111,50 @@ fn grow() -> ! {
 }
 
 std::thread_local! {
-    static SETTINGS: std::cell::RefCell<(String, String)> = const { std::cell::RefCell::new((String::new(), String::new())) };
+    static STATE: RefCell<State> = RefCell::default();
 }
+
+/// The modes that start.
+const MODES: [&str; 16] = [
+    "none",
+    "loop",
+    "recurse",
+    "grow",
+    "trap",
+    "garbage",
+    "huge-output",
+    "flood",
+    "fail",
+    "leak",
+    "later",
+    "lie-offset",
+    "lie-order",
+    "lie-time",
+    "lie-length",
+    "lie-headers",
+];
+
+/// What `leak` keeps of each batch.
+const LEAK_BYTES: usize = 256 * 1024;
+
+/// How many batches `later` keeps.
+const AFTER_DEFAULT: u64 = 10_000;
 
 #[cfg(target_arch = "wasm32")]
 millpond_guest::raw::transform::export_transform!(Hostile with_types_in millpond_guest::raw::transform);
 
 #[cfg(test)]
 mod tests {
-    use super::{Guest, Hostile, misbehave};
+    use super::{Guest, Hostile, State};
     use millpond_guest::Batch;
     use millpond_guest::testing::{self, records, take_log};
 
     fn batch() -> Batch {
         Batch { topic: "test".to_owned(), partition: Some(0), base_timestamp: 0, record_count: 2 }
+    }
+
+    fn state(mode: &str) -> State {
+        State { mode: mode.to_owned(), after: 3, ..State::default() }
     }
 
     #[test]
@@ -117,10 +177,29 @@ mod tests {
 
     #[test]
     fn the_milder_modes_do_what_they_say() {
-        assert_eq!(misbehave("huge-output", vec![]).expect("no error").len(), 12 * 1024 * 1024);
-        assert_eq!(misbehave("fail", vec![]).expect_err("an error").record_index, Some(1));
+        assert_eq!(state("huge-output").misbehave(vec![]).expect("no error").len(), 12 * 1024 * 1024);
+        assert_eq!(state("fail").misbehave(vec![]).expect_err("an error").record_index, Some(1));
         take_log();
-        assert_eq!(misbehave("flood", vec![7]).expect("no error"), [7]);
+        assert_eq!(state("flood").misbehave(vec![7]).expect("no error"), [7]);
         assert_eq!(take_log().len(), 10_000);
+        let mut leak = state("leak");
+        for batches in 1..4 {
+            assert_eq!(leak.misbehave(vec![7]).expect("no error"), [7]);
+            assert_eq!(leak.hoard.len(), batches);
+        }
+        let mut later = state("later");
+        for _ in 0..3 {
+            assert_eq!(later.misbehave(vec![7]).expect("no error"), [7]);
+        }
+        assert!(std::panic::catch_unwind(move || later.misbehave(vec![7])).is_err());
+    }
+
+    #[test]
+    fn a_lie_is_not_what_came_and_is_the_same_each_time() {
+        for mode in super::MODES.iter().filter(|mode| mode.starts_with("lie-")) {
+            let told = state(mode).misbehave(vec![7]).expect("no error");
+            assert_ne!(told, [7], "{mode}");
+            assert_eq!(state(mode).misbehave(vec![]).expect("no error"), told, "{mode}");
+        }
     }
 }

@@ -6,18 +6,18 @@ use millpond_plugin::{Limits, Partitioner, PluginError, PluginHost, Transform, W
 
 use crate::support::{batch, host};
 
-fn load(host: &PluginHost, name: &str) -> millpond_plugin::Module {
+pub(crate) fn load(host: &PluginHost, name: &str) -> millpond_plugin::Module {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist").join(name).with_extension("wasm");
     let wasm = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; plugins/build.sh makes it", path.display()));
     host.load(&wasm).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-fn params(params: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(crate) fn params(params: &[(&str, &str)]) -> Vec<(String, String)> {
     params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 /// Records with a value and nothing else. Lengths stay below 8192, so a length has two bytes at most.
-fn section(values: &[&str]) -> Vec<u8> {
+pub(crate) fn section(values: &[&str]) -> Vec<u8> {
     let mut section = Vec::new();
     for (offset, value) in (0_i64..).zip(values) {
         let mut body = vec![0, 0];

@@ -1,5 +1,7 @@
-//! The host against modules that mean well and modules that don't. None needs a compiler for WebAssembly, but for `guests.rs`.
+//! The host against modules that mean well and modules that don't. None needs a compiler for WebAssembly, but for
+//! those that load what `plugins/build.sh` makes: `guests.rs`, `samples.rs` and a part of `attacks.rs`.
 
+mod attacks;
 mod cache;
 mod cost;
 mod guests;
@@ -8,5 +10,6 @@ mod limits;
 mod log;
 mod partitioner;
 mod pool;
+mod samples;
 mod support;
 mod upload;

@@ -1,0 +1,62 @@
+//! Records that lie about themselves. Each is well formed but for its lie.
+//!
+//! ```text
+//!  lie-offset   an offset delta of 2^31 - 1
+//!  lie-order    offset deltas of 1 and then 0
+//!  lie-time     a timestamp delta of 2^63 - 1
+//!  lie-length   a value of 2^31 - 1 bytes, of which four are there
+//!  lie-headers  2^31 - 1 headers, of which none is there
+//! ```
+
+/// The lie of a mode, if it is one.
+pub(crate) fn told(mode: &str) -> Option<Vec<u8>> {
+    let honest = Claims { timestamp_delta: 0, offset_delta: 0, value_bytes: VALUE_BYTES, headers: 0 };
+    let largest = i64::from(i32::MAX);
+    Some(match mode {
+        "lie-offset" => Claims { offset_delta: largest, ..honest }.encode(),
+        "lie-order" => [Claims { offset_delta: 1, ..honest }.encode(), honest.encode()].concat(),
+        "lie-time" => Claims { timestamp_delta: i64::MAX, ..honest }.encode(),
+        "lie-length" => Claims { value_bytes: largest, ..honest }.encode(),
+        "lie-headers" => Claims { headers: largest, ..honest }.encode(),
+        _ => return None,
+    })
+}
+
+/// What a record says of itself.
+#[derive(Clone, Copy)]
+struct Claims {
+    timestamp_delta: i64,
+    offset_delta: i64,
+    value_bytes: i64,
+    headers: i64,
+}
+
+impl Claims {
+    /// Length, attributes, timestamp delta, offset delta, no key, the value, headers.
+    fn encode(self) -> Vec<u8> {
+        let mut body = vec![0];
+        for number in [self.timestamp_delta, self.offset_delta, -1, self.value_bytes] {
+            put(&mut body, number);
+        }
+        body.extend_from_slice(VALUE);
+        put(&mut body, self.headers);
+        let mut record = Vec::new();
+        put(&mut record, i64::try_from(body.len()).unwrap_or(i64::MAX));
+        record.extend_from_slice(&body);
+        record
+    }
+}
+
+/// A number as the records have it: zigzag, seven bits in a byte.
+fn put(out: &mut Vec<u8>, number: i64) {
+    let mut folded = ((number << 1) ^ (number >> 63)).cast_unsigned();
+    while folded > 0x7f {
+        out.push(folded.to_le_bytes()[0] | 0x80);
+        folded >>= 7;
+    }
+    out.push(folded.to_le_bytes()[0]);
+}
+
+const VALUE: &[u8] = b"lies";
+
+const VALUE_BYTES: i64 = 4;
