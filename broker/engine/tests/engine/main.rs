@@ -10,6 +10,7 @@ mod folders;
 mod full_disk;
 mod gate;
 mod guests;
+mod hostile;
 mod journey;
 mod modules;
 mod observed;
