@@ -78,24 +78,50 @@ fn converted(field: &Field<'_>, conversion: &Conversion) -> Result<Option<f64>, 
     if converted.is_finite() { Ok(Some(converted)) } else { Err(format!("is too large to be converted: {number:e}")) }
 }
 
+/// Appends a number with at most so many digits behind its point, and without zeros at its end.
 fn put_number(text: &mut Vec<u8>, number: f64, decimals: usize) {
+    let scaled = (number.abs() * POWERS_OF_TEN[decimals]).round_ties_even();
+    if scaled >= EXACT_BELOW {
+        return put_large(text, number, decimals);
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number, and not a large one")]
+    let mut digits = scaled as u64;
+    let mut decimals = decimals;
+    while decimals > 0 && digits.is_multiple_of(10) {
+        digits /= 10;
+        decimals -= 1;
+    }
+    if number < 0.0 && digits > 0 {
+        text.push(b'-');
+    }
     let start = text.len();
+    // Backwards, and then the other way round.
+    for place in 0.. {
+        if place > decimals && digits == 0 {
+            break;
+        }
+        if place == decimals && place > 0 {
+            text.push(b'.');
+        }
+        text.push(b"0123456789"[usize::try_from(digits % 10).unwrap_or_default()]);
+        digits /= 10;
+    }
+    text[start..].reverse();
+}
+
+/// The same for a number that takes all bits there are for its digits.
+fn put_large(text: &mut Vec<u8>, number: f64, decimals: usize) {
     // To write into memory can't fail.
     if number.abs() >= EXPONENT_FROM {
         let _ = write!(text, "{number:e}");
         return;
     }
     let _ = write!(text, "{number:.decimals$}");
-    if decimals > 0 {
-        while text.last() == Some(&b'0') {
-            text.pop();
-        }
-        if text.last() == Some(&b'.') {
-            text.pop();
-        }
+    while decimals > 0 && text.last() == Some(&b'0') {
+        text.pop();
     }
-    if &text[start..] == b"-0" {
-        text.remove(start);
+    if text.last() == Some(&b'.') {
+        text.pop();
     }
 }
 
@@ -106,6 +132,12 @@ const DECIMALS_MAX: usize = 12;
 
 /// From here on a number is written with its exponent: digits behind the point are not exact any more.
 const EXPONENT_FROM: f64 = 1e15;
+
+/// By the number of digits behind the point.
+const POWERS_OF_TEN: [f64; DECIMALS_MAX + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12];
+
+/// Below it each whole number is one of 64 bits.
+const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
 
 /// How much of a field an error shows.
 const SHOWN_BYTES_MAX: usize = 40;
@@ -156,6 +188,16 @@ mod tests {
             ("-1e20", "12", "-1.8e20"),
         ] {
             assert_eq!(to("C", "F", number, decimals), expected, "{number} {decimals}");
+        }
+        for number in
+            ["1", "-1", "10", "100.5", "0.001", "0.0001", "-0.0004", "123456789.987", "1e14", "-12345678901234.5", "9e14", "0.1", "5e-324"]
+        {
+            for decimals in 0..=12 {
+                let found = to("m", "m", number, &decimals.to_string());
+                let (found, exact): (f64, f64) = (found.parse().expect("a number"), number.parse().expect("a number"));
+                let half = 0.5 / 10_f64.powi(decimals) + exact.abs() * f64::EPSILON;
+                assert!((found - exact).abs() <= half, "{number} {decimals}: {found}");
+            }
         }
         assert_eq!(to("kWh", "J", "1E3", "0"), "3600000000");
         assert_eq!(to("mm", "km", "1", "3"), "0", "what is lost is lost to the setting");
