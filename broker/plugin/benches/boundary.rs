@@ -39,28 +39,71 @@ fn main() -> Result<(), Box<dyn Error>> {
     host.load(&read("drop-idle")?)?;
     writeln!(out, "  from the cache, same engine                              {:6.1} ms", millis(begin.elapsed()))?;
 
-    let plain = section(|number| format!("{number:0>100}"));
-    let readings = section(|number| {
-        let state = if number % 2 == 0 { "idle" } else { "busy" };
-        format!(
-            r#"{{"device":"pump-{number}","host":"gw-{}","cpu_percent":{}.5,"state":"{state}","seq":{number},"site":"north-4"}}"#,
-            number % 7,
-            number % 100,
-        )
-    });
     out.flush()?;
     in_another_process(&cache, drop_idle.sha256())?;
 
-    writeln!(out, "\n{RECORDS} records in a batch          bytes in      out   us/batch   ns/record")?;
-    transform(&mut out, "identity", &host, &identity, &[], &plain)?;
-    transform(&mut out, "filter, half stays", &host, &identity, &[("drop_every", "2")], &plain)?;
-    transform(&mut out, "filter, nothing stays", &host, &identity, &[("drop_every", "1")], &plain)?;
-    transform(&mut out, "drop-idle, JSON", &host, &drop_idle, &[], &readings)?;
-    transform(&mut out, "drop-idle, nothing masked", &host, &drop_idle, &[("mask", "")], &readings)?;
-    partition(&mut out, &host, &readings)?;
+    let samples = ["filter-json", "convert-units", "mask"].map(|name| Ok::<_, Box<dyn Error>>(host.load(&read(name)?)?));
+    let [filter_json, convert_units, mask] = samples;
+    let modules = Modules { identity, drop_idle: drop_idle.clone(), filter_json: filter_json?, convert_units: convert_units?, mask: mask? };
+    for shape in [Shape { records: 1000, value_bytes: 100 }, Shape { records: 100, value_bytes: 1000 }] {
+        rows(&mut out, &host, &modules, shape)?;
+    }
     starts(&mut out, &host, &drop_idle)?;
     writeln!(out, "all of it                       {}", Memory::now()? - before)?;
     Ok(())
+}
+
+/// How many records a batch has, and how large their values are.
+#[derive(Clone, Copy)]
+struct Shape {
+    records: u32,
+    value_bytes: usize,
+}
+
+struct Modules {
+    identity: Module,
+    drop_idle: Module,
+    filter_json: Module,
+    convert_units: Module,
+    mask: Module,
+}
+
+fn rows(out: &mut impl Write, host: &PluginHost, modules: &Modules, shape: Shape) -> Result<(), Box<dyn Error>> {
+    let Shape { records, value_bytes } = shape;
+    let plain = section(shape, |number| format!("{number:0>value_bytes$}"));
+    let readings = section(shape, |number| reading(number, value_bytes));
+    writeln!(
+        out,
+        "\n{:<30} {:>10} {:>8} {:>10} {:>11}",
+        format!("{records} x {value_bytes} B"),
+        "bytes in",
+        "out",
+        "us/batch",
+        "ns/record"
+    )?;
+    let Modules { identity, drop_idle, filter_json, convert_units, mask } = modules;
+    transform(out, "identity", host, identity, &[], (&plain, records))?;
+    transform(out, "filter, half stays", host, identity, &[("drop_every", "2")], (&plain, records))?;
+    transform(out, "filter, nothing stays", host, identity, &[("drop_every", "1")], (&plain, records))?;
+    let readings_of = (&readings[..], records);
+    transform(out, "filter by a JSON field, half", host, filter_json, &[("where", r#"state != "idle""#)], readings_of)?;
+    transform(out, "filter by two, and a number", host, filter_json, &[("where", r#"cpu > 50 and site = "north-4""#)], readings_of)?;
+    transform(out, "map, a number converted", host, convert_units, &[("field", "cpu"), ("from", "C"), ("to", "F")], readings_of)?;
+    transform(out, "map, a field masked", host, mask, &[("fields", "host")], readings_of)?;
+    let hash = [("fields", "host"), ("how", "hash"), ("salt", "0123456789abcdef")];
+    transform(out, "map, a field hashed", host, mask, &hash, readings_of)?;
+    transform(out, "drop-idle, JSON", host, drop_idle, &[], readings_of)?;
+    transform(out, "drop-idle, nothing masked", host, drop_idle, &[("mask", "")], readings_of)?;
+    partition(out, host, readings_of)
+}
+
+/// A reading as JSON, of this size.
+fn reading(number: u32, value_bytes: usize) -> String {
+    let state = if number % 2 == 0 { "idle" } else { "busy" };
+    let (host, cpu) = (number % 7, number % 100);
+    let reading = format!(r#"{{"device":"pump-{number}","host":"gw-{host}","cpu":{cpu}.5,"state":"{state}","site":"north-4","note":""#);
+    let note = "x".repeat(value_bytes.saturating_sub(reading.len() + 2));
+    format!("{reading}{note}\"}}")
 }
 
 /// What drop-idle costs a broker that starts anew and has compiled it before.
@@ -99,26 +142,26 @@ fn transform(
     host: &PluginHost,
     module: &Module,
     params: &[(&str, &str)],
-    section: &[u8],
+    (section, record_count): (&[u8], u32),
 ) -> Result<(), Box<dyn Error>> {
     let params: Params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let transform = Transform::new(host, module, Limits::default(), &params)?;
-    let batch = BatchInfo { topic: "telemetry", partition: Some(0), base_timestamp: 0, record_count: RECORDS };
+    let batch = BatchInfo { topic: "telemetry", partition: Some(0), base_timestamp: 0, record_count };
     let output = transform.run(&batch, section)?;
     let best = measure(|| Ok(transform.run(&batch, section)?.len()))?;
-    line(out, name, section.len(), output.len(), best)
+    line(out, name, section.len(), output.len(), best, record_count)
 }
 
-fn partition(out: &mut impl Write, host: &PluginHost, section: &[u8]) -> Result<(), Box<dyn Error>> {
+fn partition(out: &mut impl Write, host: &PluginHost, (section, record_count): (&[u8], u32)) -> Result<(), Box<dyn Error>> {
     let partitioner = Partitioner::new(host, &host.load(&read("by-device")?)?, Limits::default(), &[])?;
-    let batch = BatchInfo { topic: "telemetry", partition: None, base_timestamp: 0, record_count: RECORDS };
+    let batch = BatchInfo { topic: "telemetry", partition: None, base_timestamp: 0, record_count };
     let best = measure(|| Ok(partitioner.run(&batch, section, 12)?.len()))?;
-    line(out, "by-device, JSON", section.len(), RECORDS as usize * 4, best)
+    line(out, "by-device, JSON", section.len(), record_count as usize * 4, best, record_count)
 }
 
-fn line(out: &mut impl Write, name: &str, bytes_in: usize, bytes_out: usize, best: Duration) -> Result<(), Box<dyn Error>> {
+fn line(out: &mut impl Write, name: &str, bytes_in: usize, bytes_out: usize, best: Duration, records: u32) -> Result<(), Box<dyn Error>> {
     let micros = best.as_secs_f64() * 1e6;
-    writeln!(out, "{name:<30} {bytes_in:>10} {bytes_out:>8} {micros:>10.1} {:>11.1}", micros * 1e3 / f64::from(RECORDS))?;
+    writeln!(out, "{name:<30} {bytes_in:>10} {bytes_out:>8} {micros:>10.1} {:>11.1}", micros * 1e3 / f64::from(records))?;
     Ok(())
 }
 
@@ -144,9 +187,9 @@ fn read(name: &str) -> std::io::Result<Vec<u8>> {
 }
 
 /// Records with these values, a millisecond apart.
-fn section(value: impl Fn(u32) -> String) -> Vec<u8> {
+fn section(shape: Shape, value: impl Fn(u32) -> String) -> Vec<u8> {
     let mut section = Vec::new();
-    for number in 0..RECORDS {
+    for number in 0..shape.records {
         let value = value(number);
         let mut body = vec![0];
         put(&mut body, number.into());
@@ -218,8 +261,6 @@ impl ArtifactCache for Cache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), artifact.to_vec());
     }
 }
-
-const RECORDS: u32 = 1000;
 
 /// Set for the process that loads what another has compiled.
 const ARTIFACT: &str = "MILLPOND_BOUNDARY_ARTIFACT";
