@@ -7,6 +7,7 @@ use wasmtime::component::types::{Component, ComponentFunc, ComponentItem, Type};
 use wasmtime::component::{ComponentType, Lift, Lower, TypedFunc};
 
 use crate::BatchInfo;
+use crate::derive::{SourceBatch, Target};
 use crate::error::{MESSAGE_BYTES_MAX, PluginError, cut};
 use crate::guest_log::one_line;
 
@@ -17,6 +18,8 @@ pub enum World {
     Transform,
     /// Chooses the partition of each record.
     Partitioner,
+    /// Makes records of other topics.
+    Derive,
 }
 
 impl std::fmt::Display for World {
@@ -24,6 +27,7 @@ impl std::fmt::Display for World {
         f.write_str(match self {
             World::Transform => "transform",
             World::Partitioner => "partitioner",
+            World::Derive => "derive",
         })
     }
 }
@@ -48,6 +52,48 @@ impl<'a> From<&BatchInfo<'a>> for GuestBatch<'a> {
             base_timestamp: batch.base_timestamp,
             record_count: batch.record_count,
         }
+    }
+}
+
+/// `record source-batch`.
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct GuestSourceBatch<'a> {
+    topic: &'a str,
+    partition: u32,
+    #[component(name = "base-offset")]
+    base_offset: i64,
+    #[component(name = "base-timestamp")]
+    base_timestamp: i64,
+    #[component(name = "record-count")]
+    record_count: u32,
+}
+
+impl<'a> From<&SourceBatch<'a>> for GuestSourceBatch<'a> {
+    fn from(batch: &SourceBatch<'a>) -> GuestSourceBatch<'a> {
+        let SourceBatch { info, base_offset } = *batch;
+        GuestSourceBatch {
+            topic: info.topic,
+            partition: info.partition.unwrap_or(0),
+            base_offset,
+            base_timestamp: info.base_timestamp,
+            record_count: info.record_count,
+        }
+    }
+}
+
+/// `record target`.
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct GuestTarget<'a> {
+    name: &'a str,
+    #[component(name = "partition-count")]
+    partition_count: u32,
+}
+
+impl<'a> From<&'a Target> for GuestTarget<'a> {
+    fn from(target: &'a Target) -> GuestTarget<'a> {
+        GuestTarget { name: &target.name, partition_count: target.partition_count }
     }
 }
 
@@ -95,32 +141,51 @@ pub(crate) type Transform = TypedFunc<(GuestBatch<'static>, &'static [u8]), (Res
 /// `partition`.
 pub(crate) type Partition = TypedFunc<(GuestBatch<'static>, &'static [u8], u32), (Result<Vec<u32>, Failure>,)>;
 
-/// The interface that guests may import and that the host implements.
+/// `init` of the world `derive`.
+pub(crate) type InitDerive = TypedFunc<(&'static [(String, String)], &'static [GuestTarget<'static>]), (Result<(), String>,)>;
+
+/// `derive`.
+pub(crate) type Derive = TypedFunc<(GuestSourceBatch<'static>, &'static [u8]), (Result<Vec<(u32, Vec<u8>)>, Failure>,)>;
+
+/// The interfaces that guests may import and that the host implements.
 pub(crate) const LOG: &str = "millpond:plugin/log@1.0.0";
+pub(crate) const STATE: &str = "millpond:plugin/state@1.0.0";
 
 /// Whether an import is granted. A later 1.x is: what it adds is either type-checked when the module is linked or not used.
 pub(crate) fn granted(import: &str) -> bool {
     let Some((interface, version)) = import.split_once('@') else { return false };
-    matches!(interface, "millpond:plugin/log" | "millpond:plugin/types") && version.starts_with("1.")
+    matches!(interface, "millpond:plugin/log" | "millpond:plugin/state" | "millpond:plugin/types") && version.starts_with("1.")
+}
+
+/// Whether a component imports the state, which it is given only where it runs on derived topics.
+pub(crate) fn imports_state(engine: &Engine, component: &Component) -> bool {
+    component.imports(engine).any(|(name, _)| name.split_once('@').is_some_and(|(interface, _)| interface == "millpond:plugin/state"))
 }
 
 /// The world of a component, by the names and the signatures of its exports. It may export more than the world has.
 pub(crate) fn world(engine: &Engine, component: &Component) -> Result<World, PluginError> {
     let wrong = |found: String| Err(PluginError::WrongWorld { found });
     let has = |name| component.get_export(engine, name).is_some();
-    let world = match (has("transform"), has("partition")) {
-        (true, false) => World::Transform,
-        (false, true) => World::Partitioner,
-        (true, true) => return wrong("it exports both `transform` and `partition`, a module does one thing".to_owned()),
-        (false, false) => {
+    let world = match (has("transform"), has("partition"), has("derive")) {
+        (true, false, false) => World::Transform,
+        (false, true, false) => World::Partitioner,
+        (false, false, true) => World::Derive,
+        (false, false, false) => {
             let names: Vec<_> = component.exports(engine).map(|(name, _)| format!("`{name}`")).collect();
             let exports = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-            return wrong(format!("it exports {}; expected are `init`, and `transform` or `partition`", cut(exports, MESSAGE_BYTES_MAX)));
+            let exports = cut(exports, MESSAGE_BYTES_MAX);
+            return wrong(format!("it exports {exports}; expected are `init`, and `transform`, `partition` or `derive`"));
+        }
+        several => {
+            let names = [(several.0, "`transform`"), (several.1, "`partition`"), (several.2, "`derive`")];
+            let names: Vec<_> = names.into_iter().filter_map(|(has, name)| has.then_some(name)).collect();
+            return wrong(format!("it exports {}, a module does one thing", names.join(" and ")));
         }
     };
     let expected = match world {
         World::Transform => [("init", INIT), ("transform", TRANSFORM)],
         World::Partitioner => [("init", INIT), ("partition", PARTITION)],
+        World::Derive => [("init", INIT_DERIVE), ("derive", DERIVE)],
     };
     for (name, signature) in expected {
         match component.get_export(engine, name).map(|export| export.ty) {
@@ -228,13 +293,21 @@ const TRANSFORM: &str = "func(batch: record { topic: string, partition: option<u
 const PARTITION: &str = "func(batch: record { topic: string, partition: option<u32>, base-timestamp: s64, record-count: u32 }, \
     records: list<u8>, partition-count: u32) -> result<list<u32>, record { message: string, record-index: option<u32> }>";
 
+const INIT_DERIVE: &str = "func(params: list<tuple<string, string>>, targets: list<record { name: string, partition-count: u32 }>) \
+    -> result<_, string>";
+
+const DERIVE: &str = "func(batch: record { topic: string, partition: u32, base-offset: s64, base-timestamp: s64, record-count: u32 }, \
+    records: list<u8>) -> result<list<tuple<u32, list<u8>>>, record { message: string, record-index: option<u32> }>";
+
 #[cfg(test)]
 mod tests {
     use super::granted;
 
     #[test]
-    fn the_log_and_the_types_of_version_one_are_granted_and_nothing_else() {
-        for import in ["millpond:plugin/log@1.0.0", "millpond:plugin/types@1.0.0", "millpond:plugin/log@1.2.3"] {
+    fn the_log_the_state_and_the_types_of_version_one_are_granted_and_nothing_else() {
+        let granted_ones =
+            ["millpond:plugin/log@1.0.0", "millpond:plugin/types@1.0.0", "millpond:plugin/log@1.2.3", "millpond:plugin/state@1.0.0"];
+        for import in granted_ones {
             assert!(granted(import), "{import}");
         }
         for import in [
@@ -242,7 +315,7 @@ mod tests {
             "millpond:plugin/log",
             "millpond:plugin/log@2.0.0",
             "millpond:plugin/log@10.0.0",
-            "millpond:plugin/state@1.0.0",
+            "millpond:plugin/states@1.0.0",
             "millpond:plugin/logs@1.0.0",
             "wasi:cli/environment@0.2.0",
             "wasi_snapshot_preview1",

@@ -183,11 +183,15 @@ impl PluginError {
             PluginError::CodeTooComplex { .. } => {
                 "build the guest with optimisation for size, leave out libraries that it does not need, or make it two modules"
             }
-            PluginError::WrongWorld { .. } => "build the guest for the world `transform` or `partitioner` of plugins/wit/plugin.wit",
+            PluginError::WrongWorld { .. } => {
+                "build the guest for the world `transform`, `partitioner` or `derive` of plugins/wit/plugin.wit"
+            }
             PluginError::ImportDenied { name } if name.starts_with("wasi") => {
                 "a guest has no files, clock, network or random numbers: build it for wasm32-unknown-unknown, not for wasip1 or wasip2"
             }
-            PluginError::ImportDenied { .. } => "a guest may import `millpond:plugin/log@1.0.0` and nothing else",
+            PluginError::ImportDenied { .. } => {
+                "a guest may import `millpond:plugin/log@1.0.0` and `millpond:plugin/state@1.0.0`, and nothing else"
+            }
             PluginError::Trapped { .. } => "the backtrace is in the broker's log; a test beside the guest's code can replay the record",
             PluginError::TimedOut { .. } => "look for a loop that doesn't end, or send smaller batches",
             PluginError::OutOfMemory { .. } => "send smaller batches, or keep less between them",

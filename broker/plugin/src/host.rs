@@ -47,10 +47,12 @@ impl PluginHost {
         let key = artifact::key(&sha256, &runtime.engine.precompile_compatibility_hash());
         let compiled_before = self.cached(&runtime, &key);
         let component = compiled_before.map_or_else(|| self.compile(&runtime, wasm, kind, &key), Ok)?;
-        let world = contract::world(&runtime.engine, &component.component_type())?;
+        let component_type = component.component_type();
+        let world = contract::world(&runtime.engine, &component_type)?;
+        let has_state = contract::imports_state(&runtime.engine, &component_type);
         let pre = runtime.linker.instantiate_pre(&component).map_err(|error| compile(&format!("{error:#}")))?;
         let name = sha256[..SHORT_NAME_DIGITS].into();
-        Ok(Module { name, log_sink: None, inner: Arc::new(Inner { sha256, world, size_bytes: wasm.len(), pre, runtime }) })
+        Ok(Module { name, log_sink: None, inner: Arc::new(Inner { sha256, world, has_state, size_bytes: wasm.len(), pre, runtime }) })
     }
 
     /// How often a module was compiled since the start, rather than taken from the cache.
@@ -116,6 +118,7 @@ pub struct Module {
 struct Inner {
     sha256: String,
     world: World,
+    has_state: bool,
     size_bytes: usize,
     pre: InstancePre<State>,
     runtime: Arc<Runtime>,
@@ -149,6 +152,11 @@ impl Module {
     /// What the module does.
     pub fn world(&self) -> World {
         self.inner.world
+    }
+
+    /// Whether it wants to keep state, which there is on derived topics alone.
+    pub fn has_state(&self) -> bool {
+        self.inner.has_state
     }
 
     /// The size of the upload.

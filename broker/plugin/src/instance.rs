@@ -7,12 +7,14 @@ use cpu_time::ThreadTime;
 use wasmtime::component::Instance;
 use wasmtime::{PoolConcurrencyLimitError, Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace};
 
-use crate::contract::Init;
+use crate::contract::{GuestTarget, Init, InitDerive};
+use crate::derive::Target;
 use crate::error::{BACKTRACE_BYTES_MAX, MESSAGE_BYTES_MAX, PluginError, cut};
 use crate::guest_log::{GuestLog, Outlets, one_line};
 use crate::host::Module;
 use crate::limits::{GUEST_STACK_BYTES_MAX, INSTANCES_MAX, Limiter, Limits, Refused, TABLE_ELEMENTS_MAX};
 use crate::runtime::Runtime;
+use crate::state::StateDraft;
 use crate::{BatchInfo, ticker};
 
 /// What the host keeps beside an instance.
@@ -20,6 +22,8 @@ use crate::{BatchInfo, ticker};
 pub(crate) struct State {
     pub(crate) limiter: Limiter,
     pub(crate) log: GuestLog,
+    /// The state of the call that is in progress, if the module has one.
+    pub(crate) draft: Option<StateDraft>,
     /// The calling thread's processor time at which the call that is in progress must end.
     deadline: Duration,
 }
@@ -39,12 +43,12 @@ impl<F> Guest<F> {
         runtime: &Runtime,
         module: &Module,
         limits: &Limits,
-        params: &[(String, String)],
+        (params, targets): (&[(String, String)], Option<&[Target]>),
         outlets: Outlets,
         find: Find<F>,
     ) -> Result<Guest<F>, PluginError> {
         let log = GuestLog::new(outlets, limits.log_bytes_per_call);
-        let state = State { limiter: Limiter::new(limits.memory_bytes), log, deadline: Duration::ZERO };
+        let state = State { limiter: Limiter::new(limits.memory_bytes), log, draft: None, deadline: Duration::ZERO };
         let mut store = Store::new(&runtime.engine, state);
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(limits.output_bytes.max(HOSTCALL_BYTES_MIN));
@@ -53,8 +57,14 @@ impl<F> Guest<F> {
         let running = runtime.ticker.run();
         let started = (|| {
             let instance = module.instance_pre().instantiate(&mut store)?;
-            let init: Init = instance.get_typed_func(&mut store, "init")?;
-            let (refused,) = init.call(&mut store, (params,))?;
+            let (refused,) = if let Some(targets) = targets {
+                let targets: Vec<GuestTarget<'_>> = targets.iter().map(GuestTarget::from).collect();
+                let init: InitDerive = instance.get_typed_func(&mut store, "init")?;
+                init.call(&mut store, (params, &targets))?
+            } else {
+                let init: Init = instance.get_typed_func(&mut store, "init")?;
+                init.call(&mut store, (params,))?
+            };
             let function = find(&instance, &mut store)?;
             Ok((refused, function))
         })();
@@ -72,21 +82,27 @@ impl<F> Guest<F> {
         self.store.data().limiter.memory_bytes()
     }
 
-    /// Calls the function under the limits. After an error the instance must not be used again.
+    /// Calls the function under the limits, with a state that comes back whatever happens. After an error the instance must not be used
+    /// again.
     pub(crate) fn call<R>(
         &mut self,
         runtime: &Runtime,
         limits: &Limits,
         batch: &BatchInfo<'_>,
+        mut draft: Option<&mut StateDraft>,
         call: impl FnOnce(&mut Store<State>, &F) -> wasmtime::Result<R>,
     ) -> Result<R, PluginError> {
         let state = self.store.data_mut();
         state.limiter.begin_call();
         state.log.begin_call(batch);
+        state.draft = draft.as_deref_mut().map(std::mem::take);
         set_deadline(&mut self.store, limits.time);
         let running = runtime.ticker.run();
         let result = call(&mut self.store, &self.function);
         drop(running);
+        if let (Some(draft), Some(back)) = (draft, self.store.data_mut().draft.take()) {
+            *draft = back;
+        }
         self.store.data_mut().log.end_call();
         result.map_err(|error| classify(&error, self.store.data(), limits, ""))
     }

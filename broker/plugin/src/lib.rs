@@ -10,12 +10,14 @@
 //!                 |
 //!              contract.rs    which world? are the signatures those of plugins/wit/plugin.wit?
 //!                 |
-//!  attach ---> transform.rs   a module with its limits and settings  --->  Transform, Partitioner
+//!  attach ---> transform.rs   a module with its limits and settings  --->  Transform, Partitioner, Derive
 //!              partitioner.rs
+//!              derive.rs
 //!                 |
 //!  batch  ---> pool.rs        takes an idle instance or starts one, calls it, keeps it or throws it away
 //!                 |
 //!              instance.rs    store, memory, deadline (ticker.rs), log (guest_log.rs, log_budget.rs), limits (limits.rs)
+//!              state.rs       what a module keeps between batches, as guest_state.rs lends it to an instance for one call
 //! ```
 //!
 //! # What it promises
@@ -39,8 +41,10 @@
 mod artifact;
 mod contract;
 mod cost;
+mod derive;
 mod error;
 mod guest_log;
+mod guest_state;
 mod host;
 mod instance;
 mod limits;
@@ -48,12 +52,14 @@ mod log_budget;
 mod partitioner;
 mod pool;
 mod runtime;
+mod state;
 mod ticker;
 mod transform;
 mod upload;
 
 pub use artifact::ArtifactCache;
 pub use contract::World;
+pub use derive::{Derive, SourceBatch, Target};
 pub use error::PluginError;
 pub use guest_log::{GuestLine, LogSink};
 pub use host::{Module, PluginHost};
@@ -62,6 +68,10 @@ pub use limits::{
     THREAD_STACK_BYTES_MIN,
 };
 pub use partitioner::Partitioner;
+pub use state::{
+    KeyValues, STATE_ENTRY_OVERHEAD_BYTES, STATE_KEY_BYTES_MAX, STATE_SCAN_BYTES_MAX, STATE_SCAN_ENTRIES_MAX, StateChange, StateDraft,
+    StateMark,
+};
 pub use transform::Transform;
 
 /// What a guest is told about a batch.

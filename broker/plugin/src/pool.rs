@@ -7,12 +7,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::BatchInfo;
+use crate::derive::Target;
 use crate::error::PluginError;
 use crate::guest_log::{self, Outlets};
 use crate::host::{Module, PluginHost};
 use crate::instance::{Find, Guest, State};
 use crate::limits::{Limits, MEMORY_BYTES_MAX, PARAMS_BYTES_MAX};
 use crate::runtime::{Runtime, Shed};
+use crate::state::StateDraft;
 
 /// A module with its limits and settings, and the instances of it that exist.
 pub(crate) struct Pool<F> {
@@ -20,6 +22,8 @@ pub(crate) struct Pool<F> {
     module: Module,
     limits: Limits,
     params: Box<[(String, String)]>,
+    /// Of the world `derive` alone.
+    targets: Option<Box<[Target]>>,
     find: Find<F>,
     outlets: Outlets,
     idle: Arc<Idle<F>>,
@@ -38,6 +42,28 @@ impl<F: Send + 'static> Pool<F> {
         params: &[(String, String)],
         find: Find<F>,
     ) -> Result<Pool<F>, PluginError> {
+        Pool::begin(host, module, limits, (params, None), find)
+    }
+
+    /// Likewise, for the world `derive`.
+    pub(crate) fn with_targets(
+        host: &PluginHost,
+        module: &Module,
+        limits: Limits,
+        params: &[(String, String)],
+        targets: &[Target],
+        find: Find<F>,
+    ) -> Result<Pool<F>, PluginError> {
+        Pool::begin(host, module, limits, (params, Some(targets)), find)
+    }
+
+    fn begin(
+        host: &PluginHost,
+        module: &Module,
+        limits: Limits,
+        (params, targets): (&[(String, String)], Option<&[Target]>),
+        find: Find<F>,
+    ) -> Result<Pool<F>, PluginError> {
         check(&limits, params)?;
         let runtime = host.runtime_of(module)?;
         let idle = Arc::new(Idle(Mutex::new(Vec::new())));
@@ -45,7 +71,8 @@ impl<F: Send + 'static> Pool<F> {
         runtime.register(Arc::downgrade(&shed));
         let outlets = guest_log::outlets(module.name_shared(), module.log_sink(), &limits);
         let memory_bytes_peak = AtomicUsize::new(0);
-        let pool = Pool { runtime, module: module.clone(), limits, params: params.into(), find, outlets, idle, memory_bytes_peak };
+        let (module, params, targets) = (module.clone(), params.into(), targets.map(Box::from));
+        let pool = Pool { runtime, module, limits, params, targets, find, outlets, idle, memory_bytes_peak };
         let first = pool.start()?;
         pool.idle.give(first);
         Ok(pool)
@@ -64,6 +91,11 @@ impl<F: Send + 'static> Pool<F> {
         self.memory_bytes_peak.load(Ordering::Relaxed)
     }
 
+    /// The targets; none but for the world `derive`.
+    pub(crate) fn targets(&self) -> &[Target] {
+        self.targets.as_deref().unwrap_or_default()
+    }
+
     /// Calls an instance, for so much processor time at most. It is kept if the call came to a regular end, even with an error of the
     /// guest's own.
     pub(crate) fn call<R>(
@@ -72,13 +104,24 @@ impl<F: Send + 'static> Pool<F> {
         time: Duration,
         call: impl FnOnce(&mut wasmtime::Store<State>, &F) -> wasmtime::Result<R>,
     ) -> Result<R, PluginError> {
+        self.call_with(batch, time, None, call)
+    }
+
+    /// As [`Pool::call`], with a state for the guest.
+    pub(crate) fn call_with<R>(
+        &self,
+        batch: &BatchInfo<'_>,
+        time: Duration,
+        draft: Option<&mut StateDraft>,
+        call: impl FnOnce(&mut wasmtime::Store<State>, &F) -> wasmtime::Result<R>,
+    ) -> Result<R, PluginError> {
         let idle = self.idle.take();
         let mut guest = match idle {
             Some(guest) => guest,
             None => self.start()?,
         };
         let limits = Limits { time, ..self.limits.clone() };
-        let result = guest.call(&self.runtime, &limits, batch, call);
+        let result = guest.call(&self.runtime, &limits, batch, draft, call);
         self.memory_bytes_peak.fetch_max(guest.memory_bytes(), Ordering::Relaxed);
         let result = result?;
         self.idle.give(guest);
@@ -86,7 +129,8 @@ impl<F: Send + 'static> Pool<F> {
     }
 
     fn start(&self) -> Result<Guest<F>, PluginError> {
-        let start = || Guest::start(&self.runtime, &self.module, &self.limits, &self.params, Arc::clone(&self.outlets), self.find);
+        let given = (&*self.params, self.targets.as_deref());
+        let start = || Guest::start(&self.runtime, &self.module, &self.limits, given, Arc::clone(&self.outlets), self.find);
         match start() {
             Err(PluginError::Busy { .. }) => {
                 self.runtime.shed_idle();

@@ -8,7 +8,6 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use crate::error::PluginError;
-use crate::guest_log;
 use crate::instance::State;
 use crate::limits::{
     CORE_INSTANCES_PER_INSTANCE_MAX, GUEST_STACK_BYTES_MAX, INSTANCES_MAX, MEMORIES_PER_INSTANCE_MAX, MEMORY_BYTES_MAX, TABLE_ELEMENTS_MAX,
@@ -16,6 +15,7 @@ use crate::limits::{
 };
 use crate::ticker::Ticker;
 use crate::upload::compile;
+use crate::{guest_log, guest_state};
 
 /// The engine, with what all modules share.
 pub(crate) struct Runtime {
@@ -44,6 +44,7 @@ impl Runtime {
         let engine = engine.map_err(|error| failed(&error))?;
         let mut linker = Linker::new(&engine);
         guest_log::add_to_linker(&mut linker).map_err(|error| failed(&error))?;
+        guest_state::add_to_linker(&mut linker).map_err(|error| failed(&error))?;
         let ticker = Ticker::start(engine.clone()).map_err(|error| failed(&error))?;
         Ok(Runtime { engine, linker, ticker, compilations: AtomicU64::new(0), compiling: Mutex::new(()), pools: Mutex::new(Vec::new()) })
     }

@@ -7,6 +7,7 @@ use crate::error::PluginError;
 use crate::host::{Module, PluginHost};
 use crate::limits::Limits;
 use crate::pool::Pool;
+use crate::state::StateDraft;
 use crate::{BatchInfo, host};
 
 /// A transform with its limits and settings. Calls may come from many threads; each gets an instance of its own.
@@ -42,8 +43,24 @@ impl Transform {
     ///
     /// Those of [`Transform::run`].
     pub fn run_within(&self, batch: &BatchInfo<'_>, section: &[u8], time: Duration) -> Result<Vec<u8>, PluginError> {
+        self.run_with(batch, section, time, None)
+    }
+
+    /// As [`Transform::run_within`], for a module that keeps state. After an error `state` may hold what the guest has changed until then:
+    /// it is for the caller to undo.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Transform::run`].
+    pub fn run_with(
+        &self,
+        batch: &BatchInfo<'_>,
+        section: &[u8],
+        time: Duration,
+        state: Option<&mut StateDraft>,
+    ) -> Result<Vec<u8>, PluginError> {
         let time = time.min(self.0.limits().time);
-        let (result,) = self.0.call(batch, time, |store, transform| transform.call(store, (batch.into(), section)))?;
+        let (result,) = self.0.call_with(batch, time, state, |store, transform| transform.call(store, (batch.into(), section)))?;
         let output = result.map_err(|failure| failure.into_error(batch))?;
         let limit_bytes = self.0.limits().output_bytes;
         if output.len() > limit_bytes {

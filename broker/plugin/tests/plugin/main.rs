@@ -4,6 +4,7 @@
 mod attacks;
 mod cache;
 mod cost;
+mod derive;
 mod guests;
 mod hostile;
 mod limits;

@@ -1,6 +1,11 @@
 //! Modules on topics: what is asked for, and how they are doing.
 
-use super::{module::ModuleRef, topic::AttachPoint, work::AttachmentWork};
+use super::{
+    derive::{DeriveInto, DerivedStatus},
+    module::ModuleRef,
+    topic::AttachPoint,
+    work::AttachmentWork,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 use thiserror::Error;
@@ -26,6 +31,9 @@ pub struct AttachTransform {
     /// What becomes of records on which it fails.
     #[serde(default, skip_serializing_if = "OnError::is_default")]
     pub on_error: OnError,
+    /// On derive: where the records go, and how it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derive: Option<DeriveInto>,
 }
 
 impl AttachTransform {
@@ -39,6 +47,7 @@ impl AttachTransform {
             params: BTreeMap::new(),
             limits: AttachLimits::default(),
             on_error: OnError::default(),
+            derive: None,
         }
     }
 }
@@ -92,6 +101,9 @@ pub enum OnError {
     Skip,
     /// They go to this topic, with what went wrong in their headers. The others of the batch go on.
     DeadLetter(String),
+    /// On derive, where there is no producer to hear of it: the topic stops before them, until another version runs or the broker starts
+    /// again. It is what holds there where nothing is said.
+    Stop,
 }
 
 impl OnError {
@@ -104,14 +116,14 @@ impl OnError {
     pub fn dead_letter_topic(&self) -> Option<&str> {
         match self {
             OnError::DeadLetter(topic) => Some(topic),
-            OnError::Reject | OnError::Skip => None,
+            OnError::Reject | OnError::Skip | OnError::Stop => None,
         }
     }
 }
 
 /// Text that is no [`OnError`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("`{text}` is not a choice for failed records: it is `reject`, `skip` or `dead-letter:TOPIC`")]
+#[error("`{text}` is not a choice for failed records: it is `reject`, `skip`, `dead-letter:TOPIC` or, for a derived topic, `stop`")]
 pub struct ParseOnErrorError {
     text: String,
 }
@@ -123,6 +135,7 @@ impl FromStr for OnError {
         match (text, text.strip_prefix(DEAD_LETTER)) {
             ("reject", _) => Ok(OnError::Reject),
             ("skip", _) => Ok(OnError::Skip),
+            ("stop", _) => Ok(OnError::Stop),
             (_, Some(topic)) if !topic.is_empty() => Ok(OnError::DeadLetter(topic.to_owned())),
             _ => Err(ParseOnErrorError { text: text.chars().take(SHOWN_CHARS_MAX).collect() }),
         }
@@ -134,6 +147,7 @@ impl fmt::Display for OnError {
         match self {
             OnError::Reject => f.write_str("reject"),
             OnError::Skip => f.write_str("skip"),
+            OnError::Stop => f.write_str("stop"),
             OnError::DeadLetter(topic) => write!(f, "{DEAD_LETTER}{topic}"),
         }
     }
@@ -207,6 +221,9 @@ pub struct AttachmentStatus {
     /// Time, memory, and how it failed. None of a broker that does not know this field.
     #[serde(default, skip_serializing_if = "AttachmentWork::is_empty")]
     pub work: AttachmentWork,
+    /// On derive: how it is doing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derived: Option<DerivedStatus>,
 }
 
 impl AttachmentStatus {
@@ -231,6 +248,7 @@ impl AttachmentStatus {
             failures: 0,
             records_failed: 0,
             work: AttachmentWork::default(),
+            derived: None,
         }
     }
 }
@@ -243,13 +261,13 @@ const SHOWN_CHARS_MAX: usize = 100;
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{is_golden, map, text};
+    use super::super::tests::{array, is_golden, map, text};
     use super::*;
     use crate::message::Request;
 
     #[test]
     fn what_becomes_of_failed_records_is_read_as_it_is_written() {
-        for on_error in [OnError::Reject, OnError::Skip, OnError::DeadLetter("dead".to_owned())] {
+        for on_error in [OnError::Reject, OnError::Skip, OnError::Stop, OnError::DeadLetter("dead".to_owned())] {
             assert_eq!(on_error.to_string().parse(), Ok(on_error));
         }
         for wrong in ["", "Skip", "dead-letter", "dead-letter:", "dead_letter:t"] {
@@ -273,6 +291,11 @@ mod tests {
         let view = AttachTransform { view: Some("v".to_owned()), ..AttachTransform::new("t", ModuleRef::current("m"), AttachPoint::Fetch) };
         let fields = [("topic", text("t")), ("module", text("m")), ("on", text("fetch")), ("view", text("v")), ("params", map(&[]))];
         is_golden(&view, &map(&fields));
+        let derive = Some(DeriveInto::new(["d"]));
+        let derived = AttachTransform { derive, ..AttachTransform::new("t", ModuleRef::current("m"), AttachPoint::Derive) };
+        let into = map(&[("targets", array(&[text("d")])), ("start", text("beginning")), ("state_bytes", vec![0])]);
+        let fields = [("topic", text("t")), ("module", text("m")), ("on", text("derive")), ("params", map(&[])), ("derive", into)];
+        is_golden(&derived, &map(&fields));
         is_golden(
             &Request::DetachTransform(DetachTransform { topic: "t".into(), module: "m".into(), on: AttachPoint::Partition, view: None }),
             &map(&[("detach_transform", map(&[("topic", text("t")), ("module", text("m")), ("on", text("partition"))]))]),

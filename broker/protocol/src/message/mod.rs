@@ -6,6 +6,7 @@
 //! The fixed layouts ([`Ack`], [`Placements`], [`Watermarks`]) are big-endian and drawn where they are defined.
 
 mod attachment;
+mod derive;
 mod fixed;
 mod module;
 mod module_log;
@@ -15,6 +16,7 @@ mod topic;
 mod work;
 
 pub use attachment::{AttachLimits, AttachTransform, AttachmentStatus, DetachTransform, OnError, ParseOnErrorError};
+pub use derive::{DeriveInto, DerivedPartition, DerivedStatus};
 pub use fixed::{Ack, PlacedRecord, Placements, Watermarks};
 pub use module::{
     AttachedModule, DeleteModule, DeployModule, DescribeModule, ModuleInfo, ModuleRef, ModuleVersion, ParseModuleRefError, Pick,

@@ -246,6 +246,8 @@ pub enum AttachPoint {
     Partition,
     /// After the read, for consumers that ask for a view by its name. Several modules of one view form a chain.
     Fetch,
+    /// On its own, into other topics. Each module runs for itself.
+    Derive,
 }
 
 impl fmt::Display for AttachPoint {
@@ -254,6 +256,7 @@ impl fmt::Display for AttachPoint {
             AttachPoint::Produce => "produce",
             AttachPoint::Partition => "partition",
             AttachPoint::Fetch => "fetch",
+            AttachPoint::Derive => "derive",
         })
     }
 }
