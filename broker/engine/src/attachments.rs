@@ -5,8 +5,10 @@
 
 use crate::{
     catalogue::{Catalogue, StoredAttachment, StoredTopic},
+    derive::{self, Derivation, check_state},
     engine::Engine,
-    error::{EngineError, world_on},
+    error::{EngineError, runs_on, world_on},
+    meters::AttachmentMeters,
     name::{self, NameOf},
     topic::{Runtime, Topic},
     topics::to_the_end,
@@ -56,28 +58,55 @@ impl Engine {
                 // Another change came between.
                 continue;
             }
-            if module.world() != world_on(on) {
+            if !runs_on(module.world(), on) {
                 return Err(EngineError::ModuleWrongWorld { module: name, found: module.world(), on, wanted: world_on(on) });
             }
             let runtime = topic.runtime();
+            if on != AttachPoint::Derive {
+                check_state(&module, &name, on, 0)?;
+            }
+            if let (AttachPoint::Produce | AttachPoint::Partition, Some((module, topics))) = (on, catalogue.deriving_into(&topic_name)) {
+                return Err(EngineError::TopicDerived { topic: topic_name, module, topics });
+            }
             self.check_place(&runtime, &topic_name, &name, on, view.as_deref())?;
             if let Some(dead_letters) = request.on_error.dead_letter_topic() {
                 self.find_topic(dead_letters)?;
             }
+            let derivation = match on {
+                AttachPoint::Derive => Some(self.prepare_derivation(&catalogue, &request, &module, &topic).await?),
+                _ => None,
+            };
             let pinned = (pick != Pick::Current).then_some(version);
-            let stored = StoredAttachment::new(request.clone(), pinned);
-            let attached = self.start(&stored, version, &module, None).await?;
-
-            let mut next_runtime = Runtime::clone(&runtime);
-            next_runtime.epoch += 1;
-            next_runtime.add(attached);
-            self.change_topic(&mut catalogue, &topic, next_runtime, |topic| topic.attachments.push(stored)).await?;
+            let stored = StoredAttachment::new(request.clone(), pinned, derivation.as_ref().map(|derivation| derivation.stored.clone()));
+            let derived = stored.derive.as_ref().map(|derive| derive.id);
+            let attached = self.put_in_force(&mut catalogue, (&topic, &runtime), stored, (version, &module), derivation).await;
+            if attached.is_err() {
+                self.remove_derivations(derived);
+            }
+            attached?;
+            derive::start(&self, &topic);
             if let Some(deployed) = self.modules.write().get_mut(&name) {
                 deployed.loaded.insert(version, Ok(module));
             }
             tracing::info!(topic = topic_name, module = name, version, on = %on, "a module was attached");
             return Ok(());
         }
+    }
+
+    /// Starts a module, and attaches it: on disk, and then in memory.
+    async fn put_in_force(
+        &self,
+        catalogue: &mut Catalogue,
+        (topic, runtime): (&Topic, &Runtime),
+        stored: StoredAttachment,
+        (version, module): (u32, &Module),
+        derivation: Option<Arc<Derivation>>,
+    ) -> Result<(), EngineError> {
+        let attached = self.start(&stored, version, module, (Arc::default(), derivation)).await?;
+        let mut next_runtime = Runtime::clone(runtime);
+        next_runtime.epoch += 1;
+        next_runtime.add(attached);
+        self.change_topic(catalogue, topic, next_runtime, |topic| topic.attachments.push(stored)).await
     }
 
     async fn detach_now(self: Arc<Self>, request: DetachTransform) -> Result<(), EngineError> {
@@ -94,6 +123,11 @@ impl Engine {
         next_runtime.remove(&module, on, view.as_deref());
         let keep = |attachment: &StoredAttachment| !attachment.is(&module, on, view.as_deref());
         self.change_topic(&mut catalogue, &topic, next_runtime, |topic| topic.attachments.retain(keep)).await?;
+        let is_it = |attachment: &&Arc<Attachment>| attachment.is(&module, on, view.as_deref());
+        if let Some(derivation) = runtime.derived.iter().find(is_it).and_then(|attachment| attachment.derivation.as_ref()) {
+            derivation.stop().await;
+            self.remove_derivations([derivation.stored.id]);
+        }
         self.forget_unused(&module);
         tracing::info!(topic = topic_name, module, on = %on, "a module was detached");
         Ok(())
@@ -151,11 +185,13 @@ impl Engine {
             let mut runtime = Runtime::clone(&topic.runtime());
             runtime.epoch += 1;
             for attachment in attachments {
-                if module.world() != world_on(attachment.on) {
+                check_state(module, name, attachment.on, attachment.derive.as_ref().map_or(0, |derive| derive.state_bytes))?;
+                if !runs_on(module.world(), attachment.on) {
                     return Err(EngineError::ModuleInUse { module: name.to_owned(), topics: vec![topic_name.clone()] });
                 }
                 let old = runtime.attachments().find(|old| old.is(name, attachment.on, attachment.view.as_deref())).map(Arc::clone);
-                let attached = self.start(attachment, version, module, old).await?;
+                let goes_on = old.map_or_else(Default::default, |old| (Arc::clone(&old.meters), old.derivation.clone()));
+                let attached = self.start(attachment, version, module, goes_on).await?;
                 runtime.replace(&attached);
             }
             replacements.push((topic, runtime));
@@ -169,10 +205,9 @@ impl Engine {
         stored: &StoredAttachment,
         version: u32,
         module: &Module,
-        before: Option<Arc<Attachment>>,
+        (meters, derivation): (Arc<AttachmentMeters>, Option<Arc<Derivation>>),
     ) -> Result<Arc<Attachment>, EngineError> {
-        let meters = before.map_or_else(Arc::default, |before| Arc::clone(&before.meters));
-        let plan = stored.plan(version, meters);
+        let plan = stored.plan(version, meters, derivation);
         let (workshop, module) = (self.workshop.clone(), module.clone());
         self.services.plugin.run(move || workshop.attach(plan, &module)).await?
     }
@@ -192,6 +227,10 @@ fn check_settings(request: &AttachTransform) -> Result<(), EngineError> {
             return Err(EngineError::InvalidConfig { setting, value, rule: format!("{} to {} are allowed", range.start(), range.end()) });
         }
     }
+    if request.derive.is_some() != (request.on == AttachPoint::Derive) {
+        let hint = "attach it with `--into TOPIC[,TOPIC...]` to derive topics, and without to run it on another place";
+        return Err(EngineError::AttachRefused { reason: "what derives topics has targets, and nothing else has".to_owned(), hint });
+    }
     let refused = |reason: &str, hint| Err(EngineError::AttachRefused { reason: reason.to_owned(), hint });
     match (&request.view, request.on) {
         (Some(view), AttachPoint::Fetch) => name::check(NameOf::View, view)?,
@@ -206,6 +245,9 @@ fn check_settings(request: &AttachTransform) -> Result<(), EngineError> {
         ),
         OnError::Skip | OnError::DeadLetter(_) if request.on == AttachPoint::Partition => {
             refused("a partitioner says where records go, and without an answer they have no place", "attach it with `--on-error reject`")
+        }
+        OnError::Stop if request.on != AttachPoint::Derive => {
+            refused("only what derives topics can stop before a record", "attach it with `--on-error reject`")
         }
         OnError::DeadLetter(topic) if *topic == request.topic => {
             refused("the dead letters of a topic can't go to that topic itself", "make a topic for them: `millpond topic create TOPIC`")

@@ -8,7 +8,15 @@
 
 mod file;
 
-use crate::{error::EngineError, meters::AttachmentMeters, modules::AttachmentPlan, name, name::NameOf, versions::StoredModule};
+use crate::{
+    derive::{Derivation, StoredDerive},
+    error::EngineError,
+    meters::AttachmentMeters,
+    modules::AttachmentPlan,
+    name,
+    name::NameOf,
+    versions::StoredModule,
+};
 use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, OnError, TopicConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -85,6 +93,9 @@ pub(crate) struct StoredAttachment {
     pub(crate) limits: AttachLimits,
     #[serde(default, skip_serializing_if = "OnError::is_default")]
     pub(crate) on_error: OnError,
+    /// On derive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) derive: Option<StoredDerive>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -111,9 +122,9 @@ impl StoredTopic {
 
 impl StoredAttachment {
     /// As it was asked for; `version` is the one that was named.
-    pub(crate) fn new(request: AttachTransform, version: Option<u32>) -> StoredAttachment {
+    pub(crate) fn new(request: AttachTransform, version: Option<u32>, derive: Option<StoredDerive>) -> StoredAttachment {
         let AttachTransform { module, on, view, params, limits, on_error, .. } = request;
-        StoredAttachment { module: module.name, version, on, view, params, limits, on_error, unknown: Map::new() }
+        StoredAttachment { module: module.name, version, on, view, params, limits, on_error, derive, unknown: Map::new() }
     }
 
     /// Whether it is this one: a module is in one place once.
@@ -122,7 +133,7 @@ impl StoredAttachment {
     }
 
     /// What it runs, in this version.
-    pub(crate) fn plan(&self, version: u32, meters: Arc<AttachmentMeters>) -> AttachmentPlan {
+    pub(crate) fn plan(&self, version: u32, meters: Arc<AttachmentMeters>, derivation: Option<Arc<Derivation>>) -> AttachmentPlan {
         AttachmentPlan {
             name: self.module.clone(),
             version,
@@ -133,6 +144,7 @@ impl StoredAttachment {
             limits: self.limits.clone(),
             on_error: self.on_error.clone(),
             meters,
+            derivation,
         }
     }
 }
@@ -141,6 +153,12 @@ impl Catalogue {
     /// Partitions over all topics.
     pub(crate) fn partition_count(&self) -> usize {
         self.topics.values().map(|topic| topic.partitions as usize).sum()
+    }
+
+    /// What derives topics from others: from which, and what of it is an attachment like any other.
+    pub(crate) fn derivations(&self) -> impl Iterator<Item = (&str, &StoredAttachment, &StoredDerive)> {
+        let attached = self.topics.iter().flat_map(|(name, topic)| topic.attachments.iter().map(move |attachment| (name, attachment)));
+        attached.filter_map(|(name, attachment)| Some((name.as_str(), attachment, attachment.derive.as_ref()?)))
     }
 
     /// A file of this version, not yet held against the rules.
@@ -163,6 +181,15 @@ impl Catalogue {
         let senders: Vec<_> = attached.filter(|(_, attachment)| attachment.on_error.dead_letter_topic() == Some(to)).collect();
         let (_, StoredAttachment { module, .. }) = senders.first()?;
         let topics = senders.iter().filter(|(_, sender)| sender.module == *module).map(|(name, _)| (*name).clone());
+        Some((module.clone(), topics.collect()))
+    }
+
+    /// A module that derives records into this topic, and the topics that it is on. Itself does not count: it goes as a whole.
+    pub(crate) fn deriving_into(&self, to: &str) -> Option<(String, Vec<String>)> {
+        let into = |(from, _, derive): &(&str, &StoredAttachment, &StoredDerive)| *from != to && derive.targets.iter().any(|one| one == to);
+        let found: Vec<_> = self.derivations().filter(into).collect();
+        let (_, StoredAttachment { module, .. }, _) = found.first()?;
+        let topics = found.iter().filter(|(_, one, _)| one.module == *module).map(|(from, ..)| (*from).to_owned());
         Some((module.clone(), topics.collect()))
     }
 

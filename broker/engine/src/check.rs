@@ -2,6 +2,7 @@
 
 use crate::{error::EngineError, transform::BatchLimits};
 use bytes::Bytes;
+use millpond_log::BROKER_PRODUCER_ID_MIN;
 use millpond_protocol::{
     batch::{Batch, HEADER_BYTES, TimestampType},
     compression::Codec,
@@ -50,6 +51,9 @@ fn refusal(batch: &Batch) -> Option<&'static str> {
     }
     if attributes.has_delete_horizon() {
         return Some("it says that a broker has compacted it");
+    }
+    if header.producer_id >= BROKER_PRODUCER_ID_MIN {
+        return Some("its producer id is one of those that the broker itself writes with");
     }
     if header.record_count == 0 {
         return Some("it holds no records");
@@ -124,11 +128,12 @@ mod tests {
     fn a_batch_of_a_producer_is_taken_and_each_broken_rule_is_refused() {
         let good = batch_of(3);
         assert_eq!(code_of(good.clone()), None);
-        let broken: [fn(&mut BatchHeader); 7] = [
+        let broken: [fn(&mut BatchHeader); 8] = [
             |header| header.attributes.0 |= 1 << 5,
             |header| header.attributes.0 |= 1 << 4,
             |header| header.attributes.0 |= 1 << 3,
             |header| header.attributes.0 |= 1 << 6,
+            |header| header.producer_id = BROKER_PRODUCER_ID_MIN,
             |header| header.record_count = 0,
             |header| header.last_offset_delta = 7,
             |header| (header.record_count, header.last_offset_delta) = (i32::MAX, i32::MAX - 1),

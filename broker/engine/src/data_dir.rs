@@ -61,6 +61,16 @@ impl DataDir {
         self.modules().join(format!("{sha256}.wasm"))
     }
 
+    /// Of the attachments that derive topics.
+    pub(crate) fn derived(&self) -> PathBuf {
+        self.root.join("derived")
+    }
+
+    /// Of one of them.
+    pub(crate) fn derivation(&self, id: u64) -> PathBuf {
+        self.derived().join(format!("{id:012x}"))
+    }
+
     pub(crate) fn module_cache(&self) -> PathBuf {
         self.modules().join("cache")
     }

@@ -11,8 +11,9 @@
 //! | `millpond.module.sha256` | the hash of its upload |
 //! | `millpond.topic` | where the record was written to |
 //! | `millpond.partition` | and to which partition, if that was known |
+//! | `millpond.offset` | which record of that it is, if it was stored: where a module fails that derives other topics |
 //!
-//! It has no offset there: it was never stored. It goes to the partition that its key belongs to by Kafka's default, without a key to the
+//! On produce it has no offset: it was never stored. It goes to the partition that its key belongs to by Kafka's default, without a key to the
 //! one of the same number, modulo how many there are. Modules of its new topic don't run on it.
 //!
 //! The producer gets its acknowledgement once both are stored, what is left of its batch and the dead letters. If it sends the batch again,
@@ -49,6 +50,8 @@ pub(crate) struct Letters {
 pub(crate) struct Origin<'a> {
     pub(crate) topic: &'a str,
     pub(crate) partition: Option<u32>,
+    /// Of a batch that is stored.
+    pub(crate) base_offset: Option<i64>,
     pub(crate) base_timestamp: i64,
 }
 
@@ -92,6 +95,8 @@ impl Drafts<'_> {
         headers.push(("millpond.module", Some(module.as_bytes())));
         headers.push(("millpond.module.sha256", Some(attachment.sha256.as_bytes())));
         headers.push(("millpond.topic", Some(self.origin.topic.as_bytes())));
+        let offset_text = self.origin.base_offset.map(|base| base.saturating_add(i64::from(record.offset_delta)).to_string());
+        headers.extend(offset_text.as_ref().map(|offset| ("millpond.offset", Some(offset.as_bytes()))));
         headers.extend(partition_text.as_ref().map(|partition| ("millpond.partition", Some(partition.as_bytes()))));
         let timestamp = self.origin.base_timestamp.saturating_add(record.timestamp_delta);
         let new = NewRecord { timestamp, key: record.key, value: record.value, headers: &headers };

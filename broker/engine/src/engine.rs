@@ -8,6 +8,7 @@ use crate::{
     consume::{self, ConsumeStream},
     data_dir::{DataDir, DirLock},
     dead_letters::Topics,
+    derive,
     error::{EngineError, Purpose, is_no_room},
     folders,
     inflight::{ByteBudget, InflightPermit},
@@ -68,6 +69,7 @@ impl Engine {
         let lock = folders::make_data_dir(&*disk, &config.data_dir, DirLock::take)?;
         let services = Arc::new(Services::start(config, disk, clock, lock)?);
         let engine = Arc::new(startup::open(services).await?);
+        engine.topics.read().values().for_each(|topic| derive::start(&engine, topic));
         retention::start(&engine);
         compaction::start(&engine);
         Ok(engine)
@@ -184,6 +186,8 @@ impl Engine {
         // A change of the catalogue that is under way is finished first, and none comes after.
         let _catalogue = self.catalogue.lock().await;
         let topics: Vec<_> = self.topics.read().values().map(Arc::clone).collect();
+        // They write what they have read, and only then is nothing taken any more.
+        derive::stop(&topics).await;
         let partitions = || topics.iter().flat_map(|topic| &topic.partitions);
         // All refuse before one is waited for.
         partitions().for_each(|partition| partition.refuse(EngineError::ShuttingDown));

@@ -30,6 +30,9 @@
 //!   modules/
 //!     SHA256.wasm                 an upload
 //!     cache/KEY.cwasm             what it compiled to on this machine, for its owner alone; can be deleted
+//!   derived/
+//!     ID/PARTITION.snapshot       how far a derived topic is on a partition of its source, and its state
+//!     ID/PARTITION.journal        what was committed since
 //! ```
 //!
 //! What the catalogue names is what exists. The lock and the cache are on the machine's own file system, everything else behind
@@ -59,6 +62,7 @@
 //! | `produce`, `check`, `transform`, `route`, `dead_letters` | the way in: what is refused, the chain of modules, placing records, and those that a module failed on |
 //! | `partition` | queue, turn, group commit, answers, what it says of itself |
 //! | `consume`, `views` | the way out, as it is stored and through modules |
+//! | `derive` | topics that modules make of others: each record has its effect once |
 //! | `catalogue`, `data_dir`, `folders`, `modules`, `versions` | what is on disk beside the logs |
 //! | `pool`, `lanes`, `services`, `inflight` | threads, who is next on them, what is shared, the memory budget |
 //! | `usage` | how much of what is bounded is taken |
@@ -78,6 +82,7 @@ mod config;
 mod consume;
 mod data_dir;
 mod dead_letters;
+mod derive;
 mod engine;
 mod error;
 mod folders;

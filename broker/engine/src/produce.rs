@@ -131,8 +131,8 @@ impl ProduceStream {
             max_batch_bytes: runtime.config.max_batch_bytes,
             durability: runtime.config.durability,
             topic_epoch: runtime.epoch,
-            // Nobody else has it: of 2^63 numbers none comes twice. So it takes no file, and none of another broker's is the same.
-            producer_id: Some((rand::random::<u64>() >> 1).cast_signed()),
+            // Nobody else has it: of 2^62 numbers none comes twice. So it takes no file, and none of another broker's is the same.
+            producer_id: Some((rand::random::<u64>() >> 2).cast_signed()),
         };
         Ok((ProduceStream { services: Arc::clone(services), topics: Arc::clone(topics), topic: Arc::clone(topic), target }, opened))
     }
@@ -247,7 +247,7 @@ impl ProduceStream {
         if letters.is_empty() {
             return Ok(());
         }
-        let origin = Origin { topic: &self.topic.name, partition, base_timestamp: header.base_timestamp };
+        let origin = Origin { topic: &self.topic.name, partition, base_offset: None, base_timestamp: header.base_timestamp };
         for Letters { topic, partition, batch } in dead_letters::address(&self.topics, origin, letters)? {
             let submission = Submission {
                 batch,

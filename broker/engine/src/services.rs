@@ -3,7 +3,7 @@
 use crate::{clock::Clock, config::EngineConfig, data_dir::DirLock, error::EngineError, pool::Pool, reserve::Reserve, space::Space};
 use millpond_log::{Disk, Now, OpenFiles, ProducerPool};
 use std::sync::Arc;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 
 /// Shared by all partitions and streams of one engine.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Services {
     /// Making room: the oldest segments of topics that drop them, and the reserve. One thread, which does nothing else: batches wait for it,
     /// and not for long.
     pub(crate) room: Pool,
+    /// Rounds of derived topics at once: as many as there are threads for modules, first come, first served.
+    pub(crate) derive_rounds: Arc<Semaphore>,
     pub(crate) disk: Arc<dyn Disk>,
     /// The open segment files of all partitions.
     pub(crate) files: OpenFiles,
@@ -58,6 +60,7 @@ impl Services {
             plugin: pool("plugin", config.plugin_threads)?,
             background: pool("background", 1)?,
             room: pool("room", 1)?,
+            derive_rounds: Arc::new(Semaphore::new(config.plugin_threads.max(1))),
             disk,
             files: OpenFiles::new(config.segment_files()),
             producers: ProducerPool::default(),

@@ -3,8 +3,9 @@
 use crate::{
     catalogue::{Catalogue, StoredAttachment, StoredTopic},
     data_dir::{DELETED_PREFIX, DataDir, NEW_PREFIX},
+    derive::{self, Derivation},
     engine::Engine,
-    error::{EngineError, world_on},
+    error::{EngineError, runs_on, world_on},
     folders,
     modules::{Deployed, FileCache, Workshop, load_stored},
     partition::Partition,
@@ -44,8 +45,8 @@ pub(crate) async fn open(services: Arc<Services>) -> Result<Engine, EngineError>
     let (workshop, modules) = modules.await??;
 
     let mut topics = BTreeMap::new();
-    for ((name, stored), opened) in catalogue.topics.iter().zip(logs) {
-        let runtime = runtime_of(&services, &workshop, &modules, name, stored).await?;
+    for (name, opened) in catalogue.topics.keys().zip(logs) {
+        let runtime = runtime_of(&services, &workshop, &modules, &catalogue, name).await?;
         topics.insert(name.clone(), Arc::new(Topic::new(name.as_str().into(), opened, runtime, services.plugin.lane())));
     }
     for folder in found.leftovers {
@@ -82,6 +83,7 @@ fn look(disk: &dyn Disk, data: &DataDir) -> Result<Found, EngineError> {
             folders::put_aside(disk, data, name)?;
         }
     }
+    derive::remove_leftovers(disk, data, &catalogue)?;
     let topics = data.topics();
     let names = disk.list(&topics).map_err(|source| EngineError::data_dir("list", &topics, source))?;
     let mut leftovers = Vec::new();
@@ -181,14 +183,19 @@ async fn runtime_of(
     services: &Services,
     workshop: &Workshop,
     modules: &BTreeMap<String, Deployed>,
+    catalogue: &Catalogue,
     name: &str,
-    stored: &StoredTopic,
 ) -> Result<Runtime, EngineError> {
+    let Some(stored) = catalogue.topics.get(name) else { unreachable!("it is one of the catalogue's") };
     let mut runtime = Runtime::new(stored.epoch, stored.config.known.clone(), services.config.max_batch_bytes);
     for attachment in &stored.attachments {
+        let derivation = attachment.derive.as_ref().map(|derive| {
+            let targets = derive.targets(|target| catalogue.topics.get(target).map_or(0, |topic| topic.partitions));
+            Derivation::new(derive.clone(), targets, stored.partitions)
+        });
         let (workshop, attachment) = (workshop.clone(), attachment.clone());
         let deployed = modules.get(&attachment.module).cloned();
-        let attached = services.plugin.run(move || start_attachment(&workshop, &attachment, deployed)).await?;
+        let attached = services.plugin.run(move || start_attachment(&workshop, &attachment, deployed, derivation)).await?;
         if let Guest::Unavailable(error) = &attached.guest {
             let error = error.to_wire().message;
             tracing::error!(
@@ -204,17 +211,22 @@ async fn runtime_of(
 }
 
 /// Starts a module on a topic; if it can't be started, the attachment says why to every batch. Blocking.
-fn start_attachment(workshop: &Workshop, stored: &StoredAttachment, deployed: Option<Deployed>) -> Arc<Attachment> {
+fn start_attachment(
+    workshop: &Workshop,
+    stored: &StoredAttachment,
+    deployed: Option<Deployed>,
+    derivation: Option<Arc<Derivation>>,
+) -> Arc<Attachment> {
     let Some(Deployed { stored: module, mut loaded }) = deployed else {
         let lost = EngineError::ModuleLost { module: stored.module.clone(), reason: "the catalogue does not have it".to_owned() };
-        return stored.plan(0, Arc::default()).unavailable(String::new(), lost);
+        return stored.plan(0, Arc::default(), derivation).unavailable(String::new(), lost);
     };
     let version = stored.version.unwrap_or(module.current().version);
     let sha256 = module.find(version).map(|found| found.sha256.clone()).unwrap_or_default();
-    let plan = || stored.plan(version, Arc::default());
+    let plan = || stored.plan(version, Arc::default(), derivation.clone());
     let not_loaded = || Err(EngineError::ModuleLost { module: stored.module.clone(), reason: "it was not loaded".to_owned() });
     let started = loaded.remove(&version).unwrap_or_else(not_loaded).and_then(|module| match module.world() {
-        world if world == world_on(stored.on) => workshop.attach(plan(), &module),
+        world if runs_on(world, stored.on) => workshop.attach(plan(), &module),
         found => Err(EngineError::ModuleWrongWorld { module: stored.module.clone(), found, on: stored.on, wanted: world_on(stored.on) }),
     });
     started.unwrap_or_else(|error| plan().unavailable(sha256, error))

@@ -9,7 +9,7 @@ use crate::{
     transform::Attachment,
 };
 use arc_swap::ArcSwap;
-use millpond_protocol::message::{AttachPoint, AttachedModule, Refused, TopicConfig, TopicInfo};
+use millpond_protocol::message::{AttachPoint, AttachedModule, AttachmentStatus, Refused, TopicConfig, TopicInfo};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// A topic. Its partitions stay for as long as it lives; what runs on it may change.
@@ -39,6 +39,8 @@ pub(crate) struct Runtime {
     pub(crate) partitioner: Option<Arc<Attachment>>,
     /// What consumers can ask for, by name. Each chain runs in order.
     pub(crate) views: BTreeMap<Arc<str>, Vec<Arc<Attachment>>>,
+    /// Make other topics of this one, each for itself.
+    pub(crate) derived: Vec<Arc<Attachment>>,
 }
 
 impl Topic {
@@ -52,7 +54,10 @@ impl Topic {
 
     /// From the next batch on.
     pub(crate) fn set_runtime(&self, runtime: Runtime) {
-        self.runtime.store(Arc::new(runtime));
+        let runtime = Arc::new(runtime);
+        self.runtime.store(Arc::clone(&runtime));
+        // One that has stopped tries again with what has changed.
+        runtime.derived.iter().filter_map(|attachment| attachment.derivation.as_ref()).for_each(|derivation| derivation.wake());
     }
 
     pub(crate) fn partition(&self, number: u32, purpose: Purpose) -> Result<&Arc<Partition>, EngineError> {
@@ -87,12 +92,20 @@ impl Topic {
             config: runtime.config.clone(),
             epoch: runtime.epoch,
             partitions: self.partitions.iter().map(of_partition).collect(),
-            attachments: runtime.attachments().map(|attachment| attachment.status(extent == Extent::List)).collect(),
+            attachments: runtime.attachments().map(|attachment| self.with_lag(attachment.status(extent == Extent::List))).collect(),
             used_bytes: self.space.level().used,
             dropped: self.space.dropped(),
             refused,
             node: None,
         }
+    }
+
+    /// How far a derived topic is behind what there is.
+    fn with_lag(&self, mut status: AttachmentStatus) -> AttachmentStatus {
+        for (derived, partition) in status.derived.iter_mut().flat_map(|derived| &mut derived.partitions).zip(&self.partitions) {
+            derived.lag = partition.watermarks().high_watermark.saturating_sub(derived.position).max(0).cast_unsigned();
+        }
+        status
     }
 
     /// How many bytes it may have, and has.
@@ -106,12 +119,12 @@ impl Runtime {
     /// is what clients are told.
     pub(crate) fn new(epoch: u32, mut config: TopicConfig, max_batch_bytes: u32) -> Runtime {
         config.max_batch_bytes = config.max_batch_bytes.min(max_batch_bytes);
-        Runtime { epoch, config, transforms: Vec::new(), partitioner: None, views: BTreeMap::new() }
+        Runtime { epoch, config, transforms: Vec::new(), partitioner: None, views: BTreeMap::new(), derived: Vec::new() }
     }
 
     /// What is attached, in the order in which it runs.
     pub(crate) fn attachments(&self) -> impl Iterator<Item = &Arc<Attachment>> {
-        self.transforms.iter().chain(&self.partitioner).chain(self.views.values().flatten())
+        self.transforms.iter().chain(&self.partitioner).chain(self.views.values().flatten()).chain(&self.derived)
     }
 
     /// Where on this topic a module runs.
@@ -135,6 +148,7 @@ impl Runtime {
         match attachment.on {
             AttachPoint::Produce => self.transforms.push(attachment),
             AttachPoint::Partition => self.partitioner = Some(attachment),
+            AttachPoint::Derive => self.derived.push(attachment),
             AttachPoint::Fetch => self.views.entry(attachment.view.clone().unwrap_or_default()).or_default().push(attachment),
         }
     }
@@ -146,12 +160,13 @@ impl Runtime {
         self.partitioner = self.partitioner.take().filter(others);
         self.views.values_mut().for_each(|chain| chain.retain(others));
         self.views.retain(|_, chain| !chain.is_empty());
+        self.derived.retain(others);
     }
 
     /// Puts a module in the place of the one with the same name that is there.
     pub(crate) fn replace(&mut self, attachment: &Arc<Attachment>) {
         let same = |old: &&mut Arc<Attachment>| old.is(&attachment.module, attachment.on, attachment.view.as_deref());
-        let all = self.transforms.iter_mut().chain(&mut self.partitioner).chain(self.views.values_mut().flatten());
+        let all = self.transforms.iter_mut().chain(&mut self.partitioner).chain(self.views.values_mut().flatten()).chain(&mut self.derived);
         for old in all.filter(same) {
             *old = Arc::clone(attachment);
         }

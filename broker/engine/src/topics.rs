@@ -11,6 +11,7 @@
 use crate::{
     catalogue::{Catalogue, PARTITIONS_PER_TOPIC_MAX, StoredTopic},
     data_dir::DataDir,
+    derive,
     engine::Engine,
     error::{EngineError, value_of},
     folders, name,
@@ -64,7 +65,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::TopicNotFound`], [`EngineError::TopicInUse`], [`EngineError::DataDir`], [`EngineError::ShuttingDown`].
+    /// [`EngineError::TopicNotFound`], [`EngineError::TopicInUse`], [`EngineError::TopicDerived`], [`EngineError::DataDir`], [`EngineError::ShuttingDown`].
     pub async fn delete_topic(self: &Arc<Self>, name: &str) -> Result<(), EngineError> {
         let (engine, name) = (Arc::clone(self), name.to_owned());
         to_the_end(async move { engine.delete_topic_now(&name).await }).await
@@ -117,12 +118,18 @@ impl Engine {
         if let Some((module, topics)) = catalogue.senders_of_dead_letters(name) {
             return Err(EngineError::TopicInUse { topic: name.to_owned(), module, topics });
         }
+        if let Some((module, topics)) = catalogue.deriving_into(name) {
+            return Err(EngineError::TopicDerived { topic: name.to_owned(), module, topics });
+        }
+        let derived: Vec<_> = catalogue.derivations().filter(|(from, ..)| *from == name).map(|(_, _, derive)| derive.id).collect();
         self.save(&mut catalogue, |next| {
             next.topics.remove(name);
             next.deleted_topics.insert(name.to_owned());
         })
         .await?;
         self.topics.write().remove(name);
+        derive::stop(&[Arc::clone(&topic)]).await;
+        self.remove_derivations(derived);
         let gone = || EngineError::TopicNotFound { name: name.to_owned(), nearest: None };
         topic.partitions.iter().for_each(|partition| partition.refuse(gone()));
         let counted = join_all(topic.partitions.iter().map(Partition::abandon)).await;

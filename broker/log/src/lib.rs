@@ -193,8 +193,8 @@ pub use log::Log;
 pub use log_start::Deletion;
 pub use open_files::{OPEN_FILES_DEFAULT_MAX, OpenFiles};
 pub use producers::{
-    Admission, AppendRun, Appended, PRODUCER_BATCHES_MAX, PRODUCERS_DEFAULT_MAX, PRODUCERS_MAX, Pools, ProducerBatch, ProducerPool,
-    ProducerState, SequenceError, SequenceOrder,
+    Admission, AppendRun, Appended, BROKER_PRODUCER_ID_MIN, PRODUCER_BATCHES_MAX, PRODUCERS_DEFAULT_MAX, PRODUCERS_MAX, Pools,
+    ProducerBatch, ProducerPool, ProducerState, SequenceError, SequenceOrder,
 };
 pub use reader::{Cursor, KnownDamage, LogReader, SegmentInfo};
 pub use real::RealDisk;

@@ -64,6 +64,11 @@ impl EngineError {
             EngineError::ModuleInUse { topics, module } => format!("`{}` frees it", detach_first(topics, module)),
             EngineError::ModulePaused { topic, module, reason, .. } => of_paused(topic, module, reason),
             EngineError::AttachRefused { hint, .. } => (*hint).to_owned(),
+            EngineError::TopicDerived { topics, module, .. } => format!("`{} --on derive` first", detach_first(topics, module)),
+            EngineError::DerivedDamaged { .. } | EngineError::DerivedDiverged { .. } => {
+                "detach the module and attach it again from where its targets end: what it knew of its place and its state is lost"
+                    .to_owned()
+            }
             EngineError::TopicInUse { topics, module, .. } => {
                 format!("`{}` first, or attach it with another `--on-error`", detach_first(topics, module))
             }

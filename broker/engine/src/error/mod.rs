@@ -442,6 +442,36 @@ pub enum EngineError {
         /// Why.
         source: Box<EngineError>,
     },
+    /// What is known of a derived topic is damaged, or missing.
+    #[error("{} can't be used: {reason}", .path.display())]
+    DerivedDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A topic has more of what was derived into it than the broker knows of.
+    #[error("`{topic}`, partition {partition}, has more than was derived into it: it is at {expected}, and {found} was to follow")]
+    DerivedDiverged {
+        /// The target.
+        topic: Arc<str>,
+        /// Its partition.
+        partition: u32,
+        /// The sequence that it expects.
+        expected: i32,
+        /// The sequence that was to be written.
+        found: i32,
+    },
+    /// The topic can't be deleted, because a module derives records into it.
+    #[error("the topic `{topic}` gets what `{module}` derives from {}", .topics.join(", "))]
+    TopicDerived {
+        /// The topic.
+        topic: String,
+        /// The module.
+        module: String,
+        /// The topics that it is on.
+        topics: Vec<String>,
+    },
     /// A module can't be attached in that way.
     #[error("the module can't be attached so: {reason}")]
     AttachRefused {
@@ -478,13 +508,20 @@ pub(crate) const fn place_of(world: World) -> AttachPoint {
     match world {
         World::Transform => AttachPoint::Produce,
         World::Partitioner => AttachPoint::Partition,
+        World::Derive => AttachPoint::Derive,
     }
 }
 
-/// The world that runs at this attach point.
+/// Whether a module of this world runs at this attach point.
+pub(crate) fn runs_on(world: World, on: AttachPoint) -> bool {
+    world == world_on(on) || (world, on) == (World::Transform, AttachPoint::Derive)
+}
+
+/// The world that runs at this attach point; on derive it is one of two.
 pub(crate) const fn world_on(on: AttachPoint) -> World {
     match on {
         AttachPoint::Produce | AttachPoint::Fetch => World::Transform,
         AttachPoint::Partition => World::Partitioner,
+        AttachPoint::Derive => World::Derive,
     }
 }

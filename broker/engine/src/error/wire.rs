@@ -23,6 +23,8 @@ impl EngineError {
             | EngineError::CatalogueDamaged { .. }
             | EngineError::CatalogueTooNew { .. }
             | EngineError::PartitionLost { .. }
+            | EngineError::DerivedDamaged { .. }
+            | EngineError::DerivedDiverged { .. }
             | EngineError::PartitionStopped { .. } => ErrorCode::StorageFailed,
             EngineError::Threads(_) | EngineError::Plugins(_) | EngineError::JobLost { .. } => ErrorCode::Internal,
             EngineError::InvalidName { of: NameOf::Topic, .. } | EngineError::InvalidPartitionCount { .. } => ErrorCode::InvalidTopic,
@@ -33,7 +35,7 @@ impl EngineError {
             | EngineError::CompactedRetention(_)
             | EngineError::AttachRefused { .. } => ErrorCode::InvalidConfig,
             EngineError::TopicExists { .. } => ErrorCode::TopicExists,
-            EngineError::TopicInUse { .. } => ErrorCode::TopicInUse,
+            EngineError::TopicInUse { .. } | EngineError::TopicDerived { .. } => ErrorCode::TopicInUse,
             EngineError::TopicNotFound { .. } => ErrorCode::TopicNotFound,
             EngineError::PartitionOutOfRange { .. } => ErrorCode::PartitionOutOfRange,
             EngineError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,

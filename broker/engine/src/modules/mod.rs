@@ -17,6 +17,7 @@ pub(crate) use cache::FileCache;
 
 use crate::{
     data_dir::{DataDir, read_whole},
+    derive::Derivation,
     error::EngineError,
     meters::{AttachmentMeters, KeptLog},
     services::Services,
@@ -24,7 +25,7 @@ use crate::{
     versions::{StoredModule, StoredVersion},
 };
 use millpond_log::Disk;
-use millpond_plugin::{Limits, Module, Partitioner, PluginHost, Transform, World};
+use millpond_plugin::{Derive, Limits, Module, Partitioner, PluginHost, Transform, World};
 use millpond_protocol::message::{AttachLimits, AttachPoint, AttachedModule, ModuleInfo, ModuleVersion, OnError};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -122,6 +123,7 @@ pub(crate) struct AttachmentPlan {
     pub(crate) limits: AttachLimits,
     pub(crate) on_error: OnError,
     pub(crate) meters: Arc<AttachmentMeters>,
+    pub(crate) derivation: Option<Arc<Derivation>>,
 }
 
 impl Workshop {
@@ -138,6 +140,10 @@ impl Workshop {
         let guest = match module.world() {
             World::Transform => Transform::new(&self.host, module, limits, &plan.params).map(Guest::Transform),
             World::Partitioner => Partitioner::new(&self.host, module, limits, &plan.params).map(Guest::Partitioner),
+            World::Derive => {
+                let targets = plan.derivation.as_ref().map_or(&[][..], |derivation| derivation.targets.as_slice());
+                Derive::new(&self.host, module, limits, &plan.params, targets).map(Guest::Derive)
+            }
         };
         let guest = guest.map_err(|source| EngineError::Module { module: plan.name.clone(), source: Arc::new(source) })?;
         Ok(plan.finish(module.sha256().to_owned(), guest))
@@ -163,9 +169,9 @@ impl AttachmentPlan {
     }
 
     fn finish(self, sha256: String, guest: Guest) -> Arc<Attachment> {
-        let AttachmentPlan { name, version, pinned, on, view, params, limits, on_error, meters } = self;
+        let AttachmentPlan { name, version, pinned, on, view, params, limits, on_error, meters, derivation } = self;
         let (module, breaker) = (name.into(), Breaker::default());
-        Arc::new(Attachment { module, version, pinned, sha256, on, view, params, limits, on_error, guest, breaker, meters })
+        Arc::new(Attachment { module, version, pinned, sha256, on, view, params, limits, on_error, guest, breaker, meters, derivation })
     }
 }
 

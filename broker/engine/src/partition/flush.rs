@@ -2,7 +2,10 @@
 //! for each partition, while turns go on.
 
 use super::{Partition, PoisonOnPanic, Tail, answer::Reply, turn::Answers, turn::send_all};
-use crate::error::EngineError;
+use crate::{
+    error::EngineError,
+    inflight::{InflightPermit, Reserved},
+};
 use millpond_log::{Flush, Log, LogError};
 use millpond_protocol::message::{Ack, Durability};
 use std::{sync::Arc, time::Duration};
@@ -96,6 +99,37 @@ impl Partition {
             self.publish(watermarks);
         }
         self.open.flush_has_ended();
+        send_all(answers);
+    }
+
+    /// Waits until everything before an offset that was appended is on the disk, whatever the durability; asks for a flush if need be.
+    pub(crate) async fn make_durable(self: &Arc<Self>, end_offset: i64) -> Result<(), EngineError> {
+        let (reply, receiver) = Reply::new(&self.open, InflightPermit::new(Reserved::nothing()));
+        let partition = Arc::clone(self);
+        self.services.flush.spawn(move || partition.wait_for_flush(end_offset, reply));
+        receiver.await.unwrap_or(Err(EngineError::JobLost { pool: "flush" })).map(|_| ())
+    }
+
+    fn wait_for_flush(self: &Arc<Self>, end_offset: i64, reply: Reply) {
+        let _poison = PoisonOnPanic(self);
+        let mut answers = Answers::new();
+        let mut tail = self.tail.lock();
+        let ack =
+            Ack { base_offset: -1, last_offset: -1, append_time_ms: -1, topic_epoch: 0, durability: Durability::Sync, records_dropped: 0 };
+        match tail.log.as_ref().map(|log| end_offset <= log.durable_end()) {
+            Some(true) => answers.push((reply, Ok(ack))),
+            Some(false) => tail.waiting.push_back(Waiting { ack, end_offset, reply }),
+            None => {
+                let cause = "the log is closed".to_owned();
+                answers.push((reply, Err(self.log_error(Arc::new(LogError::Failed { cause })))));
+            }
+        }
+        self.start_flush(&mut tail, &mut answers);
+        let watermarks = tail.watermarks();
+        drop(tail);
+        if let Some(watermarks) = watermarks {
+            self.publish(watermarks);
+        }
         send_all(answers);
     }
 

@@ -7,10 +7,11 @@ use super::{
 };
 use crate::{
     clock::{Clock, SystemClock},
+    derive::Derivation,
     error::EngineError,
     meters::{AttachmentMeters, Failure, LeftOut, Said},
 };
-use millpond_plugin::{BatchInfo, Partitioner, Transform};
+use millpond_plugin::{BatchInfo, Derive, Partitioner, Transform};
 use millpond_protocol::{
     batch::BatchHeader,
     message::{AttachLimits, AttachPoint, AttachmentStatus, BatchCoordinates, LogLevel, OnError},
@@ -40,12 +41,15 @@ pub(crate) struct Attachment {
     pub(crate) breaker: Breaker,
     /// Shared with the attachment that takes this one's place when its module is uploaded anew.
     pub(crate) meters: Arc<AttachmentMeters>,
+    /// On derive: what outlives its versions.
+    pub(crate) derivation: Option<Arc<Derivation>>,
 }
 
 /// The module itself.
 pub(crate) enum Guest {
     Transform(Transform),
     Partitioner(Partitioner),
+    Derive(Derive),
     /// It could not be loaded when the broker started. Batches get this error: storing them as if the module had run would
     /// keep what it was meant to drop or mask.
     Unavailable(EngineError),
@@ -56,6 +60,7 @@ impl std::fmt::Debug for Guest {
         f.write_str(match self {
             Guest::Transform(_) => "Transform",
             Guest::Partitioner(_) => "Partitioner",
+            Guest::Derive(_) => "Derive",
             Guest::Unavailable(_) => "Unavailable",
         })
     }
@@ -63,16 +68,16 @@ impl std::fmt::Debug for Guest {
 
 /// A batch at a module: which one it is, and since when it is there.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Visit<'a> {
-    pub(super) topic: &'a Arc<str>,
-    pub(super) partition: Option<u32>,
+pub(crate) struct Visit<'a> {
+    pub(crate) topic: &'a Arc<str>,
+    pub(crate) partition: Option<u32>,
     /// Records that the module is given.
-    pub(super) records: u32,
+    pub(crate) records: u32,
     /// Of the batch as it came.
-    pub(super) header: &'a BatchHeader,
+    pub(crate) header: &'a BatchHeader,
     /// It has its offsets.
-    pub(super) is_stored: bool,
-    pub(super) begun: Instant,
+    pub(crate) is_stored: bool,
+    pub(crate) begun: Instant,
 }
 
 impl Visit<'_> {
@@ -101,6 +106,7 @@ impl Attachment {
             Guest::Unavailable(error) => (Some(error.to_wire().message), 0),
             Guest::Transform(transform) => (self.breaker.reason(Instant::now()), transform.memory_bytes_peak()),
             Guest::Partitioner(partitioner) => (self.breaker.reason(Instant::now()), partitioner.memory_bytes_peak()),
+            Guest::Derive(derive) => (self.breaker.reason(Instant::now()), derive.memory_bytes_peak()),
         };
         let mut status = AttachmentStatus {
             limits: self.limits_in_force(),
@@ -111,6 +117,7 @@ impl Attachment {
             sha256: self.sha256.clone(),
             view: self.view.as_deref().map(str::to_owned),
             params: self.params.iter().cloned().collect(),
+            derived: self.derivation.as_ref().map(|derivation| derivation.status()),
             ..AttachmentStatus::new(&*self.module, self.on)
         };
         self.meters.tell(&mut status, is_list);
@@ -123,6 +130,7 @@ impl Attachment {
         let limits = match &self.guest {
             Guest::Transform(transform) => transform.limits(),
             Guest::Partitioner(partitioner) => partitioner.limits(),
+            Guest::Derive(derive) => derive.limits(),
             Guest::Unavailable(_) => return self.limits.clone(),
         };
         AttachLimits {
@@ -158,7 +166,7 @@ impl Attachment {
     }
 
     /// Whether a batch may go to the module now.
-    pub(super) fn admit(&self, topic: &Arc<str>) -> Result<(), EngineError> {
+    pub(crate) fn admit(&self, topic: &Arc<str>) -> Result<(), EngineError> {
         self.breaker.admit(Instant::now()).map_err(|Paused { failures, seconds, reason }| EngineError::ModulePaused {
             topic: Arc::clone(topic),
             module: Arc::clone(&self.module),
@@ -191,25 +199,26 @@ impl Attachment {
     pub(super) fn time(&self) -> Option<Duration> {
         match &self.guest {
             Guest::Transform(transform) => Some(transform.limits().time),
+            Guest::Derive(derive) => Some(derive.limits().time),
             Guest::Partitioner(_) | Guest::Unavailable(_) => None,
         }
     }
 
     /// The batch went through.
-    pub(super) fn passed(&self, visit: &Visit<'_>, difference: &Difference) {
+    pub(crate) fn passed(&self, visit: &Visit<'_>, difference: &Difference) {
         self.breaker.worked();
         self.meters.passed(visit.records, difference, visit.begun.elapsed());
     }
 
     /// The module failed on the batch, and nothing of it goes on.
-    pub(super) fn refused(&self, visit: &Visit<'_>, error: &EngineError) {
+    pub(crate) fn refused(&self, visit: &Visit<'_>, error: &EngineError) {
         self.has_failed(visit.topic, error);
         self.meters.refused(visit.records, error, visit.begun.elapsed());
         self.tell(visit, error);
     }
 
     /// The module failed on the batch with this error first, and so many of its records were left out; `passed` others went through.
-    pub(super) fn taken_apart(&self, visit: &Visit<'_>, first: &EngineError, left_out: u64, passed: usize, others: &Difference) {
+    pub(crate) fn taken_apart(&self, visit: &Visit<'_>, first: &EngineError, left_out: u64, passed: usize, others: &Difference) {
         if passed == 0 {
             self.has_failed(visit.topic, first);
         } else {
@@ -247,11 +256,11 @@ impl Attachment {
         self.meters.log.add_failure(SystemClock.now_ms(), now, said, failure);
     }
 
-    fn guest_error(&self, topic: &Arc<str>, source: millpond_plugin::PluginError) -> EngineError {
+    pub(crate) fn guest_error(&self, topic: &Arc<str>, source: millpond_plugin::PluginError) -> EngineError {
         EngineError::Guest { topic: Arc::clone(topic), module: Arc::clone(&self.module), source: Arc::new(source) }
     }
 
-    fn unavailable(&self, topic: &Arc<str>, guest: &Guest) -> EngineError {
+    pub(crate) fn unavailable(&self, topic: &Arc<str>, guest: &Guest) -> EngineError {
         match guest {
             Guest::Unavailable(error) => error.clone(),
             // A module is held against its place when it is attached and when it is loaded.
@@ -266,16 +275,16 @@ impl Attachment {
 
 /// A part of the records of a batch.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Share {
-    pub(super) records: usize,
-    pub(super) of: usize,
+pub(crate) struct Share {
+    pub(crate) records: usize,
+    pub(crate) of: usize,
 }
 
 impl Share {
     pub(super) const WHOLE: Share = Share { records: 1, of: 1 };
 
     /// As much of the time as of the records, but enough for one.
-    fn of(self, time: Duration) -> Duration {
+    pub(crate) fn of(self, time: Duration) -> Duration {
         let (records, of) = (u32::try_from(self.records).unwrap_or(u32::MAX), u32::try_from(self.of.max(1)).unwrap_or(u32::MAX));
         if records >= of { time } else { (time / of * records).max(PART_TIME_MIN).min(time) }
     }

@@ -64,7 +64,7 @@ impl Breaker {
     }
 
     /// Something went through.
-    pub(super) fn worked(&self) {
+    pub(crate) fn worked(&self) {
         if self.failures.load(Ordering::Relaxed) > 0 {
             *self.pause.lock() = None;
             self.failures.store(0, Ordering::Relaxed);
@@ -135,7 +135,7 @@ fn kind_of(error: &EngineError) -> Kind {
 }
 
 /// Whether the records may be the cause, so that it is worth looking for them.
-pub(super) fn is_of_records(error: &EngineError) -> bool {
+pub(crate) fn is_of_records(error: &EngineError) -> bool {
     !matches!(kind_of(error), Kind::NotItsOwn)
 }
 

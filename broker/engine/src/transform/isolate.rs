@@ -20,12 +20,12 @@ use std::ops::Range;
 
 /// A batch with the records on which the module fails taken out.
 #[derive(Debug)]
-pub(super) struct Isolated {
+pub(crate) struct Isolated {
     /// What it returned for the others.
-    pub(super) output: Vec<u8>,
-    pub(super) failed: Vec<Failed>,
+    pub(crate) output: Vec<u8>,
+    pub(crate) failed: Vec<Failed>,
     /// Records that went through.
-    pub(super) passed: usize,
+    pub(crate) passed: usize,
 }
 
 /// A record that a module failed on.
@@ -38,7 +38,7 @@ pub(crate) struct Failed {
 
 /// Finds them. The module has failed on the whole section with `first` already. `run` gives it a part, with the number of its records;
 /// `may_run` is asked before.
-pub(super) fn isolate(
+pub(crate) fn isolate(
     section: &[u8],
     first: EngineError,
     mut may_run: impl FnMut() -> bool,

@@ -11,13 +11,12 @@ mod breaker;
 mod difference;
 mod isolate;
 
-pub(crate) use attachment::{Attachment, Guest};
-pub(crate) use breaker::Breaker;
+pub(crate) use attachment::{Attachment, Guest, Share, Visit};
+pub(crate) use breaker::{Breaker, is_of_records};
 pub(crate) use difference::Difference;
-pub(crate) use isolate::Failed;
+pub(crate) use isolate::{Failed, isolate};
 
 use crate::{check, error::EngineError, topic::Runtime};
-use attachment::{Share, Visit};
 use bytes::Bytes;
 use cpu_time::ThreadTime;
 use millpond_plugin::BatchInfo;
@@ -154,7 +153,7 @@ impl Records {
             Ok(output)
         };
         let mut budget = Budget::of(attachment);
-        let isolated = isolate::isolate(&self.section, first.clone(), || budget.is_left(), run);
+        let isolated = isolate(&self.section, first.clone(), || budget.is_left(), run);
         let difference = match self.take(isolated.output, visit.header.last_offset_delta) {
             Ok(difference) => difference,
             // Each part was well formed, and together they are not.
@@ -238,25 +237,25 @@ impl Records {
 }
 
 /// What may be spent on looking for the records of one batch on which a module fails.
-struct Budget {
+pub(crate) struct Budget {
     runs_left: u32,
     until: Duration,
 }
 
 impl Budget {
-    fn of(attachment: &Attachment) -> Budget {
+    pub(crate) fn of(attachment: &Attachment) -> Budget {
         let time = attachment.time().unwrap_or_default() * TIMES_PER_BATCH;
         Budget { runs_left: RUNS_PER_BATCH_MAX, until: ThreadTime::now().as_duration() + time }
     }
 
     /// Whether one more part may be tried.
-    fn is_left(&mut self) -> bool {
+    pub(crate) fn is_left(&mut self) -> bool {
         self.runs_left = self.runs_left.saturating_sub(1);
         self.runs_left > 0 && ThreadTime::now().as_duration() < self.until
     }
 }
 
-fn output_error(attachment: &Attachment, topic: &Arc<str>, reason: String) -> EngineError {
+pub(crate) fn output_error(attachment: &Attachment, topic: &Arc<str>, reason: String) -> EngineError {
     EngineError::GuestOutput { topic: Arc::clone(topic), module: Arc::clone(&attachment.module), reason }
 }
 

@@ -3,6 +3,8 @@
 mod broker;
 mod compaction;
 mod compaction_room;
+mod derive;
+mod derive_crash;
 mod durability;
 mod failures;
 mod fairness;

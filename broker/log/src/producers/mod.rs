@@ -56,7 +56,7 @@
 //! # Bounds
 //!
 //! A log remembers [`PRODUCERS_MAX`] producers, all logs that share a [`ProducerPool`] as many as that allows, and 16 each; the one that was used
-//! longest ago goes first. One that was not used for
+//! longest ago goes first, but for the broker's own ([`BROKER_PRODUCER_ID_MIN`]). One that was not used for
 //! [`LogConfig::producer_id_expiration_ms`](crate::LogConfig::producer_id_expiration_ms) is forgotten, by the monotonic clock: its age
 //! begins anew when a log is opened, and it never goes early. Deleting records forgets no producer.
 //!
@@ -87,6 +87,11 @@ pub(crate) use table::Producers;
 
 /// Producers that one log remembers.
 pub const PRODUCERS_MAX: usize = 1_000;
+
+/// Producer ids from this one on are the broker's own: those producers are not forgotten to make room for others, so that what they send
+/// again after a crash is known however many others came first. There are as many as the broker has work for, and no client can have such an
+/// id.
+pub const BROKER_PRODUCER_ID_MIN: i64 = 1 << 62;
 
 /// Batches of each producer that are remembered: as many as a producer has in flight at most (KIP-98).
 pub const PRODUCER_BATCHES_MAX: usize = 5;

@@ -8,7 +8,7 @@ use super::judge::is_valid;
 use super::pool::ProducerPool;
 use super::producer::{Producer, ProducerBatch, ProducerState};
 use super::snapshot::{Listed, Snapshot};
-use super::{PRODUCERS_MAX, Pools};
+use super::{BROKER_PRODUCER_ID_MIN, PRODUCERS_MAX, Pools};
 use crate::config::LogConfig;
 
 /// What a log remembers of its producers.
@@ -157,7 +157,12 @@ impl Producers {
     fn evict(&mut self, added: usize) {
         let mut owed = added;
         while self.by_id.len() > self.max || (owed > 0 && self.by_id.len() > self.pool_floor() && self.pool.is_over()) {
-            let oldest = self.by_id.iter().min_by_key(|(_, producer)| producer.used).map(|(producer_id, _)| *producer_id);
+            // Those of the broker itself only where there are too many of them alone.
+            let is_own = |producer_id: i64| producer_id >= BROKER_PRODUCER_ID_MIN;
+            let may_go = |producer_id: i64| !is_own(producer_id) || self.by_id.len() > self.max;
+            let candidates = self.by_id.iter().filter(|(producer_id, _)| may_go(**producer_id));
+            let oldest = candidates.min_by_key(|(producer_id, producer)| (is_own(**producer_id), producer.used));
+            let oldest = oldest.map(|(producer_id, _)| *producer_id);
             let Some(oldest) = oldest else { break };
             self.by_id.remove(&oldest);
             self.pool.give_back(1);

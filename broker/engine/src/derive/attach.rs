@@ -1,0 +1,228 @@
+//! How a derived topic begins and ends: what an attachment must be, its folder, and where it starts.
+//!
+//! ```text
+//! attach:  rules ──> places in the source ──> folder with a snapshot for each partition, durable ──> catalogue names it ──> runners
+//! detach:  catalogue forgets it ──> runners end ──> folder removed: position and state are gone
+//! ```
+//!
+//! A folder that no attachment of the catalogue has is removed at the next start; one that is missing is a loss, and is said.
+
+use super::{
+    Derivation, ID_BITS, PRODUCERS_PER_TARGET_MAX, RETRIES_DEFAULT, RETRIES_MAX, STATE_BYTES_ALL_MAX, STATE_BYTES_MAX, TARGETS_MAX,
+    store::Store,
+};
+use crate::{
+    catalogue::Catalogue,
+    consume,
+    data_dir::DataDir,
+    engine::Engine,
+    error::{EngineError, Purpose},
+    folders::exists,
+    topic::Topic,
+};
+use futures_util::future::join_all;
+use millpond_log::Disk;
+use millpond_plugin::{Module, Target, World};
+use millpond_protocol::message::{AttachPoint, AttachTransform, DeriveInto};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// What the catalogue says of an attachment that derives topics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredDerive {
+    /// Its own: the name of its folder, and a part of its producers' ids.
+    pub(crate) id: u64,
+    pub(crate) targets: Vec<String>,
+    /// For each partition; 0 is none.
+    #[serde(default)]
+    pub(crate) state_bytes: u64,
+    #[serde(default = "retries_default")]
+    pub(crate) retries: u32,
+}
+
+fn retries_default() -> u32 {
+    RETRIES_DEFAULT
+}
+
+impl StoredDerive {
+    /// The targets as a module knows them.
+    pub(crate) fn targets(&self, partitions: impl Fn(&str) -> u32) -> Vec<Target> {
+        let target = |name: &String| Target { name: name.clone(), partition_count: partitions(name) };
+        self.targets.iter().map(target).collect()
+    }
+}
+
+impl Engine {
+    /// Holds an attachment against the rules, and makes its folder. The catalogue does not name it yet.
+    pub(crate) async fn prepare_derivation(
+        &self,
+        catalogue: &Catalogue,
+        request: &AttachTransform,
+        module: &Module,
+        topic: &Topic,
+    ) -> Result<Arc<Derivation>, EngineError> {
+        let Some(into) = &request.derive else {
+            return refused("a module that derives topics is to be told which", "name them with `--into TOPIC[,TOPIC...]`");
+        };
+        check_request(request, into, module)?;
+        for target in into.targets.iter().map(String::as_str).chain(request.on_error.dead_letter_topic()) {
+            self.find_topic(target)?;
+        }
+        check_targets(catalogue, &request.topic, into, request.on_error.dead_letter_topic())?;
+        check_bounds(catalogue, topic.partition_count(), into)?;
+        let places = topic.partitions.iter().map(|partition| consume::resolve(&self.services, partition, into.start, Purpose::Read));
+        let places = join_all(places).await.into_iter().map(|found| found.map(|found| found.offset));
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        let id = new_id(catalogue);
+        let (services, data) = (Arc::clone(&self.services), self.data.clone());
+        self.services.io.run(move || make_folder(&*services.disk, &data, id, &places)).await??;
+        let retries = into.retries.unwrap_or(RETRIES_DEFAULT);
+        let stored = StoredDerive { id, targets: into.targets.clone(), state_bytes: into.state_bytes, retries };
+        let targets = stored.targets(|name| catalogue.topics.get(name).map_or(0, |topic| topic.partitions));
+        Ok(Derivation::new(stored, targets, topic.partition_count()))
+    }
+
+    /// Removes the folders of attachments that are gone, when there is time.
+    pub(crate) fn remove_derivations(&self, ids: impl IntoIterator<Item = u64>) {
+        for id in ids {
+            let (services, folder) = (Arc::clone(&self.services), self.data.derivation(id));
+            self.services.background.spawn(move || {
+                if let Err(error) = services.disk.remove_dir_all(&folder) {
+                    tracing::warn!(folder = %folder.display(), %error, "what is left of a derived topic is removed at the next start");
+                }
+            });
+        }
+    }
+}
+
+/// Whether a module may run at a place, with this state.
+pub(crate) fn check_state(module: &Module, name: &str, on: AttachPoint, state_bytes: u64) -> Result<(), EngineError> {
+    match (module.has_state(), on) {
+        (true, AttachPoint::Derive) if state_bytes == 0 => Err(EngineError::AttachRefused {
+            reason: format!("the module `{name}` keeps state, and it is granted none"),
+            hint: "grant it so many bytes for each partition: `--state-bytes BYTES`",
+        }),
+        (true, AttachPoint::Produce | AttachPoint::Partition | AttachPoint::Fetch) => Err(EngineError::AttachRefused {
+            reason: format!("the module `{name}` keeps state, which there is for derived topics alone"),
+            hint: "attach it with `--into TOPIC --state-bytes BYTES`",
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Folders that no attachment has. Blocking.
+pub(crate) fn remove_leftovers(disk: &dyn Disk, data: &DataDir, catalogue: &Catalogue) -> Result<(), EngineError> {
+    let folder = data.derived();
+    if !exists(disk, &folder)? {
+        return Ok(());
+    }
+    let known: BTreeSet<_> = ids(catalogue).map(|id| data.derivation(id)).collect();
+    let names = disk.list(&folder).map_err(|source| EngineError::data_dir("list", &folder, source))?;
+    for left in names.iter().map(|name| folder.join(name)).filter(|path| !known.contains(path)) {
+        if let Err(error) = disk.remove_dir_all(&left) {
+            tracing::warn!(folder = %left.display(), %error, "what is left of a derived topic can't be removed");
+        }
+    }
+    Ok(())
+}
+
+fn ids(catalogue: &Catalogue) -> impl Iterator<Item = u64> {
+    catalogue.derivations().map(|(_, _, derive)| derive.id)
+}
+
+fn new_id(catalogue: &Catalogue) -> u64 {
+    let known: BTreeSet<_> = ids(catalogue).collect();
+    loop {
+        let id = rand::random::<u64>() >> (u64::BITS - ID_BITS);
+        if !known.contains(&id) {
+            return id;
+        }
+    }
+}
+
+/// Blocking. After an error the next start removes what is there.
+fn make_folder(disk: &dyn Disk, data: &DataDir, id: u64, places: &[i64]) -> Result<(), EngineError> {
+    let (parent, folder) = (data.derived(), data.derivation(id));
+    let is_new = !exists(disk, &parent)?;
+    disk.create_dir_all(&folder).map_err(|source| EngineError::data_dir("create", &folder, source))?;
+    for (partition, position) in (0..).zip(places) {
+        Store::create(disk, &folder, partition, *position)?;
+    }
+    let names = if is_new { vec![parent.as_path(), data.root()] } else { vec![parent.as_path()] };
+    names.into_iter().try_for_each(|names| disk.sync_dir(names).map_err(|source| EngineError::data_dir("flush", names, source)))
+}
+
+fn check_request(request: &AttachTransform, into: &DeriveInto, module: &Module) -> Result<(), EngineError> {
+    let within = |setting, value, max| match value <= max {
+        true => Ok(()),
+        false => Err(EngineError::InvalidConfig { setting, value, rule: format!("0 to {max} are allowed") }),
+    };
+    within("state", into.state_bytes, STATE_BYTES_MAX)?;
+    within("retries", u64::from(into.retries.unwrap_or(0)), u64::from(RETRIES_MAX))?;
+    let distinct: BTreeSet<_> = into.targets.iter().collect();
+    match (into.targets.len(), module.world()) {
+        (0, _) => return refused("a module that derives topics is to be told which", "name them with `--into TOPIC[,TOPIC...]`"),
+        (TARGETS_MAX.., _) if into.targets.len() > TARGETS_MAX => {
+            return Err(EngineError::TooMany { what: "targets of one module", limit: TARGETS_MAX });
+        }
+        (2.., World::Transform) => {
+            return refused("a transform does not choose among topics", "name one, or build the module for the world `derive`");
+        }
+        (named, _) if named != distinct.len() => return refused("a topic is named twice", "name each topic once with `--into`"),
+        _ => {}
+    }
+    check_state(module, &request.module.name, request.on, into.state_bytes)
+}
+
+fn check_targets(catalogue: &Catalogue, source: &str, into: &DeriveInto, dead_letters: Option<&str>) -> Result<(), EngineError> {
+    for target in &into.targets {
+        let attachments = catalogue.topics.get(target).map(|topic| topic.attachments.as_slice()).unwrap_or_default();
+        if attachments.iter().any(|attachment| matches!(attachment.on, AttachPoint::Produce | AttachPoint::Partition)) {
+            return Err(EngineError::AttachRefused {
+                reason: format!("modules run on what is produced to `{target}`, and would not on what is derived into it"),
+                hint: "derive into another topic, or detach them first: `millpond topic describe TOPIC` shows them",
+            });
+        }
+    }
+    // Whatever can be reached from here.
+    let mut next: Vec<&str> = into.targets.iter().map(String::as_str).chain(dead_letters).collect();
+    let mut reached = BTreeSet::new();
+    while let Some(topic) = next.pop() {
+        if topic == source {
+            return refused(
+                "records would go round for ever: the topic is derived from one of those",
+                "derive into topics that lead nowhere near it",
+            );
+        }
+        if reached.insert(topic) {
+            let from_here = catalogue.derivations().filter(|(from, ..)| *from == topic);
+            next.extend(from_here.flat_map(|(_, attachment, derive)| {
+                derive.targets.iter().map(String::as_str).chain(attachment.on_error.dead_letter_topic())
+            }));
+        }
+    }
+    Ok(())
+}
+
+/// What all attachments together may come to.
+fn check_bounds(catalogue: &Catalogue, partitions: u32, into: &DeriveInto) -> Result<(), EngineError> {
+    let partitions_of = |topic: &str| catalogue.topics.get(topic).map_or(0, |topic| u64::from(topic.partitions));
+    let granted: u64 = catalogue.derivations().map(|(from, _, derive)| derive.state_bytes.saturating_mul(partitions_of(from))).sum();
+    let asked = into.state_bytes.saturating_mul(u64::from(partitions));
+    if granted.saturating_add(asked) > STATE_BYTES_ALL_MAX {
+        let rule = format!("for {partitions} partitions that is {asked}, {granted} are granted already, and {STATE_BYTES_ALL_MAX} can be");
+        return Err(EngineError::InvalidConfig { setting: "state", value: into.state_bytes, rule });
+    }
+    for target in &into.targets {
+        let others = catalogue.derivations().filter(|(_, _, derive)| derive.targets.contains(target));
+        let producers: u64 = others.map(|(from, ..)| partitions_of(from)).sum::<u64>() + u64::from(partitions);
+        if producers > PRODUCERS_PER_TARGET_MAX as u64 {
+            return Err(EngineError::TooMany { what: "partitions that are derived into one topic", limit: PRODUCERS_PER_TARGET_MAX });
+        }
+    }
+    Ok(())
+}
+
+fn refused<T>(reason: &str, hint: &'static str) -> Result<T, EngineError> {
+    Err(EngineError::AttachRefused { reason: reason.to_owned(), hint })
+}

@@ -1,0 +1,188 @@
+//! Derived topics: a module that runs on its own on what a topic has, from a chosen place on, and writes what it makes of it to other topics.
+//!
+//! ```text
+//!   source, partition p                                                       targets
+//!   | 0 1 2 3 | 4 5 | 6 7 8 |       round                  commit                | .. |
+//!              '- position    ──>  module, state  ──>  position, state,  ──>     | .. | by key
+//!                                  (plugin threads)    batches: one sync         | .. |
+//! ```
+//!
+//! # What it promises
+//!
+//! - Each record of the source has its effect exactly once, whatever crashes: its records in the targets, the changes of the state, and the
+//!   position, all or none of them ([`store`]). It depends neither on the module's giving the same answer twice, nor on its version.
+//! - What is read is durable before it has an effect: a power cut takes no record back that a target knows of. So a source with `os` or
+//!   `interval` is flushed for it, and so is a target.
+//! - The state of a module is scoped to its attachment and to the partition of the source; partitions don't see each other's.
+//! - A module in its place changes between two batches: another version goes on at the position, with the state, of the one before.
+//! - Where the source was deleted before it was read, or is damaged, it goes on behind that, says so, and counts the offsets.
+//! - A failure that may pass (a target that is full, a disk that has no room) is tried again, after pauses that grow up to
+//!   [`PAUSE_MAX`], and told in the topic's description. Nothing is held in memory meanwhile but where it stands.
+//! - So many rounds at once as there are plugin threads, in turn, whatever the number of attachments; a module runs on its source's lane.
+//!
+//! # What it refuses
+//!
+//! A cycle of topics, dead letters included; a target on which modules run on produce, or that has a partitioner, because they don't run
+//! on what the broker itself writes; a module that wants a state and was granted none. A topic is not deleted while records are derived into it.
+//!
+//! # Bounds
+//!
+//! [`TARGETS_MAX`], [`STATE_BYTES_MAX`], [`STATE_BYTES_ALL_MAX`], [`PRODUCERS_PER_TARGET_MAX`], and those of a round. In memory: the state of each
+//! attachment and partition for as long as it runs, and one round for each plugin thread.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`attach`] | what an attachment must be, its folder, its beginning and its end |
+//! | [`runner`] | one attachment on one partition, from round to round |
+//! | [`round`], [`output`] | the module at work, and what becomes of its records; pure |
+//! | [`apply`] | what was committed, into the targets |
+//! | [`store`], [`frame`] | what is on disk |
+
+mod apply;
+mod attach;
+mod frame;
+mod output;
+mod round;
+mod runner;
+mod store;
+
+pub(crate) use attach::{StoredDerive, check_state, remove_leftovers};
+
+use crate::{engine::Engine, topic::Topic};
+use futures_util::future::join_all;
+use millpond_log::BROKER_PRODUCER_ID_MIN;
+use millpond_plugin::Target;
+use millpond_protocol::message::{DerivedPartition, DerivedStatus};
+use parking_lot::Mutex;
+use runner::Runner;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::watch, task::JoinHandle};
+
+/// What outlives the versions of a module that derives topics: what it is to do, and how far it is.
+#[derive(Debug)]
+pub(crate) struct Derivation {
+    pub(crate) stored: StoredDerive,
+    /// The targets as the module knows them.
+    pub(crate) targets: Vec<Target>,
+    control: watch::Sender<Control>,
+    /// One for each partition of the source.
+    progress: Vec<Mutex<Progress>>,
+    runners: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the runners are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Control {
+    /// They are to end.
+    is_over: bool,
+    /// Rises when another version takes over, so that one that has stopped tries again.
+    turn: u64,
+}
+
+/// How far a runner is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    position: i64,
+    state_bytes: u64,
+    state_entries: u64,
+    /// Offsets that were gone before they were read.
+    skipped: u64,
+    /// What keeps it from going on.
+    error: Option<String>,
+}
+
+impl Derivation {
+    pub(crate) fn new(stored: StoredDerive, targets: Vec<Target>, partitions: u32) -> Arc<Derivation> {
+        let progress = (0..partitions).map(|_| Mutex::default()).collect();
+        Arc::new(Derivation { stored, targets, control: watch::Sender::default(), progress, runners: Mutex::default() })
+    }
+
+    /// How it is doing, but for the lag, which the partitions know.
+    pub(crate) fn status(&self) -> DerivedStatus {
+        let of_partition = |(partition, progress): (u32, &Mutex<Progress>)| {
+            let Progress { position, state_bytes, state_entries, skipped, error } = progress.lock().clone();
+            DerivedPartition { partition, position, lag: 0, state_bytes, state_entries, skipped, error }
+        };
+        DerivedStatus {
+            targets: self.stored.targets.clone(),
+            state_bytes_max: self.stored.state_bytes,
+            retries: self.stored.retries,
+            partitions: (0..).zip(&self.progress).map(of_partition).collect(),
+        }
+    }
+
+    /// Another version has taken over.
+    pub(crate) fn wake(&self) {
+        self.control.send_modify(|control| control.turn += 1);
+    }
+
+    /// Ends the runners, and waits until they have.
+    pub(crate) async fn stop(&self) {
+        self.control.send_modify(|control| control.is_over = true);
+        let runners = std::mem::take(&mut *self.runners.lock());
+        for ended in join_all(runners).await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a derived topic's runner panicked; this is a bug, please report it");
+            }
+        }
+    }
+
+    /// The producer for what comes of a partition of the source.
+    fn producer_id(&self, partition: u32) -> i64 {
+        BROKER_PRODUCER_ID_MIN | (self.stored.id.cast_signed() << PARTITION_BITS) | i64::from(partition)
+    }
+
+    fn note(&self, partition: u32, change: impl FnOnce(&mut Progress)) {
+        if let Some(progress) = self.progress.get(partition as usize) {
+            change(&mut progress.lock());
+        }
+    }
+}
+
+/// Starts the runners of all attachments on a topic that have none yet.
+pub(crate) fn start(engine: &Arc<Engine>, topic: &Topic) {
+    for derivation in topic.runtime().derived.iter().filter_map(|attachment| attachment.derivation.as_ref()) {
+        let mut runners = derivation.runners.lock();
+        if runners.is_empty() && !derivation.control.borrow().is_over {
+            let spawn = |partition| engine.services.timers.spawn(Runner::new(engine, topic, partition, derivation).run());
+            runners.extend(topic.partitions.iter().map(spawn));
+        }
+    }
+}
+
+/// Ends the runners of all attachments on some topics.
+pub(crate) async fn stop(topics: &[Arc<Topic>]) {
+    let runtimes: Vec<_> = topics.iter().map(|topic| topic.runtime()).collect();
+    let derivations = runtimes.iter().flat_map(|runtime| &runtime.derived).filter_map(|attachment| attachment.derivation.as_ref());
+    join_all(derivations.map(|derivation| derivation.stop())).await;
+}
+
+/// How many topics one attachment may write to.
+pub(crate) const TARGETS_MAX: usize = 16;
+
+/// The most state that an attachment may be granted for each partition, in bytes.
+pub(crate) const STATE_BYTES_MAX: u64 = 16 << 20;
+
+/// What all grants on all partitions may come to, in bytes: it is in memory while the modules run.
+pub(crate) const STATE_BYTES_ALL_MAX: u64 = 256 << 20;
+
+/// So many partitions of sources may be derived into one topic: each is a producer that its partitions remember, and never forget for others.
+pub(crate) const PRODUCERS_PER_TARGET_MAX: usize = 500;
+
+/// How often a module is tried again on a batch, where the attachment says nothing.
+pub(crate) const RETRIES_DEFAULT: u32 = 3;
+
+/// The most retries that an attachment may ask for.
+pub(crate) const RETRIES_MAX: u32 = 100;
+
+/// The pause after the first failure; each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Of a producer id, for the partition: a topic has 10,000 at most. The rest, but for the bit that makes it the broker's own, is the attachment.
+const PARTITION_BITS: u32 = 14;
+
+/// Of an attachment's id.
+const ID_BITS: u32 = 62 - PARTITION_BITS;

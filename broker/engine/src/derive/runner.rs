@@ -1,0 +1,365 @@
+//! One attachment on one partition of its source, from round to round.
+//!
+//! ```text
+//!          ┌──────────────────────── a failure: all but the place is let go; a pause ───────────────────────┐
+//!          v                                                                                                  │
+//!   open the store ──> wait for records ──> wait for a turn ──> flush the source ──> read ──> round ──> commit ──> apply ──> ...
+//!          '── outputs that are pending ──────────────────────────────────────────────────────────────────────────^
+//! ```
+//!
+//! A task of its own, which does nothing but wait; what blocks runs on its threads. It holds the engine only while it is at work, and ends
+//! when it is told to, when its attachment is gone, and when the engine is.
+
+use super::{
+    Control, Derivation, PAUSE_MAX, PAUSE_MIN,
+    frame::Commit,
+    round::{self, Round, Task},
+    store::Store,
+};
+use crate::{
+    engine::Engine,
+    error::{EngineError, Purpose},
+    partition::{Partition, Phase, View},
+    topic::Topic,
+    transform::Attachment,
+};
+use bytes::Bytes;
+use millpond_log::{Cursor, LogError};
+use millpond_protocol::message::Durability;
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::sleep,
+};
+
+/// See the module.
+pub(super) struct Runner {
+    engine: Weak<Engine>,
+    topic: Arc<str>,
+    partition: u32,
+    derivation: Arc<Derivation>,
+    /// Of the source.
+    view: watch::Receiver<View>,
+    control: watch::Receiver<Control>,
+    /// Whose turn it is to have a round.
+    rounds: Arc<Semaphore>,
+    /// Failures since something worked.
+    failures: u32,
+    /// Of these, those of the module on the batch at this position.
+    tries: (i64, u32),
+    /// Rounds without effect since the last commit.
+    without_effect: u32,
+}
+
+/// Why a runner does not go on.
+enum Halt {
+    /// Nobody wants it any more.
+    End,
+    /// It may work after a pause.
+    Failure(EngineError),
+    /// It works once another version runs, or the broker starts again.
+    Stop(EngineError),
+}
+
+impl From<EngineError> for Halt {
+    fn from(error: EngineError) -> Halt {
+        Halt::Failure(error)
+    }
+}
+
+/// What it works with for one round.
+struct Place {
+    engine: Arc<Engine>,
+    topic: Arc<Topic>,
+    source: Arc<Partition>,
+    attachment: Arc<Attachment>,
+    targets: Vec<Arc<Topic>>,
+}
+
+impl Runner {
+    pub(super) fn new(engine: &Arc<Engine>, topic: &Topic, source: &Arc<Partition>, derivation: &Arc<Derivation>) -> Runner {
+        Runner {
+            engine: Arc::downgrade(engine),
+            topic: Arc::clone(&topic.name),
+            partition: source.number(),
+            derivation: Arc::clone(derivation),
+            view: source.subscribe(),
+            control: derivation.control.subscribe(),
+            rounds: Arc::clone(&engine.services.derive_rounds),
+            failures: 0,
+            tries: (-1, 0),
+            without_effect: 0,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            let (error, has_stopped) = match self.work().await {
+                Halt::End => return,
+                Halt::Failure(error) => (error, false),
+                Halt::Stop(error) => (error, true),
+            };
+            self.say(&error, has_stopped);
+            let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
+            self.failures += 1;
+            let pause = async move { if has_stopped { std::future::pending().await } else { sleep(pause).await } };
+            tokio::select! {
+                () = pause => {}
+                changed = self.control.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // Another version has all its tries.
+                    self.tries = (-1, 0);
+                }
+                // The source is gone, or the broker: `changed` comes with every append, so it is not looked at here.
+                () = ended(self.view.clone()) => return,
+            }
+            if self.control.borrow_and_update().is_over {
+                return;
+            }
+        }
+    }
+
+    /// Tells once what keeps it from going on.
+    fn say(&self, error: &EngineError, has_stopped: bool) {
+        let mut wire = error.to_wire().message;
+        if has_stopped {
+            wire = format!("stopped: {wire}");
+        }
+        let (topic, partition) = (&*self.topic, self.partition);
+        self.derivation.note(partition, |progress| {
+            if progress.error.as_ref() != Some(&wire) {
+                tracing::warn!(topic, partition, error = wire, "a derived topic does not go on");
+                progress.error = Some(wire);
+            }
+        });
+    }
+
+    /// From the store on disk, round after round, until something is in the way.
+    async fn work(&mut self) -> Halt {
+        let mut store = match self.open().await {
+            Ok(store) => store,
+            Err(halt) => return halt,
+        };
+        loop {
+            match self.step(store).await {
+                Ok(after) => store = after,
+                Err(halt) => return halt,
+            }
+        }
+    }
+
+    async fn open(&mut self) -> Result<Store, Halt> {
+        let place = self.place()?;
+        let (disk, dir) = (Arc::clone(&place.engine.services.disk), place.engine.data.derivation(self.derivation.stored.id));
+        let partition = self.partition;
+        let store = place.engine.services.io.run(move || Store::open(disk, &dir, partition)).await??;
+        if store.pending().is_empty() {
+            self.note_place(&store);
+        }
+        Ok(store)
+    }
+
+    /// What there is at this moment; the attachment may have another version than before.
+    fn place(&self) -> Result<Place, Halt> {
+        let engine = self.engine.upgrade().ok_or(Halt::End)?;
+        if self.control.borrow().is_over {
+            return Err(Halt::End);
+        }
+        let topic = engine.find_topic(&self.topic).map_err(|_| Halt::End)?;
+        let is_ours = |attachment: &&Arc<Attachment>| {
+            attachment.derivation.as_ref().is_some_and(|derivation| Arc::ptr_eq(derivation, &self.derivation))
+        };
+        let attachment = topic.runtime().derived.iter().find(is_ours).map(Arc::clone).ok_or(Halt::End)?;
+        let names = self.derivation.stored.targets.iter().map(String::as_str).chain(attachment.on_error.dead_letter_topic());
+        let targets = names.map(|name| engine.find_topic(name)).collect::<Result<Vec<_>, _>>()?;
+        let source = Arc::clone(topic.partition(self.partition, Purpose::Read)?);
+        Ok(Place { engine, topic, source, attachment, targets })
+    }
+
+    /// One round, or what is left of the one before.
+    async fn step(&mut self, store: Store) -> Result<Store, Halt> {
+        if store.pending().is_empty() {
+            self.wait_for_records(&store).await?;
+        }
+        let rounds = Arc::clone(&self.rounds);
+        let _turn = tokio::select! {
+            turn = rounds.acquire_owned() => turn.map_err(|_| Halt::End)?,
+            () = is_over(self.control.clone()) => return Err(Halt::End),
+        };
+        let place = self.place()?;
+        let mut store = store;
+        if store.pending().is_empty() {
+            let end = self.view.borrow().watermarks.high_watermark;
+            place.source.make_durable(end).await?;
+            let Some(batches) = self.read(&place, &mut store, end).await? else { return Ok(store) };
+            store = self.round(&place, store, batches).await?;
+        }
+        let store = self.apply(&place, store).await?;
+        self.note_place(&store);
+        self.failures = 0;
+        self.derivation.note(self.partition, |progress| progress.error = None);
+        Ok(store)
+    }
+
+    /// Until there is something behind the position.
+    async fn wait_for_records(&mut self, store: &Store) -> Result<(), Halt> {
+        let mut has_waited = false;
+        loop {
+            let View { watermarks, phase } = *self.view.borrow_and_update();
+            if phase != Phase::Serving {
+                return Err(Halt::End);
+            }
+            if store.position() < watermarks.high_watermark {
+                break;
+            }
+            has_waited = true;
+            tokio::select! {
+                changed = self.view.changed() => changed.map_err(|_| Halt::End)?,
+                () = is_over(self.control.clone()) => return Err(Halt::End),
+            }
+        }
+        // Where nothing is flushed for the producers' sake, one flush for a while of records rather than for each.
+        let linger = if has_waited { self.linger() } else { Duration::ZERO };
+        if !linger.is_zero() {
+            tokio::select! {
+                () = sleep(linger) => {}
+                () = is_over(self.control.clone()) => return Err(Halt::End),
+            }
+        }
+        Ok(())
+    }
+
+    fn linger(&self) -> Duration {
+        let Some(topic) = self.engine.upgrade().and_then(|engine| engine.find_topic(&self.topic).ok()) else { return Duration::ZERO };
+        match topic.runtime().config.durability {
+            Durability::Sync => Duration::ZERO,
+            Durability::Interval(interval) => interval.min(LINGER_MAX),
+            Durability::Os => LINGER_OS,
+        }
+    }
+
+    /// Whole batches from the position on. None where the position has moved instead, over what can't be read any more.
+    async fn read(&self, place: &Place, store: &mut Store, end: i64) -> Result<Option<Bytes>, Halt> {
+        let reader = place.source.reader()?.clone();
+        let position = store.position();
+        let read = place.engine.services.io.run(move || reader.read_next(&mut Cursor::new(position), READ_BYTES_MAX, end)).await?;
+        let (next, why) = match read {
+            Ok(batches) => return Ok(Some(batches)),
+            Err(LogError::OffsetOutOfRange { start, .. }) if position < start => (start, "was deleted before it was read"),
+            Err(error @ LogError::Corrupt { .. }) if error.next_offset().is_some_and(|next| next > position) => {
+                (error.next_offset().unwrap_or(position), "is damaged")
+            }
+            Err(error) => {
+                let (topic, partition) = (Arc::clone(&self.topic), self.partition);
+                return Err(EngineError::Log { topic, partition, source: Arc::new(error) }.into());
+            }
+        };
+        let skipped = next.saturating_sub(position).cast_unsigned();
+        tracing::warn!(
+            topic = &*self.topic,
+            partition = self.partition,
+            from = position,
+            to = next,
+            "a part of a derived topic's source {why}"
+        );
+        self.derivation.note(self.partition, |progress| progress.skipped += skipped);
+        store.pass(next);
+        Ok(None)
+    }
+
+    /// Sends batches through the module, and commits what comes of them.
+    async fn round(&mut self, place: &Place, store: Store, batches: Bytes) -> Result<Store, Halt> {
+        let position = store.position();
+        if self.tries.0 != position {
+            self.tries = (position, 0);
+        }
+        let stored = &self.derivation.stored;
+        let task = Task {
+            topic: Arc::clone(&self.topic),
+            partition: self.partition,
+            attachment: Arc::clone(&place.attachment),
+            targets: place.targets.clone(),
+            topics: Arc::clone(&place.engine.topics),
+            producer_id: self.derivation.producer_id(self.partition),
+            state_bytes_max: stored.state_bytes,
+            section_bytes_max: place.engine.services.config.section_bytes_max,
+            retries_left: stored.retries.saturating_sub(self.tries.1),
+        };
+        let retries_left = task.retries_left;
+        let job = move || {
+            let round = round::run(&task, &store, batches);
+            (store, round)
+        };
+        let (store, round) = place.topic.plugin.run(job).await?;
+        let Round { commit, failure } = round?;
+        match failure {
+            // The next round begins with the batch that failed.
+            _ if commit.position > position => self.commit(place, store, commit).await,
+            Some(error) => {
+                self.tries.1 += 1;
+                let stops = round::stops(&place.attachment, &error, retries_left);
+                Err(if stops { Halt::Stop(error) } else { Halt::Failure(error) })
+            }
+            None => Err(EngineError::BatchRefused { reason: "a read of the source gave nothing" }.into()),
+        }
+    }
+
+    async fn commit(&mut self, place: &Place, mut store: Store, commit: Commit) -> Result<Store, Halt> {
+        if commit.has_no_effect() && self.without_effect < ROUNDS_WITHOUT_EFFECT_MAX {
+            self.without_effect += 1;
+            store.pass(commit.position);
+            return Ok(store);
+        }
+        self.without_effect = 0;
+        let job = move || store.commit(commit).map(|()| store);
+        Ok(place.engine.services.flush.run(job).await??)
+    }
+
+    async fn apply(&mut self, place: &Place, mut store: Store) -> Result<Store, Halt> {
+        if store.pending().is_empty() {
+            return Ok(store);
+        }
+        place.engine.apply(&place.targets, store.pending()).await?;
+        let job = move || {
+            store.applied();
+            store
+        };
+        Ok(place.engine.services.io.run(job).await?)
+    }
+
+    fn note_place(&self, store: &Store) {
+        self.derivation.note(self.partition, |progress| {
+            progress.position = store.position();
+            progress.state_bytes = store.state().bytes();
+            progress.state_entries = store.state().len() as u64;
+        });
+    }
+}
+
+/// Waits until nobody wants a runner any more.
+async fn is_over(mut control: watch::Receiver<Control>) {
+    // Without a sender nobody does.
+    let _ = control.wait_for(|control| control.is_over).await;
+}
+
+/// Waits until a partition is no longer there.
+async fn ended(mut view: watch::Receiver<View>) {
+    let _ = view.wait_for(|view| view.phase != Phase::Serving).await;
+}
+
+/// What a round reads at most, give or take a batch.
+const READ_BYTES_MAX: usize = 512 << 10;
+
+/// So many rounds without effect are not committed: after a crash they are done again, and have none again.
+const ROUNDS_WITHOUT_EFFECT_MAX: u32 = 64;
+
+/// How long records of a source with `interval` are left for its own flush, at most.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+
+/// How long records of a source with `os` gather before they are flushed.
+const LINGER_OS: Duration = Duration::from_millis(100);
