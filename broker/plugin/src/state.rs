@@ -37,7 +37,10 @@ pub struct KeyValues {
 }
 
 /// A key with its new value; without one it is gone.
-pub type StateChange = (Vec<u8>, Option<Vec<u8>>);
+pub type StateChange = (Vec<u8>, NewValue);
+
+/// What a key has from now on; none is nothing.
+type NewValue = Option<Vec<u8>>;
 
 impl KeyValues {
     /// How much it counts, in bytes.
@@ -89,9 +92,9 @@ pub struct StateMark {
 #[derive(Debug, Default)]
 pub struct StateDraft {
     committed: Arc<KeyValues>,
-    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    changes: BTreeMap<Vec<u8>, NewValue>,
     /// What `changes` had for the keys that were changed since [`StateDraft::keep`]; none is nothing.
-    undo: Vec<(Vec<u8>, Option<Option<Vec<u8>>>)>,
+    undo: Vec<(Vec<u8>, Option<NewValue>)>,
     bytes: u64,
     limit_bytes: u64,
 }
@@ -100,7 +103,7 @@ impl StateDraft {
     /// A draft without changes.
     pub fn new(committed: Arc<KeyValues>, limit_bytes: u64) -> StateDraft {
         let bytes = committed.bytes();
-        StateDraft { committed, limit_bytes, bytes, ..StateDraft::default() }
+        StateDraft { committed, bytes, limit_bytes, ..StateDraft::default() }
     }
 
     /// The moment.
@@ -235,7 +238,9 @@ mod tests {
 
     fn state(entries: &[(&str, &str)]) -> Arc<KeyValues> {
         let mut state = KeyValues::default();
-        entries.iter().for_each(|(key, value)| state.apply((key.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))));
+        for (key, value) in entries {
+            state.apply((key.as_bytes().to_vec(), Some(value.as_bytes().to_vec())));
+        }
         Arc::new(state)
     }
 
@@ -339,8 +344,9 @@ mod tests {
                 assert_eq!(draft.scan(b"", None, 1000), expected);
             }
             let bytes = draft.bytes;
-            let changes = draft.into_changes();
-            changes.into_iter().for_each(|change| Arc::make_mut(&mut committed).apply(change));
+            for change in draft.into_changes() {
+                Arc::make_mut(&mut committed).apply(change);
+            }
             assert_eq!((committed.bytes(), committed.len()), (bytes, model.len()));
         }
     }

@@ -60,8 +60,10 @@ async fn append(topic: &Topic, partition: &Arc<Partition>, batch: Batch, may_be_
     let (expected, found) = match submit(topic, partition, &batch, previous).await {
         Ok(ack) => return Ok(Some(ack)),
         Err(EngineError::Sequence { source: SequenceError::Duplicate { .. }, .. }) if may_be_forgotten => return Ok(None),
-        Err(EngineError::Sequence { source: SequenceError::Duplicate { expected, found, .. }, .. }) => (expected, found),
-        Err(EngineError::Sequence { source: SequenceError::OutOfOrder { expected, found, .. }, .. }) => (expected, found),
+        Err(EngineError::Sequence {
+            source: SequenceError::Duplicate { expected, found, .. } | SequenceError::OutOfOrder { expected, found, .. },
+            ..
+        }) => (expected, found),
         Err(error) => return Err(error),
     };
     let behind = sequence_before(begins_with, expected);

@@ -153,9 +153,11 @@ fn make_folder(disk: &dyn Disk, data: &DataDir, id: u64, places: &[i64]) -> Resu
 }
 
 fn check_request(request: &AttachTransform, into: &DeriveInto, module: &Module) -> Result<(), EngineError> {
-    let within = |setting, value, max| match value <= max {
-        true => Ok(()),
-        false => Err(EngineError::InvalidConfig { setting, value, rule: format!("0 to {max} are allowed") }),
+    let within = |setting, value, max| {
+        if value <= max {
+            return Ok(());
+        }
+        Err(EngineError::InvalidConfig { setting, value, rule: format!("0 to {max} are allowed") })
     };
     within("state", into.state_bytes, STATE_BYTES_MAX)?;
     within("retries", u64::from(into.retries.unwrap_or(0)), u64::from(RETRIES_MAX))?;

@@ -86,7 +86,7 @@ impl Work<'_> {
         let header = *batch.header();
         let end = header.base_offset.saturating_add(i64::from(header.last_offset_delta)).saturating_add(1);
         let records = Records::unpack(batch, self.task.section_bytes_max)?;
-        let section = self.from_position(&header, records.section)?;
+        let section = self.behind_position(&header, records.section)?;
         if !section.is_empty() {
             let before = self.draft.as_ref().map(StateDraft::mark);
             if let Err(error) = self.take_records(&header, &section) {
@@ -104,7 +104,7 @@ impl Work<'_> {
     }
 
     /// The records from the position on: it may lie within the first batch.
-    fn from_position(&self, header: &BatchHeader, section: Bytes) -> Result<Bytes, EngineError> {
+    fn behind_position(&self, header: &BatchHeader, section: Bytes) -> Result<Bytes, EngineError> {
         let Some(first) = self.position.checked_sub(header.base_offset).filter(|first| *first > 0) else { return Ok(section) };
         let mut before = 0;
         for record in record::iterate(&section) {

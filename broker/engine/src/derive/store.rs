@@ -82,7 +82,9 @@ impl Store {
         }
         let Snapshot { position, sequences, entries } = Snapshot::decode(frame.body).ok_or_else(|| lost("it can't be read"))?;
         let mut state = KeyValues::default();
-        entries.into_iter().for_each(|(key, value)| state.apply((key, Some(value))));
+        for (key, value) in entries {
+            state.apply((key, Some(value)));
+        }
         let mut store = Store {
             disk,
             snapshot,
@@ -211,26 +213,16 @@ impl Store {
 
     /// Takes over the next frame, and says how many bytes it takes; none at the end.
     fn replay_frame(&mut self, bytes: &Bytes) -> Result<Option<usize>, EngineError> {
-        match Frame::decode(bytes) {
-            Some((Frame { kind: Kind::Commit, number, body }, length)) if number == self.number + 1 => {
-                self.replay_commit(number, body)?;
-                Ok(Some(length))
-            }
-            Some((Frame { kind: Kind::Applied, number, .. }, length)) if number == self.number => {
-                self.pending.clear();
-                Ok(Some(length))
-            }
-            Some(_) => Ok(None),
-            // A note that all was applied is not synced, so it may be missing in front of a commit, which says the same.
-            None if bytes.len() > HEADER_BYTES => match Frame::decode(&bytes.slice(HEADER_BYTES..)) {
-                Some((Frame { kind: Kind::Commit, number, body }, length)) if number == self.number + 1 => {
-                    self.replay_commit(number, body)?;
-                    Ok(Some(HEADER_BYTES + length))
-                }
-                _ => Ok(None),
-            },
-            None => Ok(None),
+        // A note that all was applied is not synced, so it may be missing in front of a commit, which says the same.
+        let behind_note = || Frame::decode(&bytes.slice(HEADER_BYTES.min(bytes.len())..)).filter(|(frame, _)| frame.kind == Kind::Commit);
+        let found = Frame::decode(bytes).map(|found| (found, 0)).or_else(|| behind_note().map(|found| (found, HEADER_BYTES)));
+        let Some(((Frame { kind, number, body }, length), missing)) = found else { return Ok(None) };
+        match kind {
+            Kind::Commit if number == self.number + 1 => self.replay_commit(number, body)?,
+            Kind::Applied if number == self.number => self.pending.clear(),
+            Kind::Commit | Kind::Applied | Kind::Snapshot => return Ok(None),
         }
+        Ok(Some(missing + length))
     }
 
     fn replay_commit(&mut self, number: u64, body: Bytes) -> Result<(), EngineError> {

@@ -2,7 +2,7 @@
 
 use super::{EngineError, Purpose, place_of, size::Exact};
 use millpond_log::{Damage, LogError, SequenceError, is_out_of_files};
-use millpond_plugin::PluginError;
+use millpond_plugin::{PluginError, World};
 use millpond_protocol::{batch::BatchError, error::ErrorCode};
 use std::{io, path::Path};
 
@@ -60,6 +60,9 @@ impl EngineError {
             EngineError::Guest { module, source, .. } => of_guest(source, module),
             EngineError::GuestOutput { topic, module, .. } => of_output(topic, module),
             EngineError::ModuleLost { module, .. } => format!("`{}` uploads it again", deploy(module)),
+            EngineError::ModuleWrongWorld { found: World::Derive, .. } => {
+                "a module that derives topics is attached with `--into TOPIC[,TOPIC...]`".to_owned()
+            }
             EngineError::ModuleWrongWorld { found, .. } => format!("a {found} is attached with `--on {}`", place_of(*found)),
             EngineError::ModuleInUse { topics, module } => format!("`{}` frees it", detach_first(topics, module)),
             EngineError::ModulePaused { topic, module, reason, .. } => of_paused(topic, module, reason),

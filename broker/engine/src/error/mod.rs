@@ -5,11 +5,13 @@
 
 mod full;
 mod hint;
+mod place;
 mod size;
 mod wire;
 
 pub use full::{Shortage, StorageBound};
 pub(crate) use hint::value_of;
+pub(crate) use place::{place_of, runs_on, world_on};
 
 use crate::name::NameOf;
 use millpond_log::{LogError, SequenceError};
@@ -501,27 +503,4 @@ impl From<BatchError> for EngineError {
 /// Whether the system has no room on the disk, or none for this user.
 pub(crate) fn is_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// The first attach point where a module of this world runs.
-pub(crate) const fn place_of(world: World) -> AttachPoint {
-    match world {
-        World::Transform => AttachPoint::Produce,
-        World::Partitioner => AttachPoint::Partition,
-        World::Derive => AttachPoint::Derive,
-    }
-}
-
-/// Whether a module of this world runs at this attach point.
-pub(crate) fn runs_on(world: World, on: AttachPoint) -> bool {
-    world == world_on(on) || (world, on) == (World::Transform, AttachPoint::Derive)
-}
-
-/// The world that runs at this attach point; on derive it is one of two.
-pub(crate) const fn world_on(on: AttachPoint) -> World {
-    match on {
-        AttachPoint::Produce | AttachPoint::Fetch => World::Transform,
-        AttachPoint::Partition => World::Partitioner,
-        AttachPoint::Derive => World::Derive,
-    }
 }

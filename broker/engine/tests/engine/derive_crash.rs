@@ -65,7 +65,9 @@ async fn check(broker: &Broker, what: &str) {
         }
     }
     let expected = by_key(broker, "source").await;
-    found.values_mut().for_each(|numbers| numbers.sort_unstable());
+    for numbers in found.values_mut() {
+        numbers.sort_unstable();
+    }
     for (key, count) in &expected {
         let numbers = found.remove(key).unwrap_or_default();
         assert_eq!(numbers, (1..=*count).collect::<Vec<_>>(), "{what}: {key}");

@@ -433,3 +433,23 @@ proptest! {
         let _ = parse(&text);
     }
 }
+
+#[test]
+fn the_brokers_own_producers_are_not_forgotten_for_others() {
+    let send = |log: &mut Producers, producer_id, offset| {
+        let header = BatchHeader { producer_id, producer_epoch: 0, base_sequence: 0, ..HEADER };
+        log.observe(&header, offset);
+    };
+    let mut log = Producers::bounded(ProducerPool::new(1), 20, 1_000);
+    let own = |number| BROKER_PRODUCER_ID_MIN + number;
+    (0..3).for_each(|number| send(&mut log, own(number), number));
+    (0..100).for_each(|producer_id| send(&mut log, producer_id, 3 + producer_id));
+    let ids = |log: &Producers| log.states().iter().map(|state| state.producer_id).collect::<Vec<_>>();
+    assert!((0..3).all(|number| ids(&log).contains(&own(number))) && ids(&log).contains(&99), "{:?}", ids(&log));
+    // Alone they are bounded as all are.
+    (3..50).for_each(|number| send(&mut log, own(number), 200 + number));
+    assert_eq!(ids(&log), (30..50).map(own).collect::<Vec<_>>());
+    log.expire(0);
+    log.expire(i64::MAX);
+    assert!(ids(&log).is_empty(), "one that is not used any more goes");
+}

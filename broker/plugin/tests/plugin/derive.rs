@@ -9,7 +9,7 @@ use crate::support::{Guest, assert_well, batch, host, limits, with_component_typ
 
 /// Counts its batches in the state, under `k`, and returns the records to target 0 and the count, one byte, to target 1. A first byte of `!`
 /// makes it trap, `?` refuse, `o` write to target 7, `f` put more than it may.
-const COUNT: &str = r#"
+const COUNT: &str = r"
     (call $get (i32.const 2048) (i32.const 1) (i32.const 3072))
     (i32.store8 (i32.const 2056) (i32.const 1))
     (if (i32.load8_u (i32.const 3072))
@@ -30,7 +30,7 @@ const COUNT: &str = r#"
     (i32.store (i32.const 1112) (i32.const 1))
     (i32.store (i32.const 1116) (i32.const 2056))
     (i32.store (i32.const 1120) (i32.const 1))
-    (i32.const 1024)"#;
+    (i32.const 1024)";
 
 const IMPORTS: &str = r#"
     (import "millpond:plugin/state@1.0.0" "get" (func $get (param i32 i32 i32)))
