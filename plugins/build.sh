@@ -11,7 +11,11 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 readonly TARGET=wasm32-unknown-unknown
-readonly GUESTS=(drop-idle by-device identity hostile filter-json mask convert-units csv-to-json by-geohash)
+readonly GUESTS=(
+    drop-idle by-device identity hostile
+    filter-json mask convert-units csv-to-json by-geohash
+    changes count route
+)
 readonly DEBIAN_PACKAGES=(rustc-web cargo-web rust-web-src)
 TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 

@@ -69,8 +69,8 @@ pub use limits::{
 };
 pub use partitioner::Partitioner;
 pub use state::{
-    KeyValues, STATE_ENTRY_OVERHEAD_BYTES, STATE_KEY_BYTES_MAX, STATE_SCAN_BYTES_MAX, STATE_SCAN_ENTRIES_MAX, StateChange, StateDraft,
-    StateMark,
+    KeyValues, STATE_ENTRY_OVERHEAD_BYTES, STATE_KEY_BYTES_MAX, STATE_SCAN_BYTES_MAX, STATE_SCAN_ENTRIES_MAX, STATE_UNDO_BYTES_MAX,
+    StateChange, StateDraft, StateMark,
 };
 pub use transform::Transform;
 

@@ -29,6 +29,9 @@ pub const STATE_SCAN_ENTRIES_MAX: usize = 1000;
 /// When one `scan` has given so many bytes it ends.
 pub const STATE_SCAN_BYTES_MAX: usize = 256 * 1024;
 
+/// What the changes of one batch may have replaced, beside the size of the state, in bytes: all of it is kept until the batch is through.
+pub const STATE_UNDO_BYTES_MAX: u64 = 8 << 20;
+
 /// Keys and values, in bytewise order of the keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyValues {
@@ -85,6 +88,7 @@ impl KeyValues {
 #[must_use = "it is of use to go back to"]
 pub struct StateMark {
     undo: usize,
+    undo_bytes: u64,
     bytes: u64,
 }
 
@@ -95,6 +99,7 @@ pub struct StateDraft {
     changes: BTreeMap<Vec<u8>, NewValue>,
     /// What `changes` had for the keys that were changed since [`StateDraft::keep`]; none is nothing.
     undo: Vec<(Vec<u8>, Option<NewValue>)>,
+    undo_bytes: u64,
     bytes: u64,
     limit_bytes: u64,
 }
@@ -108,7 +113,7 @@ impl StateDraft {
 
     /// The moment.
     pub fn mark(&self) -> StateMark {
-        StateMark { undo: self.undo.len(), bytes: self.bytes }
+        StateMark { undo: self.undo.len(), undo_bytes: self.undo_bytes, bytes: self.bytes }
     }
 
     /// Takes back what was changed since a moment. Of several, the later ones are of no use any more.
@@ -119,12 +124,13 @@ impl StateDraft {
                 None => drop(self.changes.remove(&key)),
             }
         }
-        self.bytes = mark.bytes;
+        (self.undo_bytes, self.bytes) = (mark.undo_bytes, mark.bytes);
     }
 
     /// What was changed until now stays. Marks that were set before are of no use any more.
     pub fn keep(&mut self) {
         self.undo.clear();
+        self.undo_bytes = 0;
     }
 
     /// Whether nothing was changed.
@@ -149,7 +155,8 @@ impl StateDraft {
     ///
     /// # Errors
     ///
-    /// In words for the author: the key is too long, or the state would be larger than it may.
+    /// In words for the author: the key is too long, the state would be larger than it may, or the changes of one batch are too many
+    /// ([`STATE_UNDO_BYTES_MAX`]).
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), String> {
         if key.len() > STATE_KEY_BYTES_MAX {
             return Err(format!("a key of {} bytes is too long, {STATE_KEY_BYTES_MAX} are allowed", key.len()));
@@ -159,6 +166,9 @@ impl StateDraft {
         if bytes > self.limit_bytes && bytes > self.bytes {
             let limit = self.limit_bytes;
             return Err(format!("the state is full: it would have {bytes} bytes, and {limit} are granted (`--state-bytes`)"));
+        }
+        if self.undo_bytes > self.limit_bytes.saturating_add(STATE_UNDO_BYTES_MAX) {
+            return Err(format!("one batch has replaced {} bytes of the state, which is too much", self.undo_bytes));
         }
         self.bytes = bytes;
         self.change(key, Some(value));
@@ -223,6 +233,8 @@ impl StateDraft {
                 None
             }
         };
+        let replaced = before.as_ref().and_then(Option::as_ref).map_or(0, Vec::len);
+        self.undo_bytes += entry_bytes(key.len(), replaced);
         self.undo.push((key, before));
     }
 }
@@ -310,6 +322,18 @@ mod tests {
         put(&mut small, "a", "123").expect_err("it would grow");
         small.delete(b"b".to_vec());
         assert_eq!(small.into_changes().len(), 2);
+    }
+
+    #[test]
+    fn a_module_that_writes_the_same_key_for_ever_is_stopped_and_the_next_batch_may_write_again() {
+        let limit = 1 << 20;
+        let mut draft = StateDraft::new(Arc::default(), limit);
+        let writes = (0..1_000).take_while(|_| draft.put(b"k".to_vec(), vec![0; 900_000]).is_ok()).count();
+        assert!((9..=12).contains(&writes), "{writes}");
+        draft.keep();
+        draft.put(b"k".to_vec(), vec![1; 10]).expect("it is another batch");
+        let small = (0..1_000_000).take_while(|_| draft.put(b"k".to_vec(), vec![]).is_ok()).count();
+        assert!(small < 200_000, "{small}");
     }
 
     /// Random changes against a plain map, with undone batches between them.

@@ -1,6 +1,6 @@
 //! The contract `plugins/wit/plugin.wit`, as wit-bindgen makes Rust of it.
 
-pub use transform::millpond::plugin::types::{Batch, Failure, Params as WireParams};
+pub use transform::millpond::plugin::types::{Batch, Failure, Params as WireParams, SourceBatch, Target};
 
 /// The world `transform`.
 #[expect(missing_docs, reason = "generated")]
@@ -9,6 +9,8 @@ pub mod transform {
     wit_bindgen::generate!({
         path: "../wit",
         world: "transform",
+        // The other worlds take theirs from here.
+        generate_unused_types: true,
         pub_export_macro: true,
         export_macro_name: "export_transform",
     });
@@ -23,6 +25,22 @@ pub mod partitioner {
         world: "partitioner",
         pub_export_macro: true,
         export_macro_name: "export_partitioner",
+        with: {
+            "millpond:plugin/log@1.0.0": crate::bindings::transform::millpond::plugin::log,
+            "millpond:plugin/types@1.0.0": crate::bindings::transform::millpond::plugin::types,
+        },
+    });
+}
+
+/// The world `stateful-derive`. It shares its types with the others, and the state with transforms.
+#[expect(missing_docs, reason = "generated")]
+#[allow(clippy::all, clippy::pedantic, reason = "generated, what it trips over changes with its version")]
+pub mod derive {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "stateful-derive",
+        pub_export_macro: true,
+        export_macro_name: "export_derive",
         with: {
             "millpond:plugin/log@1.0.0": crate::bindings::transform::millpond::plugin::log,
             "millpond:plugin/types@1.0.0": crate::bindings::transform::millpond::plugin::types,

@@ -101,6 +101,6 @@ impl<T> Slot<T> {
 }
 
 #[cold]
-fn malformed(index: u32) -> Failure {
+pub(crate) fn malformed(index: u32) -> Failure {
     Failure { message: format!("the bytes at record {index} are not a record"), record_index: None }
 }

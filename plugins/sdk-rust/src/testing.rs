@@ -17,8 +17,10 @@
 //! ```
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
-use crate::bindings;
+use crate::bindings::{self, SourceBatch, Target};
+use crate::derive::{self, Derive};
 use crate::log::Level;
 use crate::params::Params;
 use crate::record::{Change, Section};
@@ -136,6 +138,105 @@ pub fn partition<P: Partition>(params: &[(&str, &str)], batch: &Batch, partition
     }
 }
 
+/// A module that derives topics, with what it remembers from batch to batch: the state of this thread, and whatever it keeps in memory.
+#[derive(Debug)]
+pub struct Deriving<D> {
+    guest: D,
+    targets: Vec<Target>,
+    next_offset: i64,
+}
+
+impl<D: Derive> Deriving<D> {
+    /// Starts it with these settings and targets, each of four partitions.
+    ///
+    /// # Errors
+    ///
+    /// The text with which it refused to start.
+    pub fn start(params: &[(&str, &str)], targets: &[&str]) -> Result<Deriving<D>, String> {
+        let targets: Vec<_> = targets.iter().map(|name| Target { name: (*name).to_owned(), partition_count: 4 }).collect();
+        Ok(Deriving { guest: D::new(&self::params(params), &targets)?, targets, next_offset: 0 })
+    }
+
+    /// Passes a batch through it. Gives the records that it has written, each with the name of its topic; those of one topic in order.
+    ///
+    /// # Errors
+    ///
+    /// The text with which it failed. What it has changed in its state is taken back.
+    pub fn run(&mut self, batch: &Batch) -> Result<Vec<(String, Stored)>, String> {
+        let info = batch.info();
+        let source = SourceBatch {
+            topic: info.topic,
+            partition: info.partition.unwrap_or(0),
+            base_offset: self.next_offset,
+            base_timestamp: info.base_timestamp,
+            record_count: info.record_count,
+        };
+        self.next_offset += i64::from(info.record_count);
+        let before = STATE.with_borrow(State::clone);
+        let sections = derive::derive(&mut self.guest, self.targets.len(), &source, &batch.section());
+        let sections = sections.map_err(|failure| {
+            STATE.set(before);
+            describe(failure)
+        })?;
+        let mut written = Vec::new();
+        for (target, section) in sections {
+            let name = &self.targets[target as usize].name;
+            written.extend(records(&section)?.into_iter().map(|record| (name.clone(), record)));
+        }
+        Ok(written)
+    }
+}
+
+/// Grants the state of this thread so many bytes, counted as the broker does. Without that it has no limit.
+pub fn grant_state(bytes: usize) {
+    STATE.with_borrow_mut(|state| state.granted = Some(bytes));
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    entries: BTreeMap<Vec<u8>, Vec<u8>>,
+    granted: Option<usize>,
+}
+
+/// What the broker does with a state, in memory.
+pub(crate) mod state {
+    use super::STATE;
+
+    pub(crate) fn get(key: &[u8]) -> Option<Vec<u8>> {
+        STATE.with_borrow(|state| state.entries.get(key).cloned())
+    }
+
+    pub(crate) fn put(key: &[u8], value: &[u8]) -> Result<(), String> {
+        const KEY_BYTES_MAX: usize = 1024;
+        const ENTRY_OVERHEAD_BYTES: usize = 64;
+        if key.len() > KEY_BYTES_MAX {
+            return Err(format!("a key of {} bytes is too long, {KEY_BYTES_MAX} are allowed", key.len()));
+        }
+        STATE.with_borrow_mut(|state| {
+            let bytes = |key: &[u8], value: &[u8]| key.len() + value.len() + ENTRY_OVERHEAD_BYTES;
+            let now: usize = state.entries.iter().map(|(key, value)| bytes(key, value)).sum();
+            let after = now - state.entries.get(key).map_or(0, |value| bytes(key, value)) + bytes(key, value);
+            if let Some(granted) = state.granted.filter(|granted| after > *granted && after > now) {
+                return Err(format!("the state is full: it would have {after} bytes, and {granted} are granted"));
+            }
+            state.entries.insert(key.to_vec(), value.to_vec());
+            Ok(())
+        })
+    }
+
+    pub(crate) fn delete(key: &[u8]) {
+        STATE.with_borrow_mut(|state| state.entries.remove(key));
+    }
+
+    pub(crate) fn scan(prefix: &[u8], after: Option<&[u8]>, limit: u32) -> Vec<(Vec<u8>, Vec<u8>)> {
+        STATE.with_borrow(|state| {
+            let behind = |key: &[u8]| key.starts_with(prefix) && after.is_none_or(|after| key > after);
+            let found = state.entries.iter().filter(|(key, _)| behind(key));
+            found.take(limit as usize).map(|(key, value)| (key.clone(), value.clone())).collect()
+        })
+    }
+}
+
 /// The records of a section.
 ///
 /// # Errors
@@ -173,6 +274,7 @@ fn describe(failure: bindings::Failure) -> String {
 }
 
 std::thread_local! {
+    static STATE: RefCell<State> = const { RefCell::new(State { entries: BTreeMap::new(), granted: None }) };
     static LOG: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -7,12 +7,14 @@
 //! |---|---|
 //! | `unrepeated` | 20 times, under a producer that sends nothing twice |
 //! | `under_load` | 200 times, under producers that reconnect and retry, beside a topic that is compacted all the time |
+//! | `derived` | 100 times, while a module with state derives two topics from one that producers write to |
 //! | `small_disk` | 30 times, on a file system that fills up and is cleaned up |
 //!
 //! `load` produces and notes what is acknowledged; `seen` holds what is stored against that, `compacted` does so where only the latest
 //! record of each key has to be left.
 
 mod compacted;
+mod derived;
 mod load;
 mod seen;
 mod small_disk;

@@ -1,8 +1,10 @@
 //! What `millpond topic describe` says of modules beside their numbers: limits, what becomes of failed records, how long batches took, how a
 //! module failed, and why one does not run.
 
-use crate::output::{counted, escaped, human_bytes, thousands};
-use millpond_protocol::message::{AttachmentStatus, BatchTimes};
+use crate::output::{Row, counted, escaped, human_bytes, table, thousands};
+use millpond_protocol::message::{AttachmentStatus, BatchTimes, DerivedPartition, DerivedStatus};
+use serde::Serialize;
+use std::fmt::Write;
 
 /// A line for each module, and more for one that does not run.
 pub(super) fn notes(attachments: &[AttachmentStatus]) -> String {
@@ -33,6 +35,9 @@ pub(super) fn notes(attachments: &[AttachmentStatus]) -> String {
             notes.push_str(" does not run: ");
             notes.push_str(&escaped(reason));
             notes.push('\n');
+        }
+        if let Some(derived) = &attachment.derived {
+            derived_notes(&mut notes, &attachment.module, derived);
         }
     }
     notes
@@ -101,6 +106,44 @@ fn human_us(us: u64) -> String {
     }
 }
 
+/// Where a derived topic goes and how far it is, and what keeps a partition from going on.
+fn derived_notes(notes: &mut String, module: &str, derived: &DerivedStatus) {
+    let DerivedStatus { targets, state_bytes_max, retries, partitions } = derived;
+    let state =
+        if *state_bytes_max == 0 { "no state".to_owned() } else { format!("state up to {} a partition", human_bytes(*state_bytes_max)) };
+    // Writing to a string can't fail.
+    let _ = writeln!(notes, "{module} into {}: {state}, {retries} retries", targets.join(", "));
+    notes.push('\n');
+    notes.push_str(&table(&partitions.iter().map(DerivedRow).collect::<Vec<_>>()));
+    for partition in partitions {
+        let number = partition.partition;
+        if partition.skipped > 0 {
+            let _ = writeln!(notes, "partition {number}: {} offsets were gone before {module} came to them", thousands(partition.skipped));
+        }
+        if let Some(error) = &partition.error {
+            let _ = writeln!(notes, "partition {number} does not go on: {}", escaped(error));
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct DerivedRow<'a>(&'a DerivedPartition);
+
+impl Row for DerivedRow<'_> {
+    const HEADINGS: &'static [&'static str] = &[">PARTITION", ">POSITION", ">LAG", ">STATE", ">ENTRIES"];
+
+    fn cells(&self) -> Vec<String> {
+        let partition = self.0;
+        vec![
+            partition.partition.to_string(),
+            thousands(partition.position),
+            thousands(partition.lag),
+            human_bytes(partition.state_bytes),
+            thousands(partition.state_entries),
+        ]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,5 +193,25 @@ mod tests {
     fn times_are_told_in_their_own_unit() {
         let told = [0, 50, 999, 1_000, 2_500, 250_000, 1_000_000, 61_250_000].map(human_us);
         assert_eq!(told, ["0 us", "50 us", "999 us", "1 ms", "2.5 ms", "250 ms", "1.0 s", "61.2 s"]);
+    }
+
+    #[test]
+    fn how_far_a_derived_topic_is_and_what_is_in_its_way_is_told() {
+        let partitions = vec![
+            DerivedPartition { partition: 0, position: 1_234, lag: 5, state_bytes: 2_048, state_entries: 7, skipped: 0, error: None },
+            DerivedPartition { partition: 1, skipped: 3, error: Some("no room".to_owned()), ..DerivedPartition::default() },
+        ];
+        let derived = DerivedStatus { targets: vec!["a".to_owned(), "b".to_owned()], state_bytes_max: 1 << 20, retries: 2, partitions };
+        let status = AttachmentStatus { derived: Some(derived), ..AttachmentStatus::new("m", AttachPoint::Derive) };
+        let words = notes(&[AttachmentStatus { on_error: OnError::Stop, ..status }]);
+        for line in [
+            "m: on error stop",
+            "m into a, b: state up to 1.0 MiB a partition, 2 retries",
+            "partition 1: 3 offsets were gone before m came to them",
+            "partition 1 does not go on: no room",
+        ] {
+            assert!(words.lines().any(|found| found == line), "{words}");
+        }
+        assert!(words.contains("1,234") && words.contains("2.0 KiB"), "{words}");
     }
 }

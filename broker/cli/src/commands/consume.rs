@@ -189,7 +189,7 @@ fn write_record(out: &mut Vec<u8>, format: Format, record: &ConsumedRecord) {
     }
 }
 
-fn parse_start(text: &str) -> Result<Start, String> {
+pub(crate) fn parse_start(text: &str) -> Result<Start, String> {
     match text.split_once(':') {
         None if text == "beginning" => Ok(Start::Beginning),
         None if text == "end" => Ok(Start::End),

@@ -217,6 +217,11 @@ impl Runner {
             if store.position() < watermarks.high_watermark {
                 break;
             }
+            if store.position() > watermarks.high_watermark {
+                let (end, position) = (watermarks.high_watermark, store.position());
+                let error = format!("its source ends at {end}, and it has read up to {position}: the records between are lost");
+                self.derivation.note(self.partition, |progress| progress.error = Some(error));
+            }
             has_waited = true;
             tokio::select! {
                 changed = self.view.changed() => changed.map_err(|_| Halt::End)?,

@@ -1,8 +1,9 @@
 //! The guests of `plugins/`, which `plugins/build.sh` builds, in the real host.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use millpond_plugin::{Limits, Partitioner, PluginError, PluginHost, Transform, World};
+use millpond_plugin::{Derive, Limits, Partitioner, PluginError, PluginHost, SourceBatch, StateDraft, Target, Transform, World};
 
 use crate::support::{batch, host};
 
@@ -95,6 +96,53 @@ fn by_device_places_devices() {
     let records = section(&[r#"{"device":"21"}"#, r#"{"device":"foobar"}"#, r#"{"device":"21"}"#, "nothing"]);
     // Kafka's murmur2 of the names, without the sign, modulo 1000.
     assert_eq!(partitioner.run(&batch(4), &records, 1000), Ok(vec![340, 166, 340, 0]));
+}
+
+#[test]
+fn changes_and_count_remember_from_batch_to_batch() {
+    let host = host();
+    let (changes, count) = (load(&host, "changes"), load(&host, "count"));
+    for module in [&changes, &count] {
+        assert_eq!((module.world(), module.has_state()), (World::Transform, true));
+    }
+    let changes = Transform::new(&host, &changes, Limits::default(), &params(&[("deadband", "0.5")])).expect("it starts");
+    let mut state = StateDraft::new(Arc::default(), 1 << 16);
+    let mut run = |values: &[&str]| {
+        let info = batch(u32::try_from(values.len()).expect("few"));
+        changes.run_with(&info, &section(values), Limits::default().time, Some(&mut state)).expect("it runs")
+    };
+    let (low, same, high) = (r#"{"value":20}"#, r#"{"value":20.4}"#, r#"{"value":20.6}"#);
+    assert_eq!(run(&[low, same]), section(&[low]));
+    assert_eq!(run(&[same]), b"");
+    assert_eq!(run(&[high, low]), section(&[high, low]));
+
+    let count = Transform::new(&host, &count, Limits::default(), &[]).expect("it starts");
+    let mut state = StateDraft::new(Arc::default(), 1 << 16);
+    for number in ["1", "2", "3"] {
+        let output = count.run_with(&batch(1), &section(&["x"]), Limits::default().time, Some(&mut state)).expect("it runs");
+        assert!(output.ends_with(number.as_bytes()), "{output:?}");
+    }
+    let error = count.run(&batch(1), &section(&["x"])).expect_err("nothing was lent");
+    assert!(error.to_string().contains("while a batch is processed"), "{error}");
+}
+
+#[test]
+fn route_writes_to_the_topics_that_it_was_given() {
+    let host = host();
+    let module = load(&host, "route");
+    assert_eq!((module.world(), module.has_state()), (World::Derive, false), "what it does not call is not imported");
+    let targets = ["alarms", "rest"].map(|name| Target { name: name.to_owned(), partition_count: 1 });
+    let settings = params(&[("to.alarm", "alarms"), ("otherwise", "rest")]);
+    let derive = Derive::new(&host, &module, Limits::default(), &settings, &targets).expect("it starts");
+    let (alarm, reading) = (r#"{"type":"alarm"}"#, r#"{"type":"reading"}"#);
+    let source = SourceBatch { info: batch(3), base_offset: 7 };
+    let output = derive.run(&source, &section(&[alarm, reading, alarm]), Limits::default().time, None).expect("it runs");
+    let whole = section(&[alarm, reading, alarm]);
+    let (first, rest) = whole.split_at(section(&[alarm]).len());
+    let (second, third) = rest.split_at(rest.len() - first.len());
+    assert_eq!(output, [(0, [first, third].concat()), (1, second.to_vec())]);
+    let error = Derive::new(&host, &module, Limits::default(), &settings, &targets[..1]).expect_err("a topic is missing");
+    assert!(matches!(&error, PluginError::Init(message) if message.contains("`rest`")), "{error}");
 }
 
 #[test]

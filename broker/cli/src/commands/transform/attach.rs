@@ -1,5 +1,6 @@
 //! Modules on topics.
 
+use super::super::consume::parse_start;
 use crate::{
     config::{ByteSize, Span},
     connection::ClientArgs,
@@ -9,7 +10,9 @@ use crate::{
 };
 use clap::{Args, ValueEnum};
 use millpond::Client;
-use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, DetachTransform, ModuleRef, OnError};
+use millpond_protocol::message::{
+    AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, DeriveInto, DetachTransform, ModuleRef, OnError, Position,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -24,9 +27,9 @@ pub(crate) struct AttachArgs {
     #[arg(value_name = "MODULE", value_parser = names::parse_module)]
     module: ModuleRef,
     /// Where it runs: produce (before the append), partition (in place of the default partitioner) or fetch (for consumers that ask for the
-    /// view that it makes)
-    #[arg(long, value_name = "PLACE", value_enum, hide_possible_values = true)]
-    on: Point,
+    /// view that it makes); with --into it runs on its own
+    #[arg(long, value_name = "PLACE", value_enum, hide_possible_values = true, required_unless_present = "into")]
+    on: Option<Point>,
     /// On fetch: what the view is called; several modules of one name form a chain
     #[arg(long, value_name = "VIEW", value_parser = names::parse)]
     name: Option<String>,
@@ -34,15 +37,45 @@ pub(crate) struct AttachArgs {
     #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parse_param)]
     params: Vec<(String, String)>,
     /// What becomes of records on which the module fails: reject (the producer gets the error, and nothing of the batch is stored), skip (they
-    /// are left out) or dead-letter:TOPIC (they go there, with the error in their headers)
-    #[arg(long, value_name = "WHAT", default_value = "reject")]
-    on_error: OnError,
+    /// are left out) or dead-letter:TOPIC (they go there, with the error in their headers). With --into it is stop (it waits before them until
+    /// another version runs), skip or dead-letter:TOPIC [default: reject; with --into: stop]
+    #[arg(long, value_name = "WHAT")]
+    on_error: Option<OnError>,
+    #[command(flatten)]
+    derive: DeriveArgs,
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+/// A topic that is derived from another.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Derived topics")]
+struct DeriveArgs {
+    /// The topics that the module writes to, by the keys of its records; each record of TOPIC has its effect there exactly once
+    #[arg(long, value_name = "TOPIC[,TOPIC...]", value_delimiter = ',', value_parser = names::parse, conflicts_with = "name")]
+    into: Vec<String>,
+    /// Where in each partition of TOPIC it begins: beginning, end, offset:N, time:2026-01-01T00:00:00Z or time:MILLISECONDS
+    /// [default: beginning]
+    #[arg(long, value_name = "PLACE", value_parser = parse_start, requires = "into")]
+    from: Option<Position>,
+    /// What the module may keep from batch to batch for each partition of TOPIC, such as 1MiB; 16MiB at most [default: nothing]
+    #[arg(long, value_name = "SIZE", requires = "into")]
+    state_bytes: Option<ByteSize>,
+    /// How often it is tried again on a batch for which it had no time or no room, or on which it trapped [default: 3]
+    #[arg(long, value_name = "N", requires = "into")]
+    retries: Option<u32>,
+}
+
+impl DeriveArgs {
+    fn into_request(self) -> Option<DeriveInto> {
+        let DeriveArgs { into, from, state_bytes, retries } = self;
+        let state_bytes = state_bytes.map_or(0, |size| size.0);
+        (!into.is_empty()).then(|| DeriveInto { targets: into, start: from.unwrap_or_default(), state_bytes, retries })
+    }
 }
 
 /// What the module may use. Without a flag it is what the broker says under [plugin].
@@ -84,7 +117,7 @@ pub(crate) struct DetachArgs {
     /// The module
     #[arg(value_parser = names::parse)]
     module: String,
-    /// Where it runs: produce, partition or fetch; needed only if it is attached in several places
+    /// Where it runs: produce, partition, fetch or derive; needed only if it is attached in several places
     #[arg(long, value_name = "PLACE", value_enum, hide_possible_values = true)]
     on: Option<Point>,
     /// On fetch: which view; needed only if it makes several
@@ -104,6 +137,8 @@ struct Attachment {
     on: AttachPoint,
     #[serde(skip_serializing_if = "Option::is_none")]
     view: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    into: Vec<String>,
     attached: bool,
 }
 
@@ -111,7 +146,8 @@ impl Attachment {
     fn words(&self, done: &str) -> String {
         let Attachment { topic, module, on, .. } = self;
         let view = self.view.as_ref().map(|view| format!(" as the view {view}")).unwrap_or_default();
-        format!("{done} {topic}, on {on}{view}\n").replacen("{}", module, 1)
+        let on = if self.into.is_empty() { format!("on {on}") } else { format!("into {}", self.into.join(", ")) };
+        format!("{done} {topic}, {on}{view}\n").replacen("{}", module, 1)
     }
 }
 
@@ -124,6 +160,8 @@ enum Point {
     Partition,
     /// After the read: the module makes a view that consumers ask for
     Fetch,
+    /// On its own: the module writes to other topics
+    Derive,
 }
 
 impl From<Point> for AttachPoint {
@@ -132,14 +170,21 @@ impl From<Point> for AttachPoint {
             Point::Produce => AttachPoint::Produce,
             Point::Partition => AttachPoint::Partition,
             Point::Fetch => AttachPoint::Fetch,
+            Point::Derive => AttachPoint::Derive,
         }
     }
 }
 
 /// Runs `millpond transform attach`.
 pub(super) async fn attach(arguments: AttachArgs) -> Outcome {
-    let AttachArgs { topic, module, on, name, params, on_error, limits, output, client } = arguments;
-    let on = AttachPoint::from(on);
+    let AttachArgs { topic, module, on, name, params, on_error, derive, limits, output, client } = arguments;
+    let derive = derive.into_request();
+    let on = on.map_or(AttachPoint::Derive, AttachPoint::from);
+    if let (Some(_), AttachPoint::Produce | AttachPoint::Partition | AttachPoint::Fetch) = (&derive, on) {
+        return Err(Failure::usage("--into makes topics on its own, and is no part of another place").hint("leave out --on"));
+    }
+    let on_error = on_error.unwrap_or(if on == AttachPoint::Derive { OnError::Stop } else { OnError::Reject });
+    let into = derive.as_ref().map_or_else(Vec::new, |derive| derive.targets.clone());
     let mut unique = BTreeMap::new();
     for (key, value) in params {
         if let Some(earlier) = unique.insert(key.clone(), value) {
@@ -147,9 +192,9 @@ pub(super) async fn attach(arguments: AttachArgs) -> Outcome {
         }
     }
     let attach = AttachTransform::new(topic.clone(), module.clone(), on);
-    let request = AttachTransform { view: name.clone(), params: unique, limits: limits.limits(), on_error, ..attach };
+    let request = AttachTransform { view: name.clone(), params: unique, limits: limits.limits(), on_error, derive, ..attach };
     client.with(async |client| Ok(client.admin().attach(request).await?)).await?;
-    let attached = Attachment { topic, module: module.to_string(), on, view: name, attached: true };
+    let attached = Attachment { topic, module: module.to_string(), on, view: name, into, attached: true };
     output.one(&attached, |now| now.words("attached {} to"))
 }
 
@@ -162,7 +207,7 @@ pub(super) async fn detach(arguments: DetachArgs) -> Outcome {
         Ok((on, view))
     };
     let (on, view) = client.with(detach).await?;
-    let detached = Attachment { topic, module, on, view, attached: false };
+    let detached = Attachment { topic, module, on, view, into: Vec::new(), attached: false };
     output.one(&detached, |now| now.words("detached {} from"))
 }
 
@@ -201,4 +246,6 @@ Examples:
   millpond transform attach readings drop-idle@2 --on produce
   millpond transform attach readings drop-idle --on produce --on-error dead-letter:failed --time 20ms
   millpond transform attach readings drop-idle --on fetch --name busy-only
-  millpond transform attach readings by-device --on partition --param field=device";
+  millpond transform attach readings by-device --on partition --param field=device
+  millpond transform attach readings changes --into changed --state-bytes 1MiB --param deadband=0.5
+  millpond transform attach events route --into alarms,readings --from end --on-error dead-letter:failed";
