@@ -45,12 +45,24 @@ async fn each_record_is_numbered_once_through_a_hundred_kills() {
         broker.kill();
         broker = site.start();
     }
+    has_got_on(&broker).await;
     producing.stop().await;
     check(&broker).await;
     assert!(broker.stop().success(), "the broker stops cleanly");
     broker = site.start();
     check(&broker).await;
     assert!(broker.stop().success(), "the broker stops cleanly");
+}
+
+/// Most of what the producers have sent until now was derived between the kills, and not only at the end.
+async fn has_got_on(broker: &Broker) {
+    let admin = client(broker.url()).await.admin();
+    let mut sums = Vec::new();
+    for topic in ["numbered", "readings"] {
+        let partitions = admin.topic(topic).await.expect("it is there").partitions;
+        sums.push(partitions.iter().map(|partition| partition.high_watermark).sum::<i64>());
+    }
+    assert!(sums[0] * 2 > sums[1], "{sums:?}");
 }
 
 async fn begin(broker: &Broker) {

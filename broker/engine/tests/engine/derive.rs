@@ -2,7 +2,7 @@
 
 use crate::{
     broker::{Broker, NOW_MS, RESERVE_BYTES, create, keyed_batch},
-    guests,
+    derive_guests, guests,
 };
 use bytes::Bytes;
 use millpond_engine::{Answer, EngineError};
@@ -88,7 +88,7 @@ async fn with_counter(targets: u32) -> (Broker, SimDisk) {
     for target in ["a", "b"] {
         broker.topic(target, targets, "sync").await;
     }
-    broker.engine.deploy_module("counter", guests::counter(1)).await.expect("it can be deployed");
+    broker.engine.deploy_module("counter", derive_guests::counter(1)).await.expect("it can be deployed");
     (broker, disk)
 }
 
@@ -158,7 +158,7 @@ async fn a_transform_derives_one_topic_and_its_records_keep_their_keys() {
 async fn what_can_not_work_is_refused_and_leaves_nothing_behind() {
     let (broker, disk) = with_counter(1).await;
     let names = disk.used_names();
-    broker.engine.deploy_module("stateful", guests::stateful_transform()).await.expect("it can be deployed");
+    broker.engine.deploy_module("stateful", derive_guests::stateful_transform()).await.expect("it can be deployed");
     broker.engine.deploy_module("plain", guests::transform()).await.expect("it can be deployed");
     let files = disk.used_names();
     let refused = |attach: AttachTransform| async {
@@ -261,7 +261,7 @@ async fn what_it_fails_on_is_left_out_or_becomes_a_dead_letter_with_its_offset()
 #[tokio::test]
 async fn one_that_stops_says_why_and_goes_on_where_it_was_once_another_version_runs() {
     let (broker, _) = with_counter(1).await;
-    broker.engine.deploy_module("counter", guests::counter(1_001)).await.expect("it can be deployed");
+    broker.engine.deploy_module("counter", derive_guests::counter(1_001)).await.expect("it can be deployed");
     let rollback = RollbackModule { name: "counter".to_owned(), to: Some(1) };
     broker.engine.rollback_module(rollback.clone()).await.expect("it can be rolled back");
     broker.engine.attach(into("source", "counter", &["a"])).await.expect("it can be attached");
@@ -272,10 +272,10 @@ async fn one_that_stops_says_why_and_goes_on_where_it_was_once_another_version_r
     assert_eq!((derived(&broker, "source")[0].position, counts(&broker, "a", 0).await), (1, of(&[("k", 1)])));
     // Both stop at the same record; the plain transform bears it.
     broker.engine.detach(detach("source", "counter")).await.expect("it can be detached");
-    broker.engine.deploy_module("m", guests::counter(1)).await.expect("it can be deployed");
+    broker.engine.deploy_module("m", derive_guests::counter(1)).await.expect("it can be deployed");
     broker.engine.attach(into("source", "m", &["b"])).await.expect("it can be attached");
     until(&broker, "source", |partitions| partitions[0].error.is_some()).await;
-    broker.engine.deploy_module("m", guests::tolerant_counter()).await.expect("it can be deployed");
+    broker.engine.deploy_module("m", derive_guests::tolerant_counter()).await.expect("it can be deployed");
     until(&broker, "source", |partitions| partitions[0].position == 4 && partitions[0].error.is_none()).await;
     let expected = of(&[("k", 1), ("k", 2), ("k", 3), ("l", 1)]);
     assert_eq!(counts(&broker, "b", 0).await, expected, "the state is that of the version before");

@@ -6,7 +6,7 @@
 use crate::{
     broker::{Broker, create},
     derive::{caught_up, counts, into, send},
-    guests,
+    derive_guests,
 };
 use millpond_engine::Engine;
 use millpond_log::sim::{Random, SimDisk};
@@ -80,7 +80,7 @@ async fn begin(durability: &str) -> (Broker, SimDisk) {
     for topic in ["source", "even", "odd"] {
         broker.engine.create_topic(create(topic, PARTITIONS, durability)).await.expect("it can be made");
     }
-    broker.engine.deploy_module("counter", guests::counter(1)).await.expect("it can be deployed");
+    broker.engine.deploy_module("counter", derive_guests::counter(1)).await.expect("it can be deployed");
     broker.engine.attach(into("source", "counter", &["even", "odd"])).await.expect("it can be attached");
     (broker, disk)
 }

@@ -5,6 +5,7 @@ mod compaction;
 mod compaction_room;
 mod derive;
 mod derive_crash;
+mod derive_guests;
 mod durability;
 mod failures;
 mod fairness;

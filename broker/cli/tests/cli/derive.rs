@@ -1,0 +1,66 @@
+//! A derived topic from the command line: attached, described, detached.
+
+use crate::{
+    guests,
+    place::{Broker, Place, text},
+};
+use serde_json::Value;
+
+fn prepared() -> (Place, Broker) {
+    let place = Place::new();
+    let broker = place.serve();
+    for topic in ["source", "target"] {
+        broker.ok(&place, &["topic", "create", topic], b"");
+    }
+    place.file("half.wasm", &guests::transform());
+    broker.ok(&place, &["transform", "deploy", "half.wasm", "--name", "half"], b"");
+    (place, broker)
+}
+
+fn derived(place: &Place, broker: &Broker) -> Value {
+    let topic: Value = serde_json::from_str(&broker.ok(place, &["topic", "describe", "source", "-o", "json"], b"")).expect("JSON");
+    topic["attachments"][0]["derived"].clone()
+}
+
+#[test]
+fn what_is_derived_can_be_read_and_the_source_says_how_far_it_is() {
+    let (place, broker) = prepared();
+    broker.ok(&place, &["produce", "source"], b"1\n2\n");
+    let attach = ["transform", "attach", "source", "half", "--into", "target", "--from", "offset:1", "--param", "mode=even"];
+    let limits = ["--retries", "2", "--state-bytes", "1MiB"];
+    assert_eq!(broker.ok(&place, &[&attach[..], &limits].concat(), b""), "attached half to source, into target\n");
+    broker.ok(&place, &["produce", "source"], b"3\n4\n5\n");
+    while derived(&place, &broker)["partitions"][0]["position"] != 5 {}
+    assert_eq!(broker.ok(&place, &["consume", "target", "--from-beginning", "--until-end"], b""), "3\n5\n");
+    let found = derived(&place, &broker);
+    assert_eq!((&found["targets"][0], &found["retries"], &found["state_bytes_max"]), (&"target".into(), &2.into(), &1_048_576.into()));
+    let words = broker.ok(&place, &["topic", "describe", "source"], b"");
+    assert!(
+        words.contains("half: on error stop") && words.contains("\nhalf into target: state up to 1.0 MiB a partition, 2 retries\n"),
+        "{words}"
+    );
+    assert!(words.contains("POSITION") && words.contains("\nhalf@1  derive "), "{words}");
+    let refused = broker.fails(&place, &["topic", "delete", "target", "--yes"], b"");
+    assert!(refused.contains("hint: `millpond transform detach source half --on derive` first"), "{refused}");
+    assert_eq!(broker.ok(&place, &["transform", "detach", "source", "half"], b""), "detached half from source, on derive\n");
+    broker.ok(&place, &["topic", "delete", "target", "--yes"], b"");
+}
+
+#[test]
+fn what_does_not_go_together_is_said() {
+    let (place, broker) = prepared();
+    for arguments in [
+        &["source", "half"][..],
+        &["source", "half", "--on", "produce", "--from", "end"],
+        &["source", "half", "--on", "fetch", "--into", "target"],
+        &["source", "half", "--into", "target", "--name", "v"],
+        &["source", "half", "--into", "a,,b"],
+    ] {
+        let output = broker.run(&place, &[&["transform", "attach"], arguments].concat(), b"");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output.stderr));
+    }
+    let round = broker.fails(&place, &["transform", "attach", "source", "half", "--into", "source"], b"");
+    assert!(round.contains("round for ever") && round.contains("hint:"), "{round}");
+    let alone = broker.fails(&place, &["transform", "attach", "source", "half", "--on", "derive"], b"");
+    assert!(alone.contains("--into"), "{alone}");
+}
