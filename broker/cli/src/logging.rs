@@ -23,6 +23,11 @@ pub(crate) fn start_client() -> Outcome {
     start(LogFormat::Pretty, "warn")
 }
 
+/// Starts logging for a test of a module, whose own lines belong to what its author wants to see.
+pub(crate) fn start_module_test() -> Outcome {
+    start(LogFormat::Pretty, "warn,millpond::guest=debug")
+}
+
 fn start(format: LogFormat, default: &str) -> Outcome {
     let wanted = env::var(VARIABLE).ok().filter(|directives| !directives.is_empty());
     let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or(default)).map_err(|error| {

@@ -30,6 +30,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Topic(command) => client(topic::run(command)),
         Command::Produce(arguments) => client(produce::run(arguments)),
         Command::Consume(arguments) => client(consume::run(arguments)),
+        Command::Transform(command) if command.is_offline() => transform::run_offline(command),
         Command::Transform(command) => client(transform::run(command)),
         Command::Log(command) => log::run(&command),
         Command::Bench(arguments) if arguments.is_in_place_of_a_broker() => on_workers(broker_workers(), bench::run(arguments)),

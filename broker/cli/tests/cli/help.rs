@@ -18,6 +18,7 @@ const COMMANDS: &[&[&str]] = &[
     &["produce"],
     &["consume"],
     &["transform"],
+    &["transform", "test"],
     &["transform", "deploy"],
     &["transform", "list"],
     &["transform", "describe"],

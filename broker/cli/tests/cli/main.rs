@@ -19,3 +19,4 @@ mod snapshot;
 mod start;
 mod transform;
 mod transform_logs;
+mod transform_test;

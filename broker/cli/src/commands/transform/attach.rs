@@ -10,6 +10,7 @@ use crate::{
 };
 use clap::{Args, ValueEnum};
 use millpond::Client;
+use millpond_plugin::Limits;
 use millpond_protocol::message::{
     AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, DeriveInto, DetachTransform, ModuleRef, OnError, Position,
 };
@@ -81,7 +82,7 @@ impl DeriveArgs {
 /// What the module may use. Without a flag it is what the broker says under [plugin].
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Limits")]
-struct LimitArgs {
+pub(super) struct LimitArgs {
     /// The memory of one instance, such as 32MiB
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
@@ -97,6 +98,18 @@ struct LimitArgs {
 }
 
 impl LimitArgs {
+    /// The same for a module that runs in this process; without a flag it is what a broker has without a configuration.
+    pub(super) fn plugin_limits(&self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            memory_bytes: self.memory.map_or(default.memory_bytes, ByteSize::bytes),
+            time: self.time.map_or(default.time, |time| time.0),
+            output_bytes: self.max_output.map_or(default.output_bytes, ByteSize::bytes),
+            log_bytes_per_second: self.log_rate.map_or(default.log_bytes_per_second, |size| size.0),
+            ..default
+        }
+    }
+
     fn limits(&self) -> AttachLimits {
         AttachLimits {
             memory_bytes: self.memory.map(|size| size.0),
@@ -233,7 +246,7 @@ async fn attached_on(
     }
 }
 
-fn parse_param(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_param(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".to_owned()),

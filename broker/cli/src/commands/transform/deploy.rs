@@ -94,7 +94,7 @@ fn name_of(file: &Path) -> Outcome<String> {
     names::parse(&stem).map_err(wrong)
 }
 
-fn read_module(path: &Path) -> Outcome<Vec<u8>> {
+pub(super) fn read_module(path: &Path) -> Outcome<Vec<u8>> {
     let unreadable = |error: io::Error| {
         let failure = Failure::usage(format!("can't read the module {}", path.display()));
         let failure = if error.kind() == io::ErrorKind::NotFound {

@@ -4,6 +4,7 @@ mod attach;
 mod deploy;
 mod describe;
 mod logs;
+mod test;
 
 use super::shared::{self, ListArgs};
 use crate::{
@@ -18,6 +19,8 @@ use millpond_protocol::message::{ModuleInfo, ModuleRef};
 /// Deploy WebAssembly modules and attach them to topics
 #[derive(Debug, Subcommand)]
 pub(crate) enum TransformCommand {
+    /// Run a module on records from a file, here, and compare what comes out
+    Test(test::TestArgs),
     /// Upload a module, or a new version of one; the broker checks and compiles it
     Deploy(deploy::DeployArgs),
     /// List the modules and where they are attached
@@ -48,9 +51,25 @@ pub(crate) struct DeleteArgs {
     client: ClientArgs,
 }
 
+impl TransformCommand {
+    /// Whether it is done without a broker.
+    pub(crate) fn is_offline(&self) -> bool {
+        matches!(self, TransformCommand::Test(_))
+    }
+}
+
+/// Runs a command that asks no broker.
+pub(crate) fn run_offline(command: TransformCommand) -> Outcome {
+    match command {
+        TransformCommand::Test(arguments) => test::run(arguments),
+        online => unreachable!("{online:?} needs a broker"),
+    }
+}
+
 /// Runs `millpond transform`.
 pub(crate) async fn run(command: TransformCommand) -> Outcome {
     match command {
+        TransformCommand::Test(_) => run_offline(command),
         TransformCommand::Deploy(arguments) => deploy::deploy(arguments).await,
         TransformCommand::List(arguments) => shared::list(&arguments, async |client| Ok(client.admin().modules().await?), NONE_YET).await,
         TransformCommand::Describe(arguments) => describe::describe(arguments).await,
