@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Builds the guests to plugins/dist/NAME.wasm: core modules that carry their component type, which the broker makes components of.
+# Builds the guests to plugins/dist/NAME.wasm: in Rust and C core modules that carry their component type, which the broker makes
+# components of; in Python and JavaScript components. What else is needed is installed to plugins/target, in fixed versions, from PyPI
+# (sdk-python/requirements.txt, sdk-c/requirements.txt) and npm (sdk-js/package-lock.json).
 #
 #   plugins/build.sh           build; one line for each module
-#   plugins/build.sh --test    lints and native tests of the guest SDK and of the guests
+#   plugins/build.sh --test    lints and native tests of the guest SDKs and of the guests
 #
 # MILLPOND_GUEST_TOOLCHAIN=rustup  only with the target that rustup installs
 # MILLPOND_GUEST_TOOLCHAIN=debian  only with Debian's second Rust, whose sources the standard library is built from
@@ -12,12 +14,13 @@ cd "$(dirname "$0")"
 
 readonly TARGET=wasm32-unknown-unknown
 readonly GUESTS=(
-    drop-idle by-device identity hostile
+    drop-idle by-device identity hot hostile
     filter-json mask convert-units csv-to-json by-geohash
     changes count route
 )
 readonly DEBIAN_PACKAGES=(rustc-web cargo-web rust-web-src)
 TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+readonly TOOLS=$PWD/target/tools
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -99,19 +102,71 @@ build() {
         ;;
     *) say "MILLPOND_GUEST_TOOLCHAIN is rustup, debian or auto"; exit 2 ;;
     esac
-    mkdir -p dist
     local guest file
     for guest in "${GUESTS[@]}"; do
         file=$BUILT/${guest//-/_}.wasm
         cmp -s "$file" "dist/$guest.wasm" || cp "$file" "dist/$guest.wasm"
-        printf 'plugins/dist/%-16s %7d bytes\n' "$guest.wasm" "$(wc -c <"dist/$guest.wasm")"
+        built "$guest"
     done
+}
+
+built() { printf 'plugins/dist/%-16s %8d bytes\n' "$1.wasm" "$(wc -c <"dist/$1.wasm")"; }
+
+# A virtual environment with one package, as `millpond transform build` makes it: python_tool NAME==VERSION is where its Python is then.
+python_tool() {
+    local folder=$TOOLS/${1/==/-}
+    if [ ! -f "$folder/installed" ]; then
+        say "installing $1"
+        rm -rf "$folder"
+        quietly python3 -m venv "$folder"
+        quietly "$folder/bin/pip" install --disable-pip-version-check --no-compile "$1"
+        touch "$folder/installed"
+    fi
+    echo "$folder/bin/python"
+}
+
+use_npm_tools() {
+    cmp -s sdk-js/package-lock.json sdk-js/node_modules/.installed && return
+    say "installing componentize-qjs to plugins/sdk-js/node_modules"
+    (cd sdk-js && quietly npm ci --no-audit --no-fund)
+    cp sdk-js/package-lock.json sdk-js/node_modules/.installed
+}
+
+# Runs a guest's recipe unless what it made is newer than everything that goes in.
+make() {
+    local guest=$1 inputs=$2
+    shift 2
+    if [ ! -f "dist/$guest.wasm" ] || [ -n "$(find $inputs wit build.sh -name node_modules -prune -o -name __pycache__ -prune -o \
+        -type f -newer "dist/$guest.wasm" -print -quit)" ]; then
+        quietly "$@"
+    fi
+    built "$guest"
+}
+
+build_others() {
+    local zig componentize
+    zig=$(python_tool "$(cat sdk-c/requirements.txt)")
+    componentize=$(python_tool "$(cat sdk-python/requirements.txt)")
+    use_npm_tools
+    ZIG_PYTHON=$zig make hot-c "sdk-c hot-c" sdk-c/build.sh hot-c/hot.c dist/hot-c.wasm
+    make hot-js "sdk-js hot-js" node sdk-js/build.mjs hot-js/hot.js dist/hot-js.wasm
+    make hot-python "sdk-python hot-python" "$componentize" sdk-python/build.py hot-python/hot.py dist/hot-python.wasm
 }
 
 run_tests() {
     cargo fmt --all --check
     quietly cargo clippy --locked --workspace --all-targets --target-dir "$TARGET_DIR" -- -D warnings
     cargo test --quiet --locked --workspace --target-dir "$TARGET_DIR"
+    quietly python3 -m compileall -q sdk-python hot-python
+    PYTHONPATH=sdk-python quietly python3 -m unittest discover -s sdk-python/tests
+    PYTHONPATH=sdk-python quietly python3 -m unittest discover -s hot-python
+    say "the tests in Python have passed"
+    quietly node --test sdk-js hot-js
+    say "the tests in JavaScript have passed"
+    mkdir -p "$TARGET_DIR"
+    cc -std=c17 -g -Wall -Wextra -Werror -fsanitize=undefined -fno-sanitize-recover -Isdk-c -o "$TARGET_DIR/sdk-c-tests" \
+        sdk-c/tests.c sdk-c/records.c sdk-c/params.c sdk-c/json.c -lm
+    "$TARGET_DIR/sdk-c-tests"
 }
 
 PACKAGES=()
@@ -120,7 +175,7 @@ for guest in "${GUESTS[@]}"; do
 done
 
 case ${1:-} in
-'') build ;;
+'') mkdir -p dist && build && build_others ;;
 --test) run_tests ;;
 *) say "usage: plugins/build.sh [--test]"; exit 2 ;;
 esac

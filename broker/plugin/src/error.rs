@@ -187,7 +187,8 @@ impl PluginError {
                 "build the guest for the world `transform`, `partitioner` or `derive` of plugins/wit/plugin.wit"
             }
             PluginError::ImportDenied { name } if name.starts_with("wasi") => {
-                "a guest has no files, clock, network or random numbers: build it for wasm32-unknown-unknown, not for wasip1 or wasip2"
+                "a guest has no files, clock, network or random numbers: build it for wasm32-unknown-unknown, not for wasip1 or wasip2; \
+                 from Python or JavaScript with `--stub-wasi`, as `millpond transform build` does"
             }
             PluginError::ImportDenied { .. } => {
                 "a guest may import `millpond:plugin/log@1.0.0` and `millpond:plugin/state@1.0.0`, and nothing else"

@@ -24,7 +24,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            memory_bytes: 16 * 1024 * 1024,
+            // What the largest guests need, and as much again: CPython with a batch takes 15 MiB.
+            memory_bytes: 32 * 1024 * 1024,
             time: Duration::from_millis(100),
             output_bytes: 8 * 1024 * 1024,
             log_bytes_per_call: 8 * 1024,
@@ -39,7 +40,7 @@ pub const MEMORY_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// The most elements that one table of a guest may have.
 pub const TABLE_ELEMENTS_MAX: usize = 32_768;
 
-/// The most instances of modules that exist at the same time, idle ones included. Up to 4 GiB of address space (not of memory) are set
+/// The most instances of modules that exist at the same time, idle ones included. Up to 8 GiB of address space (not of memory) are set
 /// aside for each at the first load.
 pub const INSTANCES_MAX: u32 = 32;
 
@@ -58,14 +59,18 @@ pub const THREAD_STACK_BYTES_MIN: usize = 2 * GUEST_STACK_BYTES_MAX;
 /// The stack that a guest may use before it traps.
 pub(crate) const GUEST_STACK_BYTES_MAX: usize = 512 * 1024;
 
-/// The most memories that one instance may have: languages without a linker of their own need one.
-pub(crate) const MEMORIES_PER_INSTANCE_MAX: u32 = 2;
+/// The most memories that one instance may have: its own, and those of components inside it, of which a guest in JavaScript has two.
+pub(crate) const MEMORIES_PER_INSTANCE_MAX: u32 = 3;
+
+/// The most memories that all instances have together. A guest has one, unless it is in JavaScript; address space for so many can be had
+/// on every machine with 39 bits of it.
+pub(crate) const MEMORIES_MAX: u32 = 2 * INSTANCES_MAX;
 
 /// The most tables that one instance may have: its own, and those that the encoder adds around it.
 pub(crate) const TABLES_PER_INSTANCE_MAX: u32 = 4;
 
-/// The most core modules that one component may consist of.
-pub(crate) const CORE_INSTANCES_PER_INSTANCE_MAX: u32 = 16;
+/// The most core modules that one component may consist of. CPython and its shared libraries are 38.
+pub(crate) const CORE_INSTANCES_PER_INSTANCE_MAX: u32 = 48;
 
 // What an upload may cost the compiler. In brackets is the most that was found in the largest guests there are: a Python interpreter
 // as a component (6.6 MB of code) and three builds of a JavaScript engine (up to 10.7 MB). Peaks are of the whole process, of which

@@ -10,8 +10,8 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 use crate::error::PluginError;
 use crate::instance::State;
 use crate::limits::{
-    CORE_INSTANCES_PER_INSTANCE_MAX, GUEST_STACK_BYTES_MAX, INSTANCES_MAX, MEMORIES_PER_INSTANCE_MAX, MEMORY_BYTES_MAX, TABLE_ELEMENTS_MAX,
-    TABLES_PER_INSTANCE_MAX,
+    CORE_INSTANCES_PER_INSTANCE_MAX, GUEST_STACK_BYTES_MAX, INSTANCES_MAX, MEMORIES_MAX, MEMORIES_PER_INSTANCE_MAX, MEMORY_BYTES_MAX,
+    TABLE_ELEMENTS_MAX, TABLES_PER_INSTANCE_MAX,
 };
 use crate::ticker::Ticker;
 use crate::upload::compile;
@@ -130,7 +130,7 @@ fn pool() -> PoolingAllocationConfig {
     pool.max_memories_per_module(MEMORIES_PER_INSTANCE_MAX);
     pool.max_tables_per_module(TABLES_PER_INSTANCE_MAX);
     pool.total_core_instances(INSTANCES_MAX * CORE_INSTANCES_PER_INSTANCE_MAX);
-    pool.total_memories(INSTANCES_MAX);
+    pool.total_memories(MEMORIES_MAX);
     pool.total_tables(INSTANCES_MAX * TABLES_PER_INSTANCE_MAX);
     pool.max_memory_size(MEMORY_BYTES_MAX);
     pool.table_elements(TABLE_ELEMENTS_MAX);

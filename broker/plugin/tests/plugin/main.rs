@@ -2,6 +2,7 @@
 //! those that load what `plugins/build.sh` makes: `guests.rs`, `samples.rs` and a part of `attacks.rs`.
 
 mod attacks;
+mod c_sdk;
 mod cache;
 mod cost;
 mod derive;

@@ -5,7 +5,7 @@
 //!
 //! let mut reading = json::object(br#"{"device": "pump-3", "host": "gw-7", "celsius": 21.5}"#)?;
 //! assert!(reading.get("device").is_some_and(|device| device.is("pump-3")));
-//! assert_eq!(reading.get("celsius").and_then(|celsius| celsius.text().parse().ok()), Some(21.5));
+//! assert_eq!(reading.get("celsius").and_then(|celsius| celsius.number()), Some(21.5));
 //! assert_eq!(reading.mask("host"), Some(&br#"{"device": "pump-3", "host": "***", "celsius": 21.5}"#[..]));
 //! # Ok::<(), json::NotAnObject>(())
 //! ```
