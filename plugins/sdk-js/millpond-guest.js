@@ -84,6 +84,7 @@ export class Record {
 
     /** The same record with other parts: `{ key, value, headers, timestamp }`, each of them optional. Text may stand for bytes. */
     with({ key = this.key, value = this.value, headers = this.headers, timestamp = this.timestamp }) {
+        if (!Number.isSafeInteger(timestamp)) throw new TypeError("a timestamp is a whole number of milliseconds");
         const changed = new Record(null, 0, 0, timestamp, this.offsetDelta, bytes(key), bytes(value), 0);
         changed.#headers = headers.map(([name, value]) => [name, bytes(value)]);
         return changed;
@@ -249,7 +250,8 @@ export function text(bytes) {
 
 /** Text as bytes, in UTF-8; bytes and null as they are. */
 export function bytes(text) {
-    if (typeof text !== "string") return text;
+    if (text === null || text instanceof Uint8Array) return text;
+    if (typeof text !== "string") throw new TypeError(`a key, a value or a header is text, a Uint8Array or null, and not ${typeof text}`);
     const latin = /^[\x00-\x7f]*$/.test(text) ? text : unescape(encodeURIComponent(text));
     const bytes = new Uint8Array(latin.length);
     for (let at = 0; at < latin.length; at++) bytes[at] = latin.charCodeAt(at);
@@ -260,9 +262,10 @@ export function bytes(text) {
 export function contract(Class) {
     let guest = null;
     const each = (batch, section, act) => {
-        guest.begin?.(batch);
-        let index = 0;
+        let index = null;
         try {
+            guest.begin?.(batch);
+            index = 0;
             for (const reader = new Reader(section, batch.baseTimestamp); !reader.isAtEnd(); index++) act(reader.next());
         } catch (error) {
             throw { message: describe(error), recordIndex: index };
@@ -283,7 +286,13 @@ export function contract(Class) {
         },
         partition(batch, section, partitionCount) {
             const partitions = [];
-            each(batch, section, (record) => partitions.push(guest.partition(record, partitionCount)));
+            each(batch, section, (record) => {
+                const partition = guest.partition(record, partitionCount);
+                if (!(Number.isInteger(partition) && partition >= 0 && partition < partitionCount)) {
+                    throw new Error(`there is no partition ${partition} among ${partitionCount}`);
+                }
+                partitions.push(partition);
+            });
             return partitions;
         },
     };

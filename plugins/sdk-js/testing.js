@@ -67,7 +67,8 @@ function refusing(act) {
         return act();
     } catch (error) {
         if (error instanceof Error) throw error;
-        throw new Error(typeof error === "string" ? error : `record ${error.recordIndex}: ${error.message}`);
+        if (typeof error === "string") throw new Error(error);
+        throw new Error(error.recordIndex === null ? error.message : `record ${error.recordIndex}: ${error.message}`);
     }
 }
 

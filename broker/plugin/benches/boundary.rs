@@ -49,7 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         rows(&mut out, &host, &modules, shape)?;
     }
     starts(&mut out, &host, &drop_idle)?;
-    writeln!(out, "all of it                       {}", Memory::now()? - before)?;
+    languages(&mut out, &host)?;
+    writeln!(out, "\nall of it                       {}", Memory::now()? - before)?;
     Ok(())
 }
 
@@ -171,10 +172,39 @@ fn starts(out: &mut impl Write, host: &PluginHost, module: &Module) -> Result<()
     Ok(())
 }
 
+/// One module in each language that guests can be written in: what it is to deploy, to start and to run.
+fn languages(out: &mut impl Write, host: &PluginHost) -> Result<(), Box<dyn Error>> {
+    let readings = section(|number| {
+        let celsius = number % 100;
+        format!(r#"{{"device":"pump-{number}","host":"gw-7","temperature":{celsius}.5,"state":"busy","seq":{number},"site":"north-4"}}"#)
+    });
+    let batch = BatchInfo { topic: "telemetry", partition: Some(0), base_timestamp: 0, record_count: RECORDS };
+    let params = [("limit".to_owned(), "50".to_owned())];
+    writeln!(out, "\nhot, half stays     bytes   deploy ms   start us   ns/record   memory KiB")?;
+    for name in ["hot", "hot-c", "hot-js", "hot-python"] {
+        let Ok(wasm) = read(name) else { continue };
+        let begin = Instant::now();
+        let module = host.load(&wasm)?;
+        let deploy = millis(begin.elapsed());
+        let start = || Transform::new(host, &module, Limits::default(), &params);
+        let transform = start()?;
+        let started = rounds(50, || Ok(start()?.module().size_bytes()))?.as_secs_f64() * 1e6;
+        let best = rounds(100, || Ok(transform.run(&batch, &readings)?.len()))?.as_secs_f64() * 1e9 / f64::from(RECORDS);
+        let memory = transform.memory_bytes_peak() / 1024;
+        writeln!(out, "{name:<14} {:>10} {deploy:>11.0} {started:>10.0} {best:>11.0} {memory:>12}", wasm.len())?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
 /// The shortest of many rounds: other work on the machine only ever makes a round longer.
-fn measure(mut round: impl FnMut() -> Result<usize, Box<dyn Error>>) -> Result<Duration, Box<dyn Error>> {
+fn measure(round: impl FnMut() -> Result<usize, Box<dyn Error>>) -> Result<Duration, Box<dyn Error>> {
+    rounds(2000, round)
+}
+
+fn rounds(count: u32, mut round: impl FnMut() -> Result<usize, Box<dyn Error>>) -> Result<Duration, Box<dyn Error>> {
     let mut best = Duration::MAX;
-    for _ in 0..2000 {
+    for _ in 0..count {
         let begin = Instant::now();
         std::hint::black_box(round()?);
         best = best.min(begin.elapsed());

@@ -97,6 +97,26 @@ test("text is UTF-8, both ways", () => {
     assert.throws(() => text(new Uint8Array([0xff])), URIError);
 });
 
+test("what can't be stored is a mistake of the guest's", () => {
+    for (const wrong of [{ value: 5 }, { key: undefined ?? {} }, { headers: [["h", 1]] }, { timestamp: 1.5 }, { timestamp: "now" }]) {
+        class Wrong {
+            transform(record, out) {
+                out.emit(record.with(wrong));
+            }
+        }
+        assert.throws(() => run(Wrong, {}, [{ value: "x" }]), /record 0: TypeError: /);
+    }
+    class Begins {
+        begin() {
+            throw new Error("not today");
+        }
+        partition = (record) => Number(record.text());
+    }
+    assert.throws(() => place(Begins, {}, [{ value: "0" }], 2), { message: "not today" });
+    delete Begins.prototype.begin;
+    for (const value of ["2", "-1", "0.5", "x"]) assert.throws(() => place(Begins, {}, [{ value }], 2), /record 0: there is no partition/);
+});
+
 test("a partitioner places each record", () => {
     class ByLength {
         partition(record, count) {

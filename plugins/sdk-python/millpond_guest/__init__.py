@@ -230,15 +230,23 @@ class Contract:
     def partition(self, batch, section, partition_count):
         """Calls the partitioner for the records of one batch."""
         partitions = []
-        act = self._guest.partition
-        self._each(batch, section, lambda record: partitions.append(act(record, partition_count)))
+        choose = self._guest.partition
+
+        def act(record):
+            partition = choose(record, partition_count)
+            if type(partition) is not int or not 0 <= partition < partition_count:
+                raise ValueError(f"there is no partition {partition} among {partition_count}")
+            partitions.append(partition)
+
+        self._each(batch, section, act)
         return partitions
 
     def _each(self, batch, section, act):
-        if hasattr(self._guest, "begin"):
-            self._guest.begin(batch)
-        index = 0
+        index = None
         try:
+            if hasattr(self._guest, "begin"):
+                self._guest.begin(batch)
+            index = 0
             for record in records(section, batch.base_timestamp):
                 act(record)
                 index += 1

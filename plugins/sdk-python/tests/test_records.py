@@ -104,4 +104,18 @@ class Settings(unittest.TestCase):
                 return len(record.value) % partition_count
 
         self.assertEqual(place(ByLength, {}, [{"value": "a"}, {"value": "abcde"}], 3), [1, 2])
+        for wrong in (3, -1, 1.0, None):
+            ByLength.partition = lambda self, record, count, wrong=wrong: wrong
+            self.assertRaisesRegex(Failed, "there is no partition .* among 3", place, ByLength, {}, [{"value": "a"}], 3)
+
+    def test_a_batch_can_fail_before_its_records(self):
+        class Begins(Keep):
+            def begin(self, batch):
+                raise ValueError(f"not today, {batch.topic}")
+
+        with self.assertRaisesRegex(Failed, "not today, test") as failed:
+            run(Begins, {}, [{"value": "a"}])
+        self.assertIsNone(failed.exception.record_index)
+
+    def test_a_section_without_records_is_empty(self):
         self.assertEqual(testing.section([]), b"")

@@ -274,3 +274,11 @@ const DAMAGE: [&u8; 24] = [
     &b'"', &b'\\', &b'{', &b'}', &b'[', &b']', &b',', &b':', &b' ', &b'0', &b'1', &b'-', &b'+', &b'.', &b'e', &b't', &b'n', &b'u', &b'\n',
     &0, &0x1f, &0x7f, &0x80, &0xc3,
 ];
+
+#[test]
+fn a_number_is_one_only_if_json_says_so() {
+    let object = json::object(br#"{"a":1,"b":-2.5e3,"c":"1","d":null,"e":true,"f":[1],"g":1e999,"h":0}"#).expect("an object");
+    let number = |name| object.get(name).and_then(|field| field.number());
+    assert_eq!(["a", "b", "g", "h"].map(number), [Some(1.0), Some(-2500.0), Some(f64::INFINITY), Some(0.0)]);
+    assert_eq!(["c", "d", "e", "f", "none"].map(number), [None; 5]);
+}

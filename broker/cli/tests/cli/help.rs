@@ -18,6 +18,8 @@ const COMMANDS: &[&[&str]] = &[
     &["produce"],
     &["consume"],
     &["transform"],
+    &["transform", "new"],
+    &["transform", "build"],
     &["transform", "test"],
     &["transform", "deploy"],
     &["transform", "list"],

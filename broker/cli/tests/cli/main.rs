@@ -14,6 +14,7 @@ mod lifecycle;
 mod log;
 mod metrics;
 mod place;
+mod project;
 mod quick_start;
 mod snapshot;
 mod start;

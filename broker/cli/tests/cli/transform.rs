@@ -209,7 +209,7 @@ fn records_on_which_a_module_fails_go_where_they_were_told_to() {
     assert_eq!((&letter["value"], letter["topic"].as_str()), (&Value::from("stop!"), Some("failed")));
     assert!(letter["headers"].to_string().contains("guest_trapped"), "{letter}");
     let words = broker.ok(&place, &["topic", "describe", "t"], b"");
-    assert!(words.contains("\ndrop-half: on error dead-letter:failed, memory 16.0 MiB, 50 ms a batch"), "{words}");
+    assert!(words.contains("\ndrop-half: on error dead-letter:failed, memory 32.0 MiB, 50 ms a batch"), "{words}");
     let refused = broker.fails(&place, &["topic", "delete", "failed", "--yes"], b"");
     assert!(refused.contains("takes the dead letters of `drop-half` on t") && refused.contains("detach t drop-half"), "{refused}");
 }

@@ -4,6 +4,7 @@ mod attach;
 mod deploy;
 mod describe;
 mod logs;
+mod project;
 mod test;
 
 use super::shared::{self, ListArgs};
@@ -19,6 +20,10 @@ use millpond_protocol::message::{ModuleInfo, ModuleRef};
 /// Deploy WebAssembly modules and attach them to topics
 #[derive(Debug, Subcommand)]
 pub(crate) enum TransformCommand {
+    /// Begin a project for a module
+    New(project::NewArgs),
+    /// Make the module of a project
+    Build(project::BuildArgs),
     /// Run a module on records from a file, here, and compare what comes out
     Test(test::TestArgs),
     /// Upload a module, or a new version of one; the broker checks and compiles it
@@ -54,13 +59,15 @@ pub(crate) struct DeleteArgs {
 impl TransformCommand {
     /// Whether it is done without a broker.
     pub(crate) fn is_offline(&self) -> bool {
-        matches!(self, TransformCommand::Test(_))
+        matches!(self, TransformCommand::New(_) | TransformCommand::Build(_) | TransformCommand::Test(_))
     }
 }
 
 /// Runs a command that asks no broker.
 pub(crate) fn run_offline(command: TransformCommand) -> Outcome {
     match command {
+        TransformCommand::New(arguments) => project::new(arguments),
+        TransformCommand::Build(arguments) => project::build(&arguments),
         TransformCommand::Test(arguments) => test::run(arguments),
         online => unreachable!("{online:?} needs a broker"),
     }
@@ -69,7 +76,7 @@ pub(crate) fn run_offline(command: TransformCommand) -> Outcome {
 /// Runs `millpond transform`.
 pub(crate) async fn run(command: TransformCommand) -> Outcome {
     match command {
-        TransformCommand::Test(_) => run_offline(command),
+        TransformCommand::New(_) | TransformCommand::Build(_) | TransformCommand::Test(_) => run_offline(command),
         TransformCommand::Deploy(arguments) => deploy::deploy(arguments).await,
         TransformCommand::List(arguments) => shared::list(&arguments, async |client| Ok(client.admin().modules().await?), NONE_YET).await,
         TransformCommand::Describe(arguments) => describe::describe(arguments).await,

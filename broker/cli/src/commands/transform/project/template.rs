@@ -1,0 +1,223 @@
+//! The files of a new project. Those of the SDKs, the contract and the module to begin with are this repository's own, so that what is
+//! tested here is what an author gets.
+
+use super::{Language, manifest};
+
+/// Text of files under `plugins/`, each with its path there.
+macro_rules! plugins {
+    ($($path:literal),* $(,)?) => {
+        &[$(($path, include_str!(concat!("../../../../../../plugins/", $path)))),*]
+    };
+}
+
+const RUST_SDK: &[(&str, &str)] = plugins![
+    "sdk-rust/Cargo.toml",
+    "sdk-rust/README.md",
+    "sdk-rust/examples/hot.rs",
+    "sdk-rust/src/bindings.rs",
+    "sdk-rust/src/json/mod.rs",
+    "sdk-rust/src/json/quotes.rs",
+    "sdk-rust/src/json/scan.rs",
+    "sdk-rust/src/json/text.rs",
+    "sdk-rust/src/lib.rs",
+    "sdk-rust/src/log.rs",
+    "sdk-rust/src/output.rs",
+    "sdk-rust/src/params.rs",
+    "sdk-rust/src/place.rs",
+    "sdk-rust/src/record.rs",
+    "sdk-rust/src/run.rs",
+    "sdk-rust/src/testing.rs",
+    "sdk-rust/src/varint.rs",
+    ".cargo/config.toml",
+    "Cargo.lock",
+];
+
+const PYTHON_SDK: &[(&str, &str)] = plugins![
+    "sdk-python/README.md",
+    "sdk-python/build.py",
+    "sdk-python/requirements.txt",
+    "sdk-python/millpond_guest/__init__.py",
+    "sdk-python/millpond_guest/log.py",
+    "sdk-python/millpond_guest/testing.py",
+];
+
+const JS_SDK: &[(&str, &str)] = plugins![
+    "sdk-js/README.md",
+    "sdk-js/build.mjs",
+    "sdk-js/millpond-guest.js",
+    "sdk-js/package.json",
+    "sdk-js/package-lock.json",
+    "sdk-js/testing.js"
+];
+
+const C_SDK: &[(&str, &str)] = plugins![
+    "sdk-c/README.md",
+    "sdk-c/build.sh",
+    "sdk-c/component_type.h",
+    "sdk-c/guest.c",
+    "sdk-c/internal.h",
+    "sdk-c/json.c",
+    "sdk-c/millpond_guest.h",
+    "sdk-c/params.c",
+    "sdk-c/records.c",
+    "sdk-c/requirements.txt",
+    "sdk-c/sealed.c",
+];
+
+const CONTRACT: &[(&str, &str)] = plugins!["wit/plugin.wit"];
+
+/// The module to begin with and its tests: the path in the project, the one in `plugins/`, and its text.
+const RUST_GUEST: &[(&str, &str)] = &[("src/lib.rs", include_str!("../../../../../../plugins/hot/src/lib.rs"))];
+const PYTHON_GUEST: &[(&str, &str)] = &[
+    ("guest.py", include_str!("../../../../../../plugins/hot-python/hot.py")),
+    ("test_guest.py", include_str!("../../../../../../plugins/hot-python/test_hot.py")),
+];
+const JS_GUEST: &[(&str, &str)] = &[
+    ("guest.js", include_str!("../../../../../../plugins/hot-js/hot.js")),
+    ("guest.test.js", include_str!("../../../../../../plugins/hot-js/hot.test.js")),
+];
+const C_GUEST: &[(&str, &str)] = &[("guest.c", include_str!("../../../../../../plugins/hot-c/hot.c"))];
+
+/// The manifest of the guests' workspace, whose versions and lints a project has too.
+const WORKSPACE: &str = include_str!("../../../../../../plugins/Cargo.toml");
+
+/// Path and text of each file of a project.
+pub(super) fn files(lang: Language, name: &str) -> Vec<(String, String)> {
+    let (sdk, guest) = match lang {
+        Language::Rust => (RUST_SDK, RUST_GUEST),
+        Language::Python => (PYTHON_SDK, PYTHON_GUEST),
+        Language::Js => (JS_SDK, JS_GUEST),
+        Language::C => (C_SDK, C_GUEST),
+    };
+    let verbatim = sdk.iter().chain(CONTRACT).map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
+    let guest = guest.iter().map(|(path, text)| ((*path).to_owned(), placed(text)));
+    let mut files: Vec<_> = guest.chain(verbatim).collect();
+    let mut add = |path: &str, text: String| files.push((path.to_owned(), text));
+    if lang == Language::Rust {
+        add("Cargo.toml", cargo_toml());
+    }
+    if lang == Language::Js {
+        add("package.json", format!("{{ \"name\": \"{}\", \"private\": true, \"type\": \"module\" }}\n", name.to_lowercase()));
+    }
+    add(manifest::FILE, manifest(lang, name));
+    add("README.md", readme(lang, name));
+    add(".gitignore", IGNORED.to_owned());
+    add("test/records.jsonl", RECORDS.to_owned());
+    add("test/expected.jsonl", EXPECTED.to_owned());
+    files
+}
+
+/// The file to be edited.
+pub(super) fn guest(lang: Language) -> &'static str {
+    match lang {
+        Language::Rust => "src/lib.rs",
+        Language::Python => "guest.py",
+        Language::Js => "guest.js",
+        Language::C => "guest.c",
+    }
+}
+
+/// The command that tests what was built.
+pub(super) fn test_words(name: &str) -> String {
+    format!("millpond transform test build/{name}.wasm --input test/records.jsonl --expect test/expected.jsonl")
+}
+
+/// A guest's file with the names that it has in a project: there the SDK lies below it and not beside.
+fn placed(text: &str) -> String {
+    text.replace("\"../sdk-js/", "\"./sdk-js/").replace("\"./hot.js\"", "\"./guest.js\"").replace("from hot import", "from guest import")
+}
+
+fn cargo_toml() -> String {
+    let shared = WORKSPACE.find("[workspace.package]").map_or("", |at| &WORKSPACE[at..]);
+    format!("{CARGO_TOML}{shared}")
+}
+
+fn manifest(lang: Language, name: &str) -> String {
+    let lang = format!("{lang:?}").to_lowercase();
+    format!(
+        "# What `millpond transform build` makes: a transform, or a partitioner.\nname = \"{name}\"\nlang = \"{lang}\"\nworld = \"transform\"\n"
+    )
+}
+
+fn readme(lang: Language, name: &str) -> String {
+    let (guest, test) = (guest(lang), test_words(name));
+    let native = match lang {
+        Language::Rust => "cargo test\n",
+        Language::Python => "PYTHONPATH=sdk-python python3 -m unittest\n",
+        Language::Js => "node --test\n",
+        Language::C => "",
+    };
+    format!(
+        "# {name}\n\nA module for the Millpond broker. `{guest}` keeps the readings that are hotter than a limit, until it does what you want.\n\n\
+         ```sh\n{native}millpond transform build\n{test}\nmillpond transform deploy build/{name}.wasm\n\
+         millpond transform attach TOPIC {name} --on produce --param limit=90\n```\n"
+    )
+}
+
+const CARGO_TOML: &str = "\
+[package]
+name = \"guest\"
+version.workspace = true
+edition.workspace = true
+rust-version.workspace = true
+license.workspace = true
+publish.workspace = true
+
+[lib]
+crate-type = [\"cdylib\"]
+
+[dependencies]
+millpond-guest.workspace = true
+
+[workspace]
+resolver = \"3\"
+members = [\"sdk-rust\"]
+
+";
+
+const IGNORED: &str = "build/\ntarget/\nnode_modules/\n__pycache__/\n";
+
+const RECORDS: &str = r#"{"key":"pump-3","value":{"temperature":79.5},"timestamp":1767225600000}
+{"key":"pump-4","value":{"temperature":91.5},"headers":{"trace":"1"},"timestamp":1767225600001}
+{"key":"pump-5","value":null,"timestamp":1767225600002}
+"#;
+
+const EXPECTED: &str = r#"{"key":"pump-4","value":{"temperature":91.5},"headers":{"trace":"1","alert":"hot"},"timestamp":1767225600001}
+{"key":"pump-5","value":null,"timestamp":1767225600002}
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Every file of an SDK that its guests need, by its path under `plugins/`.
+    fn found(folder: &str, out: &mut Vec<String>) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins");
+        for entry in std::fs::read_dir(root.join(folder)).expect("the SDK is there").flatten() {
+            let name = entry.file_name().into_string().expect("a plain name");
+            let path = format!("{folder}/{name}");
+            let is_dir = entry.file_type().expect("it has one").is_dir();
+            if is_dir && !["tests", "test", "node_modules", "__pycache__"].contains(&name.as_str()) && !name.starts_with('.') {
+                found(&path, out);
+            } else if !is_dir && name != "tests.c" {
+                out.push(path);
+            }
+        }
+    }
+
+    #[test]
+    fn a_project_has_every_file_of_its_sdk() {
+        for (lang, folder) in
+            [(Language::Rust, "sdk-rust"), (Language::Python, "sdk-python"), (Language::Js, "sdk-js"), (Language::C, "sdk-c")]
+        {
+            let files = files(lang, "x");
+            let mut needed = vec!["wit/plugin.wit".to_owned(), guest(lang).to_owned()];
+            found(folder, &mut needed);
+            for path in needed {
+                assert!(files.iter().any(|(found, _)| *found == path), "{path} is not in a project in {lang:?}");
+            }
+            assert!(files.iter().all(|(_, text)| !text.contains("\"../sdk-js/")), "a guest finds its SDK");
+        }
+    }
+}
