@@ -149,15 +149,18 @@ build_others() {
     componentize=$(python_tool "$(cat sdk-python/requirements.txt)")
     use_npm_tools
     ZIG_PYTHON=$zig make hot-c "sdk-c hot-c" sdk-c/build.sh hot-c/hot.c dist/hot-c.wasm
+    ZIG_PYTHON=$zig make probe-c "sdk-c probe" sdk-c/build.sh probe/probe.c dist/probe-c.wasm partitioner
     make hot-js "sdk-js hot-js" node sdk-js/build.mjs hot-js/hot.js dist/hot-js.wasm
+    make probe-js "sdk-js probe" node sdk-js/build.mjs probe/probe.js dist/probe-js.wasm partitioner
     make hot-python "sdk-python hot-python" "$componentize" sdk-python/build.py hot-python/hot.py dist/hot-python.wasm
+    make probe-python "sdk-python probe" "$componentize" sdk-python/build.py probe/probe.py dist/probe-python.wasm partitioner
 }
 
 run_tests() {
     cargo fmt --all --check
     quietly cargo clippy --locked --workspace --all-targets --target-dir "$TARGET_DIR" -- -D warnings
     cargo test --quiet --locked --workspace --target-dir "$TARGET_DIR"
-    quietly python3 -m compileall -q sdk-python hot-python
+    quietly python3 -m compileall -q sdk-python hot-python probe
     PYTHONPATH=sdk-python quietly python3 -m unittest discover -s sdk-python/tests
     PYTHONPATH=sdk-python quietly python3 -m unittest discover -s hot-python
     say "the tests in Python have passed"

@@ -15,6 +15,6 @@ transform | partitioner) ;;
 esac
 
 mkdir -p "$(dirname "$module")"
-"${ZIG_PYTHON:-python3}" -m ziglang cc -target wasm32-wasi -mexec-model=reactor -std=c17 -O2 -Wall -Wextra -Werror -fno-sanitize=all \
+"${ZIG_PYTHON:-python3}" -m ziglang cc -target wasm32-wasi -mexec-model=reactor -std=c23 -O2 -Wall -Wextra -Werror -fno-sanitize=all \
     "-DMILLPOND_${world^^}" "-I$sdk" -Wl,--strip-debug,-z,stack-size=131072 -o "$module" \
     "$guest" "$sdk/guest.c" "$sdk/records.c" "$sdk/params.c" "$sdk/json.c" "$sdk/sealed.c" "$@"

@@ -1,68 +1,132 @@
-// The system that the C library asks, with nothing behind it: a module that imported the real one would be refused. What is printed goes to
-// the broker's log, line by line; there is no file, no variable, no argument; a clock or a random number can't be had.
+// The system that the C library asks (WASI), with nothing behind it: a module that imported the real one would be refused. What is printed
+// goes to the broker's log, line by line; there is no file, no variable, no argument; a clock or a random number can't be had. All functions
+// are here, addresses as whole numbers, under both names that they are imported by: by what is C in zig's C library, and by
+// what is Zig.
 
 #include "millpond_guest.h"
 
 #include <string.h>
+#include <wasi/api.h>
 
-enum { SUCCESS = 0, BAD_DESCRIPTOR = 8, NOT_SUPPORTED = 58, LINE_SIZE_MAX = 1024 };
+#define SYSTEM(name) __imported_wasi_snapshot_preview1_##name
+#define IN_ZIG(name) __asm__(#name "|wasi_snapshot_preview1")
 
-typedef struct {
-    const uint8_t *at;
-    size_t size;
-} piece;
+enum { LINE_SIZE_MAX = 1024 };
 
 static char line[2][LINE_SIZE_MAX + 1];
 static size_t line_size[2];
 
 static void print(int stream, uint8_t byte) {
-    if (byte != '\n' && line_size[stream] < LINE_SIZE_MAX) line[stream][line_size[stream]++] = (char)byte;
-    if (byte != '\n' && line_size[stream] < LINE_SIZE_MAX) return;
+    if (byte != '\n') {
+        line[stream][line_size[stream]++] = (char)byte;
+        if (line_size[stream] < LINE_SIZE_MAX) return;
+    }
     line[stream][line_size[stream]] = 0;
     line_size[stream] = 0;
     mp_log(stream == 0 ? MP_INFO : MP_ERROR, line[stream]);
 }
 
-#define SYSTEM(name) __imported_wasi_snapshot_preview1_##name
+static bool is_stream(int32_t file) {
+    return file == 1 || file == 2;
+}
 
-int32_t SYSTEM(fd_write)(int32_t file, int32_t pieces, int32_t count, int32_t written) {
-    if (file != 1 && file != 2) return BAD_DESCRIPTOR;
-    const piece *piece_at = (const piece *)(uintptr_t)pieces;
+int32_t SYSTEM(fd_write)(int32_t file, int32_t pieces_at, int32_t count, int32_t written) {
+    if (!is_stream(file)) return __WASI_ERRNO_BADF;
+    const __wasi_ciovec_t *pieces = (const __wasi_ciovec_t *)(intptr_t)pieces_at;
     size_t size = 0;
     for (int32_t index = 0; index < count; index++) {
-        for (size_t at = 0; at < piece_at[index].size; at++) print(file - 1, piece_at[index].at[at]);
-        size += piece_at[index].size;
+        for (size_t at = 0; at < pieces[index].buf_len; at++) print(file - 1, pieces[index].buf[at]);
+        size += pieces[index].buf_len;
     }
-    *(size_t *)(uintptr_t)written = size;
-    return SUCCESS;
+    *(size_t *)(intptr_t)written = size;
+    return __WASI_ERRNO_SUCCESS;
 }
 
-// A character device, so that every line is written when it ends.
-int32_t SYSTEM(fd_fdstat_get)(int32_t file, int32_t status) {
-    if (file != 1 && file != 2) return BAD_DESCRIPTOR;
-    memset((void *)(uintptr_t)status, 0, 24);
-    *(uint8_t *)(uintptr_t)status = 2;
-    *(uint64_t *)(uintptr_t)(status + 8) = 0x40; // may be written to, and nothing else
-    return SUCCESS;
+// A character device, so that the library writes every line when it ends.
+int32_t SYSTEM(fd_fdstat_get)(int32_t file, int32_t at) {
+    if (!is_stream(file)) return __WASI_ERRNO_BADF;
+    __wasi_fdstat_t *status = (__wasi_fdstat_t *)(intptr_t)at;
+    memset(status, 0, sizeof *status);
+    status->fs_filetype = __WASI_FILETYPE_CHARACTER_DEVICE;
+    status->fs_rights_base = __WASI_RIGHTS_FD_WRITE;
+    return __WASI_ERRNO_SUCCESS;
 }
 
-int32_t SYSTEM(fd_close)(int32_t file) { return (void)file, SUCCESS; }
-int32_t SYSTEM(fd_read)(int32_t file, int32_t to, int32_t count, int32_t read) { return (void)file, (void)to, (void)count, (void)read, BAD_DESCRIPTOR; }
-int32_t SYSTEM(fd_seek)(int32_t file, int64_t by, int32_t from, int32_t to) { return (void)file, (void)by, (void)from, (void)to, BAD_DESCRIPTOR; }
-int32_t SYSTEM(fd_prestat_get)(int32_t file, int32_t to) { return (void)file, (void)to, BAD_DESCRIPTOR; }
-int32_t SYSTEM(fd_prestat_dir_name)(int32_t file, int32_t to, int32_t size) { return (void)file, (void)to, (void)size, BAD_DESCRIPTOR; }
-int32_t SYSTEM(clock_time_get)(int32_t clock, int64_t precision, int32_t to) { return (void)clock, (void)precision, (void)to, NOT_SUPPORTED; }
-int32_t SYSTEM(random_get)(int32_t to, int32_t size) { return (void)to, (void)size, NOT_SUPPORTED; }
-int32_t SYSTEM(environ_get)(int32_t names, int32_t buffer) { return (void)names, (void)buffer, SUCCESS; }
-
-int32_t SYSTEM(environ_sizes_get)(int32_t count, int32_t size) {
-    *(size_t *)(uintptr_t)count = 0;
-    *(size_t *)(uintptr_t)size = 0;
-    return SUCCESS;
+static int32_t none(int32_t count, int32_t size) {
+    *(size_t *)(intptr_t)count = 0;
+    *(size_t *)(intptr_t)size = 0;
+    return __WASI_ERRNO_SUCCESS;
 }
+
+int32_t SYSTEM(args_sizes_get)(int32_t count, int32_t size) { return none(count, size); }
+int32_t SYSTEM(environ_sizes_get)(int32_t count, int32_t size) { return none(count, size); }
 
 _Noreturn void SYSTEM(proc_exit)(int32_t code) {
     (void)code;
-    mp_log(MP_ERROR, "the module called exit or abort");
+    mp_log(MP_ERROR, "the module called exit");
     __builtin_trap();
 }
+
+int32_t SYSTEM(sched_yield)(void) { return __WASI_ERRNO_SUCCESS; }
+
+#define BOTH(name, result, types, values) \
+    result zig_##name types IN_ZIG(name); \
+    result zig_##name types { return SYSTEM(name) values; }
+
+BOTH(fd_write, int32_t, (int32_t file, int32_t pieces, int32_t count, int32_t written), (file, pieces, count, written))
+BOTH(fd_fdstat_get, int32_t, (int32_t file, int32_t at), (file, at))
+BOTH(args_sizes_get, int32_t, (int32_t count, int32_t size), (count, size))
+BOTH(environ_sizes_get, int32_t, (int32_t count, int32_t size), (count, size))
+BOTH(sched_yield, int32_t, (void), ())
+
+_Noreturn void zig_proc_exit(int32_t code) IN_ZIG(proc_exit);
+_Noreturn void zig_proc_exit(int32_t code) { SYSTEM(proc_exit)(code); }
+
+#define NOT_HERE(name, ...) \
+    int32_t SYSTEM(name)(__VA_ARGS__) { return __WASI_ERRNO_NOTSUP; } \
+    int32_t zig_##name(__VA_ARGS__) IN_ZIG(name); \
+    int32_t zig_##name(__VA_ARGS__) { return __WASI_ERRNO_NOTSUP; }
+#define NO_FILE(name, ...) \
+    int32_t SYSTEM(name)(__VA_ARGS__) { return __WASI_ERRNO_BADF; } \
+    int32_t zig_##name(__VA_ARGS__) IN_ZIG(name); \
+    int32_t zig_##name(__VA_ARGS__) { return __WASI_ERRNO_BADF; }
+
+NOT_HERE(args_get, int32_t, int32_t)
+NOT_HERE(clock_res_get, int32_t, int32_t)
+NOT_HERE(clock_time_get, int32_t, int64_t, int32_t)
+NOT_HERE(environ_get, int32_t, int32_t)
+NOT_HERE(poll_oneoff, int32_t, int32_t, int32_t, int32_t)
+NOT_HERE(random_get, int32_t, int32_t)
+NO_FILE(fd_advise, int32_t, int64_t, int64_t, int32_t)
+NO_FILE(fd_allocate, int32_t, int64_t, int64_t)
+NO_FILE(fd_close, int32_t)
+NO_FILE(fd_datasync, int32_t)
+NO_FILE(fd_fdstat_set_flags, int32_t, int32_t)
+NO_FILE(fd_fdstat_set_rights, int32_t, int64_t, int64_t)
+NO_FILE(fd_filestat_get, int32_t, int32_t)
+NO_FILE(fd_filestat_set_size, int32_t, int64_t)
+NO_FILE(fd_filestat_set_times, int32_t, int64_t, int64_t, int32_t)
+NO_FILE(fd_pread, int32_t, int32_t, int32_t, int64_t, int32_t)
+NO_FILE(fd_prestat_dir_name, int32_t, int32_t, int32_t)
+NO_FILE(fd_prestat_get, int32_t, int32_t)
+NO_FILE(fd_pwrite, int32_t, int32_t, int32_t, int64_t, int32_t)
+NO_FILE(fd_read, int32_t, int32_t, int32_t, int32_t)
+NO_FILE(fd_readdir, int32_t, int32_t, int32_t, int64_t, int32_t)
+NO_FILE(fd_renumber, int32_t, int32_t)
+NO_FILE(fd_seek, int32_t, int64_t, int32_t, int32_t)
+NO_FILE(fd_sync, int32_t)
+NO_FILE(fd_tell, int32_t, int32_t)
+NO_FILE(path_create_directory, int32_t, int32_t, int32_t)
+NO_FILE(path_filestat_get, int32_t, int32_t, int32_t, int32_t, int32_t)
+NO_FILE(path_filestat_set_times, int32_t, int32_t, int32_t, int32_t, int64_t, int64_t, int32_t)
+NO_FILE(path_link, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t)
+NO_FILE(path_open, int32_t, int32_t, int32_t, int32_t, int32_t, int64_t, int64_t, int32_t, int32_t)
+NO_FILE(path_readlink, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t)
+NO_FILE(path_remove_directory, int32_t, int32_t, int32_t)
+NO_FILE(path_rename, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t)
+NO_FILE(path_symlink, int32_t, int32_t, int32_t, int32_t, int32_t)
+NO_FILE(path_unlink_file, int32_t, int32_t, int32_t)
+NO_FILE(sock_accept, int32_t, int32_t, int32_t)
+NO_FILE(sock_recv, int32_t, int32_t, int32_t, int32_t, int32_t, int32_t)
+NO_FILE(sock_send, int32_t, int32_t, int32_t, int32_t, int32_t)
+NO_FILE(sock_shutdown, int32_t, int32_t)

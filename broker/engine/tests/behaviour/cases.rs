@@ -63,6 +63,13 @@ impl Case {
     }
 }
 
+impl Record {
+    /// A record with a value and nothing else.
+    pub(crate) fn of_value(value: &str) -> Record {
+        Record { key: None, value: Some(value.as_bytes().to_vec()), headers: Vec::new(), timestamp: TIMESTAMP }
+    }
+}
+
 fn records(list: &Value) -> Vec<Record> {
     let mut records = Vec::new();
     for record in list.as_array().expect("a list of records") {

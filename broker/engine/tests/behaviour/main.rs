@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 mod cases;
+mod probe;
 
+use bytes::Bytes;
 use cases::{Case, Expected, Outcome};
 use millpond_plugin::{ArtifactCache, BatchInfo, Limits, PluginError, PluginHost, Transform};
 use millpond_protocol::{
@@ -36,10 +38,8 @@ fn c() {
 
 /// Runs all cases, each twice with the same instance: a module that failed is asked again.
 fn behaves(module: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist").join(module).with_extension("wasm");
-    let wasm = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; plugins/build.sh makes it", path.display()));
     let host = PluginHost::new(Arc::new(NoCache)).expect("a host");
-    let loaded = host.load(&wasm).unwrap_or_else(|error| panic!("{module}: {error}"));
+    let loaded = host.load(&wasm(module)).unwrap_or_else(|error| panic!("{module}: {error}"));
     for case in Case::all("hot") {
         let context = format!("{module}: {}", case.name);
         let transform = match (Transform::new(&host, &loaded, Limits::default(), &case.params), &case.expected) {
@@ -60,7 +60,14 @@ fn behaves(module: &str) {
     }
 }
 
-fn run(transform: &Transform, input: &[cases::Record]) -> Outcome {
+/// A module that `plugins/build.sh` has made.
+fn wasm(module: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist").join(module).with_extension("wasm");
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; plugins/build.sh makes it", path.display()))
+}
+
+/// Records as they cross to a module.
+fn encoded(input: &[cases::Record]) -> (Bytes, BatchInfo<'static>) {
     let mut builder = BatchBuilder::new();
     for record in input {
         let headers: Vec<_> = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
@@ -70,12 +77,17 @@ fn run(transform: &Transform, input: &[cases::Record]) -> Outcome {
     let batch = Batch::parse(builder.finish(Codec::None).expect("it has records")).expect("it is a batch");
     let section = batch.records_section(1 << 30).expect("it unpacks");
     let base_timestamp = batch.header().base_timestamp;
-    let info = BatchInfo { topic: "readings", partition: Some(3), base_timestamp, record_count: input.len().try_into().expect("few") };
+    let record_count = input.len().try_into().expect("few");
+    (section, BatchInfo { topic: "readings", partition: Some(3), base_timestamp, record_count })
+}
+
+fn run(transform: &Transform, input: &[cases::Record]) -> Outcome {
+    let (section, info) = encoded(input);
     match transform.run(&info, &section) {
         Ok(output) => {
             let summary = record::check_section(&output).expect("well formed records come out");
             assert!(summary.offsets_rise, "each record keeps its place");
-            Outcome::Output(record::iterate(&output).map(|record| owned(&record.expect("checked"), base_timestamp)).collect())
+            Outcome::Output(record::iterate(&output).map(|record| owned(&record.expect("checked"), info.base_timestamp)).collect())
         }
         Err(PluginError::Guest { message, record_index }) => Outcome::Failed { record: record_index, message },
         Err(error) => panic!("{error}: {error:?}"),
