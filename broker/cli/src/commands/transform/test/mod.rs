@@ -131,6 +131,10 @@ fn start(arguments: &TestArgs) -> Outcome<(Guest, Started)> {
     let guest = match module.world() {
         World::Transform => Transform::new(&host, &module, limits, &arguments.params).map(Guest::Transform),
         World::Partitioner => Partitioner::new(&host, &module, limits, &arguments.params).map(Guest::Partitioner),
+        World::Derive => {
+            let said = format!("{} derives topics, which `millpond transform test` can't run", arguments.file.display());
+            return Err(Failure::new(said).hint("test it in its own project with `cargo test`; the guest SDK runs it there"));
+        }
     };
     let guest = guest.map_err(|error| failure(format!("{} can't be started", arguments.file.display()), &error))?;
     let started = Started { world: module.world(), size_bytes: wasm.len() as u64, compile, start: begin.elapsed() };
