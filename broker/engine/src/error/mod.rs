@@ -11,6 +11,7 @@ mod wire;
 
 pub use full::{Shortage, StorageBound};
 pub(crate) use hint::value_of;
+pub use place::Purpose;
 pub(crate) use place::{place_of, runs_on, world_on};
 
 use crate::name::NameOf;
@@ -22,17 +23,6 @@ use millpond_protocol::{
 };
 use std::{io, path::PathBuf, sync::Arc};
 use thiserror::Error;
-
-/// What a partition was asked for, and so whom a hint is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// A producer sends batches.
-    Produce,
-    /// A consumer reads, or looks for an offset to read from.
-    Read,
-    /// An operator deletes records.
-    DeleteRecords,
-}
 
 /// Why the engine did not do what it was asked.
 #[derive(Clone, Debug, Error)]

@@ -1,7 +1,18 @@
-//! Which modules run where.
+//! Which modules run where, and what a partition is asked for.
 
 use millpond_plugin::World;
 use millpond_protocol::message::AttachPoint;
+
+/// What a partition was asked for, and so whom a hint is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A producer sends batches.
+    Produce,
+    /// A consumer reads, or looks for an offset to read from.
+    Read,
+    /// An operator deletes records.
+    DeleteRecords,
+}
 
 /// The first attach point where a module of this world runs.
 pub(crate) const fn place_of(world: World) -> AttachPoint {

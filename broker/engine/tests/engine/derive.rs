@@ -282,6 +282,22 @@ async fn one_that_stops_says_why_and_goes_on_where_it_was_once_another_version_r
 }
 
 #[tokio::test]
+async fn a_state_that_is_full_fails_the_records_that_need_more_and_no_other() {
+    let (broker, _) = with_counter(1).await;
+    let mut attach = AttachTransform { on_error: OnError::Skip, ..into("source", "counter", &["a"]) };
+    let derive = attach.derive.as_mut().expect("it has targets");
+    // Two keys of one byte, with counts of four.
+    (derive.state_bytes, derive.retries) = (2 * (1 + 4 + 64), Some(0));
+    broker.engine.attach(attach).await.expect("it can be attached");
+    let records = [("a", "0"), ("b", "0"), ("c", "0"), ("a", "0"), ("c", "0"), ("b", "0")];
+    send(&broker, "source", 0, &records).await.expect("it is stored");
+    until(&broker, "source", |partitions| partitions[0].position == 6).await;
+    assert_eq!(counts(&broker, "a", 0).await, of(&[("a", 1), ("b", 1), ("a", 2), ("b", 2)]));
+    let status = &derived(&broker, "source")[0];
+    assert_eq!((status.state_entries, status.state_bytes), (2, 138));
+}
+
+#[tokio::test]
 async fn a_full_target_is_waited_for_and_said() {
     let (broker, _) = with_counter(1).await;
     let quota = 4 << 10;
