@@ -100,7 +100,7 @@ fn rows(out: &mut impl Write, host: &PluginHost, modules: &Modules, shape: Shape
 
 /// A reading as JSON, of this size.
 fn reading(number: u32, value_bytes: usize) -> String {
-    let state = if number % 2 == 0 { "idle" } else { "busy" };
+    let state = if number.is_multiple_of(2) { "idle" } else { "busy" };
     let (host, cpu) = (number % 7, number % 100);
     let reading = format!(r#"{{"device":"pump-{number}","host":"gw-{host}","cpu":{cpu}.5,"state":"{state}","site":"north-4","note":""#);
     let note = "x".repeat(value_bytes.saturating_sub(reading.len() + 2));

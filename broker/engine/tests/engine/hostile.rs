@@ -8,7 +8,10 @@ use crate::broker::{Broker, attachment, batch};
 use bytes::Bytes;
 use millpond_engine::{EngineError, ProduceStream};
 use millpond_log::RealDisk;
-use millpond_protocol::{error::ErrorCode, message::AttachTransform};
+use millpond_protocol::{
+    error::ErrorCode,
+    message::{AttachTransform, OnError},
+};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -40,6 +43,9 @@ const ATTACKS: [(&str, Option<ErrorCode>); 15] = [
     ("lie-headers", Some(ErrorCode::GuestOutputInvalid)),
 ];
 
+/// Attacks that cost the most where the records on which a module fails are looked for, each in a smaller part of its batch.
+const ATTACKS_ON_PARTS: [&str; 5] = ["loop", "recurse", "grow", "trap", "garbage"];
+
 const PLUGIN_THREADS: usize = 2;
 
 /// What a module may use in these tests; all but the time are the defaults.
@@ -54,9 +60,11 @@ const GROWTH_BYTES_MAX: u64 = PLUGIN_THREADS as u64 * (MEMORY_BYTES_MAX + OUTPUT
 /// Producers of the topic that is attacked.
 const ATTACKERS: usize = 4;
 
-/// An attack goes on until so many batches have met it, or three have failed where they are to fail, and the neighbour has sent so many.
+/// An attack goes on until so many batches have met it, so many have failed where they are to fail, and the neighbour has sent so many.
 const ATTACKED_BATCHES_MIN: usize = 40;
 const FAILED_BATCHES_MIN: usize = 3;
+/// So many are enough where the module is called for the parts of each.
+const ATTACKED_IN_PARTS_MIN: usize = 8;
 const NEIGHBOUR_BATCHES_MIN: usize = 200;
 
 /// Far more than that takes anywhere.
@@ -65,30 +73,48 @@ const NEIGHBOUR_BATCHES_MAX: usize = 2_000_000;
 /// Records of each batch.
 const RECORDS: usize = 100;
 
-/// Set for the process that runs one attack.
+/// Set for the process that runs one attack: the mode, and what becomes of records on which the module fails.
 const MODE: &str = "MILLPOND_HOSTILE_MODE";
+const ON_ERROR: &str = "MILLPOND_HOSTILE_ON_ERROR";
 
 #[test]
 fn beside_each_attack_a_neighbour_goes_on_and_memory_stays_in_its_bound() {
-    let program = std::env::current_exe().expect("a path");
     for (mode, _) in ATTACKS {
-        let output = Command::new(&program)
-            .args(["hostile::one_attack_in_a_process_of_its_own", "--exact", "--nocapture", "--test-threads=1"])
-            .env(MODE, mode)
-            .output()
-            .expect("it starts");
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{mode}: {text}\n{}", String::from_utf8_lossy(&output.stderr));
-        let report = text.lines().find_map(|line| line.find("attack ").map(|at| &line[at..]));
-        println!("{}", report.unwrap_or_else(|| panic!("{mode}: no report in {text}")));
+        in_a_process_of_its_own(mode, "reject");
     }
+}
+
+#[test]
+fn the_same_holds_where_the_records_are_looked_for_on_which_a_module_fails() {
+    for mode in ATTACKS_ON_PARTS {
+        in_a_process_of_its_own(mode, "skip");
+    }
+}
+
+fn in_a_process_of_its_own(mode: &str, on_error: &str) {
+    let output = Command::new(std::env::current_exe().expect("a path"))
+        .args(["hostile::one_attack_in_a_process_of_its_own", "--exact", "--nocapture", "--test-threads=1"])
+        .env(MODE, mode)
+        .env(ON_ERROR, on_error)
+        .output()
+        .expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{mode} {on_error}: {text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let report = text.lines().find_map(|line| line.find("attack ").map(|at| &line[at..]));
+    println!("{}", report.unwrap_or_else(|| panic!("{mode}: no report in {text}")));
 }
 
 #[tokio::test]
 async fn one_attack_in_a_process_of_its_own() {
     let Ok(mode) = std::env::var(MODE) else { return };
+    let on_error: OnError = std::env::var(ON_ERROR).expect("it is set too").parse().expect("it is one");
     let (_, expected) = ATTACKS.into_iter().find(|(name, _)| *name == mode).expect("a mode");
-    let broker = Arc::new(attacked(&mode).await);
+    let (attacked_min, failed_min) = match (&on_error, expected) {
+        (OnError::Reject, Some(_)) => (ATTACKED_BATCHES_MIN, FAILED_BATCHES_MIN),
+        (OnError::Reject, None) => (ATTACKED_BATCHES_MIN, 0),
+        _ => (ATTACKED_IN_PARTS_MIN, 0),
+    };
+    let broker = Arc::new(attacked(&mode, on_error).await);
     let mut neighbour = broker.producer("neighbour", Some(0));
     let quiet = values("quiet");
     for _ in 0..NEIGHBOUR_BATCHES_MIN {
@@ -102,9 +128,7 @@ async fn one_attack_in_a_process_of_its_own() {
     let mut latencies = Vec::new();
     let mut codes: BTreeMap<String, usize> = BTreeMap::new();
     let (mut attacked, mut failed) = (0, 0);
-    while latencies.len() < NEIGHBOUR_BATCHES_MIN
-        || (attacked < ATTACKED_BATCHES_MIN || (expected.is_some() && failed < FAILED_BATCHES_MIN))
-    {
+    while latencies.len() < NEIGHBOUR_BATCHES_MIN || attacked < attacked_min || failed < failed_min {
         assert!(latencies.len() < NEIGHBOUR_BATCHES_MAX, "the attack does not go on: {codes:?}");
         let begin = Instant::now();
         send(&broker, &mut neighbour, &quiet).await.expect("the neighbour is not attacked");
@@ -130,7 +154,7 @@ async fn one_attack_in_a_process_of_its_own() {
 }
 
 /// A broker with a topic whose module attacks it, and a neighbour whose module is a good one.
-async fn attacked(mode: &str) -> Broker {
+async fn attacked(mode: &str, on_error: OnError) -> Broker {
     let broker = Broker::with(Arc::new(RealDisk), |config| {
         config.plugin_threads = PLUGIN_THREADS;
         config.plugin_limits.time = TIME_LIMIT;
@@ -142,7 +166,8 @@ async fn attacked(mode: &str) -> Broker {
     broker.topic("neighbour", 1, "os").await;
     broker.attach("neighbour", "good", 'o').await;
     broker.engine.deploy_module("hostile", hostile_module()).await.expect("it can be deployed");
-    broker.engine.attach(hostile("attacked", mode, "poison")).await.expect("it can be attached");
+    let attach = AttachTransform { on_error, ..hostile("attacked", mode, "poison") };
+    broker.engine.attach(attach).await.expect("it can be attached");
     broker
 }
 

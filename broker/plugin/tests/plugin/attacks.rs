@@ -189,17 +189,15 @@ fn a_thousand_imports_are_refused_by_the_first_that_is_not_granted() {
     assert_eq!(error, PluginError::ImportDenied { name: "wasi:sockets/tcp@0.2.0".to_owned() });
     assert!(error.hint().is_some_and(|hint| hint.contains("no files, clock, network")));
 
-    // As a component has them, each with another version of what is granted, and each with a function that there is not.
-    let instances = |function: &str| {
-        let instances: String = (0..1000)
-            .map(|number| format!(r#"(import "millpond:plugin/log@1.{number}.0" (instance (export "{function}" (func))))"#))
-            .collect();
-        wat::parse_str(format!("(component {instances})")).expect("a component")
-    };
-    let error = host.load(&instances("wipe")).expect_err("it has no world");
+    // As a component has them, each with another version of what is granted, and with a function that there is not.
+    let mut instances = String::new();
+    for number in 0..1000 {
+        write!(instances, r#"(import "millpond:plugin/log@1.{number}.0" (instance (export "wipe" (func))))"#).expect("memory");
+    }
+    let component = wat::parse_str(format!("(component {instances})")).expect("a component");
+    let error = host.load(&component).expect_err("it has no world");
     assert!(matches!(error, PluginError::WrongWorld { .. } | PluginError::Compile { .. }), "{error}");
     assert!(error.to_string().len() < 2000, "what is wrong with all of them is not told");
-    assert_eq!(host.compilations(), 1, "nothing but an empty component was compiled");
     assert_well(&host);
 }
 
