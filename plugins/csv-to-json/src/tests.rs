@@ -119,6 +119,60 @@ fn what_is_no_csv_fails_with_its_record_line_and_field() {
     assert_eq!(run(&[], &[&wide]), Err("record 0: there are more than 1024 columns".to_owned()));
 }
 
+/// Marsaglia's xorshift64: the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).expect("31 bits") % limit
+    }
+
+    fn text(&mut self) -> String {
+        (0..self.below(5)).map(|_| ["a", ",", "\"", "\n", "\r", "\r\n", " ", "\u{e4}", ";", "\\", "7"][self.below(11)]).collect()
+    }
+}
+
+#[test]
+fn whatever_is_written_as_csv_is_read_as_it_was() {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..5_000 {
+        let (mut csv, mut expected) = (String::new(), Vec::new());
+        for _ in 0..=random.below(4) {
+            let fields = [random.text(), random.text(), random.text()];
+            let written = fields.each_ref().map(|field| {
+                let is_plain = !field.is_empty() && !field.contains([',', '"', '\n', '\r']);
+                if is_plain && random.below(2) == 0 { field.clone() } else { format!("\"{}\"", field.replace('"', "\"\"")) }
+            });
+            csv += &written.join(",");
+            csv += ["\n", "\r\n", "\n\n"][random.below(3)];
+            expected.push(fields);
+        }
+        let found = objects(&[("header", "a,b,c"), ("types", "*:string")], &csv);
+        let found = found.iter().map(|object| {
+            let object = millpond_guest::json::object(object.as_bytes()).expect("an object");
+            ["a", "b", "c"].map(|name| object.get(name).and_then(|field| field.string()).expect("a text").into_owned())
+        });
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{csv:?}");
+    }
+}
+
+#[test]
+fn any_text_is_read_or_refused() {
+    let mut random = Random(7);
+    for _ in 0..20_000 {
+        let text: String = (0..random.below(6)).map(|_| random.text()).collect();
+        for params in [&[][..], ABC, &[("header", "a"), ("delimiter", ";"), ("types", "a:number")]] {
+            for object in run(params, &[&text]).unwrap_or_default() {
+                assert!(millpond_guest::json::object(object.as_bytes()).is_ok(), "{text:?}: {object}");
+            }
+        }
+        let _either = (run(&[("header", &text)], &[""]), run(&[("types", &text)], &[""]));
+    }
+}
+
 #[test]
 fn key_headers_and_time_go_to_every_record() {
     let batch = Batch::new().record(Some(b"key"), Some(b"1\n2"), &[("h", Some(b"x"))]).record(Some(b"key"), None, &[]);

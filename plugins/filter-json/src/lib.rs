@@ -145,6 +145,31 @@ mod tests {
     }
 
     #[test]
+    fn any_text_is_a_condition_or_refused() {
+        const WORDS: [&str; 30] = [
+            "a", "b.c", "$", "$.x", "[0]", "[*]", "['n m']", "not", "and", "or", "in", "exists", "contains", "(", ")", ",", "=", "!=", "<",
+            ">=", "'", "\"", "'t'", "5", "-1e3", "true", "null", "\u{e4}", ".", " ",
+        ];
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut taken = 0;
+        for _ in 0..50_000 {
+            let mut text = String::new();
+            loop {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                text += WORDS[usize::try_from(random >> 33).expect("31 bits") % WORDS.len()];
+                text += ["", " "][usize::try_from(random & 1).expect("a bit")];
+                if (random >> 20).is_multiple_of(8) {
+                    break;
+                }
+            }
+            taken += usize::from(transform::<FilterJson>(&[("where", &text)], &Batch::of_values(READINGS)).is_ok());
+        }
+        assert!(taken > 50, "{taken} were conditions");
+    }
+
+    #[test]
     fn the_readme_tells_the_truth() {
         let readme = include_str!("../README.md");
         let block = readme.split("```\n").nth(1).expect("the example");
