@@ -91,6 +91,7 @@ fn the_same_holds_where_the_records_are_looked_for_on_which_a_module_fails() {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "what was measured, for whoever asks for it with --nocapture")]
 fn in_a_process_of_its_own(mode: &str, on_error: &str) {
     let output = Command::new(std::env::current_exe().expect("a path"))
         .args(["hostile::one_attack_in_a_process_of_its_own", "--exact", "--nocapture", "--test-threads=1"])
@@ -104,6 +105,7 @@ fn in_a_process_of_its_own(mode: &str, on_error: &str) {
     println!("{}", report.unwrap_or_else(|| panic!("{mode}: no report in {text}")));
 }
 
+#[expect(clippy::print_stdout, reason = "the process that started this one reads it")]
 #[tokio::test]
 async fn one_attack_in_a_process_of_its_own() {
     let Ok(mode) = std::env::var(MODE) else { return };
@@ -207,13 +209,13 @@ fn report(mode: &str, codes: &BTreeMap<String, usize>, latencies: &mut [Duration
     latencies.sort_unstable();
     let millis = |share: usize| latencies[(latencies.len() - 1) * share / 1000].as_secs_f64() * 1e3;
     format!(
-        "attack {mode}: {codes:?}; neighbour {} batches, p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms; memory +{:.1} MiB of {} MiB",
+        "attack {mode}: {codes:?}; neighbour {} batches, p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms; memory +{} KiB of {} KiB",
         latencies.len(),
         millis(500),
         millis(990),
         millis(1000),
-        grown as f64 / f64::from(1 << 20),
-        GROWTH_BYTES_MAX >> 20,
+        grown >> 10,
+        GROWTH_BYTES_MAX >> 10,
     )
 }
 
