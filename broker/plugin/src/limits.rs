@@ -24,7 +24,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            // What the largest guests need, and as much again: CPython with a batch takes 15 MiB.
+            // What the largest guests need, and as much again: Python with a batch takes 17 MiB.
             memory_bytes: 32 * 1024 * 1024,
             time: Duration::from_millis(100),
             output_bytes: 8 * 1024 * 1024,
@@ -69,7 +69,7 @@ pub(crate) const MEMORIES_MAX: u32 = 2 * INSTANCES_MAX;
 /// The most tables that one instance may have: its own, and those that the encoder adds around it.
 pub(crate) const TABLES_PER_INSTANCE_MAX: u32 = 4;
 
-/// The most core modules that one component may consist of. CPython and its shared libraries are 38.
+/// The most core modules that one component may consist of. Python and its shared libraries are 38.
 pub(crate) const CORE_INSTANCES_PER_INSTANCE_MAX: u32 = 48;
 
 // What an upload may cost the compiler. In brackets is the most that was found in the largest guests there are: a Python interpreter

@@ -60,7 +60,7 @@ pub(crate) struct BuildArgs {
 pub(super) enum Language {
     /// With the crate millpond-guest, by cargo
     Rust,
-    /// With CPython in the module, by componentize-py
+    /// With `CPython` in the module, by componentize-py
     Python,
     /// With `QuickJS` in the module, by componentize-qjs
     Js,

@@ -47,7 +47,7 @@ impl Recipe<'_> {
                 .hint(format!("run `rustup target add {TARGET}`, or install Debian's packages rustc-web, cargo-web and rust-web-src")));
         };
         cargo.args(["build", "--release", "--target", TARGET]).arg("--target-dir").arg(&target_dir);
-        self.finish(cargo, CARGO)?;
+        run_quietly(cargo, CARGO)?;
         fs::copy(target_dir.join(BUILT), self.project.join(self.module))
             .map_err(|error| Failure::new("can't copy what cargo has built").because(&error))?;
         Ok(())
@@ -80,7 +80,8 @@ impl Recipe<'_> {
         let _spinner = Spinner::start("building with componentize-py".to_owned());
         let mut command = self.command(&python);
         command.args(["sdk-python/build.py", "guest.py"]).arg(self.module).arg(self.world.name());
-        self.finish(command, PYTHON)
+        run_quietly(command, PYTHON)?;
+        Ok(())
     }
 
     fn c(&self) -> Outcome {
@@ -88,7 +89,8 @@ impl Recipe<'_> {
         let _spinner = Spinner::start("building with zig; the first time its C library too".to_owned());
         let mut command = self.command("bash");
         command.env("ZIG_PYTHON", &python).args(["sdk-c/build.sh", "guest.c"]).arg(self.module).arg(self.world.name());
-        self.finish(command, BASH)
+        run_quietly(command, BASH)?;
+        Ok(())
     }
 
     fn js(&self) -> Outcome {
@@ -99,24 +101,21 @@ impl Recipe<'_> {
             let _spinner = Spinner::start("installing componentize-qjs".to_owned());
             let mut command = Command::new("npm");
             command.args(["ci", "--no-audit", "--no-fund"]).current_dir(&sdk);
-            self.finish(command, NPM)?;
+            run_quietly(command, NPM)?;
             fs::write(sdk.join("node_modules/.installed"), &lock)
                 .map_err(|error| Failure::new("can't write to node_modules").because(&error))?;
         }
         let _spinner = Spinner::start("building with componentize-qjs".to_owned());
         let mut command = self.command("node");
         command.args(["sdk-js/build.mjs", "guest.js"]).arg(self.module).arg(self.world.name());
-        self.finish(command, NODE)
+        run_quietly(command, NODE)?;
+        Ok(())
     }
 
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.project);
         command
-    }
-
-    fn finish(&self, command: Command, tool: Tool) -> Outcome {
-        run_quietly(command, tool).map(|_| ())
     }
 }
 

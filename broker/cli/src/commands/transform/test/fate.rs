@@ -51,8 +51,8 @@ pub(super) struct Output {
 
 impl Passed {
     /// The records of a batch after a transform; or why a broker would not take what it returned.
-    pub(super) fn transformed(prepared: &Prepared, section: Vec<u8>) -> Result<Passed, String> {
-        let summary = check_section(&section).map_err(|error| error.to_string())?;
+    pub(super) fn transformed(prepared: &Prepared, section: &[u8]) -> Result<Passed, String> {
+        let summary = check_section(section).map_err(|error| error.to_string())?;
         let before: Vec<_> = iterate(&prepared.section).map_while(Result::ok).collect();
         let last = i64::try_from(before.len()).unwrap_or(i64::MAX) - 1;
         if summary.offsets_rise && i64::from(summary.last_offset_delta) > last {
@@ -60,7 +60,7 @@ impl Passed {
         }
         let mut fates = vec![(Fate::Dropped, Vec::new()); before.len()];
         let (mut strays, mut output) = (Vec::new(), Vec::new());
-        for (place, record) in iterate(&section).map_while(Result::ok).enumerate() {
+        for (place, record) in iterate(section).map_while(Result::ok).enumerate() {
             let source = usize::try_from(record.offset_delta).unwrap_or(usize::MAX);
             match fates.get_mut(source) {
                 Some((fate, places)) => {
@@ -81,13 +81,13 @@ impl Passed {
     }
 
     /// The records of a batch with the partitions that a partitioner chose. The host has held their number and range against the contract.
-    pub(super) fn placed(prepared: &Prepared, partitions: Vec<u32>) -> Result<Passed, String> {
+    pub(super) fn placed(prepared: &Prepared, partitions: Vec<u32>) -> Passed {
         let fates = partitions.iter().enumerate().map(|(place, partition)| (Fate::Placed(*partition), vec![place])).collect();
         let with_partition = |(record, partition): (&Record, u32)| Record { partition: Some(partition), ..record.clone() };
         let records = prepared.records.iter().zip(partitions).map(with_partition);
         let output = records.zip(0..).map(|(record, offset_delta)| Output { record, offset_delta }).collect();
         let passed = Passed::of(prepared);
-        Ok(Passed { fates, output, bytes_out: passed.bytes_in, ..passed })
+        Passed { fates, output, bytes_out: passed.bytes_in, ..passed }
     }
 
     pub(super) fn into_output(self) -> impl Iterator<Item = Record> {

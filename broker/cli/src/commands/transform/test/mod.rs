@@ -104,6 +104,7 @@ fn test(arguments: &TestArgs) -> Outcome {
     let (guest, started) = start(arguments)?;
     let mut report = Report::new(arguments.output);
     report.started(&arguments.file, &started);
+    print(&report.take())?;
     let mut came: Vec<Record> = Vec::new();
     for batch in records.chunks(arguments.batch as usize) {
         let passed = pass(arguments, &guest, batch).inspect_err(|_| report.flush_before_failure())?;
@@ -155,12 +156,12 @@ fn pass(arguments: &TestArgs, guest: &Guest, batch: &[input::Numbered]) -> Outco
         Guest::Transform(transform) => {
             let output = transform.run(&info, &prepared.section);
             let time = begin.elapsed();
-            (output.map(|output| Passed::transformed(&prepared, output)), time)
+            (output.map(|output| Passed::transformed(&prepared, &output)), time)
         }
         Guest::Partitioner(partitioner) => {
             let partitions = partitioner.run(&info, &prepared.section, arguments.partitions);
             let time = begin.elapsed();
-            (partitions.map(|partitions| Passed::placed(&prepared, partitions)), time)
+            (partitions.map(|partitions| Ok(Passed::placed(&prepared, partitions))), time)
         }
     };
     let memory_bytes_peak = match guest {
