@@ -71,4 +71,4 @@ dist: setup ## Build the binary that is shipped: one codegen unit, link-time opt
 	$(CARGO) build --profile dist --locked -p millpond-cli
 
 clean: ## Remove what was built
-	rm -rf target plugins/target plugins/dist
+	rm -rf target plugins/target plugins/dist plugins/sdk-js/node_modules

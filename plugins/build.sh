@@ -133,7 +133,7 @@ use_npm_tools() {
 }
 
 # Runs a guest's recipe unless what it made is newer than everything that goes in.
-make() {
+recipe() {
     local guest=$1 inputs=$2
     shift 2
     if [ ! -f "dist/$guest.wasm" ] || [ -n "$(find $inputs wit build.sh -name node_modules -prune -o -name __pycache__ -prune -o \
@@ -148,12 +148,12 @@ build_others() {
     zig=$(python_tool "$(cat sdk-c/requirements.txt)")
     componentize=$(python_tool "$(cat sdk-python/requirements.txt)")
     use_npm_tools
-    ZIG_PYTHON=$zig make hot-c "sdk-c hot-c" sdk-c/build.sh hot-c/hot.c dist/hot-c.wasm
-    ZIG_PYTHON=$zig make probe-c "sdk-c probe" sdk-c/build.sh probe/probe.c dist/probe-c.wasm partitioner
-    make hot-js "sdk-js hot-js" node sdk-js/build.mjs hot-js/hot.js dist/hot-js.wasm
-    make probe-js "sdk-js probe" node sdk-js/build.mjs probe/probe.js dist/probe-js.wasm partitioner
-    make hot-python "sdk-python hot-python" "$componentize" sdk-python/build.py hot-python/hot.py dist/hot-python.wasm
-    make probe-python "sdk-python probe" "$componentize" sdk-python/build.py probe/probe.py dist/probe-python.wasm partitioner
+    ZIG_PYTHON=$zig recipe hot-c "sdk-c hot-c" sdk-c/build.sh hot-c/hot.c dist/hot-c.wasm
+    ZIG_PYTHON=$zig recipe probe-c "sdk-c probe" sdk-c/build.sh probe/probe.c dist/probe-c.wasm partitioner
+    recipe hot-js "sdk-js hot-js" node sdk-js/build.mjs hot-js/hot.js dist/hot-js.wasm
+    recipe probe-js "sdk-js probe" node sdk-js/build.mjs probe/probe.js dist/probe-js.wasm partitioner
+    recipe hot-python "sdk-python hot-python" "$componentize" sdk-python/build.py hot-python/hot.py dist/hot-python.wasm
+    recipe probe-python "sdk-python probe" "$componentize" sdk-python/build.py probe/probe.py dist/probe-python.wasm partitioner
 }
 
 run_tests() {
