@@ -159,7 +159,7 @@ fn check_request(request: &AttachTransform, into: &DeriveInto, module: &Module) 
         }
         Err(EngineError::InvalidConfig { setting, value, rule: format!("0 to {max} are allowed") })
     };
-    within("state", into.state_bytes, STATE_BYTES_MAX)?;
+    within("state_bytes", into.state_bytes, STATE_BYTES_MAX)?;
     within("retries", u64::from(into.retries.unwrap_or(0)), u64::from(RETRIES_MAX))?;
     let distinct: BTreeSet<_> = into.targets.iter().collect();
     match (into.targets.len(), module.world()) {
@@ -213,7 +213,7 @@ fn check_bounds(catalogue: &Catalogue, partitions: u32, into: &DeriveInto) -> Re
     let asked = into.state_bytes.saturating_mul(u64::from(partitions));
     if granted.saturating_add(asked) > STATE_BYTES_ALL_MAX {
         let rule = format!("for {partitions} partitions that is {asked}, {granted} are granted already, and {STATE_BYTES_ALL_MAX} can be");
-        return Err(EngineError::InvalidConfig { setting: "state", value: into.state_bytes, rule });
+        return Err(EngineError::InvalidConfig { setting: "state_bytes", value: into.state_bytes, rule });
     }
     for target in &into.targets {
         let others = catalogue.derivations().filter(|(_, _, derive)| derive.targets.contains(target));
