@@ -123,6 +123,25 @@ fn a_table_grows_to_its_limit_and_no_further() {
 }
 
 #[test]
+fn a_component_may_consist_of_as_much_as_the_largest_guests_and_no_more() {
+    let host = host();
+    // What is small enough is compiled, and refused for exporting nothing.
+    for (module, max, what) in [
+        ("(core module $m)", 48, "core module instances"),
+        ("(core module $m (memory 1))", 3, "Wasm linear memories"),
+        ("(core module $m (table 1 funcref))", 4, "tables"),
+    ] {
+        let load = |count: usize| {
+            let text = format!("(component {module} {})", "(core instance (instantiate $m))".repeat(count));
+            host.load(&wat::parse_str(&text).expect("a component")).expect_err("it exports nothing")
+        };
+        assert!(matches!(load(max), PluginError::WrongWorld { .. }), "{max} {what}");
+        let refused = load(max + 1);
+        assert!(matches!(&refused, PluginError::Compile { reason } if reason.contains(what)), "{refused}");
+    }
+}
+
+#[test]
 fn output_fits_exactly_or_not_at_all() {
     let host = host();
     for (output_bytes, memory_pages) in [(100, 2), (100_000, 4), (1024 * 1024, 32)] {
