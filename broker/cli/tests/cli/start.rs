@@ -74,6 +74,15 @@ fn whoever_lets_others_connect_is_warned_once() {
 }
 
 #[test]
+fn whoever_serves_batches_unverified_is_warned_once() {
+    let warnings = |choice: &str| {
+        let (_, _, log) = Place::new().serve_with(&["--set", &format!("storage.verify_on_read={choice}")]).stop();
+        log.lines().filter(|line| line.contains("WARN") && line.contains("storage.verify_on_read")).count()
+    };
+    assert_eq!(["never", "first", "always"].map(warnings), [1, 0, 0]);
+}
+
+#[test]
 fn the_url_is_shown_once() {
     let place = Place::new();
     let broker = place.serve();

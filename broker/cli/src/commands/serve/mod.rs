@@ -10,7 +10,7 @@ mod refusal;
 mod settings;
 
 use crate::{
-    config::{Config, ConfigArgs, LogFormat},
+    config::{Config, ConfigArgs, LogFormat, VerifyOnRead},
     failure::{Failure, Outcome},
     folders, logging,
 };
@@ -53,6 +53,12 @@ async fn serve(config: &Config) -> Outcome {
     let mut stop = StopSignals::listen()?;
     // Before the data folder: a start that comes to nothing leaves none behind.
     let (admin, socket) = take_ports(config).await.map_err(|failure| refusal::of_ports(failure, &config.data_dir))?;
+    if config.storage.verify_on_read == VerifyOnRead::Never {
+        warn!(
+            "storage.verify_on_read is `never`: batches are served from disk without comparing their checksums, so damage there reaches \
+             consumers; `first` compares each batch once"
+        );
+    }
     let engine_config = EngineConfig { open_files_max: open_files::raise(), ..settings::engine(config) };
     let engine = Engine::open(engine_config, Arc::new(RealDisk), Arc::new(SystemClock)).await;
     let engine = engine.map_err(|error| refusal::of_engine(&error, &config.data_dir))?;
