@@ -10,7 +10,7 @@
 //!
 //! - Nothing is counted for it on a batch's way: a scrape reads what the engine knows at that moment.
 //! - A partition that has stopped writing is `millpond_partition_writable` 0, and a line under `/health/ready`, but no 503: the broker goes
-//!   on taking requests for all the others.
+//!   on taking requests for all the others. Where batches are refused for want of room, `ready` is followed by what has none.
 //! - Memory is bounded: [`AdminLimits`] for connections and request heads, 16 KiB of text for each answer that is being written, and one
 //!   look at all topics for each of at most [`AdminLimits::scrapes_max`] scrapes.
 //! - Whatever bytes come in, the answer is a status or a closed connection, within [`AdminLimits::head_timeout`] and

@@ -55,8 +55,23 @@ async fn readiness(phase: &Phase) -> io::Result<Answer> {
     Ok(match phase {
         Phase::Starting => Answer::text(Code::Unavailable, "starting"),
         Phase::Stopping(_) => Answer::text(Code::Unavailable, "stopping"),
-        Phase::Serving(_) => Answer::text(Code::Ok, format!("ready{}", failures(&phase.topics().await?))),
+        Phase::Serving(_) => {
+            let topics = phase.topics().await?;
+            Answer::text(Code::Ok, format!("ready{}{}", refusals(&topics), failures(&topics)))
+        }
     })
+}
+
+/// How many partitions refuse batches for want of room, by what has none. Behind `ready`, since reads work and a broker that is taken out of
+/// service gets no room by that.
+fn refusals(topics: &[TopicInfo]) -> String {
+    let partitions = || topics.iter().flat_map(|topic| &topic.partitions);
+    let count =
+        |bound: &str| partitions().filter(|partition| partition.refusing.as_ref().is_some_and(|refusing| refusing.bound == bound)).count();
+    let all = partitions().count();
+    let bounds = BOUNDS.iter().map(|(bound, words)| (count(bound), words)).filter(|(count, _)| *count > 0);
+    let words: Vec<_> = bounds.map(|(count, words)| format!("{words}, {count} of {all} partitions")).collect();
+    if words.is_empty() { String::new() } else { format!(" (writes refused: {})", words.join("; ")) }
 }
 
 /// A line for each partition that has stopped writing, the first [`FAILURES_SHOWN`] of them, each after a line break.
@@ -85,6 +100,10 @@ const OTHER_NAME: &str = "this door listens on a loopback address, and answers t
 const METRICS: &str = "/metrics";
 const LIVE: &str = "/health/live";
 const READY: &str = "/health/ready";
+
+/// What can have no room, as the engine names it, and in words.
+const BOUNDS: [(&str, &str); 3] =
+    [("disk", "the disk is full"), ("node", "the quota of the broker is used up"), ("topic", "the quota of a topic is used up")];
 
 /// Partitions that `/health/ready` names. All of them are in the metrics.
 const FAILURES_SHOWN: usize = 10;

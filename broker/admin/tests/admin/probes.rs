@@ -38,6 +38,23 @@ async fn many_failed_partitions_are_named_up_to_a_number() {
 }
 
 #[tokio::test]
+async fn a_broker_that_refuses_batches_for_want_of_room_is_ready_and_says_so() {
+    let broker = Broker::with(|config| config.reserve_bytes = 0, AdminLimits::default()).await;
+    broker.topic("t", 2, "sync").await;
+    broker.topic("other", 1, "sync").await;
+    let large = "x".repeat(100_000);
+    broker.produce("t", 0, &large).await.expect("there is room");
+    assert_eq!(broker.door.get("/health/ready").await.body, "ready\n");
+    broker.disk.limit_bytes(Some(broker.disk.used_bytes()));
+    broker.produce("t", 0, &large).await.expect_err("the disk is full");
+    let ready = broker.door.get("/health/ready").await;
+    assert_eq!((ready.code, ready.body.as_str()), (200, "ready (writes refused: the disk is full, 1 of 3 partitions)\n"));
+    broker.disk.limit_bytes(None);
+    broker.produce("t", 0, &large).await.expect("there is room again");
+    assert_eq!(broker.door.get("/health/ready").await.body, "ready\n");
+}
+
+#[tokio::test]
 async fn other_paths_and_methods_are_refused_in_words() {
     let broker = Broker::start().await;
     for path in ["/", "/metrics/", "/Metrics", "//metrics", "/health", "/../metrics", "/metrics%00", "*"] {
