@@ -43,6 +43,7 @@ pub(super) fn run(arguments: &VerifyArgs) -> Outcome {
         progress: ByteProgress::start(bytes_total),
         printed: Ok(()),
         partition: String::new(),
+        lasting: 0,
     };
     let mut summary = Vec::new();
     for partition in &target.partitions {
@@ -63,18 +64,21 @@ pub(super) fn run(arguments: &VerifyArgs) -> Outcome {
     if in_use {
         eprintln!("A broker is using this data folder: what it stores meanwhile may not have been looked at.");
     }
-    end(&summary, &arguments.path)
+    end(&summary, report.lasting, &arguments.path)
 }
 
-/// Says how it went by the exit code.
-fn end(summary: &[PartitionRow], path: &Path) -> Outcome {
+/// Says how it went by the exit code. `lasting` counts the faults that no start of the broker mends.
+fn end(summary: &[PartitionRow], lasting: u64, path: &Path) -> Outcome {
     let faults: u64 = summary.iter().map(|partition| partition.faults).sum();
     let concerned = summary.iter().filter(|partition| partition.faults > 0).count() as u64;
     if faults == 0 {
         return Ok(());
     }
-    let hint =
-        format!("`millpond log repair {} --drop-batch`, with the broker stopped, says what can be done before it does it", path.display());
+    let hint = if lasting == 0 {
+        "nothing has to be done: the next start of the broker mends this".to_owned()
+    } else {
+        format!("`millpond log repair {} --drop-batch`, with the broker stopped, says what can be done before it does it", path.display())
+    };
     Err(Failure::new(format!("{} in {}", counted(faults, "fault"), counted(concerned, "partition"))).hint(hint))
 }
 
@@ -85,6 +89,8 @@ struct Report {
     /// What came of printing.
     printed: Outcome,
     partition: String,
+    /// Faults that no start of the broker mends.
+    lasting: u64,
 }
 
 /// A fault, for a program.
@@ -175,6 +181,7 @@ impl Watch for Report {
     fn fault(&mut self, fault: &Fault) {
         if self.printed.is_ok() {
             self.progress.hide();
+            self.lasting += u64::from(!fault.kind.is_note() && !fault.kind.is_mended_by_start());
             self.printed = self.print(fault);
         }
     }
