@@ -18,7 +18,7 @@ use clap::{Args, Subcommand};
 use millpond::Client;
 use millpond_protocol::{
     error::ErrorCode,
-    message::{AttachmentStatus, CreateTopic, Durability, PartitionInfo, TopicConfig, TopicInfo},
+    message::{AttachmentStatus, CreateTopic, Durability, OnFull, PartitionInfo, TopicConfig, TopicInfo},
 };
 use serde::Serialize;
 use std::{
@@ -141,6 +141,8 @@ impl CreateArgs {
         // Limits for topics in general say nothing of one that keeps the latest of each key. A limit for this one the broker refuses.
         let retention_ms = defaults.retention.value().filter(|_| cleanup.deletes()).map(Span::millis);
         let retention_bytes = bytes_of(defaults.retention_bytes).filter(|_| cleanup.deletes());
+        // Nor does what topics in general do on a full disk: it has no oldest records to drop.
+        let on_full = if cleanup.deletes() { defaults.on_full } else { OnFull::Reject };
         Ok(TopicConfig {
             durability: self.durability.unwrap_or(defaults.durability),
             segment_bytes: self.segment_bytes.unwrap_or(defaults.segment_bytes).0,
@@ -149,7 +151,7 @@ impl CreateArgs {
             retention_ms: self.retention.retention_ms().map_or(retention_ms, Option::from),
             retention_bytes: self.retention.retention_bytes().map_or(retention_bytes, Option::from),
             quota_bytes: self.space.quota.map_or(bytes_of(defaults.quota), Option::from),
-            on_full: self.space.on_full.unwrap_or(defaults.on_full),
+            on_full: self.space.on_full.unwrap_or(on_full),
             cleanup,
             delete_retention_ms: self.retention.delete_retention_ms().unwrap_or(defaults.delete_retention.millis()),
         })

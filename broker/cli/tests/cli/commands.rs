@@ -121,7 +121,7 @@ fn defaults_for_topics_come_from_the_configuration() {
 fn a_default_that_does_not_apply_is_left_out_and_what_is_said_is_refused() {
     let place = Place::new();
     let broker = place.serve();
-    place.file("limited.toml", b"[topic]\nretention = \"7d\"\nretention_bytes = \"1GiB\"\n");
+    place.file("limited.toml", b"[topic]\nretention = \"7d\"\nretention_bytes = \"1GiB\"\non_full = \"drop-oldest\"\n");
     let create = ["topic", "create", "a", "--config", "limited.toml", "-o", "json", "--cleanup"];
     let of = |more: &[&'static str]| create.into_iter().chain(more.iter().copied()).collect::<Vec<_>>();
     for (flag, value, setting) in [("--retention", "7d", "retention_ms"), ("--retention-bytes", "1GiB", "retention_bytes")] {
@@ -130,9 +130,14 @@ fn a_default_that_does_not_apply_is_left_out_and_what_is_said_is_refused() {
         assert!(!refused.status.success() && words.contains(&format!("`{setting}` is set")), "{words}");
         assert!(words.contains("`--cleanup compact,delete`"), "{words}");
     }
-    for (cleanup, limits) in [("compact", (None, None)), ("compact,delete", (Some(604_800_000), Some(1 << 30)))] {
+    let words = broker.fails(&place, &of(&["compact", "--on-full", "drop-oldest"]), b"");
+    assert!(words.contains("drop-oldest"), "{words}");
+    for (cleanup, limits, on_full) in
+        [("compact", (None, None), "reject"), ("compact,delete", (Some(604_800_000), Some(1 << 30)), "drop-oldest")]
+    {
         let made: Value = serde_json::from_str(&broker.ok(&place, &of(&[cleanup]), b"")).expect("JSON");
         assert_eq!((made["config"]["retention_ms"].as_u64(), made["config"]["retention_bytes"].as_u64()), limits, "{cleanup}");
+        assert_eq!(made["config"]["on_full"], on_full, "{cleanup}");
         broker.ok(&place, &["topic", "delete", "a", "--yes"], b"");
     }
 }
