@@ -115,7 +115,11 @@ pub(crate) async fn alter(arguments: AlterArgs) -> Outcome {
         return Err(Failure::usage("there is nothing to change")
             .hint("give --durability, --retention, --cleanup or another of its options; --help has all"));
     }
+    let begins_to_compact = request.cleanup.is_some_and(Cleanup::compacts);
     let topic = arguments.client.with(async |client| Ok(client.admin().alter_topic(request).await?)).await?;
+    if begins_to_compact && topic.partitions.iter().any(|partition| partition.log_end > partition.log_start) {
+        eprintln!("{KEYLESS_STAY}");
+    }
     arguments.output.one(&topic, |topic| {
         let settings: Vec<_> = settings(topic).iter().map(|(name, value)| format!("{name} {value}")).collect();
         format!("changed {}: {}\n", topic.name, settings.join(", "))
@@ -176,6 +180,10 @@ fn parse_before(text: &str) -> Result<Position, String> {
         _ => Err("write an offset, such as 4711, or `end`".to_owned()),
     }
 }
+
+/// Whether there are such records, nobody knows without reading all of them.
+const KEYLESS_STAY: &str = "Records without a key that are stored already stay: compaction removes none of them. From now on a batch with \
+                            such a record is refused.";
 
 const ALTER_EXAMPLES: &str = "\
 What is not named stays as it is. Records are deleted in whole segments, in the background, by the time at which they were appended.

@@ -118,6 +118,21 @@ fn defaults_for_topics_come_from_the_configuration() {
 }
 
 #[test]
+fn who_begins_to_compact_a_topic_with_records_hears_that_those_without_a_key_stay() {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "a"], b"");
+    let said = |cleanup: &str| {
+        let altered = broker.run(&place, &["topic", "alter", "a", "--cleanup", cleanup], b"");
+        assert!(altered.status.success());
+        String::from_utf8_lossy(&altered.stderr).contains("Records without a key that are stored already stay")
+    };
+    assert_eq!(["compact", "delete"].map(said), [false, false], "there are none");
+    broker.ok(&place, &["produce", "a"], b"without a key\n");
+    assert_eq!(["compact", "delete"].map(said), [true, false]);
+}
+
+#[test]
 fn a_default_that_does_not_apply_is_left_out_and_what_is_said_is_refused() {
     let place = Place::new();
     let broker = place.serve();
