@@ -10,7 +10,7 @@ use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
 use std::{
     borrow::Cow,
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     io::{self, Write},
 };
 
@@ -71,6 +71,16 @@ impl OutputArgs {
 pub(crate) fn print(text: &str) -> Outcome {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| Failure::writing_stdout(&error))
+}
+
+/// Words beside the results, for a person: a line on stderr. Where it can't be written nobody can be told, and the work goes on.
+pub(crate) fn note(words: impl Display) {
+    let _ = io::stderr().lock().write_all(format!("{words}\n").as_bytes());
+}
+
+/// The same without a line break, in front of an answer.
+pub(crate) fn ask(question: impl Display) {
+    let _ = io::stderr().lock().write_all(question.to_string().as_bytes());
 }
 
 /// Rows as aligned columns under their headings, with a line break at the end of each.

@@ -6,7 +6,7 @@ use crate::{
     connection::ClientArgs,
     failure::{Failure, Outcome},
     names,
-    output::{OutputArgs, thousands},
+    output::{self, OutputArgs, thousands},
 };
 use clap::Args;
 use millpond_protocol::message::{AlterTopic, Cleanup, Durability, Limit, Position, TopicInfo};
@@ -118,7 +118,7 @@ pub(crate) async fn alter(arguments: AlterArgs) -> Outcome {
     let begins_to_compact = request.cleanup.is_some_and(Cleanup::compacts);
     let topic = arguments.client.with(async |client| Ok(client.admin().alter_topic(request).await?)).await?;
     if begins_to_compact && topic.partitions.iter().any(|partition| partition.log_end > partition.log_start) {
-        eprintln!("{KEYLESS_STAY}");
+        output::note(KEYLESS_STAY);
     }
     arguments.output.one(&topic, |topic| {
         let settings: Vec<_> = settings(topic).iter().map(|(name, value)| format!("{name} {value}")).collect();

@@ -3,7 +3,7 @@
 use crate::{
     connection::ClientArgs,
     failure::Outcome,
-    output::{OutputArgs, Row},
+    output::{self, OutputArgs, Row},
 };
 use clap::Args;
 use millpond::Client;
@@ -31,7 +31,7 @@ pub(super) async fn list<R: Row>(arguments: &ListArgs, fetch: impl AsyncFnOnce(&
     let rows = arguments.client.with(fetch).await?;
     arguments.output.list(&rows)?;
     if rows.is_empty() && io::stdout().is_terminal() {
-        eprintln!("{none_yet}");
+        output::note(none_yet);
     }
     Ok(())
 }

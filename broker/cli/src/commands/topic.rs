@@ -12,7 +12,7 @@ use crate::{
     connection::ClientArgs,
     failure::{Failure, Outcome},
     names,
-    output::{OutputArgs, Row, counted, human_bytes, pairs, short_sha256, table, thousands},
+    output::{self, OutputArgs, Row, counted, human_bytes, pairs, short_sha256, table, thousands},
 };
 use clap::{Args, Subcommand};
 use millpond::Client;
@@ -22,7 +22,7 @@ use millpond_protocol::{
 };
 use serde::Serialize;
 use std::{
-    io::{self, BufRead, IsTerminal, Write},
+    io::{self, BufRead, IsTerminal},
     ops::RangeInclusive,
 };
 
@@ -177,8 +177,7 @@ async fn delete(arguments: DeleteArgs) -> Outcome {
 async fn confirm(client: &Client, name: &str) -> Outcome {
     let topic = client.admin().topic(name).await?;
     let partitions = counted(topic.partitions.len() as u64, "partition");
-    eprint!("Delete {name} with {} in {partitions}? [y/N] ", human_bytes(size_bytes(&topic)));
-    let _ = io::stderr().flush();
+    output::ask(format!("Delete {name} with {} in {partitions}? [y/N] ", human_bytes(size_bytes(&topic))));
     let mut answer = String::new();
     let read = io::stdin().lock().read_line(&mut answer);
     read.map_err(|error| Failure::new("can't read the answer").because(&error))?;

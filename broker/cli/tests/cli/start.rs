@@ -83,6 +83,64 @@ fn whoever_serves_batches_unverified_is_warned_once() {
 }
 
 #[test]
+fn a_broker_whose_log_can_not_be_written_does_its_work() {
+    for format in ["pretty", "json"] {
+        for log in ["a full disk", "a closed pipe"] {
+            let place = Place::new();
+            let mut command = place.millpond();
+            command.args(["serve", "--data-dir", "data", "--quic-listen", "127.0.0.1:0", "--admin-listen", "off", "--log-format", format]);
+            let full = || fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+            command.stdin(Stdio::null()).stdout(Stdio::piped());
+            let mut broker =
+                if log == "a full disk" { command.stderr(full()) } else { command.stderr(Stdio::piped()) }.spawn().expect("it runs");
+            drop(broker.stderr.take());
+            let mut url = String::new();
+            BufReader::new(broker.stdout.as_mut().expect("piped")).read_line(&mut url).expect("stdout can be read");
+            assert!(url.starts_with("millpond://"), "{format}, {log}: it ended with {:?}", broker.wait());
+            for arguments in [&["topic", "create", "a"][..], &["produce", "a"], &["topic", "delete", "a", "--yes"]] {
+                let output = place.run_with(arguments, &[("MILLPOND_URL", url.trim_end())], b"one\n");
+                assert!(output.status.success(), "{format}, {log}: {}", text(&output.stderr));
+            }
+            send(&broker, Signal::TERM);
+            assert_eq!(broker.wait().expect("it ends").code(), Some(0), "{format}, {log}");
+        }
+    }
+}
+
+#[test]
+fn a_broker_whose_url_can_not_be_written_to_stdout_starts_all_the_same() {
+    let place = Place::new();
+    let mut command = place.millpond();
+    command.args(["serve", "--data-dir", "data", "--quic-listen", "127.0.0.1:0", "--admin-listen", "off"]);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let mut broker = command.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).spawn().expect("it runs");
+    let log = BufReader::new(broker.stderr.take().expect("piped")).lines().map(|line| line.expect("text"));
+    let mut log = log.inspect(|line| assert!(!line.contains("panicked"), "{line}"));
+    assert!(log.any(|line| line.contains("the URL can't be written to stdout")));
+    assert!(log.any(|line| line.contains("the broker is ready")));
+    let url = fs::read_to_string(place.path("data/url")).expect("it is told there");
+    assert!(place.run_with(&["topic", "list"], &[("MILLPOND_URL", url.trim_end())], b"").status.success());
+    send(&broker, Signal::TERM);
+    log.for_each(drop);
+    assert_eq!(broker.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_command_whose_words_nobody_reads_does_its_work() {
+    let place = Place::new();
+    let broker = place.serve();
+    broker.ok(&place, &["topic", "create", "a"], b"");
+    place.file("lines", b"one\ntwo\n");
+    for arguments in [&["produce", "a", "--file", "lines"][..], &["topic", "alter", "a", "--cleanup", "compact"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let mut command = place.millpond();
+        let ended =
+            command.args(arguments).env("MILLPOND_URL", broker.url()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(full).status();
+        assert_eq!(ended.expect("it runs").code(), Some(0), "{arguments:?}");
+    }
+}
+
+#[test]
 fn the_url_is_shown_once() {
     let place = Place::new();
     let broker = place.serve();

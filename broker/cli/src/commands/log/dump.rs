@@ -8,7 +8,7 @@ use super::{
 use crate::{
     failure::{Failure, Outcome},
     json_line,
-    output::{OutputArgs, counted, thousands},
+    output::{self, OutputArgs, counted, thousands},
 };
 use clap::Args;
 use millpond_log::{
@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &DumpArgs) -> Outcome {
     }
     dump.rows.finish()?;
     if in_use {
-        eprintln!("A broker is using this data folder: what it stores from now on is not shown, and the end may be in motion.");
+        output::note("A broker is using this data folder: what it stores from now on is not shown, and the end may be in motion.");
     }
     if dump.damages == 0 {
         return Ok(());
@@ -210,7 +210,7 @@ impl Dump {
             return self.rows.line(&format!("  ! {why}"));
         }
         self.rows.flush()?;
-        eprintln!("offsets {} to {}: {why}", found.header.base_offset, found.header.last_offset());
+        output::note(format!("offsets {} to {}: {why}", found.header.base_offset, found.header.last_offset()));
         Ok(())
     }
 
@@ -256,7 +256,7 @@ impl Dump {
         if self.records && !self.rows.is_table() {
             // What is on stdout then are records alone.
             self.rows.flush()?;
-            eprintln!("{}: {words}", path.display());
+            output::note(format!("{}: {words}", path.display()));
             return Ok(());
         }
         let batch = header.as_ref().map(|header| batch_row(path, *position, header, *crc_ok));

@@ -14,7 +14,7 @@ use millpond_log::{
 };
 use std::{
     fmt::Write as _,
-    io::{self, BufRead, IsTerminal, Write},
+    io::{self, BufRead, IsTerminal},
     path::PathBuf,
     sync::Arc,
 };
@@ -199,8 +199,7 @@ fn confirm(arguments: &RepairArgs, plans: &[(&Partition, RepairPlan)]) -> Outcom
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(refused().hint("read what would be lost, then give --yes"));
     }
-    eprint!("Repair {}? [y/N] ", counted(plans.len() as u64, "partition"));
-    let _ = io::stderr().flush();
+    output::ask(format!("Repair {}? [y/N] ", counted(plans.len() as u64, "partition")));
     let mut answer = String::new();
     let read = io::stdin().lock().read_line(&mut answer);
     read.map_err(|error| Failure::new("can't read the answer").because(&error))?;

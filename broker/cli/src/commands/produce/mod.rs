@@ -19,7 +19,7 @@ use crate::{
     config::{self, ByteSize, Span},
     connection::ClientArgs,
     failure::{Failure, Outcome},
-    names,
+    names, output,
     progress::RecordProgress,
     stdout::StdoutWriter,
 };
@@ -129,7 +129,7 @@ async fn produce(
     let is_terminal = |stream: &dyn IsTerminal| stream.is_terminal();
     let typed = arguments.file.is_none() && is_terminal(&io::stdin());
     if typed && !arguments.quiet {
-        eprintln!("Each line becomes a record; Ctrl-D ends.");
+        output::note("Each line becomes a record; Ctrl-D ends.");
     }
     // Anything else that appears on the same terminal would run into the line.
     let disturbed = typed || (output.is_some() && is_terminal(&io::stdout()));
@@ -139,7 +139,7 @@ async fn produce(
     let summary = Summary::new(&report, &producer.stats(), started.elapsed());
     // Where nothing came of it, the error says all there is to say.
     if !arguments.quiet && (report.records > 0 || ended.is_ok() && !report.has_failed()) {
-        eprintln!("{}", summary.words());
+        output::note(summary.words());
     }
     if let Some(path) = &arguments.stats_json {
         summary.write(path)?;

@@ -131,7 +131,7 @@ async fn serve_until_stopped(
     let address = server.local_addr();
     let shutdown = CancellationToken::new();
     let mut serving = tokio::spawn(server.run(shutdown.clone()));
-    let ready = announcement.publish(|write| engine.with_reserve(write)).and_then(|()| print_url(announcement.url()));
+    let ready = announcement.publish(|write| engine.with_reserve(write)).map(|()| print_url(announcement.url()));
     let outcome = match ready {
         Ok(()) => {
             // A person reads it on stdout. Whatever collects a log of JSON may not see that.
@@ -162,12 +162,14 @@ async fn serve_until_stopped(
     outcome
 }
 
-/// The one line on stdout. A supervisor that has closed stdout does not want it, and that is no reason to stop.
-fn print_url(url: &str) -> Outcome {
+/// The one line on stdout. Where it can't be written, as to a file on a full disk, that is no reason to stop: a start on a full disk works. A
+/// supervisor that has closed stdout does not want it.
+fn print_url(url: &str) {
     let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{url}").and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::writing_stdout(&error)),
-        _ => Ok(()),
+    if let Err(error) = writeln!(stdout, "{url}").and_then(|()| stdout.flush())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        warn!(%error, "the URL can't be written to stdout; the file `url` in the data folder has it");
     }
 }
 
