@@ -46,6 +46,20 @@ impl Reserved {
     }
 }
 
+/// A change of the catalogue that is not in force.
+#[derive(Debug)]
+struct Unsaved {
+    error: EngineError,
+    /// No start finds it either.
+    is_undone: bool,
+}
+
+impl From<EngineError> for Unsaved {
+    fn from(error: EngineError) -> Unsaved {
+        Unsaved { error, is_undone: false }
+    }
+}
+
 impl Engine {
     /// Makes a topic. Once begun it is finished, even if the future is dropped.
     ///
@@ -90,7 +104,12 @@ impl Engine {
             next.deleted_topics.remove(&name);
             next.topics.insert(name.clone(), stored.clone());
         };
-        self.save_with(&mut catalogue, Reserved::Kept, add).await?;
+        if let Err(Unsaved { error, is_undone }) = self.save_with(&mut catalogue, Reserved::Kept, add).await {
+            if is_undone {
+                self.give_up_new(&name).await;
+            }
+            return Err(error);
+        }
 
         let opened = match self.with_folders(&name, Reserved::Lent, folders::name_new).await {
             Ok(()) => open_partitions(&self.services, &self.data, &name, &stored).await.and_then(all_work),
@@ -147,31 +166,24 @@ impl Engine {
 
     /// Writes the changed catalogue, if need be with the reserve, and takes it over once it is written.
     pub(crate) async fn save(&self, catalogue: &mut Catalogue, change: impl FnOnce(&mut Catalogue)) -> Result<(), EngineError> {
-        self.save_with(catalogue, Reserved::Lent, change).await
+        self.save_with(catalogue, Reserved::Lent, change).await.map_err(|unsaved| unsaved.error)
     }
 
-    async fn save_with(
-        &self,
-        catalogue: &mut Catalogue,
-        reserved: Reserved,
-        change: impl FnOnce(&mut Catalogue),
-    ) -> Result<(), EngineError> {
+    async fn save_with(&self, catalogue: &mut Catalogue, reserved: Reserved, change: impl FnOnce(&mut Catalogue)) -> Result<(), Unsaved> {
         let before = catalogue.clone();
         let mut next = catalogue.clone();
         change(&mut next);
         let (services, path) = (Arc::clone(&self.services), self.data.catalogue());
         let saved = self.services.io.run(move || {
-            match reserved.step(&services, || next.save(&*services.disk, &path)) {
-                Ok(()) => Ok(next),
-                Err(error) => {
-                    // It may have failed after the new file took the place of the old one. What is refused must not come true at the next
-                    // start, so the old one is put back; where that fails too, the next change that succeeds does it.
-                    if let Err(error) = before.save(&*services.disk, &path) {
-                        tracing::warn!(%error, "the catalogue may hold a change that was refused");
-                    }
-                    Err(error)
-                }
+            let disk = &*services.disk;
+            let Err(error) = reserved.step(&services, || next.save(disk, &path)) else { return Ok(next) };
+            // It may have failed after the new file took the place of the old one. What is refused must not come true at the next
+            // start, so the old one is put back; where that fails too, the next change that succeeds does it.
+            let put_back = if next.may_be_stored(disk, &path) { before.save(disk, &path) } else { Ok(()) };
+            if let Err(error) = &put_back {
+                tracing::warn!(%error, "the catalogue may hold a change that was refused");
             }
+            Err(Unsaved { error, is_undone: put_back.is_ok() })
         });
         *catalogue = saved.await??;
         Ok(())
@@ -249,6 +261,15 @@ impl Engine {
         let (services, data, topic) = (Arc::clone(&self.services), self.data.clone(), topic.to_owned());
         let step = move || reserved.step(&services, || job(&*services.disk, &data, &topic));
         self.services.io.run(step).await?
+    }
+
+    /// Removes the folders of a topic of which no start will find anything in the catalogue. What can't be removed is left to the next topic of
+    /// this name, or to that start.
+    async fn give_up_new(&self, name: &str) {
+        let give_up = |disk: &dyn Disk, data: &DataDir, name: &str| folders::remove_new(disk, &data.new_topic(name));
+        if let Err(error) = self.with_folders(name, Reserved::Kept, give_up).await {
+            tracing::warn!(topic = name, %error, "the folders of a topic that was not made can't be removed yet");
+        }
     }
 
     /// Takes a topic back whose logs could not be opened.

@@ -27,6 +27,9 @@ use std::{
 /// Some 500 bytes a topic at 10,000 topics are 5 MB; this leaves room and still bounds what a damaged file can cost.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
+/// The catalogue in one of its files, if that is there.
+pub(crate) type Copied = Result<Option<Catalogue>, EngineError>;
+
 /// What stands in the document while its checksum is computed.
 pub(super) const UNSEALED: &str = "crc32c:00000000";
 
@@ -76,6 +79,20 @@ impl Catalogue {
         Ok(())
     }
 
+    /// What each of the two files holds, for whoever only looks at them. Blocking.
+    pub(crate) fn copies(disk: &dyn Disk, path: &Path) -> [(PathBuf, Copied); 2] {
+        [path.to_owned(), second(path)].map(|path| {
+            let copied = read(disk, &path);
+            (path, copied)
+        })
+    }
+
+    /// Whether a start could find this one in one of the files. Blocking.
+    pub(crate) fn may_be_stored(&self, disk: &dyn Disk, path: &Path) -> bool {
+        let may_be = |copied: Copied| copied.map_or(true, |copy| copy.as_ref() == Some(self));
+        Catalogue::copies(disk, path).into_iter().any(|(_, copied)| may_be(copied))
+    }
+
     /// Sees to it that the second file is the same. Nothing depends on it as long as the first one is whole.
     fn copy_to(&self, disk: &dyn Disk, second: &Path) {
         if !matches!(read(disk, second), Ok(Some(copy)) if copy == *self)
@@ -120,7 +137,7 @@ impl Catalogue {
     }
 }
 
-fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Catalogue>, EngineError> {
+fn read(disk: &dyn Disk, path: &Path) -> Copied {
     read_whole(disk, path, FILE_BYTES_MAX)?.map(|bytes| Catalogue::decode(&bytes, path)).transpose()
 }
 

@@ -70,6 +70,49 @@ async fn on_a_disk_that_is_full_to_the_last_byte_topics_can_be_deleted_and_writi
 }
 
 #[tokio::test]
+async fn a_topic_that_finds_no_room_leaves_nothing_behind() {
+    let (broker, sim) = Broker::simulated().await;
+    broker.topic("t", 1, "sync").await;
+    let names = || sim.list(&broker.dir.path().join("topics")).expect("it is there");
+    // Folders find room, and then the catalogue none; or not all of the folders.
+    let limits: [fn(&SimDisk); 2] = [fill_up, |sim| sim.limit_names(Some(sim.used_names() + 2))];
+    for limit in limits {
+        limit(&sim);
+        broker.engine.create_topic(create("a", 3, "sync")).await.expect_err("the disk is full");
+        assert_eq!(names(), ["t"]);
+        sim.limit_bytes(None);
+        sim.limit_names(None);
+    }
+    broker.topic("a", 3, "sync").await;
+    broker.produce("a", 2, &["x"]).await.expect("there is room");
+}
+
+#[tokio::test]
+async fn a_refused_topic_that_the_catalogue_may_name_keeps_its_folders() {
+    let (broker, sim) = Broker::simulated().await;
+    // Among them that of the catalogue's folder, after the new file took the place of the old one, and again when the old one is put back.
+    let synced = sim.count(Operation::SyncDir);
+    broker.topic("probe", 1, "sync").await;
+    for nth in 1..=sim.count(Operation::SyncDir) - synced {
+        for seed in 0..4 {
+            let (broker, sim) = Broker::simulated().await;
+            for further in 0..3 {
+                sim.fail(Operation::SyncDir, nth + further, Fault::Device);
+            }
+            let is_made = broker.engine.create_topic(create("a", 2, "sync")).await.is_ok();
+            sim.forget_failures(Operation::SyncDir);
+            broker.engine.shutdown().await;
+            sim.crash(seed);
+            let broker = broker.restart().await;
+            let topics = broker.engine.topics();
+            assert!(!is_made || topics.len() == 1, "sync {nth}, seed {seed}");
+            let lost = topics.iter().flat_map(|topic| &topic.partitions).filter_map(|partition| partition.failure.as_ref());
+            assert_eq!(lost.count(), 0, "sync {nth}, seed {seed}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn records_can_be_deleted_on_a_full_disk() {
     let sim = SimDisk::new();
     let broker = watchful(&sim).await;
