@@ -36,6 +36,8 @@ enum Ending {
     /// Whoever read our stdout has enough: `millpond consume … | head`. Not an error.
     ReaderGone,
     Failed,
+    /// As that, and it was told already, when it happened.
+    Told,
     Usage,
 }
 
@@ -53,6 +55,11 @@ impl Failure {
     /// Nobody reads stdout any more, so there is nothing left to do and nothing to complain about.
     pub(crate) fn reader_gone() -> Failure {
         Failure::with_ending(Ending::ReaderGone, "nobody reads the output any more")
+    }
+
+    /// Something failed on the way, of which [`Failure::tell`] has told at once.
+    pub(crate) fn told() -> Failure {
+        Failure::with_ending(Ending::Told, "not all of it could be done")
     }
 
     /// What came of writing to stdout.
@@ -116,15 +123,20 @@ impl Failure {
 
     /// Tells the person on stderr, and the shell by the exit code.
     pub(crate) fn report(&self) -> ExitCode {
-        if self.0.ending != Ending::ReaderGone {
-            // Nobody can be told that stderr is closed.
-            let _ = io::stderr().lock().write_all(self.words(colours_on_stderr()).as_bytes());
+        if !matches!(self.0.ending, Ending::ReaderGone | Ending::Told) {
+            self.tell();
         }
         match self.0.ending {
             Ending::ReaderGone => ExitCode::SUCCESS,
-            Ending::Failed => ExitCode::from(1),
+            Ending::Failed | Ending::Told => ExitCode::from(1),
             Ending::Usage => ExitCode::from(2),
         }
+    }
+
+    /// Tells the person on stderr, while the command goes on with something else.
+    pub(crate) fn tell(&self) {
+        // Nobody can be told that stderr is closed.
+        let _ = io::stderr().lock().write_all(self.words(colours_on_stderr()).as_bytes());
     }
 
     fn with_ending(ending: Ending, what: impl Into<String>) -> Failure {

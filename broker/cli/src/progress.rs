@@ -57,6 +57,13 @@ impl RecordProgress {
         self.bar.tick();
     }
 
+    /// Takes the line away until there is more, so that something else can be printed.
+    pub(crate) fn hide(&mut self) {
+        // The bar's own way to do so takes a closure around what is printed.
+        self.bar.suspend(|| {});
+        self.shown = Some(Instant::now());
+    }
+
     /// Takes the line away.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();

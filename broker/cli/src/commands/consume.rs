@@ -2,13 +2,16 @@
 //!
 //! Output is written in large blocks while records come fast, and at once when none are waiting, so that a live tail shows each
 //! record as it comes. Memory is bounded by the SDK's read-ahead and by the few blocks that wait for stdout.
+//!
+//! A partition that can't be read any further, and a batch that can't be decoded, is told when it is met, and the rest is printed all the
+//! same. That something was left out is what the exit code says in the end.
 
 use crate::{
     connection::ClientArgs,
     failure::{Failure, Outcome},
     json_line::{self, Place},
     names,
-    output::counted,
+    output::{self, counted, thousands},
     progress::RecordProgress,
     stdout::{self, BLOCK_BYTES, StdoutWriter},
 };
@@ -93,13 +96,41 @@ async fn consume(arguments: &ConsumeArgs, client: &Client) -> Outcome {
     let mut consumer = builder.build().await?;
     let mut printing = Printing::new(arguments, StdoutWriter::start()?);
     let ending = printing.run(&mut consumer).await;
-    let records = printing.records;
-    let finished = printing.finish().await;
+    let (records, missed) = (printing.records, printing.missed);
+    printing.finish().await?;
     if ending? == Ending::Interrupted && io::stderr().is_terminal() {
         // Behind the ^C that the terminal shows.
-        eprintln!("\n{}", counted(records, "record"));
+        output::note(format!("\n{}", counted(records, "record")));
     }
-    finished
+    missed.outcome(consumer.partitions().count() as u64)
+}
+
+/// What could not be printed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Missed {
+    /// Partitions that ended with an error.
+    partitions: u64,
+    /// Batches whose records can't be decoded, in partitions that went on.
+    batches: u64,
+}
+
+impl Missed {
+    fn outcome(self, partitions: u64) -> Outcome {
+        let of_partitions = match self.partitions {
+            0 => None,
+            // The error has said it, and nothing went on.
+            1 if partitions == 1 && self.batches == 0 => return Err(Failure::told()),
+            missed => Some(format!("{} of {} can't be read to the end", thousands(missed), counted(partitions, "partition"))),
+        };
+        let of_batches = (self.batches > 0).then(|| format!("the records of {} can't be read", batches(self.batches)));
+        let words: Vec<_> = [of_partitions, of_batches].into_iter().flatten().collect();
+        if words.is_empty() { Ok(()) } else { Err(Failure::new(words.join(", and "))) }
+    }
+}
+
+/// A number of batches in words.
+fn batches(number: u64) -> String {
+    if number == 1 { "one batch".to_owned() } else { format!("{} batches", thousands(number)) }
 }
 
 /// What is printed, and how much of it there was.
@@ -111,6 +142,9 @@ struct Printing {
     progress: RecordProgress,
     records: u64,
     bytes: u64,
+    missed: Missed,
+    /// The error that was told last: where a topic is gone, all its partitions say the same.
+    told: String,
 }
 
 impl Printing {
@@ -123,6 +157,8 @@ impl Printing {
             progress: RecordProgress::start(!io::stdout().is_terminal(), None),
             records: 0,
             bytes: 0,
+            missed: Missed::default(),
+            told: String::new(),
         }
     }
 
@@ -146,12 +182,31 @@ impl Printing {
                     }
                 }
             };
-            let Some(batch) = batch else { break };
-            for record in batch? {
+            let batch = match batch {
+                None => break,
+                Some(Ok(batch)) => batch,
+                // It ends this partition. The consumer goes on with the others, and ends once there is none.
+                Some(Err(error)) => {
+                    self.missed.partitions += 1;
+                    if !self.tell(error).await {
+                        return Ok(Ending::OutputClosed);
+                    }
+                    continue;
+                }
+            };
+            for record in batch {
                 if self.records == self.records_max {
                     break;
                 }
-                if !self.print(&record?).await {
+                let is_open = match record {
+                    Ok(record) => self.print(&record).await,
+                    // Behind that batch it goes on.
+                    Err(error) => {
+                        self.missed.batches += 1;
+                        self.tell(error).await
+                    }
+                };
+                if !is_open {
                     return Ok(Ending::OutputClosed);
                 }
             }
@@ -166,6 +221,18 @@ impl Printing {
         write_record(&mut self.block, self.format, record);
         self.progress.update(self.records, self.bytes, 0);
         self.block.len() < BLOCK_BYTES || self.stdout.write(&mut self.block).await
+    }
+
+    /// Tells of an error, behind the records that came before it. False when stdout is closed.
+    async fn tell(&mut self, error: millpond::Error) -> bool {
+        let is_open = self.stdout.write(&mut self.block).await;
+        let words = error.to_string();
+        if self.told != words {
+            self.progress.hide();
+            Failure::from(error).tell();
+            self.told = words;
+        }
+        is_open
     }
 
     async fn finish(mut self) -> Outcome {
@@ -209,6 +276,9 @@ pub(crate) fn parse_start(text: &str) -> Result<Start, String> {
 const EXAMPLES: &str = "\
 Without `--from` it waits for records that come from now on. Ctrl-C ends it.
 
+Where a partition can't be read any further, as at a damaged place, that is told on stderr, and the others go on; in the end the exit \
+code is 1.
+
 With `-o jsonl` a line is {\"topic\",\"partition\",\"offset\",\"timestamp\",\"key\",\"value\",\"headers\"}. Where a key or value is \
 not UTF-8, its base64 stands in `key_base64` or `value_base64` instead, and {\"base64\":…} in a header. A header that comes \
 several times is an array. `produce -i jsonl` takes such lines.
@@ -221,6 +291,19 @@ Examples:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_missed_is_summed_up_unless_there_was_nothing_else() {
+        let words = |partitions, batches, of| Missed { partitions, batches }.outcome(of).err().map(|failure| failure.to_string());
+        assert_eq!(words(0, 0, 3), None);
+        assert_eq!(words(1, 0, 3).as_deref(), Some("1 of 3 partitions can't be read to the end"));
+        assert_eq!(words(0, 1, 1).as_deref(), Some("the records of one batch can't be read"));
+        assert_eq!(
+            words(2, 3, 2).as_deref(),
+            Some("2 of 2 partitions can't be read to the end, and the records of 3 batches can't be read")
+        );
+        assert_eq!(words(1, 0, 1), Some(Failure::told().to_string()));
+    }
 
     #[test]
     fn a_place_to_begin_is_a_word_an_offset_or_a_time() {

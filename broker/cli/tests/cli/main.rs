@@ -6,6 +6,7 @@ mod bad_input;
 mod bench;
 mod commands;
 mod configuration;
+mod damage;
 mod derive;
 #[path = "../../../engine/tests/engine/guests.rs"]
 mod guests;
