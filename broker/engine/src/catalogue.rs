@@ -8,6 +8,8 @@
 
 mod file;
 
+pub(crate) use file::Copied;
+
 use crate::{
     derive::{Derivation, StoredDerive},
     error::EngineError,

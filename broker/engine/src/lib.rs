@@ -67,6 +67,7 @@
 //! | `pool`, `lanes`, `services`, `inflight` | threads, who is next on them, what is shared, the memory budget |
 //! | `usage` | how much of what is bounded is taken |
 //! | `meters`, `module_logs` | what is measured of modules, and the end of what they logged |
+//! | `inspect` | what a data folder has lost beside what is in its logs, for a tool: [`inspect()`] |
 //! | `name`, `error`, `config`, `clock` | the vocabulary |
 
 #![forbid(unsafe_code)]
@@ -87,6 +88,7 @@ mod engine;
 mod error;
 mod folders;
 mod inflight;
+mod inspect;
 mod lanes;
 mod meters;
 mod module_logs;
@@ -117,6 +119,7 @@ pub use data_dir::DirLock;
 pub use engine::Engine;
 pub use error::{EngineError, Purpose, Shortage, StorageBound};
 pub use inflight::InflightPermit;
+pub use inspect::{FolderFault, inspect};
 pub use name::NameOf;
 pub use produce::{Answer, PendingAnswer, ProduceStream};
 pub use usage::Usage;

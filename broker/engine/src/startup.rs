@@ -101,7 +101,7 @@ fn look(disk: &dyn Disk, data: &DataDir) -> Result<Found, EngineError> {
 }
 
 /// A data folder with topics and without a catalogue has lost it, and an empty one would hide them.
-fn refuse_lost_topics(disk: &dyn Disk, data: &DataDir) -> Result<(), EngineError> {
+pub(crate) fn refuse_lost_topics(disk: &dyn Disk, data: &DataDir) -> Result<(), EngineError> {
     let topics = data.topics();
     if folders::exists(disk, &topics)? {
         let names = disk.list(&topics).map_err(|source| EngineError::data_dir("list", &topics, source))?;

@@ -13,6 +13,8 @@ pub(super) struct Target {
     pub(super) partitions: Vec<Partition>,
     /// A single file, with the base offset of its segment.
     pub(super) file: Option<(PathBuf, i64)>,
+    /// The path itself, where it is a data folder.
+    pub(super) data_folder: Option<PathBuf>,
 }
 
 /// A partition's folder.
@@ -36,20 +38,25 @@ impl Target {
             let Some((base_offset, dir)) = base_offset.zip(path.parent()) else {
                 return Err(Failure::usage(format!("{} is not a file of a segment", path.display())).hint(WHAT_IT_CAN_BE));
             };
-            return Ok(Target { partitions: vec![Partition::at(dir)], file: Some((path, base_offset)) });
+            return Ok(Target { partitions: vec![Partition::at(dir)], file: Some((path, base_offset)), data_folder: None });
         }
         let topics = path.join("topics");
-        let mut partitions = partitions_in(if topics.is_dir() { &topics } else { &path }, FOLDERS_DEEP)?;
+        let is_data_folder = topics.is_dir() || CATALOGUES.iter().any(|name| path.join(name).is_file());
+        let mut partitions = match (is_data_folder, topics.is_dir()) {
+            (true, false) => Vec::new(),
+            (_, has_topics) => partitions_in(if has_topics { &topics } else { &path }, FOLDERS_DEEP)?,
+        };
         partitions.sort_by(|one, other| (&one.topic, one.number).cmp(&(&other.topic, other.number)));
-        if partitions.is_empty() && !topics.is_dir() {
+        if partitions.is_empty() && !is_data_folder {
             return Err(Failure::usage(format!("there is no log in {}", path.display())).hint(WHAT_IT_CAN_BE));
         }
-        Ok(Target { partitions, file: None })
+        Ok(Target { partitions, file: None, data_folder: is_data_folder.then_some(path) })
     }
 
     /// The data folder of the partitions, if they lie in one.
     pub(super) fn data_dir(&self) -> Option<&Path> {
-        self.partitions.first()?.data_dir.as_deref()
+        let itself = self.data_folder.as_deref().filter(|data_dir| data_dir.join("lock").is_file());
+        itself.or_else(|| self.partitions.first()?.data_dir.as_deref())
     }
 
     /// Whether a broker has one of the data folders open.
@@ -120,6 +127,9 @@ fn is_locked(lock: &Path) -> bool {
 fn is_locked(lock: &Path) -> bool {
     lock.exists()
 }
+
+/// What a data folder has beside `topics`. A broker keeps both.
+const CATALOGUES: [&str; 2] = ["catalogue.json", "catalogue.2.json"];
 
 /// From `topics` down to a partition.
 const FOLDERS_DEEP: u32 = 2;

@@ -1,4 +1,4 @@
-//! `millpond log verify`: what is wrong with the files.
+//! `millpond log verify`: what is wrong with the files. Of a data folder that is the catalogue, too, and the folders that it asks for.
 
 use super::{
     rows::Rows,
@@ -10,6 +10,7 @@ use crate::{
     progress::ByteProgress,
 };
 use clap::Args;
+use millpond_engine::FolderFault;
 use millpond_log::{
     RealDisk,
     inspect::{self, Fault, Verified, VerifyOptions, Watch, kept_log_of},
@@ -43,8 +44,13 @@ pub(super) fn run(arguments: &VerifyArgs) -> Outcome {
         progress: ByteProgress::start(bytes_total),
         printed: Ok(()),
         partition: String::new(),
-        lasting: 0,
+        faults: Faults::default(),
     };
+    if let Some(data_folder) = &target.data_folder {
+        let faults = millpond_engine::inspect(&RealDisk, data_folder, in_use);
+        let faults = faults.map_err(|error| Failure::new(format!("can't look at {}", data_folder.display())).because(&error))?;
+        faults.iter().try_for_each(|fault| report.folder_fault(fault))?;
+    }
     let mut summary = Vec::new();
     for partition in &target.partitions {
         report.partition = partition.name();
@@ -54,6 +60,8 @@ pub(super) fn run(arguments: &VerifyArgs) -> Outcome {
         let verified = verified.map_err(|error| Failure::new(format!("can't look at {}", partition.name())).because(&error))?;
         let row = PartitionRow::new(partition, &verified);
         report.rows.object(&row)?;
+        report.faults.in_logs += row.faults;
+        report.faults.partitions += u64::from(row.faults > 0);
         summary.push(row);
     }
     report.progress.finish();
@@ -62,24 +70,46 @@ pub(super) fn run(arguments: &VerifyArgs) -> Outcome {
     }
     report.rows.finish()?;
     if in_use {
-        eprintln!("A broker is using this data folder: what it stores meanwhile may not have been looked at.");
+        output::note("A broker is using this data folder: what it stores meanwhile may not have been looked at.");
     }
-    end(&summary, report.lasting, &arguments.path)
+    report.faults.outcome(target.file.as_ref().and_then(|(file, _)| file.parent()).unwrap_or(&arguments.path))
 }
 
-/// Says how it went by the exit code. `lasting` counts the faults that no start of the broker mends.
-fn end(summary: &[PartitionRow], lasting: u64, path: &Path) -> Outcome {
-    let faults: u64 = summary.iter().map(|partition| partition.faults).sum();
-    let concerned = summary.iter().filter(|partition| partition.faults > 0).count() as u64;
-    if faults == 0 {
-        return Ok(());
+/// How many faults there are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Faults {
+    /// Of the catalogue.
+    in_catalogue: u64,
+    /// Of the logs.
+    in_logs: u64,
+    /// Of those, faults that no start of the broker mends.
+    lasting: u64,
+    /// Partitions without a folder.
+    lost: u64,
+    /// Partitions with faults in their logs.
+    partitions: u64,
+}
+
+impl Faults {
+    /// Says how it went by the exit code. `folder` is what a repair is given.
+    fn outcome(self, folder: &Path) -> Outcome {
+        let Faults { in_catalogue, in_logs, lasting, lost, partitions } = self;
+        let found = |faults, place: String| (faults > 0).then(|| format!("{} in {place}", counted(faults, "fault")));
+        let found = [found(in_catalogue, "the catalogue".to_owned()), found(in_logs + lost, counted(partitions + lost, "partition"))];
+        let found: Vec<_> = found.into_iter().flatten().collect();
+        if found.is_empty() {
+            return Ok(());
+        }
+        let hint = if lasting > 0 {
+            let folder = folder.display();
+            format!("`millpond log repair {folder} --drop-batch`, with the broker stopped, says what can be done before it does it")
+        } else if in_catalogue + lost > 0 {
+            "what to do is said with each of them".to_owned()
+        } else {
+            "nothing has to be done: the next start of the broker mends this".to_owned()
+        };
+        Err(Failure::new(found.join(" and ")).hint(hint))
     }
-    let hint = if lasting == 0 {
-        "nothing has to be done: the next start of the broker mends this".to_owned()
-    } else {
-        format!("`millpond log repair {} --drop-batch`, with the broker stopped, says what can be done before it does it", path.display())
-    };
-    Err(Failure::new(format!("{} in {}", counted(faults, "fault"), counted(concerned, "partition"))).hint(hint))
 }
 
 /// Prints faults as they are found.
@@ -89,22 +119,22 @@ struct Report {
     /// What came of printing.
     printed: Outcome,
     partition: String,
-    /// Faults that no start of the broker mends.
-    lasting: u64,
+    faults: Faults,
 }
 
 /// A fault, for a program.
 #[derive(Serialize)]
 struct FaultRow<'a> {
     kind: &'static str,
-    partition: &'a str,
+    /// None where it is about the data folder.
+    partition: Option<&'a str>,
     fault: &'static str,
     is_note: bool,
     file: &'a Path,
     position: Option<u64>,
     offset: Option<i64>,
     what: String,
-    meaning: &'static str,
+    meaning: &'a str,
 }
 
 /// A partition, for a program and as a line of the table.
@@ -150,28 +180,43 @@ impl Row for PartitionRow {
 }
 
 impl Report {
-    fn print(&mut self, fault: &Fault) -> Outcome {
+    /// What a data folder has lost beside what is in its logs.
+    fn folder_fault(&mut self, fault: &FolderFault) -> Outcome {
+        self.progress.hide();
+        let partition = match fault {
+            FolderFault::PartitionLost { topic, partition, .. } => Some(format!("{topic}/{partition}")),
+            _ => None,
+        };
+        match &partition {
+            _ if fault.is_note() => {}
+            Some(_) => self.faults.lost += 1,
+            None => self.faults.in_catalogue += 1,
+        }
+        self.print(&FaultRow {
+            kind: "fault",
+            partition: partition.as_deref(),
+            fault: fault.name(),
+            is_note: fault.is_note(),
+            file: fault.path(),
+            position: None,
+            offset: None,
+            what: fault.to_string(),
+            meaning: &fault.meaning(),
+        })
+    }
+
+    fn print(&mut self, fault: &FaultRow<'_>) -> Outcome {
         let place = [
             fault.position.map(|position| format!(", byte {}", thousands(position))),
             fault.offset.map(|offset| format!(", offset {}", thousands(offset))),
         ];
         let place: String = place.into_iter().flatten().collect();
-        let level = if fault.kind.is_note() { "note" } else { "FAULT" };
-        self.rows.line(&format!("{level:<5}  {}{place}", fault.path.display()))?;
-        self.rows.line(&format!("       {}", fault.kind))?;
-        self.rows.line(&format!("       {}", fault.kind.meaning()))?;
+        let level = if fault.is_note { "note" } else { "FAULT" };
+        self.rows.line(&format!("{level:<5}  {}{place}", fault.file.display()))?;
+        self.rows.line(&format!("       {}", fault.what))?;
+        self.rows.line(&format!("       {}", fault.meaning))?;
         self.rows.line("")?;
-        self.rows.object(&FaultRow {
-            kind: "fault",
-            partition: &self.partition,
-            fault: fault.kind.name(),
-            is_note: fault.kind.is_note(),
-            file: &fault.path,
-            position: fault.position,
-            offset: fault.offset,
-            what: fault.kind.to_string(),
-            meaning: fault.kind.meaning(),
-        })?;
+        self.rows.object(fault)?;
         // A person at a terminal waits for it.
         self.rows.flush()
     }
@@ -181,8 +226,19 @@ impl Watch for Report {
     fn fault(&mut self, fault: &Fault) {
         if self.printed.is_ok() {
             self.progress.hide();
-            self.lasting += u64::from(!fault.kind.is_note() && !fault.kind.is_mended_by_start());
-            self.printed = self.print(fault);
+            self.faults.lasting += u64::from(!fault.kind.is_note() && !fault.kind.is_mended_by_start());
+            let partition = self.partition.clone();
+            self.printed = self.print(&FaultRow {
+                kind: "fault",
+                partition: Some(&partition),
+                fault: fault.kind.name(),
+                is_note: fault.kind.is_note(),
+                file: &fault.path,
+                position: fault.position,
+                offset: fault.offset,
+                what: fault.kind.to_string(),
+                meaning: fault.kind.meaning(),
+            });
         }
     }
 
@@ -193,8 +249,9 @@ impl Watch for Report {
 
 const EXAMPLES: &str = "\
 Reads every batch: its checksum, its length, its offsets and its records; holds the indexes against the batches, as Kafka's sanity \
-check does and further; looks at the recovery point and for files that don't belong there. It changes nothing, takes little memory, and \
-may run beside the broker. Ends with 1 if there are faults; notes are no faults.
+check does and further; looks at the recovery point and for files that don't belong there. Of a data folder it reads the catalogue, and \
+looks for the folder of each partition that this names. It changes nothing, takes little memory, and may run beside the broker. Ends with \
+1 if there are faults; notes are no faults.
 
 With `-o jsonl` a fault is a line {\"kind\":\"fault\",…} and a partition {\"kind\":\"partition\",…}; with `-o json` all of them are \
 one array.
