@@ -14,6 +14,8 @@
 //! | [`mod@bench`] | `millpond bench` |
 
 #![forbid(unsafe_code)]
+// They panic where nothing can be written, which must not end a broker: `output` and `logging` have what is used in their place.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
 mod cli;
