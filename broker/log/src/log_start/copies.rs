@@ -93,9 +93,8 @@ impl StartFiles {
     /// What becomes of the second file so that it claims nothing, and nothing is lost with it.
     fn without_claim(&self) -> Withdrawal {
         match self.0 {
-            [_, Found::Nothing] => Withdrawal::Done,
-            // It claims nothing as it is, and the two tell the next opening that something is lost.
-            [Found::Damaged, Found::Damaged | Found::Whole(0)] | [Found::Nothing, Found::Damaged] => Withdrawal::Done,
+            // It claims nothing as it is; and two that are damaged tell the next opening that something is lost.
+            [_, Found::Nothing] | [Found::Damaged, Found::Damaged | Found::Whole(0)] | [Found::Nothing, Found::Damaged] => Withdrawal::Done,
             [Found::Whole(first), Found::Whole(start)] if first < start => Withdrawal::TakesFirstPlace,
             [Found::Nothing, Found::Whole(0)] | [Found::Whole(_), _] => Withdrawal::Removed,
             [Found::Nothing | Found::Damaged, Found::Whole(_)] => Withdrawal::TakesFirstPlace,

@@ -6,7 +6,7 @@ use crate::{
     connection::ClientArgs,
     failure::{Failure, Outcome},
     names,
-    output::{Format, OutputArgs, counted, escaped},
+    output::{Format, OutputArgs, counted, escaped, note},
     stdout::{self, StdoutWriter},
 };
 use clap::Args;
@@ -87,7 +87,7 @@ async fn show(arguments: &LogsArgs, client: &Client) -> Outcome {
         return output.one(&told, |_| String::new());
     }
     if first.lines.is_empty() && io::stdout().is_terminal() {
-        eprintln!("{module} has logged nothing yet where it is attached, and has not failed.");
+        note(format_args!("{module} has logged nothing yet where it is attached, and has not failed."));
     }
     let mut printing = Printing { module, format: output.format(), stdout: StdoutWriter::start()? };
     let printed = printing.print(&first).await;
@@ -136,7 +136,7 @@ impl Printing<'_> {
         if log.lines_lost > 0 {
             match self.format {
                 Format::Jsonl => push_json(&mut block, &Lost { lines_lost: log.lines_lost })?,
-                Format::Table | Format::Json => eprintln!("{}", lost_words(log.lines_lost)),
+                Format::Table | Format::Json => note(lost_words(log.lines_lost)),
             }
         }
         for line in &log.lines {

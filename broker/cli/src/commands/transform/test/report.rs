@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     json_line::{self, Place},
-    output::{counted, human_bytes, print, thousands},
+    output::{counted, human_bytes, note, print, thousands},
 };
 use millpond::Record;
 use millpond_plugin::World;
@@ -153,7 +153,7 @@ impl Report {
     fn words(&mut self, words: &str) {
         if self.format == Format::Jsonl {
             // stdout has the records, and nothing else.
-            eprintln!("{words}");
+            note(words);
         } else {
             self.text.push_str(words);
             self.text.push('\n');
