@@ -142,7 +142,7 @@ fn a_hostile_module_costs_its_own_topic_and_nothing_else() {
     for (mode, expected) in [
         ("loop", "ran longer than 100ms"),
         ("recurse", "call stack"),
-        ("grow", "needs more memory than its 16777216 bytes"),
+        ("grow", "needs more memory than its 33554432 bytes"),
         ("trap", "told to panic"),
         ("garbage", "can't be stored"),
         ("huge-output", "returned more than 8388608 bytes"),

@@ -54,7 +54,7 @@ const PLUGIN_THREADS: usize = 2;
 
 /// What a module may use in these tests; all but the time are the defaults.
 const TIME_LIMIT: Duration = Duration::from_millis(20);
-const MEMORY_BYTES_MAX: u64 = 16 << 20;
+const MEMORY_BYTES_MAX: u64 = 32 << 20;
 const OUTPUT_BYTES_MAX: u64 = 8 << 20;
 
 /// How much the broker may grow while a module attacks it, in bytes: what each plugin thread's guest may have and return, and what the
