@@ -174,11 +174,12 @@ fn starts(out: &mut impl Write, host: &PluginHost, module: &Module) -> Result<()
 
 /// One module in each language that guests can be written in: what it is to deploy, to start and to run.
 fn languages(out: &mut impl Write, host: &PluginHost) -> Result<(), Box<dyn Error>> {
-    let readings = section(|number| {
+    let shape = Shape { records: 1000, value_bytes: 100 };
+    let readings = section(shape, |number| {
         let celsius = number % 100;
         format!(r#"{{"device":"pump-{number}","host":"gw-7","temperature":{celsius}.5,"state":"busy","seq":{number},"site":"north-4"}}"#)
     });
-    let batch = BatchInfo { topic: "telemetry", partition: Some(0), base_timestamp: 0, record_count: RECORDS };
+    let batch = BatchInfo { topic: "telemetry", partition: Some(0), base_timestamp: 0, record_count: shape.records };
     let params = [("limit".to_owned(), "50".to_owned())];
     writeln!(out, "\nhot, half stays     bytes   deploy ms   start us   ns/record   memory KiB")?;
     for name in ["hot", "hot-c", "hot-js", "hot-python"] {
@@ -189,7 +190,7 @@ fn languages(out: &mut impl Write, host: &PluginHost) -> Result<(), Box<dyn Erro
         let start = || Transform::new(host, &module, Limits::default(), &params);
         let transform = start()?;
         let started = rounds(50, || Ok(start()?.module().size_bytes()))?.as_secs_f64() * 1e6;
-        let best = rounds(100, || Ok(transform.run(&batch, &readings)?.len()))?.as_secs_f64() * 1e9 / f64::from(RECORDS);
+        let best = rounds(100, || Ok(transform.run(&batch, &readings)?.len()))?.as_secs_f64() * 1e9 / f64::from(shape.records);
         let memory = transform.memory_bytes_peak() / 1024;
         writeln!(out, "{name:<14} {:>10} {deploy:>11.0} {started:>10.0} {best:>11.0} {memory:>12}", wasm.len())?;
         out.flush()?;

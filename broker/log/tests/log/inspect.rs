@@ -86,9 +86,9 @@ fn a_log_as_it_should_be_has_no_faults_whether_it_was_closed_or_not() {
 
 #[test]
 fn what_is_said_to_be_mended_by_the_next_start_is() {
-    let changes: [(&str, fn(&mut Vec<u8>)); 4] =
-        [("log", |bytes| bytes.extend([7; 30])), ("index", |bytes| bytes.push(1)), ("timeindex", |bytes| bytes.push(1)), ("", Vec::clear)];
-    for (extension, change) in changes {
+    let junk: fn(&mut Vec<u8>) = |bytes| bytes.extend([7; 30]);
+    let one_more: fn(&mut Vec<u8>) = |bytes| bytes.push(1);
+    for (extension, change) in [("log", junk), ("index", one_more), ("timeindex", one_more), ("", Vec::clear)] {
         for number in 0..4 {
             for closed in [false, true] {
                 let (disk, _) = closed_log();
@@ -283,7 +283,7 @@ fn a_file_that_cant_be_read_is_a_fault_and_the_rest_is_looked_at() {
     }
     assert!(found > 3, "{found}");
     for path in files(&disk, "") {
-        disk.make_unreadable(&path, &[0..1 << 30]);
+        disk.make_unreadable(&path, std::slice::from_ref(&(0..1 << 30)));
         let (verified, faults) = look(&disk);
         assert!(
             verified.faults >= 1 && faults.iter().any(|fault| fault.contains("can't read") || fault.contains("can't be read")),

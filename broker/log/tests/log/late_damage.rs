@@ -80,7 +80,7 @@ fn a_lookup_by_time_that_meets_damage_makes_it_known_as_a_read_does() {
         let (reader, (path, start)) = (fixture.log.reader(), place(&fixture, 5));
         assert_eq!((reader.find_time(5, i64::MAX).expect("looks"), reader.known_damage()), (Some((5, 5)), None));
         if unreadable {
-            fixture.disk.make_unreadable(&path, &[start as u64 + 300..start as u64 + 301]);
+            fixture.disk.make_unreadable(&path, std::slice::from_ref(&(start as u64 + 300..start as u64 + 301)));
         } else {
             flip(&fixture, 5, 16);
         }
