@@ -113,7 +113,10 @@ impl Life {
         for _ in 0..random.below(8) {
             let Some((pass, began_ms)) = &mut running.pass else { break };
             if let CompactionStep::Done(done) = running.compactor.step(pass).ok()? {
-                self.model.completed(&done, *began_ms);
+                // Without power nothing can be read, and a pass leaves what it can't read as it is.
+                if self.disk.is_powered() {
+                    self.model.completed(&done, *began_ms);
+                }
                 running.pass = None;
             }
         }
