@@ -1,35 +1,29 @@
 //! The broker that is measured: a process of its own with the settings that everybody gets, on a folder that goes away.
 
-use super::{BenchError, child::Child, plan::Case};
-use bytes::Bytes;
+use super::{BenchError, child::Child, modules::Modules, plan::Case};
 use millpond::{AttachPoint, AttachTransform, Client, CreateTopic, Durability, ModuleRef, TopicConfig};
 use std::{ffi::OsString, path::PathBuf};
-
-/// What the transform is called on the broker.
-const MODULE: &str = "bench-filter";
 
 /// A running broker and a client that is connected to it.
 #[derive(Debug)]
 pub(super) struct Broker {
     pub(super) client: Client,
+    pub(super) modules: Modules,
     process: Child,
 }
 
 impl Broker {
-    /// Starts `millpond serve` on `folder` and connects to it.
-    pub(super) async fn start(folder: PathBuf) -> Result<Broker, BenchError> {
+    /// Starts `millpond serve` on `folder`, connects to it, and uploads the modules of the cases that run one on their topic.
+    pub(super) async fn start(folder: PathBuf, modules: Modules) -> Result<Broker, BenchError> {
         let data = folder.join("data").into_os_string();
         let listen = ["--quic-listen", "127.0.0.1:0", "--admin-listen", "off"].map(OsString::from);
         let arguments = ["serve", "--data-dir"].map(OsString::from).into_iter().chain([data]).chain(listen).collect();
         let (process, url) = Child::start("broker", arguments, folder, find_url).await?;
         let client = Client::connect(&url).await?;
-        Ok(Broker { client, process })
-    }
-
-    /// Uploads the transform for `produce_100b_filter`.
-    pub(super) async fn deploy(&self, wasm: Bytes) -> Result<(), BenchError> {
-        self.client.admin().deploy_module(MODULE, wasm).await?;
-        Ok(())
+        for (case, module) in modules.iter().filter(|(case, _)| *case != Case::Deploy) {
+            client.admin().deploy_module(case.name(), module.wasm.clone()).await?;
+        }
+        Ok(Broker { client, modules, process })
     }
 
     /// Asks it to stop, and waits until everything is on disk.
@@ -48,9 +42,10 @@ impl Broker {
         let config = TopicConfig { durability, ..TopicConfig::default() };
         let topic = CreateTopic { name: case.name().to_owned(), partitions, config };
         self.client.admin().create_topic(topic).await?;
-        if case == Case::Produce100bFilter {
+        if let Some(module) = self.modules.of(case).filter(|_| case != Case::Deploy) {
             let topic = case.name().to_owned();
-            let attach = AttachTransform::new(topic, ModuleRef::current(MODULE), AttachPoint::Produce);
+            let params = module.params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let attach = AttachTransform { params, ..AttachTransform::new(topic, ModuleRef::current(case.name()), AttachPoint::Produce) };
             self.client.admin().attach(attach).await?;
         }
         Ok(())

@@ -23,13 +23,15 @@ Cases:               what it does                            is held against    
   consume_1k           reading those of produce_1k_os          raw quinn          0.6 or more
   group_commit         64 writers that wait for each answer    flushed write      0.9 or more
   produce_100b_os      readings in JSON of 100 bytes each      raw quinn          -
-  produce_100b_filter  the same, with a transform attached     produce_100b_os    0.8 or more
+  produce_100b_filter  the same, a module drops one of four    produce_100b_os    0.85 or more
+  produce_100b_json    the same, it reads and changes JSON     produce_100b_os    0.6 or more
   ack_latency_os       one record of 1 KiB after the other     quinn ping         3 times or less
   ack_latency_sync     the same, durability sync               fdatasync + ping   -
   end_to_end_os        500 records a second, up to a consumer  quinn ping         -
+  deploy               from an upload to a record through it   0.1 seconds        1 or less
   restart              from the command to the first answer    one second         1 or less
 
-Records a second count for produce_100b_filter, the median for latencies, MB/s (10^6 bytes of values a second) for the rest. Throughput \
+Records a second count for the two with a module, the median for latencies, MB/s (10^6 bytes of values a second) for the rest. Throughput \
 is measured on topics of 3 partitions, with the producer's defaults; latency on one partition, without linger. At 500 records a second \
 threads fall asleep in between, and waking them is part of end_to_end_os, not of the ping.
 
@@ -41,9 +43,10 @@ with nothing of its files in the page cache.
 Where the disk is faster than QUIC, the target of produce_1k_sync is 0.6 of raw quinn, as that of produce_1k_os. When a \
 target is missed, the command ends with 1, after it has shown everything.
 
-produce_100b_filter needs a transform: the one named with --plugin, else drop-idle.wasm, which is looked for in plugins/dist under the \
-current folder, beside the binary, and in the repository that the binary was built in. Without one, the case is left out and a note on \
-stderr says so.
+The cases with modules need them: produce_100b_filter identity.wasm, which costs a filter nothing but the way into a module and back, \
+produce_100b_json and deploy drop-idle.wasm, or for the first of the two another one that is named with --plugin. They are looked for in \
+plugins/dist under the current folder, beside the binary, and in the repository that the binary was built in. Without one, a case is left \
+out and a note on stderr says so. In deploy each upload is compiled: the broker has not seen it before.
 
 With `-o json` the result is {\"limits\":{…},\"results\":[{\"name\",\"mb_s\",\"records_s\",\"p50_us\",\"p99_us\",\"limit\",\"ratio\",\"target\",\"reached\"}]}, with null for \
 what does not apply or was left out; `-o jsonl` is the same on one line.

@@ -28,7 +28,8 @@
 //! | `rounds` | the order of the measurements |
 //! | `raw`, `disk` | the limits |
 //! | `broker`, `child` | the broker as a process of its own |
-//! | `produce`, `consume`, `commit`, `latency`, `restart` | the cases |
+//! | `produce`, `consume`, `commit`, `latency`, `deploy`, `restart` | the cases |
+//! | `modules` | what some of them run in the broker |
 //! | `payload` | what is sent |
 //! | `samples`, `report` | numbers, medians, table and JSON |
 //! | `help` | all of this for whoever types `millpond bench --help` |
@@ -37,10 +38,12 @@ mod broker;
 mod child;
 mod commit;
 mod consume;
+mod deploy;
 mod disk;
 mod error;
 mod help;
 mod latency;
+mod modules;
 mod payload;
 mod plan;
 mod produce;
@@ -53,9 +56,9 @@ mod samples;
 pub(crate) use error::BenchError;
 
 use crate::{failure::Outcome, output::OutputArgs};
-use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use modules::Modules;
 use plan::{Case, Plan};
 use report::Report;
 use rounds::Rounds;
@@ -86,7 +89,7 @@ pub(crate) struct BenchArgs {
     /// Measure these cases alone, and the limits
     #[arg(long, value_name = "CASE", num_args = 1.., value_enum)]
     only: Vec<Case>,
-    /// The transform for `produce_100b_filter` [default: `drop-idle.wasm` from plugins/dist, or from beside the binary]
+    /// The transform for `produce_100b_json` [default: `drop-idle.wasm` from plugins/dist, or from beside the binary]
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
     /// Seconds that each throughput measurement takes in each round [default: 3, or 0.7 with --quick]
@@ -134,10 +137,7 @@ pub(crate) async fn run(args: BenchArgs) -> Outcome {
 /// The results, and a line for a person that says how they were measured.
 async fn measure(args: BenchArgs) -> Result<(Report, String), BenchError> {
     let mut cases = if args.only.is_empty() { Case::ALL.to_vec() } else { args.only.clone() };
-    let module = find_module(&args, &cases)?;
-    if module.is_none() {
-        cases.retain(|case| *case != Case::Produce100bFilter);
-    }
+    let modules = Modules::find(&args, &mut cases)?;
     let folder = temporary_folder(args.data_dir.as_deref())?;
     if disk::is_in_memory(folder.path()) {
         note(&format!(
@@ -147,52 +147,10 @@ async fn measure(args: BenchArgs) -> Result<(Report, String), BenchError> {
     }
     let plan = if args.quick { Plan::QUICK } else { Plan::FULL };
     let plan = args.seconds.map_or(plan, |seconds| plan.with_seconds(seconds));
-    let samples = Rounds::prepare(folder.path().to_owned(), plan, cases, module).await?.run().await?;
+    let samples = Rounds::prepare(folder.path().to_owned(), plan, cases, modules).await?.run().await?;
     let report = Report::new(&samples, if args.only.is_empty() { &Case::ALL } else { &args.only });
     Ok((report, heading(plan, folder.path())))
 }
-
-/// The transform that was named, or the demo's, read before anything is measured. Without the demo's the case is left out, unless it was
-/// asked for.
-fn find_module(args: &BenchArgs, cases: &[Case]) -> Result<Option<Bytes>, BenchError> {
-    if !cases.contains(&Case::Produce100bFilter) {
-        return Ok(None);
-    }
-    let found = match &args.plugin {
-        Some(named) => Some(named.clone()),
-        None => default_modules().into_iter().find(|path| path.is_file()),
-    };
-    match found {
-        None if args.only.contains(&Case::Produce100bFilter) => {
-            let source = io::Error::from(io::ErrorKind::NotFound);
-            Err(BenchError::File { action: error::READ_MODULE, path: DEFAULT_MODULE.into(), source })
-        }
-        None => {
-            note(&format!(
-                "produce_100b_filter is left out: there is no {DEFAULT_MODULE}; build it with `make plugins`, or name a transform with --plugin"
-            ));
-            Ok(None)
-        }
-        Some(path) => match fs::read(&path) {
-            Ok(wasm) => Ok(Some(wasm.into())),
-            Err(source) => Err(BenchError::File { action: error::READ_MODULE, path, source }),
-        },
-    }
-}
-
-/// Under the current folder, beside the binary, under the folder of the binary, or in the repository that the binary was built in.
-fn default_modules() -> Vec<PathBuf> {
-    let binary = env::current_exe().unwrap_or_default();
-    let folder = binary.parent().unwrap_or(Path::new("."));
-    let beside = [folder.join(MODULE_FILE), folder.join(DEFAULT_MODULE)];
-    let repository = folder.ancestors().nth(2).map(|root| root.join(DEFAULT_MODULE));
-    [PathBuf::from(DEFAULT_MODULE)].into_iter().chain(beside).chain(repository).collect()
-}
-
-const DEFAULT_MODULE: &str = "plugins/dist/drop-idle.wasm";
-
-/// The same, where somebody put it beside the binary.
-const MODULE_FILE: &str = "drop-idle.wasm";
 
 fn temporary_folder(parent: Option<&Path>) -> Result<TempDir, BenchError> {
     let parent = parent.map_or_else(env::temp_dir, Path::to_owned);

@@ -86,7 +86,7 @@ impl Row for CaseResult {
     fn cells(&self) -> Vec<String> {
         let case = self.name;
         let (unit, meaning) = match case.meaning() {
-            Meaning::Share if case == Case::Produce100bFilter => ("records/s", "share"),
+            Meaning::Share if matches!(case, Case::Produce100bFilter | Case::Produce100bJson) => ("records/s", "share"),
             Meaning::Share => ("MB/s", "share"),
             Meaning::Multiple => ("us", "times"),
         };

@@ -4,6 +4,7 @@ use super::{
     BenchError,
     broker::Broker,
     disk,
+    modules::Modules,
     payload::Values,
     plan::Case,
     samples::{Latencies, Sample},
@@ -36,7 +37,7 @@ impl Restart {
         }
         let folder = parent.join("restart");
         fs::create_dir(&folder).map_err(|source| BenchError::File { action: "create", path: folder.clone(), source })?;
-        let broker = Broker::start(folder.clone()).await?;
+        let broker = Broker::start(folder.clone(), Modules::default()).await?;
         broker.create_topic(Case::Restart, Durability::Os, 1).await?;
         let producer = broker.client.producer(Case::Restart.name()).build().await?;
         let records = bytes.div_ceil(RECORD_BYTES as u64);
@@ -55,7 +56,7 @@ impl Restart {
         let folder = self.folder.clone();
         disk::blocking(move || disk::drop_from_cache(&folder)).await?;
         let begun = Instant::now();
-        let broker = Broker::start(self.folder.clone()).await?;
+        let broker = Broker::start(self.folder.clone(), Modules::default()).await?;
         let actual = broker.records(Case::Restart).await?;
         let elapsed = begun.elapsed();
         broker.stop().await?;

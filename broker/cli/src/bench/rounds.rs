@@ -7,7 +7,9 @@ use super::{
     child::Child,
     commit::{self, commit},
     consume::consume,
+    deploy::deploy,
     disk, latency,
+    modules::Modules,
     payload::Values,
     plan::{Case, Plan},
     produce::{PARTITIONS, produce},
@@ -15,7 +17,6 @@ use super::{
     restart::Restart,
     samples::{Samples, Throughput},
 };
-use bytes::Bytes;
 use indicatif::ProgressBar;
 use millpond::Durability;
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -32,7 +33,7 @@ const SEQUENTIAL_BYTES_MIN: usize = 8 << 20;
 const SEQUENTIAL_BYTES_MAX: usize = 2 << 30;
 
 /// Steps of [`Rounds::round`] that the progress bar counts.
-const STEPS_IN_A_ROUND: u64 = 16;
+const STEPS_IN_A_ROUND: u64 = 18;
 
 /// Steps before the first round.
 const STEPS_BEFORE: u64 = 2;
@@ -48,6 +49,8 @@ pub(super) struct Rounds {
     small: Values,
     sequential_bytes: usize,
     restart: Option<Restart>,
+    /// Modules that were uploaded to be measured, each with a number of its own.
+    deployed: u32,
     progress: ProgressBar,
     samples: Samples,
     /// Dropped last, as the connection to it goes first.
@@ -55,15 +58,12 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    /// Starts the broker and the raw peer in `folder`. Without a `module` the filter can't be measured.
-    pub(super) async fn prepare(folder: PathBuf, plan: Plan, cases: Vec<Case>, module: Option<Bytes>) -> Result<Rounds, BenchError> {
+    /// Starts the broker and the raw peer in `folder`. It needs the modules of the cases that have one.
+    pub(super) async fn prepare(folder: PathBuf, plan: Plan, cases: Vec<Case>, modules: Modules) -> Result<Rounds, BenchError> {
         let arguments = ["bench", "--raw-peer"].map(OsString::from).to_vec();
         let (raw_peer, address) = Child::start("raw-peer", arguments, folder.clone(), raw::find_address).await?;
         let raw = RawClient::connect(&address).await?;
-        let broker = Broker::start(folder.clone()).await?;
-        if let Some(module) = module {
-            broker.deploy(module).await?;
-        }
+        let broker = Broker::start(folder.clone(), modules).await?;
         let (large, small) = (Values::large(), Values::small());
         Ok(Rounds {
             raw,
@@ -75,6 +75,7 @@ impl Rounds {
             small,
             sequential_bytes: CALIBRATION_BYTES,
             restart: None,
+            deployed: 0,
             progress: super::progress_bar(STEPS_BEFORE + STEPS_IN_A_ROUND * plan.rounds as u64),
             samples: Samples::default(),
             _raw_peer: raw_peer,
@@ -117,6 +118,7 @@ impl Rounds {
         self.group_commit().await?;
         self.small_records().await?;
         self.latencies().await?;
+        self.deploys().await?;
         if let Some(restart) = &self.restart {
             let restarted = self.step(Case::Restart.name(), restart.measure()).await?;
             self.samples.add(Case::Restart, restarted);
@@ -176,11 +178,13 @@ impl Rounds {
         Ok(())
     }
 
-    /// The same small records without and with a transform.
+    /// The same small records without and with transforms.
     async fn small_records(&mut self) -> Result<(), BenchError> {
-        let filtered = self.wants(Case::Produce100bFilter);
-        for (case, wanted) in [(Case::Produce100bOs, filtered || self.wants(Case::Produce100bOs)), (Case::Produce100bFilter, filtered)] {
-            if wanted {
+        let cases = [Case::Produce100bOs, Case::Produce100bFilter, Case::Produce100bJson];
+        let is_wanted = cases.map(|case| self.wants(case));
+        for case in cases {
+            // The others are held against the first.
+            if self.wants(case) || (case == Case::Produce100bOs && is_wanted.contains(&true)) {
                 self.progress.set_message(case.name());
                 self.broker.create_topic(case, Durability::Os, PARTITIONS).await?;
                 let produced = self.step(case.name(), produce(&self.broker, case, &self.small, self.plan.throughput)).await?;
@@ -219,6 +223,19 @@ impl Rounds {
             self.step(case.name(), latency::acknowledgements(broker, case, values, duration)).await?
         };
         self.samples.add(case, latencies);
+        self.broker.delete_topic(case).await
+    }
+
+    /// Modules that the broker has not seen.
+    async fn deploys(&mut self) -> Result<(), BenchError> {
+        let case = Case::Deploy;
+        let Some(module) = self.broker.modules.of(case).filter(|_| self.wants(case)) else { return Ok(()) };
+        self.progress.set_message(case.name());
+        self.broker.create_topic(case, Durability::Os, 1).await?;
+        let mut deployed = self.deployed;
+        let deploys = self.step(case.name(), deploy(&self.broker, case, module, &self.small, &mut deployed)).await?;
+        self.deployed = deployed;
+        self.samples.add(case, deploys);
         self.broker.delete_topic(case).await
     }
 

@@ -117,7 +117,7 @@ fn the_help_of_the_benchmark_names_every_case() {
     let listed = long.split("[possible values: ").nth(1).and_then(|rest| rest.split(']').next()).expect("the cases");
     let table = long.split("\nCases: ").nth(1).expect("the table of cases");
     let cases: Vec<_> = listed.split([',', ' ', '\n']).filter(|case| !case.is_empty()).collect();
-    assert!(cases.len() == 10 && cases.iter().all(|case| table.contains(&format!("\n  {case} "))), "{cases:?}\n{table}");
+    assert!(cases.len() == 12 && cases.iter().all(|case| table.contains(&format!("\n  {case} "))), "{cases:?}\n{table}");
 }
 
 #[test]
