@@ -52,7 +52,7 @@ mod url;
 
 pub use admin::Admin;
 pub use client::{Client, ClientBuilder, DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, DEFAULT_KEEP_ALIVE, DEFAULT_REQUEST_TIMEOUT};
-pub use consumer::{ConsumedBatch, ConsumedRecords, Consumer, ConsumerBuilder, Start};
+pub use consumer::{ConsumedBatch, ConsumedRecords, Consumer, ConsumerBuilder, OutOfRange, Start};
 pub use error::{Cause, Error};
 pub use producer::{
     DEFAULT_BATCH_BYTES, DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT, DEFAULT_IN_FLIGHT, DEFAULT_LINGER, Delivery, LatencySummary,

@@ -1,6 +1,6 @@
 //! The settings of a consumer.
 
-use super::{Consumer, Start, reader::Source};
+use super::{Consumer, OutOfRange, Start, reader::Source};
 use crate::{admin::Admin, client::Core, error::Error};
 use std::sync::Arc;
 
@@ -13,11 +13,12 @@ pub struct ConsumerBuilder {
     partitions: Option<Vec<u32>>,
     until_end: bool,
     view: Option<Arc<str>>,
+    out_of_range: OutOfRange,
 }
 
 impl ConsumerBuilder {
     pub(crate) fn new(core: Arc<Core>, topic: Arc<str>) -> ConsumerBuilder {
-        ConsumerBuilder { core, topic, start: Start::End, partitions: None, until_end: false, view: None }
+        ConsumerBuilder { core, topic, start: Start::End, partitions: None, until_end: false, view: None, out_of_range: OutOfRange::Error }
     }
 
     /// Where to begin in each partition; at the end, with what comes from now on, when not set.
@@ -57,6 +58,13 @@ impl ConsumerBuilder {
         self
     }
 
+    /// What happens where a partition does not reach to the offset from which it is to be read; an error when not set.
+    #[must_use]
+    pub fn on_out_of_range(mut self, policy: OutOfRange) -> Self {
+        self.out_of_range = policy;
+        self
+    }
+
     /// Opens the partitions. Fails with the code `topic_not_found` if there is no such topic, `view_not_found` if it has no such view, `partition_out_of_range` if it has no such
     /// partition, and `offset_out_of_range`, with the range, if a partition does not reach from or to the offset that was asked for.
     pub async fn build(self) -> Result<Consumer, Error> {
@@ -66,7 +74,7 @@ impl ConsumerBuilder {
         if let Some(&partition) = partitions.iter().find(|partition| **partition >= count) {
             return Err(Error::PartitionOutOfRange { topic: self.topic, partition, partitions: count, reading: true });
         }
-        let what = Source { topic: self.topic, view: self.view };
+        let what = Source { topic: self.topic, view: self.view, out_of_range: self.out_of_range };
         Consumer::open(self.core, what, partitions, self.start, self.until_end).await
     }
 }

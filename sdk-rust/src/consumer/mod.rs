@@ -10,6 +10,7 @@
 //! Records of one partition come in the order of their offsets, each once for as long as this consumer lives, whatever
 //! happens to the connection. Partitions take turns, batch by batch. What is read ahead is bounded: a few frames, and what QUIC's windows hold. Every
 //! batch is checked against its checksum. An error ends one partition, not the consumer: [`Consumer::seek`] takes it up again. Where the broker's
+//! A partition that is paused keeps its position and costs nothing: its stream is given back. Where the broker's
 //! disk has damaged records, the broker's error says from which offset on ([`WireError::next_offset`](crate::WireError::next_offset)).
 
 mod batch;
@@ -35,6 +36,19 @@ use std::{
     task::{Context, Poll, ready},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
+
+/// What happens where a partition does not reach to the offset from which it is to be read: because retention has passed it, or because the
+/// partition ends before it. Kafka's `auto.offset.reset`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OutOfRange {
+    /// Reading ends with the error `offset_out_of_range`, which has the range.
+    #[default]
+    Error,
+    /// Reading goes on at the first record that is there. A warning says so.
+    Earliest,
+    /// Reading goes on with what comes from then on. A warning says so.
+    Latest,
+}
 
 /// Frames that wait for the consumer, over all partitions. Each partition's task holds one more.
 const FRAMES_AHEAD_MAX: usize = 4;
@@ -93,8 +107,9 @@ struct Partition {
     /// The high watermark when the partition was opened.
     end: i64,
     watermarks: Arc<Mutex<Watermarks>>,
-    /// None after it failed.
+    /// None after it failed, and while it is paused.
     reader: Option<Task>,
+    is_paused: bool,
 }
 
 /// A task that ends with its owner.
@@ -123,7 +138,7 @@ impl Consumer {
     ) -> Result<Consumer, Error> {
         let (sender, events) = mpsc::channel(FRAMES_AHEAD_MAX);
         let mut consumer = Consumer { core, source, partitions: BTreeMap::new(), events, sender, current: None, until_end };
-        consumer.take_up(&partitions, start).await?;
+        consumer.take_up(&partitions, start, false).await?;
         Ok(consumer)
     }
 
@@ -142,8 +157,9 @@ impl Consumer {
         Ok(connections)
     }
 
-    /// Reads these partitions from there, whether they were read before or not. After an error all is as it was.
-    async fn take_up(&mut self, partitions: &[u32], start: Start) -> Result<(), Error> {
+    /// Reads these partitions from there, whether they were read before or not; one that is paused only if it `resumes`. After an error all
+    /// is as it was.
+    async fn take_up(&mut self, partitions: &[u32], start: Start, resumes: bool) -> Result<(), Error> {
         let source = &self.source;
         let open = |(partition, core): (u32, Arc<Core>)| async move {
             reader::open(&core, source, partition, start).await.map(|opened| (partition, core, opened))
@@ -166,8 +182,13 @@ impl Consumer {
             let task = Task(tokio::spawn(reader.run(frames)));
             let position = opened.start_offset;
             let end = opened.high_watermark;
-            let reader = Some(task);
-            self.partitions.insert(partition, Partition { core, generation, position, caught_up: position, end, watermarks, reader });
+            let before = self.partitions.get(&partition);
+            let is_paused = !resumes && before.is_some_and(|before| before.is_paused);
+            // Where it ends was said when it was opened first, or sought in.
+            let end = before.filter(|_| resumes).map_or(end, |before| before.end);
+            let reader = Some(task).filter(|_| !is_paused);
+            let opened = Partition { core, generation, position, caught_up: position, end, watermarks, reader, is_paused };
+            self.partitions.insert(partition, opened);
             if self.current.as_ref().is_some_and(|current| current.batch.partition() == partition) {
                 self.current = None;
             }
@@ -191,20 +212,54 @@ impl Consumer {
     }
 
     /// Goes on from another place, in this partition or (none) in all of them. What was read ahead is thrown away. A partition that
-    /// failed is taken up again. After an error nothing has changed.
+    /// failed is taken up again, and one that is paused stays so. After an error nothing has changed.
     pub async fn seek(&mut self, partition: impl Into<Option<u32>>, start: Start) -> Result<(), Error> {
-        let partitions: Vec<u32> = match partition.into() {
-            Some(partition) if self.partitions.contains_key(&partition) => vec![partition],
-            Some(partition) => {
-                return Err(Error::InvalidSetting {
-                    setting: "the partition to seek in",
-                    value: partition.to_string(),
-                    reason: "it is one of those that this consumer reads",
-                });
+        let partitions = self.named(partition.into(), "the partition to seek in")?;
+        self.take_up(&partitions, start, false).await
+    }
+
+    /// Hands out no more records of this partition or (none) of all, until [`Consumer::resume`]. Its position stays, what was read ahead is
+    /// thrown away, and the broker sends nothing. One that is paused already stays so.
+    pub fn pause(&mut self, partition: impl Into<Option<u32>>) -> Result<(), Error> {
+        for number in self.named(partition.into(), "the partition to pause")? {
+            let Some(partition) = self.partitions.get_mut(&number) else { continue };
+            partition.is_paused = true;
+            partition.reader = None;
+            // What it has handed on is not wanted any more.
+            partition.generation += 1;
+            if self.current.as_ref().is_some_and(|current| current.batch.partition() == number) {
+                self.current = None;
             }
-            None => self.partitions.keys().copied().collect(),
-        };
-        self.take_up(&partitions, start).await
+        }
+        Ok(())
+    }
+
+    /// Goes on with this partition or (none) with all that are paused, from their positions. Those behind
+    /// one that fails are paused still, as is that one.
+    pub async fn resume(&mut self, partition: impl Into<Option<u32>>) -> Result<(), Error> {
+        for number in self.named(partition.into(), "the partition to resume")? {
+            if let Some(partition) = self.partitions.get(&number).filter(|partition| partition.is_paused) {
+                self.take_up(&[number], Start::Offset(partition.position), true).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The partitions that are paused, in order.
+    pub fn paused(&self) -> impl Iterator<Item = u32> + '_ {
+        self.partitions.iter().filter(|(_, partition)| partition.is_paused).map(|(number, _)| *number)
+    }
+
+    /// This partition, which must be one of those that are read, or all of them.
+    fn named(&self, partition: Option<u32>, setting: &'static str) -> Result<Vec<u32>, Error> {
+        match partition {
+            None => Ok(self.partitions.keys().copied().collect()),
+            Some(partition) if self.partitions.contains_key(&partition) => Ok(vec![partition]),
+            Some(partition) => {
+                let reason = "it is one of those that this consumer reads";
+                Err(Error::InvalidSetting { setting, value: partition.to_string(), reason })
+            }
+        }
     }
 
     /// The topic.
@@ -237,7 +292,8 @@ impl Consumer {
 
     /// Whether nothing will come any more.
     fn is_finished(&self) -> bool {
-        let no_more = |partition: &Partition| partition.reader.is_none() || (self.until_end && partition.has_reached(partition.end));
+        let has_failed = |partition: &Partition| partition.reader.is_none() && !partition.is_paused;
+        let no_more = |partition: &Partition| has_failed(partition) || (self.until_end && partition.has_reached(partition.end));
         self.partitions.values().all(no_more)
     }
 
@@ -302,6 +358,7 @@ impl Consumer {
             };
             match what {
                 What::CaughtUp(high_watermark) => partition.caught_up = high_watermark,
+                What::Moved(offset) => partition.position = offset,
                 What::Failed(error) => {
                     partition.reader = None;
                     return Poll::Ready(Some(Err(error)));

@@ -3,7 +3,7 @@
 //! A frame is put together in one buffer, its batches are checked against their checksums, and it is handed on. The channel behind
 //! holds few frames: a consumer that does not read lets it fill up, the task stops reading, QUIC's flow control stops the broker.
 
-use super::batch::ConsumedBatch;
+use super::{OutOfRange, batch::ConsumedBatch};
 use crate::{
     backoff::Backoff,
     client::Core,
@@ -13,6 +13,7 @@ use crate::{
 use bytes::{Buf, Bytes};
 use millpond_protocol::{
     batch::{Batch, BatchError},
+    error::ErrorCode,
     frame::Kind,
     message::{ConsumeOpened, OpenConsume, Position, Request, Response, Watermarks},
 };
@@ -40,6 +41,8 @@ pub(crate) enum What {
     Batch(ConsumedBatch),
     /// The broker has sent everything below this high watermark.
     CaughtUp(i64),
+    /// The offset to go on from was not there any more; it goes on from this one.
+    Moved(i64),
     /// The reader has ended.
     Failed(Error),
 }
@@ -50,6 +53,18 @@ pub(crate) struct Source {
     pub(crate) topic: Arc<str>,
     /// None is as the records are stored.
     pub(crate) view: Option<Arc<str>>,
+    pub(crate) out_of_range: OutOfRange,
+}
+
+impl Source {
+    /// Where to go on after this error, if there is such a place.
+    fn place_after(&self, error: &Error) -> Option<Position> {
+        match (error, self.out_of_range) {
+            (Error::Broker(said), OutOfRange::Earliest) if said.code == ErrorCode::OffsetOutOfRange => Some(Position::Beginning),
+            (Error::Broker(said), OutOfRange::Latest) if said.code == ErrorCode::OffsetOutOfRange => Some(Position::End),
+            _ => None,
+        }
+    }
 }
 
 /// A partition that is being read.
@@ -72,7 +87,7 @@ pub(crate) async fn open(core: &Core, source: &Source, partition: u32, from: Pos
     let opening = async {
         let mut backoff = Backoff::default();
         loop {
-            match open_once(core, source, partition, from).await {
+            match open_or_move(core, source, partition, from).await {
                 Err(error) if error.retryable() => last = Some(Box::new(error)),
                 outcome => return outcome,
             }
@@ -88,6 +103,17 @@ pub(crate) async fn open(core: &Core, source: &Source, partition: u32, from: Pos
             last: last.or_else(|| core.link.last_error().map(Box::new)),
         }),
     }
+}
+
+/// As [`open_once`], from the place that the consumer was told for the case that `from` is out of range.
+async fn open_or_move(core: &Core, source: &Source, partition: u32, from: Position) -> Result<(FrameReader, ConsumeOpened), Error> {
+    let error = match open_once(core, source, partition, from).await {
+        Err(error) => error,
+        opened => return opened,
+    };
+    let Some(place) = source.place_after(&error) else { return Err(error) };
+    tracing::warn!(topic = %source.topic, partition, %error, "an offset to read from is out of range; reading goes on at the {place:?}");
+    open_once(core, source, partition, place).await
 }
 
 async fn open_once(core: &Core, source: &Source, partition: u32, from: Position) -> Result<(FrameReader, ConsumeOpened), Error> {
@@ -118,16 +144,20 @@ impl Reader {
                     Ok(()) => return,
                     Err(error) => error,
                 },
-                None => match open_once(&self.core, &self.source, self.partition, Position::Offset(self.next)).await {
+                None => match open_or_move(&self.core, &self.source, self.partition, Position::Offset(self.next)).await {
                     Ok((open, opened)) => {
                         *self.watermarks.lock() = watermarks(&opened);
+                        if opened.start_offset != self.next {
+                            self.next = opened.start_offset;
+                            self.hand_on(What::Moved(self.next)).await;
+                        }
                         stream = Some(open);
                         continue;
                     }
                     Err(error) => error,
                 },
             };
-            if !error.retryable() {
+            if !error.retryable() && self.source.place_after(&error).is_none() {
                 self.hand_on(What::Failed(error)).await;
                 return;
             }

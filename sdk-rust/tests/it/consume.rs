@@ -1,8 +1,8 @@
 //! Consuming, whatever happens.
 
 use crate::support::{FakeBroker, OnPush, soon};
-use futures_util::StreamExt;
-use millpond::{Consumer, Error, ErrorCode, Record, Start, WireError};
+use futures_util::{FutureExt, StreamExt};
+use millpond::{Consumer, Error, ErrorCode, OutOfRange, Record, Start, WireError};
 use std::{sync::atomic::Ordering, time::Duration};
 
 /// Batches of ten records with these numbers.
@@ -317,4 +317,88 @@ async fn offsets_that_compaction_has_left_unused_are_passed_over() {
     let mut consumer = consumer(&broker, Start::Offset(31)).await;
     fill_compacted(&broker, &[9]);
     assert_eq!(take(&mut consumer, 1).await, [(59, "9".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_paused_partition_waits_where_it_is_and_the_others_go_on() {
+    let broker = FakeBroker::start(2);
+    fill(&broker, 0, 0..100);
+    let mut consumer = consumer(&broker, Start::Beginning).await;
+    assert_eq!(take(&mut consumer, 15).await, expected(0..15));
+    consumer.pause(0).unwrap();
+    consumer.pause(0).unwrap();
+    assert_eq!((consumer.paused().collect::<Vec<_>>(), consumer.position(0)), (vec![0], Some(15)));
+    fill(&broker, 1, 0..30);
+    assert_eq!(take(&mut consumer, 30).await, expected(0..30), "nothing of the paused one, though it was read ahead");
+    assert!(consumer.next().now_or_never().is_none(), "it waits, it does not end");
+    soon(consumer.resume(None)).await.unwrap();
+    assert_eq!(take(&mut consumer, 85).await, expected(15..100));
+    assert_eq!(consumer.paused().count(), 0);
+    assert_eq!(consumer.pause(7).unwrap_err().code(), "invalid_setting");
+    assert_eq!(soon(consumer.resume(7)).await.unwrap_err().code(), "invalid_setting");
+}
+
+#[tokio::test]
+async fn a_seek_in_a_paused_partition_moves_it_and_does_not_resume_it() {
+    let broker = FakeBroker::start(1);
+    fill(&broker, 0, 0..100);
+    let mut consumer = consumer(&broker, Start::Beginning).await;
+    consumer.pause(None).unwrap();
+    soon(consumer.seek(0, Start::Offset(90))).await.unwrap();
+    assert_eq!((consumer.paused().count(), consumer.position(0)), (1, Some(90)));
+    assert!(consumer.next().now_or_never().is_none());
+    broker.state.with_topic(|topic| topic.log_start = 95);
+    assert_eq!(soon(consumer.resume(0)).await.unwrap_err().code(), "offset_out_of_range");
+    assert_eq!((consumer.paused().count(), consumer.position(0)), (1, Some(90)), "nothing has changed");
+    soon(consumer.seek(0, Start::Beginning)).await.unwrap();
+    soon(consumer.resume(0)).await.unwrap();
+    assert_eq!(take(&mut consumer, 5).await, expected(95..100));
+}
+
+#[tokio::test]
+async fn until_end_waits_for_a_paused_partition_and_ends_where_it_was_to_end() {
+    let broker = FakeBroker::start(1);
+    fill(&broker, 0, 0..20);
+    let builder = broker.client().await.consumer("readings").start(Start::Beginning).until_end(true);
+    let mut consumer = soon(builder.build()).await.unwrap();
+    assert_eq!(take(&mut consumer, 5).await, expected(0..5));
+    consumer.pause(None).unwrap();
+    fill(&broker, 0, 20..40);
+    assert!(consumer.next().now_or_never().is_none());
+    soon(consumer.resume(None)).await.unwrap();
+    assert_eq!(take(&mut consumer, 15).await, expected(5..20));
+    assert!(soon(consumer.next()).await.is_none());
+}
+
+#[tokio::test]
+async fn an_offset_out_of_range_is_passed_by_as_the_consumer_was_told() {
+    let broker = FakeBroker::start(1);
+    fill(&broker, 0, 0..100);
+    broker.state.with_topic(|topic| topic.log_start = 40);
+    let client = broker.client().await;
+    let builder = || client.consumer("readings").start(Start::Offset(7));
+    let mut earliest = soon(builder().on_out_of_range(OutOfRange::Earliest).build()).await.unwrap();
+    assert_eq!(earliest.position(0), Some(40));
+    assert_eq!(take(&mut earliest, 10).await, expected(40..50));
+    let mut latest = soon(builder().on_out_of_range(OutOfRange::Latest).build()).await.unwrap();
+    fill(&broker, 0, 100..110);
+    assert_eq!(take(&mut latest, 10).await, expected(100..110));
+    assert_eq!(soon(builder().build()).await.unwrap_err().code(), "offset_out_of_range");
+    let error = soon(client.consumer("none").on_out_of_range(OutOfRange::Earliest).build()).await.unwrap_err();
+    assert_eq!(error.code(), "topic_not_found", "every other error is one");
+}
+
+#[tokio::test]
+async fn a_reader_whose_place_retention_has_passed_goes_on_as_the_consumer_was_told() {
+    let broker = FakeBroker::start(1);
+    fill(&broker, 0, 0..10);
+    let builder = broker.client().await.consumer("readings").start(Start::Beginning).on_out_of_range(OutOfRange::Earliest);
+    let mut consumer = soon(builder.build()).await.unwrap();
+    assert_eq!(take(&mut consumer, 10).await, expected(0..10));
+    let refusal = WireError::new(ErrorCode::OffsetOutOfRange, "retention has passed it");
+    broker.state.script_pushes([OnPush::Refuse(refusal)]);
+    broker.state.with_topic(|topic| topic.log_start = 20);
+    fill(&broker, 0, 10..40);
+    assert_eq!(take(&mut consumer, 20).await, expected(20..40));
+    assert_eq!(consumer.position(0), Some(40));
 }
