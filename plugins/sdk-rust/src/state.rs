@@ -89,6 +89,15 @@ pub struct Entries<'a> {
     last: Option<Vec<u8>>,
 }
 
+impl Entries<'_> {
+    /// The same, but only those that come behind a key.
+    #[must_use]
+    pub fn after(mut self, key: &[u8]) -> Self {
+        self.last = Some(key.to_vec());
+        self
+    }
+}
+
 impl Iterator for Entries<'_> {
     type Item = (Vec<u8>, Vec<u8>);
 
@@ -118,6 +127,7 @@ mod tests {
         put(b"b", b"y").expect("there is no limit");
         let found: Vec<_> = entries(b"a").map(|(key, _)| String::from_utf8(key).expect("text")).collect();
         assert_eq!(found, (0..700).map(|number| format!("a{number:04}")).collect::<Vec<_>>());
+        assert_eq!(entries(b"a").after(b"a0100").next().map(|(key, _)| key), Some(b"a0101".to_vec()));
         delete(b"b");
         assert_eq!((get(b"b"), entries(b"b").count(), get(b"a0001")), (None, 0, Some(b"x".to_vec())));
     }
