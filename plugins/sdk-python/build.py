@@ -1,4 +1,6 @@
-"""Makes a module of a guest: python3 build.py GUEST.py MODULE.wasm [transform|partitioner]
+"""Makes a module of a guest: python3 build.py GUEST.py MODULE.wasm [WORLD]
+
+The world is transform, partitioner, derive, stateful-transform or stateful-derive, as in plugin.wit; without one it is transform.
 
 componentize-py, which must be installed for this Python, puts CPython, its standard library and the guest into a component and starts them
 once at build time, so that an instance begins with everything imported. WASI is cut off: whatever asks for a clock or a file traps, and
@@ -12,13 +14,23 @@ import tempfile
 
 SDK = pathlib.Path(__file__).resolve().parent
 
+# What each world calls.
+FUNCTIONS = {
+    "transform": "transform",
+    "partitioner": "partition",
+    "derive": "derive",
+    "stateful-transform": "transform",
+    "stateful-derive": "derive",
+}
+
 ENTRY = '''
 import builtins, random, sys, time
 import wit_world
 from wit_world.imports import log as host, types
 from componentize_py_types import Err
-from millpond_guest import Contract, Failed, log
+from millpond_guest import Contract, Failed, exported, log
 import GUEST
+STATE
 
 LEVELS = {"debug": host.Level.DEBUG, "info": host.Level.INFO, "warn": host.Level.WARN, "error": host.Level.ERROR}
 log.write = lambda level, message: host.log(LEVELS[level], message)
@@ -63,14 +75,14 @@ def seal():
     sys.path_importer_cache.clear()
 
 
-contract = Contract()
+contract = Contract(exported("FUNCTION"))
 
 
 class WitWorld(wit_world.WitWorld):
-    def init(self, params):
+    def init(self, *arguments):
         seal()
         try:
-            contract.init(params)
+            contract.init(*arguments)
         except Failed as failed:
             raise Err(failed.message)
 
@@ -79,6 +91,26 @@ class WitWorld(wit_world.WitWorld):
             return contract.FUNCTION(*arguments)
         except Failed as failed:
             raise Err(types.Failure(failed.message, failed.record_index))
+'''
+
+# Stands where STATE does in a world that has one.
+STATE = '''
+from wit_world.imports import state as kept
+from millpond_guest import state
+
+
+class Store:
+    get, delete, scan = map(staticmethod, (kept.get, kept.delete, kept.scan))
+
+    @staticmethod
+    def put(key, value):
+        try:
+            kept.put(key, value)
+        except Err as refused:
+            raise ValueError(refused.value) from None
+
+
+state.store = Store
 '''
 
 
@@ -91,8 +123,8 @@ def wit_folder():
 
 
 def main():
-    if len(sys.argv) < 3 or sys.argv[3:] not in ([], ["transform"], ["partitioner"]):
-        sys.exit("usage: python3 build.py GUEST.py MODULE.wasm [transform|partitioner]")
+    if not 3 <= len(sys.argv) <= 4 or (sys.argv[3:] or ["transform"])[0] not in FUNCTIONS:
+        sys.exit(f"usage: python3 build.py GUEST.py MODULE.wasm [{'|'.join(FUNCTIONS)}]")
     guest, module = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
     world = (sys.argv[3:] or ["transform"])[0]
     tool = pathlib.Path(sys.executable).parent / "componentize-py"
@@ -100,8 +132,8 @@ def main():
         sys.exit(f"error: componentize-py is not installed: run '{sys.executable} -m pip install -r {SDK}/requirements.txt'")
     module.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        function = "transform" if world == "transform" else "partition"
-        text = ENTRY.replace("GUEST", guest.stem).replace("FUNCTION", function)
+        text = ENTRY.replace("STATE", STATE if world.startswith("stateful-") else "")
+        text = text.replace("GUEST", guest.stem).replace("FUNCTION", FUNCTIONS[world])
         (pathlib.Path(folder) / "millpond_entry.py").write_text(text)
         command = [tool, "-d", wit_folder(), "-w", world, "componentize", "--stub-wasi"]
         for path in (folder, SDK, guest.parent):

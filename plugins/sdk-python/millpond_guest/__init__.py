@@ -1,5 +1,5 @@
-"""Write modules that run inside the Millpond broker: transforms, which change records before they are stored, and partitioners, which
-place them.
+"""Write modules that run inside the Millpond broker: transforms, which change records before they are stored, partitioners, which place
+them, and modules that derive topics from others.
 
     from millpond_guest import transform
 
@@ -13,11 +13,27 @@ place them.
             if record.value is None or len(record.value) <= self.bytes_max:
                 out.keep(record)  # neither kept nor emitted: dropped
 
-A partitioner is a class under `@partitioner` with `partition(self, record, partition_count)`. Either may have `begin(self, batch)`, which is
-called before the records of each batch. A `ValueError` fails the batch at this record, and its text is shown to whoever sent it; any other
+A partitioner is a class under `@partitioner` with `partition(self, record, partition_count)`. A module that makes records of other topics is a
+class under `@derive`, and may remember something (`millpond_guest.state`):
+
+    from millpond_guest import derive, state
+
+    @derive
+    class Count:
+        def __init__(self, params, targets):
+            if len(targets) != 2:
+                raise ValueError("name two topics")
+
+        def derive(self, record, out):
+            count = state.get_int(record.key) + 1
+            state.put_int(record.key, count)
+            out.emit(0 if count % 1000 else 1, record.replace(value=str(count)))
+
+Each may have `begin(self, batch)`, which is called before the records of each batch. A `ValueError` fails the batch at this record, and its text is shown to whoever sent it; any other
 exception does so too, and its traceback goes to the broker's log. There is no clock, no random number, no file and no network; memory,
 time and output are limited. What is imported is loaded once, when the module is built: import at the top of a file, not in a function.
-What a guest remembers between batches is a cache at most: there may be several instances, and each may be replaced at any time.
+What a guest remembers between batches is a cache at most, but for its state: there may be several instances, and each may be replaced at any
+time.
 
     one record, numbers are zig-zag varints of seven bits in a byte, the lowest first (KIP-98)
     +--------+------------+-----------+--------+---------+-----+-----------+-------+--------------+---------+
@@ -31,9 +47,9 @@ What a guest remembers between batches is a cache at most: there may be several 
 import json as _json
 import math as _math
 
-from . import log
+from . import log, state
 
-__all__ = ["Failed", "Output", "Params", "Record", "log", "partitioner", "transform"]
+__all__ = ["Failed", "Output", "Outputs", "Params", "Record", "derive", "log", "partitioner", "state", "transform"]
 
 
 class Record:
@@ -185,6 +201,34 @@ class Output:
         self._start = self._end = 0
 
 
+class Outputs:
+    """Takes the records for topics, which are counted from 0 in the order in which they were named. The broker chooses the partition by the
+    key."""
+
+    __slots__ = ("_outputs",)
+
+    def __init__(self, section, base_timestamp, target_count):
+        self._outputs = [Output(section, base_timestamp) for _ in range(target_count)]
+
+    def keep(self, target, record):
+        """Writes the record as it came to a topic."""
+        self._to(target).keep(record)
+
+    def emit(self, target, record):
+        """Writes a changed record to a topic."""
+        self._to(target).emit(record)
+
+    def finish(self):
+        """The records sections of the topics to which something was written."""
+        sections = enumerate(output.finish() for output in self._outputs)
+        return [(target, section) for target, section in sections if section]
+
+    def _to(self, target):
+        if not 0 <= target < len(self._outputs):
+            raise IndexError(f"there is no target {target}: {len(self._outputs)} were named")
+        return self._outputs[target]
+
+
 class Failed(Exception):
     """A batch could not be processed: the text, and the record at fault, counted from 0."""
 
@@ -206,17 +250,35 @@ def partitioner(guest):
     return guest
 
 
+def derive(guest):
+    """Makes a class the module's, which derives topics. Once in a module."""
+    _export(guest, "derive")
+    return guest
+
+
+def exported(function):
+    """The class that the module exports, for its build, which was told the world and with it the function."""
+    if not _exported:
+        raise TypeError("the module exports nothing: put `@transform`, `@partitioner` or `@derive` above its class")
+    guest, found = _exported[0]
+    if found != function:
+        raise TypeError(f"{guest.__name__} exports `{found}`, and the world that the module is built for has `{function}`")
+    return guest
+
+
 class Contract:
-    """The functions of the contract, over the one guest of an instance; the class is the exported one if it is left out."""
+    """The functions of the contract, over the one guest of an instance."""
 
-    def __init__(self, guest=None):
-        self._class = guest or _exported[0]
+    def __init__(self, guest):
+        self._class = guest
         self._guest = None
+        self._target_count = 0
 
-    def init(self, params):
-        """Starts the guest. Raises `Failed` with the words of its refusal."""
+    def init(self, params, *targets):
+        """Starts the guest, with the list of topics if it derives them. Raises `Failed` with the words of its refusal."""
+        self._target_count = sum(map(len, targets))
         try:
-            self._guest = self._class(Params(params))
+            self._guest = self._class(Params(params), *targets)
         except Exception as error:
             raise Failed(_describe(error)) from None
 
@@ -240,6 +302,13 @@ class Contract:
 
         self._each(batch, section, act)
         return partitions
+
+    def derive(self, batch, section):
+        """Calls the module for the records of one batch. Gives indexes of topics with their records sections."""
+        out = Outputs(section, batch.base_timestamp, self._target_count)
+        act = self._guest.derive
+        self._each(batch, section, lambda record: act(record, out))
+        return out.finish()
 
     def _each(self, batch, section, act):
         index = None
@@ -276,10 +345,10 @@ def records(section, base_timestamp):
 
 def _export(guest, function):
     if _exported:
-        raise TypeError(f"a module does one thing: {_exported[0].__name__} is exported already")
+        raise TypeError(f"a module does one thing: {_exported[0][0].__name__} is exported already")
     if not hasattr(guest, function):
         raise TypeError(f"{guest.__name__} has no method `{function}`")
-    _exported.append(guest)
+    _exported.append((guest, function))
 
 
 def _describe(error):

@@ -97,6 +97,15 @@ class Settings(unittest.TestCase):
 
     def test_a_module_does_one_thing(self):
         self.assertRaisesRegex(TypeError, "Keep has no method `partition`", millpond_guest.partitioner, Keep)
+        self.assertRaisesRegex(TypeError, "Keep has no method `derive`", millpond_guest.derive, Keep)
+        self.assertRaisesRegex(TypeError, "the module exports nothing", millpond_guest.exported, "transform")
+        try:
+            millpond_guest.transform(Keep)
+            self.assertIs(millpond_guest.exported("transform"), Keep)
+            self.assertRaisesRegex(TypeError, "Keep is exported already", millpond_guest.transform, Again)
+            self.assertRaisesRegex(TypeError, "Keep exports `transform`, and the world .* has `derive`", millpond_guest.exported, "derive")
+        finally:
+            millpond_guest._exported.clear()
 
     def test_a_partitioner_places_each_record(self):
         class ByLength(Keep):
