@@ -1,4 +1,6 @@
-// Makes a module of a guest: node build.mjs GUEST.js MODULE.wasm [transform|partitioner]
+// Makes a module of a guest: node build.mjs GUEST.js MODULE.wasm [WORLD]
+//
+// The world is transform, partitioner, derive, stateful-transform or stateful-derive, as in plugin.wit; without one it is transform.
 //
 // The guest's file has a class as its default export. QuickJS runs it; componentize-qjs puts both into a component and starts them once at
 // build time, so that an instance begins with everything loaded. WASI is cut off: whatever asks for a clock or a file traps.
@@ -9,10 +11,28 @@ import { fileURLToPath } from "node:url";
 
 const sdk = dirname(fileURLToPath(import.meta.url));
 const [guest, module, world = "transform"] = process.argv.slice(2);
-if (module === undefined || !["transform", "partitioner"].includes(world)) {
-    console.error("usage: node build.mjs GUEST.js MODULE.wasm [transform|partitioner]");
+
+/** What each world calls. */
+const FUNCTIONS = {
+    transform: "transform",
+    partitioner: "partition",
+    derive: "derive",
+    "stateful-transform": "transform",
+    "stateful-derive": "derive",
+};
+const called = FUNCTIONS[world];
+if (module === undefined || called === undefined) {
+    console.error(`usage: node build.mjs GUEST.js MODULE.wasm [${Object.keys(FUNCTIONS).join("|")}]`);
     process.exit(2);
 }
+
+/** Binds the state, in a world that has one. */
+const STATE = `
+import { state } from "SDK/state.js";
+import { get, put, delete as remove, scan } from "millpond:plugin/state@1.0.0";
+
+state.store = { get, put, delete: remove, scan };
+`;
 
 /** The engine has an export of its own called `init`, so the contract's is built under a name of the same length and renamed behind. */
 const BUILT_AS = "boot";
@@ -21,7 +41,7 @@ const ENTRY = `
 import { log as write } from "millpond:plugin/log@1.0.0";
 import { contract, log } from "SDK/millpond-guest.js";
 import Class from "GUEST";
-
+${world.startsWith("stateful-") ? STATE : ""}
 log.write = write;
 // What would ask WASI for a time or a random number is answered here, in words and not with a trap.
 const missing = (what) => () => {
@@ -40,7 +60,7 @@ globalThis.console ??= { debug: log.debug, log: log.info, info: log.info, warn: 
 
 const guest = contract(Class);
 export const ${BUILT_AS} = guest.init;
-export const ${world === "transform" ? "transform" : "partition"} = guest.${world === "transform" ? "transform" : "partition"};
+export const ${called} = guest.${called};
 `;
 
 /** The contract, which lies beside the SDK in this repository and in it in a project. */
@@ -94,7 +114,7 @@ async function main() {
         const wit = join(work, "plugin.wit");
         writeFileSync(wit, contractText().replaceAll("export init:", `export ${BUILT_AS}:`));
         const fromHere = (path) => `./${relative(work, path)}`.replace("./../", "../");
-        const jsSource = ENTRY.replace("SDK", fromHere(sdk)).replace("GUEST", fromHere(source));
+        const jsSource = ENTRY.replaceAll("SDK", fromHere(sdk)).replace("GUEST", fromHere(source));
         const jsPath = join(work, "entry.js");
         writeFileSync(jsPath, jsSource);
         const options = { witPath: wit, jsSource, jsPath, moduleRoot: root, world, stubWasi: true, sync: true };

@@ -1,5 +1,5 @@
-// Write modules that run inside the Millpond broker: transforms, which change records before they are stored, and partitioners, which
-// place them.
+// Write modules that run inside the Millpond broker: transforms, which change records before they are stored, partitioners, which place
+// them, and modules that derive topics from others.
 //
 //     import { Guest } from "./millpond-guest.js";
 //
@@ -15,9 +15,28 @@
 //         }
 //     }
 //
-// A partitioner has `partition(record, partitionCount)` in place of `transform`. An error that is thrown fails the batch at this record, and
+// A partitioner has `partition(record, partitionCount)` in place of `transform`. A module that makes records of other topics has `derive`, and
+// may remember something (state.js):
+//
+//     import { Guest, state } from "./millpond-guest.js";
+//
+//     export default class Count extends Guest {
+//         constructor(params, targets) {
+//             super();
+//             if (targets.length !== 2) throw new Error("name two topics");
+//         }
+//
+//         derive(record, out) {
+//             const count = state.getInteger(record.key) + 1;
+//             state.putInteger(record.key, count);
+//             out.emit(count % 1000 === 0 ? 1 : 0, record.with({ value: `${count}` }));
+//         }
+//     }
+//
+// An error that is thrown fails the batch at this record, and
 // its message is shown to whoever sent it. There is no clock, no random number, no file and no network; memory, time and output are limited.
-// What a guest remembers between batches is a cache at most: there may be several instances, and each may be replaced at any time.
+// What a guest remembers between batches is a cache at most, but for its state: there may be several instances, and each may be replaced at
+// any time.
 //
 //  one record, numbers are zig-zag varints of seven bits in a byte, the lowest first (KIP-98)
 //  +--------+------------+-----------+--------+---------+-----+-----------+-------+--------------+---------+
@@ -26,6 +45,11 @@
 //  +--------+------------+-----------+--------+---------+-----+-----------+-------+--------------+---------+
 //           |<------------------------------ length ------------------------------------------------------>|
 //  a length of -1 is a key or a value that is not there; a header is name length, name, value length, value
+
+import { bytes, text } from "./text.js";
+
+export { state } from "./state.js";
+export { bytes, text };
 
 /** What a guest can do before the records of a batch; a class of its own may leave all of it out. */
 export class Guest {
@@ -227,6 +251,39 @@ export class Output {
     }
 }
 
+/**
+ * Takes the records for topics, which are counted from 0 in the order in which they were named. The broker chooses the partition by the key.
+ */
+export class Outputs {
+    #outputs;
+
+    /** @internal */
+    constructor(section, baseTimestamp, targetCount) {
+        this.#outputs = Array.from({ length: targetCount }, () => new Output(section, baseTimestamp));
+    }
+
+    /** Writes the record as it came to a topic. */
+    keep(target, record) {
+        this.#to(target).keep(record);
+    }
+
+    /** Writes a changed record to a topic. */
+    emit(target, record) {
+        this.#to(target).emit(record);
+    }
+
+    /** @internal */
+    finish() {
+        return this.#outputs.map((output, target) => [target, output.finish()]).filter(([, section]) => section.length > 0);
+    }
+
+    #to(target) {
+        const output = this.#outputs[target];
+        if (output === undefined) throw new RangeError(`there is no target ${target}: ${this.#outputs.length} were named`);
+        return output;
+    }
+}
+
 /** Lines for the broker's log. The broker limits their length and number; in a native test they go to `log.lines`. */
 export const log = {
     lines: [],
@@ -237,29 +294,10 @@ export const log = {
     error: (message) => log.write("error", message),
 };
 
-/** Bytes as text. Throws where they are not UTF-8. */
-export function text(bytes) {
-    let latin = "";
-    for (let at = 0; at < bytes.length; at += CHARACTERS_AT_ONCE) {
-        latin += String.fromCharCode.apply(null, bytes.subarray(at, at + CHARACTERS_AT_ONCE));
-    }
-    // A regular expression looks at text quicker than a loop, as it is not interpreted.
-    return ASCII.test(latin) ? latin : decodeURIComponent(escape(latin));
-}
-
-/** Text as bytes, in UTF-8; bytes and null as they are. */
-export function bytes(text) {
-    if (text === null || text instanceof Uint8Array) return text;
-    if (typeof text !== "string") throw new TypeError(`a key, a value or a header is text, a Uint8Array or null, and not ${typeof text}`);
-    const latin = ASCII.test(text) ? text : unescape(encodeURIComponent(text));
-    const bytes = new Uint8Array(latin.length);
-    for (let at = 0; at < latin.length; at++) bytes[at] = latin.charCodeAt(at);
-    return bytes;
-}
-
 /** What is exported to the broker: the functions of the contract, over the one guest of an instance. */
 export function contract(Class) {
     let guest = null;
+    let targetCount = 0;
     const each = (batch, section, act) => {
         let index = null;
         try {
@@ -271,9 +309,10 @@ export function contract(Class) {
         }
     };
     return {
-        init(params) {
+        init(params, ...targets) {
+            targetCount = targets[0]?.length ?? 0;
             try {
-                guest = new Class(new Params(params));
+                guest = new Class(new Params(params), ...targets);
             } catch (error) {
                 throw describe(error);
             }
@@ -293,6 +332,11 @@ export function contract(Class) {
                 partitions.push(partition);
             });
             return partitions;
+        },
+        derive(batch, section) {
+            const out = new Outputs(section, batch.baseTimestamp, targetCount);
+            each(batch, section, (record) => guest.derive(record, out));
+            return out.finish();
         },
     };
 }
@@ -379,10 +423,5 @@ function lengthOfBytes(part) {
     return part === null ? 1 : lengthOf(part.length) + part.length;
 }
 
-const ASCII = /^[\x00-\x7f]*$/;
-
 /** The most bytes of a number of 64 bits. */
 const NUMBER_BYTES_MAX = 10;
-
-/** More arguments than this may be too many for a call. */
-const CHARACTERS_AT_ONCE = 1024;
