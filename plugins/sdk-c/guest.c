@@ -1,10 +1,11 @@
-// The functions of the contract, as they are exported to the broker, over those that the guest defines. Compiled with MILLPOND_TRANSFORM
-// or MILLPOND_PARTITIONER defined.
+// The functions of the contract, as they are exported to the broker, over those that the guest defines. Compiled with MILLPOND_TRANSFORM,
+// MILLPOND_PARTITIONER or MILLPOND_DERIVE defined, and MILLPOND_STATE in a world that has one.
 //
 // Results lie in memory as the component model's canonical ABI has them:
 //
 //   result<list, failure>   | 0 or 1 |     | address | size |                                        4 bytes each, the first at 0
 //                           | 1      |     | address | size | 0 or 1: is there a record | record |   behind an error
+//   tuple<u32, list<u8>>    | target | address | size |                                              one entry of what `derive` returns
 
 #include "component_type.h"
 #include "internal.h"
@@ -46,17 +47,33 @@ static result *failed(const char *message, const uint32_t *record) {
     return &last;
 }
 
-__attribute__((export_name("init"))) result *exported_init(mp_owned *pairs, size_t count) {
+// What it is given stays: the guest may point into it.
+static result *started(mp_params settings) {
     mp_params *params = mp_allocate(sizeof *params);
-    *params = (mp_params){pairs, count, NULL};
+    *params = settings;
     const char *error = guest_init(params);
     if (error != NULL) return failed(error, NULL);
     last = (result){0};
     return &last;
 }
 
+static uint8_t *last_section;
+
+#ifdef MILLPOND_DERIVE
+static size_t all_targets;
+
+__attribute__((export_name("init"))) result *exported_init(mp_owned *pairs, size_t count, mp_target *targets, size_t target_count) {
+    all_targets = target_count;
+    return started((mp_params){.pairs = pairs, .count = count, .targets = targets, .target_count = target_count});
+}
+#else
+__attribute__((export_name("init"))) result *exported_init(mp_owned *pairs, size_t count) {
+    return started((mp_params){.pairs = pairs, .count = count});
+}
+#endif
+
 #ifdef MILLPOND_TRANSFORM
-static uint8_t *last_section, *last_bytes;
+static uint8_t *last_bytes;
 
 __attribute__((export_name("transform"))) result *exported_transform(
     uint8_t *topic, size_t topic_size, int32_t has_partition, uint32_t partition, int64_t base_timestamp, uint32_t count, uint8_t *records,
@@ -66,15 +83,11 @@ __attribute__((export_name("transform"))) result *exported_transform(
     last_section = records;
     last_bytes = NULL;
     mp_output out = {.section = {records, size}, .base_timestamp = base_timestamp};
-    size_t at = 0;
-    for (uint32_t index = 0; at < size; index++) {
-        mp_record record;
-        const char *error = "these bytes are not records";
-        if (mp_take_record(out.section, &at, base_timestamp, &record)) error = guest_transform(&record, &out);
-        if (error != NULL) {
-            free(out.bytes);
-            return failed(error, &index);
-        }
+    uint32_t index = 0;
+    const char *error = mp_run_transform(&out, &index);
+    if (error != NULL) {
+        free(out.bytes);
+        return failed(error, &index);
     }
     mp_owned section = mp_finish(&out);
     last_bytes = out.bytes;
@@ -90,7 +103,6 @@ __attribute__((export_name("cabi_post_transform"))) void after_transform(result 
 #endif
 
 #ifdef MILLPOND_PARTITIONER
-static uint8_t *last_section;
 static uint32_t *last_partitions;
 
 __attribute__((export_name("partition"))) result *exported_partition(
@@ -100,16 +112,9 @@ __attribute__((export_name("partition"))) result *exported_partition(
     free(topic);
     last_section = records;
     last_partitions = mp_allocate(count * sizeof *last_partitions);
-    size_t at = 0;
     uint32_t index = 0;
-    for (; at < size && index < count; index++) {
-        mp_record record;
-        const char *error = "these bytes are not records";
-        if (mp_take_record((mp_bytes){records, size}, &at, base_timestamp, &record)) {
-            error = guest_partition(&record, partition_count, &last_partitions[index]);
-        }
-        if (error != NULL) return failed(error, &index);
-    }
+    const char *error = mp_run_partition((mp_bytes){records, size}, base_timestamp, partition_count, last_partitions, count, &index);
+    if (error != NULL) return failed(error, &index);
     last = (result){0, last_partitions, index, 0, 0};
     return &last;
 }
@@ -118,5 +123,42 @@ __attribute__((export_name("cabi_post_partition"))) void after_partition(result 
     (void)given;
     free(last_section);
     free(last_partitions);
+}
+#endif
+
+#ifdef MILLPOND_DERIVE
+typedef struct {
+    uint32_t target;
+    mp_owned section;
+} written;
+
+static mp_outputs last_outputs;
+static written *last_written;
+
+__attribute__((export_name("derive"))) result *exported_derive(
+    uint8_t *topic, size_t topic_size, uint32_t partition, int64_t base_offset, int64_t base_timestamp, uint32_t count, uint8_t *records,
+    size_t size) {
+    (void)topic_size, (void)partition, (void)base_offset, (void)count;
+    free(topic);
+    last_section = records;
+    last_written = mp_allocate(all_targets * sizeof *last_written);
+    last_outputs = mp_outputs_for(all_targets, (mp_bytes){records, size}, base_timestamp);
+    uint32_t index = 0;
+    const char *error = mp_run_derive(&last_outputs, &index);
+    if (error != NULL) return failed(error, &index);
+    size_t written_count = 0;
+    for (uint32_t target = 0; target < last_outputs.count; target++) {
+        mp_owned section = mp_finish(&last_outputs.outputs[target]);
+        if (section.size > 0) last_written[written_count++] = (written){target, section};
+    }
+    last = (result){0, last_written, written_count, 0, 0};
+    return &last;
+}
+
+__attribute__((export_name("cabi_post_derive"))) void after_derive(result *given) {
+    (void)given;
+    free(last_section);
+    free(last_written);
+    mp_outputs_free(&last_outputs);
 }
 #endif

@@ -81,6 +81,11 @@ void mp_params_only(const mp_params *params, const char *const *names, size_t co
     }
 }
 
+size_t mp_targets(const mp_params *params, const mp_target **targets) {
+    *targets = params->targets;
+    return params->target_count;
+}
+
 const char *mp_params_error(const mp_params *params) {
     return params->error;
 }

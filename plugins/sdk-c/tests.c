@@ -1,21 +1,13 @@
-// Tests of the SDK on the machine that it is compiled on: records, settings and JSON, without the exports that a broker calls.
+// Tests of the SDK on the machine that it is compiled on: records, settings, JSON, state and targets, without the exports that a broker calls.
 
 #include "internal.h"
+#include "millpond_testing.h"
 
-#include <assert.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#define CHECK(condition) ((condition) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition), exit(1)))
+#define CHECK MP_CHECK
 
 enum { BASE = 1000 };
-
-void *mp_allocate(size_t size) {
-    void *bytes = malloc(size == 0 ? 1 : size);
-    CHECK(bytes != NULL);
-    return bytes;
-}
 
 static mp_owned encoded(const mp_change *changes, size_t count) {
     mp_output out = {.base_timestamp = BASE};
@@ -97,12 +89,12 @@ static void settings_have_types_and_a_misspelt_one_is_refused(void) {
     char *texts[] = {"n", "1", "n", "2.5", "i", "-3", "bad", "ten"};
     mp_owned pairs[8];
     for (int index = 0; index < 8; index++) pairs[index] = (mp_owned){(uint8_t *)texts[index], strlen(texts[index])};
-    mp_params params = {pairs, 4, NULL};
+    mp_params params = {.pairs = pairs, .count = 4};
     CHECK(mp_param_number(&params, "n", 0) == 2.5 && mp_param_int(&params, "i", 0) == -3 && mp_param_number(&params, "m", 7) == 7);
     CHECK(mp_params_error(&params) == NULL);
     mp_param_number(&params, "bad", 0);
     CHECK(strcmp(mp_params_error(&params), "the setting `bad` can't be `ten`: it is not a number") == 0);
-    mp_params other = {pairs, 4, NULL};
+    mp_params other = {.pairs = pairs, .count = 4};
     const char *names[] = {"n", "i"};
     mp_params_only(&other, names, 2);
     CHECK(strcmp(mp_params_error(&other), "there is no setting `bad`; there are: n, i") == 0);
@@ -132,6 +124,109 @@ static void placement_is_kafkas(void) {
     CHECK(mp_partition_of(mp_text("x"), 0) == 0);
 }
 
+static void a_state_keeps_what_is_put_in_order_and_within_its_limit(void) {
+    mp_test_grant_state(2 * (64 + 1 + 8));
+    mp_bytes a = mp_text("a"), b = mp_text("b"), c = mp_text("c");
+    CHECK(mp_state_get(a).at == NULL && mp_state_get_u64(a) == 0);
+    CHECK(mp_state_put_u64(a, UINT64_MAX - 1) == NULL && mp_state_put_f64(b, -0.5) == NULL);
+    const char *full = mp_state_put(c, mp_text(""));
+    CHECK(strcmp(full, "the state is full: it would have 211 bytes, and 146 are granted (`--state-bytes`)") == 0);
+    CHECK(mp_state_put_u64(a, 7) == NULL && mp_state_put(c, mp_text("12345678")) != NULL);
+    static const uint8_t large[1025];
+    CHECK(strstr(mp_state_put((mp_bytes){large, sizeof large}, a), "1025 bytes is too long") != NULL);
+    double number;
+    CHECK(mp_state_get_u64(a) == 7 && mp_state_get_f64(b, &number) && number == -0.5 && !mp_state_get_f64(c, &number));
+    mp_bytes bytes = mp_state_get(a);
+    CHECK(bytes.size == 8 && bytes.at[0] == 0 && bytes.at[7] == 7); // the highest first
+    mp_state_delete(b);
+    mp_state_delete(b);
+    CHECK(mp_state_put(c, mp_text("")) == NULL && mp_state_get(c).at != NULL && mp_state_get(c).size == 0);
+    mp_state_release();
+}
+
+static size_t scanned(const char *prefix, const char *after, uint32_t limit, const char *first) {
+    mp_scan scan = mp_state_scan(mp_text(prefix), after == NULL ? (mp_bytes){NULL, 0} : mp_text(after), limit);
+    size_t count = 0;
+    for (mp_entry entry; mp_state_next(&scan, &entry); count++) {
+        CHECK(count > 0 || mp_equal(entry.key, mp_text(first)));
+        CHECK(mp_equal(entry.value, mp_text("x")));
+    }
+    mp_entry none;
+    CHECK(!mp_state_next(&scan, &none));
+    mp_state_release();
+    return count;
+}
+
+static void a_scan_goes_over_any_number_of_pages(void) {
+    mp_test_grant_state(SIZE_MAX);
+    for (int number = 700; number-- > 0;) {
+        char key[16];
+        snprintf(key, sizeof key, "a%04d", number);
+        CHECK(mp_state_put(mp_text(key), mp_text("x")) == NULL);
+    }
+    CHECK(mp_state_put(mp_text("b"), mp_text("x")) == NULL);
+    CHECK(scanned("a", NULL, UINT32_MAX, "a0000") == 700 && scanned("", NULL, UINT32_MAX, "a0000") == 701);
+    CHECK(scanned("a", "a0511", UINT32_MAX, "a0512") == 188 && scanned("a01", "a", UINT32_MAX, "a0100") == 100);
+    CHECK(scanned("a", NULL, 257, "a0000") == 257 && scanned("a", NULL, 0, "") == 0 && scanned("a0700", NULL, 9, "") == 0);
+    // Half of it is left in the middle, and what is behind the page is changed.
+    mp_scan scan = mp_state_scan(mp_text("a"), (mp_bytes){NULL, 0}, UINT32_MAX);
+    size_t count = 0;
+    for (mp_entry entry; mp_state_next(&scan, &entry); count++) {
+        if (count == 0) mp_state_delete(mp_text("a0699"));
+    }
+    CHECK(count == 699);
+    mp_state_release();
+}
+
+// The guest of the next test: remembers how often it saw a key, and writes where the value says.
+const char *guest_init(const mp_params *params) {
+    const mp_target *targets;
+    size_t count = mp_targets(params, &targets);
+    return count == 2 && mp_equal(targets[1].name, mp_text("two")) ? NULL : "name two topics";
+}
+
+const char *guest_derive(const mp_record *record, mp_outputs *out) {
+    uint64_t seen = mp_state_get_u64(record->key) + 1;
+    const char *error = mp_state_put_u64(record->key, seen);
+    if (error != NULL) return error;
+    char text[21];
+    snprintf(text, sizeof text, "%llu", (unsigned long long)seen);
+    mp_change change = mp_changed(record);
+    change.value = mp_text(text);
+    for (size_t index = 0; index < record->value.size; index++) {
+        uint8_t byte = record->value.at[index];
+        if (byte == 'k') mp_keep(mp_to(out, 0), record);
+        else mp_emit(mp_to(out, byte - '0'), &change);
+    }
+    return NULL;
+}
+
+static void records_go_where_the_guest_sends_them(void) {
+    mp_test_grant_state(2 * (64 + 1 + 8));
+    const char *one[] = {"one", NULL}, *two[] = {"one", "two", NULL};
+    CHECK(strcmp(mp_test_start(NULL, one), "name two topics") == 0 && mp_test_start(NULL, two) == NULL);
+    mp_change input[] = {
+        {.key = mp_text("a"), .value = mp_text("1")}, {.key = mp_text("a"), .value = mp_text("k")}, {.key = mp_text("a"), .value = mp_text("k10")},
+        {.key = mp_text("b"), .value = mp_text("")},  {.key = mp_text("b"), .value = mp_text("2")},
+    };
+    mp_written written = mp_test_run(input, 4);
+    CHECK(written.error == NULL && written.count == 5);
+    const char *values[] = {"k", "k10", "3", "1", "3"};
+    for (size_t index = 0; index < 5; index++) {
+        CHECK(mp_equal(written.records[index].record.value, mp_text(values[index])) && written.records[index].target == (index > 2));
+    }
+    mp_test_free(&written);
+    written = mp_test_run(input, 5);
+    CHECK(strstr(written.error, "a target that there is not") != NULL && written.failed == 4);
+    mp_test_free(&written);
+    input[4].key = mp_text("c");
+    written = mp_test_run(input, 5);
+    CHECK(strstr(written.error, "the state is full") != NULL && written.failed == 4);
+    mp_test_free(&written);
+    CHECK(mp_state_get_u64(mp_text("a")) == 3 && mp_state_get_u64(mp_text("b")) == 1); // what the batches that failed changed is taken back
+    mp_state_release();
+}
+
 int main(void) {
     the_bytes_are_kafkas();
     what_is_written_is_read_again();
@@ -139,5 +234,8 @@ int main(void) {
     settings_have_types_and_a_misspelt_one_is_refused();
     json_is_looked_at_as_a_whole();
     placement_is_kafkas();
+    a_state_keeps_what_is_put_in_order_and_within_its_limit();
+    a_scan_goes_over_any_number_of_pages();
+    records_go_where_the_guest_sends_them();
     puts("the tests of the SDK for C have passed");
 }

@@ -7,7 +7,13 @@ use wit_component::{StringEncoding, metadata};
 use wit_parser::Resolve;
 
 /// The worlds, and what must be defined for each when the SDK is compiled.
-const WORLDS: [(&str, &str); 2] = [("transform", "MILLPOND_TRANSFORM"), ("partitioner", "MILLPOND_PARTITIONER")];
+const WORLDS: [(&str, &str); 5] = [
+    ("transform", "defined MILLPOND_TRANSFORM && !defined MILLPOND_STATE"),
+    ("partitioner", "defined MILLPOND_PARTITIONER"),
+    ("derive", "defined MILLPOND_DERIVE && !defined MILLPOND_STATE"),
+    ("stateful-transform", "defined MILLPOND_TRANSFORM && defined MILLPOND_STATE"),
+    ("stateful-derive", "defined MILLPOND_DERIVE && defined MILLPOND_STATE"),
+];
 
 const START: &str = "\
 // The component types of plugin.wit's worlds: the custom section from which a broker makes a component of the module. Generated:
@@ -23,7 +29,7 @@ fn the_sdk_for_c_carries_the_component_types_of_the_contract() {
         let id = resolve.select_world(&[package], Some(world)).expect("the contract has it");
         let bytes = metadata::encode(&resolve, id, StringEncoding::UTF8, None).expect("it can be encoded");
         let section = format!(".section \\\".custom_section.component-type:{world}\\\",\\\"\\\",@\\n");
-        let _ = write!(text, "#ifdef {defined}\n__asm__(\n    \"{section}\"\n");
+        let _ = write!(text, "#if {defined}\n__asm__(\n    \"{section}\"\n");
         for line in bytes.chunks(24) {
             let line: Vec<_> = line.iter().map(|byte| format!("{byte:#04x}")).collect();
             let _ = writeln!(text, "    \".byte {}\\n\"", line.join(","));
