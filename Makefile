@@ -42,7 +42,7 @@ check: plugins ## Format, lints, docs
 	cd tests/fuzz && $(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps
-	python3 -m compileall -q tests/demo tests/fuzz tests/kafka plugins/sdk-python plugins/hot-python
+	python3 -m compileall -q tests/demo tests/fuzz tests/kafka plugins/sdk-python plugins/hot-python plugins/alarms-python plugins/count-python
 	tests/fuzz/fuzz.py --check
 
 unit: plugins ## Unit, property and end-to-end tests, the plugins' own among them

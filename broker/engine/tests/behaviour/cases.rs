@@ -40,15 +40,12 @@ pub(crate) struct Record {
 impl Case {
     /// All cases of a file.
     pub(crate) fn all(name: &str) -> Vec<Case> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/behaviour/guests").join(name).with_extension("json");
-        let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let cases: Vec<Value> = serde_json::from_slice(&text).expect("a list of cases");
+        let cases = list(name);
         assert!(cases.len() > 20, "{name} has its cases");
         cases.iter().map(Case::read).collect()
     }
 
     fn read(case: &Value) -> Case {
-        let params = case["params"].as_object().into_iter().flatten();
         let expected = match (case.get("output"), case.get("fails"), case.get("refuses")) {
             (Some(output), None, None) => Expected::Outcome(Outcome::Output(records(output))),
             (None, Some(fails), None) => {
@@ -58,9 +55,20 @@ impl Case {
             (None, None, Some(refuses)) => Expected::Refused(text(refuses)),
             _ => panic!("a case has one ending: {case}"),
         };
-        let params = params.map(|(name, value)| (name.clone(), text(value))).collect();
-        Case { name: text(&case["name"]), params, input: records(&case["input"]), expected }
+        Case { name: text(&case["name"]), params: params(case), input: records(&case["input"]), expected }
     }
+}
+
+/// The cases of a file, as they are written.
+pub(crate) fn list(name: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/behaviour/guests").join(name).with_extension("json");
+    let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&text).expect("a list of cases")
+}
+
+/// The settings of a case.
+pub(crate) fn params(case: &Value) -> Vec<(String, String)> {
+    case["params"].as_object().into_iter().flatten().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
 impl Record {
@@ -70,13 +78,21 @@ impl Record {
     }
 }
 
-fn records(list: &Value) -> Vec<Record> {
+pub(crate) fn records(list: &Value) -> Vec<Record> {
     let mut records = Vec::new();
-    for record in list.as_array().expect("a list of records") {
-        let count = record["repeat"].as_u64().unwrap_or(1);
-        records.extend((0..count).map(|_| self::record(record)));
+    for one in list.as_array().expect("a list of records") {
+        match one["repeat"].as_u64() {
+            Some(count) => records.extend((0..count).map(|number| record(&numbered(one, number)))),
+            None => records.push(record(one)),
+        }
     }
     records
+}
+
+/// A record that is there many times, with its number.
+fn numbered(record: &Value, number: u64) -> Value {
+    let text = record.to_string().replace(NUMBER, &format!("{number:04}"));
+    serde_json::from_str(&text).expect("it is JSON as it was before")
 }
 
 fn record(record: &Value) -> Record {
@@ -89,7 +105,7 @@ fn record(record: &Value) -> Record {
     }
 }
 
-fn bytes(value: &Value) -> Option<Vec<u8>> {
+pub(crate) fn bytes(value: &Value) -> Option<Vec<u8>> {
     if let Some(hex) = value["hex"].as_str() {
         let digits = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal digits");
         return Some((0..hex.len()).step_by(2).map(digits).collect());
@@ -97,9 +113,12 @@ fn bytes(value: &Value) -> Option<Vec<u8>> {
     value.as_str().map(|text| text.as_bytes().to_vec())
 }
 
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("a text, not {value}")).to_owned()
 }
+
+/// What stands for the number of a record that is repeated.
+const NUMBER: &str = "<n>";
 
 /// The time of a record that names none, 2026-01-01 UTC.
 const TIMESTAMP: i64 = 1_767_225_600_000;

@@ -1,10 +1,11 @@
-//! One module in four languages: each passes the cases of `tests/behaviour/guests` in the very host that the broker has, under its default
-//! limits. `plugins/build.sh` makes the modules.
+//! Modules that are there in four languages: each passes the cases of `tests/behaviour/guests` in the very host that the broker has, under its
+//! default limits. `plugins/build.sh` makes the modules.
 
 #![forbid(unsafe_code)]
 
 mod cases;
 mod probe;
+mod stateful;
 
 use bytes::Bytes;
 use cases::{Case, Expected, Outcome};
@@ -40,6 +41,7 @@ fn c() {
 fn behaves(module: &str) {
     let host = PluginHost::new(Arc::new(NoCache)).expect("a host");
     let loaded = host.load(&wasm(module)).unwrap_or_else(|error| panic!("{module}: {error}"));
+    assert!(!loaded.has_state(), "{module} imports no state");
     for case in Case::all("hot") {
         let context = format!("{module}: {}", case.name);
         let transform = match (Transform::new(&host, &loaded, Limits::default(), &case.params), &case.expected) {
