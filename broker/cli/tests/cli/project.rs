@@ -4,7 +4,7 @@ use crate::place::{Place, text};
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    process::Output,
+    process::{Command, Output},
 };
 
 /// Where `plugins/build.sh` has installed what it needs.
@@ -37,15 +37,20 @@ fn fails(place: &Place, folder: &str, arguments: &[&str], code: i32) -> String {
     text(&output.stderr)
 }
 
+/// What npm would install is there.
+fn has_tools(place: &Place, project: &str, lang: &str) {
+    if lang == "js" {
+        let modules = plugins().join("sdk-js/node_modules");
+        std::os::unix::fs::symlink(modules, place.path(project).join("sdk-js/node_modules")).expect("a link");
+    }
+}
+
 /// A project is made, built and tested with the commands that it was made with; then it is broken and not built.
 fn builds_and_passes(lang: &str, guest: &str, broken: &str) {
     let place = Place::new();
     let made = ok(&place, ".", &["new", "my.filter-1", "--lang", lang]);
     assert!(made.starts_with(&format!("made my.filter-1: the module is my.filter-1/{guest}\n")), "{made}");
-    let modules = plugins().join("sdk-js/node_modules");
-    if lang == "js" {
-        std::os::unix::fs::symlink(modules, place.path("my.filter-1/sdk-js/node_modules")).expect("a link");
-    }
+    has_tools(&place, "my.filter-1", lang);
     let built = ok(&place, "my.filter-1", &["build"]);
     assert!(built.starts_with("made build/my.filter-1.wasm: "), "{built}");
     let test = made.lines().last().and_then(|line| line.trim().strip_prefix("millpond transform ")).expect("the last line is the test");
@@ -58,6 +63,20 @@ fn builds_and_passes(lang: &str, guest: &str, broken: &str) {
     assert!(refused.contains("ended with exit status: ") && refused.contains(guest), "{refused}");
 }
 
+/// A project of a module that derives topics and keeps state is made, tested with the command that it was made with, and built.
+fn derives_and_passes(lang: &str) -> Place {
+    let place = Place::new();
+    let made = ok(&place, ".", &["new", "alarms", "--lang", lang, "--world", "stateful-derive"]);
+    has_tools(&place, "alarms", lang);
+    let test = made.lines().last().expect("the last line is the test").trim();
+    let tested = Command::new("bash").args(["-c", test]).current_dir(place.path("alarms")).output().expect("it runs");
+    assert!(tested.status.success(), "{test}:\n{}{}", text(&tested.stdout), text(&tested.stderr));
+    let built = ok(&place, "alarms", &["build"]);
+    assert!(built.starts_with("made build/alarms.wasm: "), "{built}");
+    place.file("alarms/millpond.toml", format!("name = \"alarms\"\nlang = \"{lang}\"\nworld = \"derive\"\n").as_bytes());
+    place
+}
+
 #[test]
 fn rust() {
     builds_and_passes("rust", "src/lib.rs", "fn broken(");
@@ -66,16 +85,22 @@ fn rust() {
 #[test]
 fn python() {
     builds_and_passes("python", "guest.py", "def broken(");
+    derives_and_passes("python");
 }
 
 #[test]
 fn javascript() {
     builds_and_passes("js", "guest.js", "import \"./none-of-guest.js\"; class {");
+    // Without a state there are words in its place, when the module asks for it.
+    let place = derives_and_passes("js");
+    ok(&place, "alarms", &["build"]);
 }
 
 #[test]
 fn c() {
     builds_and_passes("c", "guest.c", "int broken(");
+    let refused = fails(&derives_and_passes("c"), "alarms", &["build"], 1);
+    assert!(refused.contains("this world has no state: build the module for stateful-derive or stateful-transform"), "{refused}");
 }
 
 #[test]
@@ -85,7 +110,13 @@ fn nothing_is_written_over_and_wrong_usage_is_explained() {
     let refused = fails(&place, ".", &["new", "one", "--lang", "rust"], 2);
     assert!(refused.contains("one is there already, and nothing is written over"), "{refused}");
     assert!(place.path("one/guest.c").exists() && !place.path("one/Cargo.toml").exists());
-    for wrong in [&["new", "two"][..], &["new", "two", "--lang", "cobol"], &["new", "a/b", "--lang", "c"], &["new", "..", "--lang", "c"]] {
+    for wrong in [
+        &["new", "two"][..],
+        &["new", "two", "--lang", "cobol"],
+        &["new", "two", "--lang", "c", "--world", "derive"],
+        &["new", "a/b", "--lang", "c"],
+        &["new", "..", "--lang", "c"],
+    ] {
         fails(&place, ".", wrong, 2);
     }
     let refused = fails(&place, ".", &["build"], 2);

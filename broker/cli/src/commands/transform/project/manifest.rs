@@ -46,4 +46,5 @@ impl Manifest {
     }
 }
 
-const HINT: &str = "it has three lines: name, lang (rust, python, js or c) and world (transform or partitioner)";
+const HINT: &str = "it has three lines: name, lang (rust, python, js or c) and world (transform, partitioner, derive, \
+    stateful-transform or stateful-derive)";

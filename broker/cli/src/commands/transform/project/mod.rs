@@ -39,6 +39,10 @@ pub(crate) struct NewArgs {
     /// The language: rust, python, js or c
     #[arg(long, value_name = "LANGUAGE", value_enum, hide_possible_values = true)]
     lang: Language,
+    /// What it does: transform, or stateful-derive, which makes records of other topics and remembers something. There are more worlds, see
+    /// the project's millpond.toml
+    #[arg(long, value_name = "WORLD", value_enum, default_value_t = World::Transform, hide_possible_values = true)]
+    world: World,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -68,12 +72,20 @@ pub(super) enum Language {
     C,
 }
 
-/// What a project does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// What a project does: a world of `plugin.wit`. A project is begun for those that have a module to begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum World {
+    /// Changes records before they are stored
     Transform,
+    #[value(skip)]
     Partitioner,
+    #[value(skip)]
+    Derive,
+    #[value(skip)]
+    StatefulTransform,
+    /// Makes records of other topics, and keeps state
+    StatefulDerive,
 }
 
 impl World {
@@ -81,6 +93,9 @@ impl World {
         match self {
             World::Transform => "transform",
             World::Partitioner => "partitioner",
+            World::Derive => "derive",
+            World::StatefulTransform => "stateful-transform",
+            World::StatefulDerive => "stateful-derive",
         }
     }
 }
@@ -89,6 +104,7 @@ impl World {
 struct Created {
     name: String,
     lang: Language,
+    world: World,
     folder: PathBuf,
     files: Vec<String>,
 }
@@ -104,7 +120,7 @@ struct Built {
 /// Runs `millpond transform new`.
 pub(super) fn new(arguments: NewArgs) -> Outcome {
     logging::start_client()?;
-    let NewArgs { name, lang, output } = arguments;
+    let NewArgs { name, lang, world, output } = arguments;
     let folder = PathBuf::from(&name);
     let failed = |error: &io::Error| Failure::new(format!("can't make the project {name}")).because(error);
     match fs::create_dir(&folder) {
@@ -114,20 +130,20 @@ pub(super) fn new(arguments: NewArgs) -> Outcome {
         }
         created => created.map_err(|error| failed(&error))?,
     }
-    let files = template::files(lang, &name);
+    let files = template::files(lang, world, &name);
     for (path, text) in &files {
         let path = folder.join(path);
         let parent = path.parent().unwrap_or(&folder);
         fs::create_dir_all(parent).and_then(|()| fs::write(&path, text)).map_err(|error| failed(&error))?;
     }
     let files = files.into_iter().map(|(path, _)| path).collect();
-    output.one(&Created { name, lang, folder, files }, created_words)
+    output.one(&Created { name, lang, world, folder, files }, created_words)
 }
 
 fn created_words(created: &Created) -> String {
-    let Created { name, lang, .. } = created;
+    let Created { name, lang, world, .. } = created;
     let guest = template::guest(*lang);
-    let test = template::test_words(name);
+    let test = template::test_words(*lang, *world, name);
     format!("made {name}: the module is {name}/{guest}\n\n  cd {name}\n  millpond transform build\n  {test}\n")
 }
 
@@ -154,10 +170,11 @@ fn without_dot(path: &Path) -> PathBuf {
 }
 
 const NEW_EXAMPLES: &str = "\
-The project has the SDK of its language in it, a module to begin with, which keeps hot readings, its tests, and a README.
+The project has the SDK of its language in it, a module to begin with, which keeps hot readings or makes alarms of them, its tests, and a README.
 
-Example:
-  millpond transform new hot-only --lang python";
+Examples:
+  millpond transform new hot-only --lang python
+  millpond transform new alarms --lang js --world stateful-derive";
 
 const BUILD_EXAMPLES: &str = "\
 What it needs: cargo for Rust, python3 for Python and C, node and npm for JavaScript. The rest is installed in the version that the SDK names, \

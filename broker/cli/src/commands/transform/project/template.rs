@@ -1,7 +1,7 @@
 //! The files of a new project. Those of the SDKs, the contract and the module to begin with are this repository's own, so that what is
 //! tested here is what an author gets.
 
-use super::{Language, manifest};
+use super::{Language, World, manifest};
 
 /// Text of files under `plugins/`, each with its path there.
 macro_rules! plugins {
@@ -42,6 +42,7 @@ const PYTHON_SDK: &[(&str, &str)] = plugins![
     "sdk-python/requirements.txt",
     "sdk-python/millpond_guest/__init__.py",
     "sdk-python/millpond_guest/log.py",
+    "sdk-python/millpond_guest/state.py",
     "sdk-python/millpond_guest/testing.py",
 ];
 
@@ -51,7 +52,9 @@ const JS_SDK: &[(&str, &str)] = plugins![
     "sdk-js/millpond-guest.js",
     "sdk-js/package.json",
     "sdk-js/package-lock.json",
-    "sdk-js/testing.js"
+    "sdk-js/state.js",
+    "sdk-js/testing.js",
+    "sdk-js/text.js",
 ];
 
 const C_SDK: &[(&str, &str)] = plugins![
@@ -62,37 +65,48 @@ const C_SDK: &[(&str, &str)] = plugins![
     "sdk-c/internal.h",
     "sdk-c/json.c",
     "sdk-c/millpond_guest.h",
+    "sdk-c/millpond_testing.h",
     "sdk-c/params.c",
     "sdk-c/records.c",
     "sdk-c/requirements.txt",
+    "sdk-c/run.c",
     "sdk-c/sealed.c",
+    "sdk-c/state.c",
+    "sdk-c/test.sh",
+    "sdk-c/testing.c",
 ];
 
 const CONTRACT: &[(&str, &str)] = plugins!["wit/plugin.wit"];
 
-/// The module to begin with and its tests: the path in the project, the one in `plugins/`, and its text.
-const RUST_GUEST: &[(&str, &str)] = &[("src/lib.rs", include_str!("../../../../../../plugins/hot/src/lib.rs"))];
-const PYTHON_GUEST: &[(&str, &str)] = &[
-    ("guest.py", include_str!("../../../../../../plugins/hot-python/hot.py")),
-    ("test_guest.py", include_str!("../../../../../../plugins/hot-python/test_hot.py")),
-];
-const JS_GUEST: &[(&str, &str)] = &[
-    ("guest.js", include_str!("../../../../../../plugins/hot-js/hot.js")),
-    ("guest.test.js", include_str!("../../../../../../plugins/hot-js/hot.test.js")),
-];
-const C_GUEST: &[(&str, &str)] = &[("guest.c", include_str!("../../../../../../plugins/hot-c/hot.c"))];
+/// The modules to begin with and their tests: path in the project, and text under `plugins/`.
+macro_rules! guest {
+    ($($path:literal from $place:literal),* $(,)?) => {
+        &[$(($path, include_str!(concat!("../../../../../../plugins/", $place)))),*]
+    };
+}
+
+const RUST_HOT: &[(&str, &str)] = guest!["src/lib.rs" from "hot/src/lib.rs"];
+const PYTHON_HOT: &[(&str, &str)] = guest!["guest.py" from "hot-python/hot.py", "test_guest.py" from "hot-python/test_hot.py"];
+const JS_HOT: &[(&str, &str)] = guest!["guest.js" from "hot-js/hot.js", "guest.test.js" from "hot-js/hot.test.js"];
+const C_HOT: &[(&str, &str)] = guest!["guest.c" from "hot-c/hot.c", "guest_test.c" from "hot-c/hot_test.c"];
+const RUST_ALARMS: &[(&str, &str)] = guest!["src/lib.rs" from "alarms/src/lib.rs"];
+const PYTHON_ALARMS: &[(&str, &str)] =
+    guest!["guest.py" from "alarms-python/alarms.py", "test_guest.py" from "alarms-python/test_alarms.py"];
+const JS_ALARMS: &[(&str, &str)] = guest!["guest.js" from "alarms-js/alarms.js", "guest.test.js" from "alarms-js/alarms.test.js"];
+const C_ALARMS: &[(&str, &str)] = guest!["guest.c" from "alarms-c/alarms.c", "guest_test.c" from "alarms-c/alarms_test.c"];
 
 /// The manifest of the guests' workspace, whose versions and lints a project has too.
 const WORKSPACE: &str = include_str!("../../../../../../plugins/Cargo.toml");
 
 /// Path and text of each file of a project.
-pub(super) fn files(lang: Language, name: &str) -> Vec<(String, String)> {
-    let (sdk, guest) = match lang {
-        Language::Rust => (RUST_SDK, RUST_GUEST),
-        Language::Python => (PYTHON_SDK, PYTHON_GUEST),
-        Language::Js => (JS_SDK, JS_GUEST),
-        Language::C => (C_SDK, C_GUEST),
+pub(super) fn files(lang: Language, world: World, name: &str) -> Vec<(String, String)> {
+    let (sdk, hot, alarms) = match lang {
+        Language::Rust => (RUST_SDK, RUST_HOT, RUST_ALARMS),
+        Language::Python => (PYTHON_SDK, PYTHON_HOT, PYTHON_ALARMS),
+        Language::Js => (JS_SDK, JS_HOT, JS_ALARMS),
+        Language::C => (C_SDK, C_HOT, C_ALARMS),
     };
+    let guest = if derives(world) { alarms } else { hot };
     let verbatim = sdk.iter().chain(CONTRACT).map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
     let guest = guest.iter().map(|(path, text)| ((*path).to_owned(), placed(text)));
     let mut files: Vec<_> = guest.chain(verbatim).collect();
@@ -103,11 +117,13 @@ pub(super) fn files(lang: Language, name: &str) -> Vec<(String, String)> {
     if lang == Language::Js {
         add("package.json", format!("{{ \"name\": \"{}\", \"private\": true, \"type\": \"module\" }}\n", name.to_lowercase()));
     }
-    add(manifest::FILE, manifest(lang, name));
-    add("README.md", readme(lang, name));
+    add(manifest::FILE, manifest(lang, world, name));
+    add("README.md", readme(lang, world, name));
     add(".gitignore", IGNORED.to_owned());
-    add("test/records.jsonl", RECORDS.to_owned());
-    add("test/expected.jsonl", EXPECTED.to_owned());
+    if !derives(world) {
+        add("test/records.jsonl", RECORDS.to_owned());
+        add("test/expected.jsonl", EXPECTED.to_owned());
+    }
     files
 }
 
@@ -121,14 +137,35 @@ pub(super) fn guest(lang: Language) -> &'static str {
     }
 }
 
-/// The command that tests what was built.
-pub(super) fn test_words(name: &str) -> String {
+/// The command that tests the project: what was built or, of a module that derives topics, its parts here.
+pub(super) fn test_words(lang: Language, world: World, name: &str) -> String {
+    if derives(world) {
+        return native_test(lang, world);
+    }
     format!("millpond transform test build/{name}.wasm --input test/records.jsonl --expect test/expected.jsonl")
+}
+
+/// The command that tests the module without WebAssembly.
+fn native_test(lang: Language, world: World) -> String {
+    match lang {
+        Language::Rust => "cargo test".to_owned(),
+        Language::Python => "PYTHONPATH=sdk-python python3 -m unittest".to_owned(),
+        Language::Js => "node --test".to_owned(),
+        Language::C => format!("bash sdk-c/test.sh guest_test.c guest.c {}", world.name()),
+    }
+}
+
+fn derives(world: World) -> bool {
+    matches!(world, World::Derive | World::StatefulDerive)
 }
 
 /// A guest's file with the names that it has in a project: there the SDK lies below it and not beside.
 fn placed(text: &str) -> String {
-    text.replace("\"../sdk-js/", "\"./sdk-js/").replace("\"./hot.js\"", "\"./guest.js\"").replace("from hot import", "from guest import")
+    let renamed = text
+        .replace("\"../sdk-js/", "\"./sdk-js/")
+        .replace("\"./hot.js\"", "\"./guest.js\"")
+        .replace("from hot import", "from guest import");
+    renamed.replace("\"./alarms.js\"", "\"./guest.js\"").replace("from alarms import", "from guest import")
 }
 
 fn cargo_toml() -> String {
@@ -136,27 +173,32 @@ fn cargo_toml() -> String {
     format!("{CARGO_TOML}{shared}")
 }
 
-fn manifest(lang: Language, name: &str) -> String {
+fn manifest(lang: Language, world: World, name: &str) -> String {
     let lang = format!("{lang:?}").to_lowercase();
+    let world = world.name();
+    format!("{MANIFEST_WORDS}name = \"{name}\"\nlang = \"{lang}\"\nworld = \"{world}\"\n")
+}
+
+fn readme(lang: Language, world: World, name: &str) -> String {
+    let (guest, native) = (guest(lang), native_test(lang, world));
+    let (does, test, attach) = if derives(world) {
+        let attach = format!("TOPIC {name} --into ALARMS,READINGS --state-bytes 1MiB --param limit=90");
+        ("makes alarms of the readings that are hotter than a limit", String::new(), attach)
+    } else {
+        let attach = format!("TOPIC {name} --on produce --param limit=90");
+        ("keeps the readings that are hotter than a limit", format!("{}\n", test_words(lang, world, name)), attach)
+    };
     format!(
-        "# What `millpond transform build` makes: a transform, or a partitioner.\nname = \"{name}\"\nlang = \"{lang}\"\nworld = \"transform\"\n"
+        "# {name}\n\nA module for the Millpond broker. `{guest}` {does}, until it does what you want.\n\n\
+         ```sh\n{native}\nmillpond transform build\n{test}millpond transform deploy build/{name}.wasm\n\
+         millpond transform attach {attach}\n```\n"
     )
 }
 
-fn readme(lang: Language, name: &str) -> String {
-    let (guest, test) = (guest(lang), test_words(name));
-    let native = match lang {
-        Language::Rust => "cargo test\n",
-        Language::Python => "PYTHONPATH=sdk-python python3 -m unittest\n",
-        Language::Js => "node --test\n",
-        Language::C => "",
-    };
-    format!(
-        "# {name}\n\nA module for the Millpond broker. `{guest}` keeps the readings that are hotter than a limit, until it does what you want.\n\n\
-         ```sh\n{native}millpond transform build\n{test}\nmillpond transform deploy build/{name}.wasm\n\
-         millpond transform attach TOPIC {name} --on produce --param limit=90\n```\n"
-    )
-}
+const MANIFEST_WORDS: &str = "\
+# What `millpond transform build` makes. The world is transform (changes records before they are stored), partitioner (places them), derive
+# (makes records of other topics), or one of the two that keep state and make topics of their own: stateful-transform, stateful-derive.
+";
 
 const CARGO_TOML: &str = "\
 [package]
@@ -215,13 +257,24 @@ mod tests {
         for (lang, folder) in
             [(Language::Rust, "sdk-rust"), (Language::Python, "sdk-python"), (Language::Js, "sdk-js"), (Language::C, "sdk-c")]
         {
-            let files = files(lang, "x");
-            let mut needed = vec!["wit/plugin.wit".to_owned(), guest(lang).to_owned()];
-            found(folder, &mut needed);
-            for path in needed {
-                assert!(files.iter().any(|(found, _)| *found == path), "{path} is not in a project in {lang:?}");
+            for world in [World::Transform, World::StatefulDerive] {
+                has_every_file(lang, world, folder);
             }
-            assert!(files.iter().all(|(_, text)| !text.contains("\"../sdk-js/")), "a guest finds its SDK");
+        }
+    }
+
+    fn has_every_file(lang: Language, world: World, folder: &str) {
+        let files = files(lang, world, "x");
+        let mut needed = vec!["wit/plugin.wit".to_owned(), guest(lang).to_owned()];
+        found(folder, &mut needed);
+        for path in needed {
+            assert!(files.iter().any(|(found, _)| *found == path), "{path} is not in a project in {lang:?}");
+        }
+        for name in ["\"../sdk-js/", "hot.js\"", "alarms.js\"", "from hot", "from alarms"] {
+            assert!(
+                files.iter().all(|(_, text)| !text.contains(name)),
+                "a guest and its test find what they name in {lang:?}, and not {name}"
+            );
         }
     }
 }
