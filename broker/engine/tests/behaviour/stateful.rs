@@ -35,10 +35,45 @@ fn c() {
     behaves("alarms-c", "alarms");
 }
 
+#[test]
+fn a_module_that_has_worked_for_long_is_as_large_as_at_first() {
+    let host = PluginHost::new(Arc::new(NoCache)).expect("a host");
+    let batch = serde_json::json!([
+        {"key": "device-<n>", "value": "{\"temperature\":90}", "repeat": 50},
+        {"value": "device-"},
+        {"key": "device-<n>", "value": "{\"temperature\":10}", "repeat": 50},
+    ]);
+    let input = cases::records(&batch);
+    for module in ["alarms", "alarms-c", "alarms-js"] {
+        let loaded = host.load(&wasm(module)).unwrap_or_else(|error| panic!("{module}: {error}"));
+        let Ok(guest @ Guest::Derive(..)) = start(&host, &loaded, &Value::Null) else { panic!("{module} starts, and derives topics") };
+        let mut draft = StateDraft::new(Arc::default(), STATE_BYTES);
+        let mut grown = [0; 2];
+        for (rounds, bytes) in [20, 400].into_iter().zip(&mut grown) {
+            for _ in 0..rounds {
+                run(&guest, &input, 0, &mut draft).unwrap_or_else(|error| panic!("{module}: {error:?}"));
+                draft.keep();
+            }
+            *bytes = guest.memory_bytes_peak();
+        }
+        // 40,000 records with two values, keys and answers each: whatever was kept of each would be many times this.
+        assert!(grown[1] - grown[0] <= 128 << 10, "{module}: {grown:?}");
+    }
+}
+
 /// A module that was started.
 enum Guest {
     Transform(Transform),
     Derive(Derive, Vec<String>),
+}
+
+impl Guest {
+    fn memory_bytes_peak(&self) -> usize {
+        match self {
+            Guest::Transform(transform) => transform.memory_bytes_peak(),
+            Guest::Derive(derive, _) => derive.memory_bytes_peak(),
+        }
+    }
 }
 
 /// What comes of a batch: records by topic, those of a transform under no name; or the record at fault and the message.
@@ -64,6 +99,7 @@ fn behaves(module: &str, name: &str) {
         for commits in [false, true] {
             run_case(&guest, &case, commits, &context);
         }
+        assert!(guest.memory_bytes_peak() <= Limits::default().memory_bytes, "{context}");
     }
 }
 
@@ -89,9 +125,9 @@ fn run_case(guest: &Guest, case: &Value, commits: bool, context: &str) {
         let outcome = run(guest, &input, offset, &mut draft);
         // What a batch changes on which its module fails is taken back, as the broker does it.
         if outcome.is_err() {
-            draft.undo_to(mark)
+            draft.undo_to(mark);
         } else {
-            draft.keep()
+            draft.keep();
         }
         assert!(outcome == expected(batch), "{context}: {outcome:?}");
         if let Some(state) = batch["state"].as_array() {
