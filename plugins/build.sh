@@ -152,10 +152,12 @@ build_others() {
     ZIG_PYTHON=$zig recipe alarms-c "sdk-c alarms-c" sdk-c/build.sh alarms-c/alarms.c dist/alarms-c.wasm stateful-derive
     ZIG_PYTHON=$zig recipe count-c "sdk-c count-c" sdk-c/build.sh count-c/count.c dist/count-c.wasm stateful-transform
     ZIG_PYTHON=$zig recipe probe-c "sdk-c probe" sdk-c/build.sh probe/probe.c dist/probe-c.wasm partitioner
+    ZIG_PYTHON=$zig recipe stateless-c "sdk-c probe" sdk-c/build.sh probe/stateless.c dist/stateless-c.wasm derive
     recipe hot-js "sdk-js hot-js" node sdk-js/build.mjs hot-js/hot.js dist/hot-js.wasm
     recipe alarms-js "sdk-js alarms-js" node sdk-js/build.mjs alarms-js/alarms.js dist/alarms-js.wasm stateful-derive
     recipe count-js "sdk-js count-js" node sdk-js/build.mjs count-js/count.js dist/count-js.wasm stateful-transform
     recipe probe-js "sdk-js probe" node sdk-js/build.mjs probe/probe.js dist/probe-js.wasm partitioner
+    recipe stateless-js "sdk-js probe" node sdk-js/build.mjs probe/stateless.js dist/stateless-js.wasm derive
     recipe hot-python "sdk-python hot-python" "$componentize" sdk-python/build.py hot-python/hot.py dist/hot-python.wasm
     recipe alarms-python "sdk-python alarms-python" "$componentize" sdk-python/build.py alarms-python/alarms.py dist/alarms-python.wasm stateful-derive
     recipe count-python "sdk-python count-python" "$componentize" sdk-python/build.py count-python/count.py dist/count-python.wasm stateful-transform

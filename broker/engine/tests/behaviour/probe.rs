@@ -1,7 +1,8 @@
 //! What a guest gets that asks for a clock, a file or a random number: in each language an answer, and never the thing.
 
 use crate::{NoCache, encoded, wasm};
-use millpond_plugin::{Limits, Partitioner, PluginError, PluginHost};
+use millpond_plugin::{Derive, Limits, Partitioner, PluginError, PluginHost, SourceBatch, Target};
+use millpond_protocol::record;
 use std::sync::Arc;
 
 /// What is asked for, and what comes of it: the partition of 1000, or a text in the error.
@@ -56,6 +57,33 @@ fn c() {
             ("exit", Err("its last error: the module called exit")),
         ],
     );
+}
+
+#[test]
+fn a_world_without_state_derives_topics_and_has_none() {
+    derives("stateless-c", &[("2", "it wrote to a target that there is not: they are counted from 0, as they were named")]);
+    let no_state = "the module has no state: build it for the world `stateful-derive` or `stateful-transform`";
+    derives("stateless-js", &[("2", "RangeError: there is no target 2: 2 were named"), ("state", no_state)]);
+}
+
+/// Writes to each of two targets, and fails in these words where that can't be.
+fn derives(module: &str, refused: &[(&str, &str)]) {
+    let host = PluginHost::new(Arc::new(NoCache)).expect("a host");
+    let loaded = host.load(&wasm(module)).unwrap_or_else(|error| panic!("{module}: {error}"));
+    assert!(!loaded.has_state(), "{module} imports no state");
+    let targets = ["one", "two"].map(|name| Target { name: name.to_owned(), partition_count: 1 });
+    let derive = Derive::new(&host, &loaded, Limits::default(), &[], &targets).unwrap_or_else(|error| panic!("{module}: {error}"));
+    let run = |values: &[&str]| {
+        let (section, info) = encoded(&values.iter().map(|value| crate::cases::Record::of_value(value)).collect::<Vec<_>>());
+        derive.run(&SourceBatch { info, base_offset: 7 }, &section, Limits::default().time, None)
+    };
+    for (value, words) in refused {
+        let error = run(&["0", value]).expect_err("it is refused");
+        assert!(error.to_string().contains(words), "{module}: {error}");
+        let written = run(&["0", "1", "0"]).unwrap_or_else(|error| panic!("{module}: {error}"));
+        let counts: Vec<_> = written.iter().map(|(target, section)| (*target, record::iterate(section).count())).collect();
+        assert_eq!(counts, [(0, 2), (1, 1)], "{module}");
+    }
 }
 
 /// Asks for each thing, and for something harmless behind it.
