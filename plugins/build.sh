@@ -190,7 +190,12 @@ for guest in "${GUESTS[@]}"; do
 done
 
 case ${1:-} in
-'') mkdir -p dist && build && build_others ;;
+'')
+    mkdir -p dist
+    # Each on its own: in a list of && nothing inside of them would end the script.
+    build
+    build_others
+    ;;
 --test) run_tests ;;
 *) say "usage: plugins/build.sh [--test]"; exit 2 ;;
 esac
