@@ -18,6 +18,23 @@ use millpond_plugin::{MEMORY_BYTES_MAX, Module};
 use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, DetachTransform, ModuleRef, OnError, Pick};
 use std::{ops::RangeInclusive, sync::Arc};
 
+/// Holds a request against what its module is, whatever topics there are: the world, the state that it keeps, and how many topics it writes
+/// to. Whoever runs a module without a broker asks it too.
+///
+/// # Errors
+///
+/// [`EngineError::ModuleWrongWorld`], [`EngineError::InvalidConfig`], [`EngineError::AttachRefused`], [`EngineError::TooMany`].
+pub fn check_attachment(module: &Module, request: &AttachTransform) -> Result<(), EngineError> {
+    let (name, on, found) = (&request.module.name, request.on, module.world());
+    if !runs_on(found, on) {
+        return Err(EngineError::ModuleWrongWorld { module: name.clone(), found, on, wanted: world_on(on) });
+    }
+    match on {
+        AttachPoint::Derive => derive::check_request(request, module),
+        AttachPoint::Produce | AttachPoint::Partition | AttachPoint::Fetch => check_state(module, name, on, 0),
+    }
+}
+
 impl Engine {
     /// Runs a module on a topic from its next batch on, behind those that run there already.
     ///
@@ -58,13 +75,8 @@ impl Engine {
                 // Another change came between.
                 continue;
             }
-            if !runs_on(module.world(), on) {
-                return Err(EngineError::ModuleWrongWorld { module: name, found: module.world(), on, wanted: world_on(on) });
-            }
+            check_attachment(&module, &request)?;
             let runtime = topic.runtime();
-            if on != AttachPoint::Derive {
-                check_state(&module, &name, on, 0)?;
-            }
             if let (AttachPoint::Produce | AttachPoint::Partition, Some((module, topics))) = (on, catalogue.deriving_into(&topic_name)) {
                 return Err(EngineError::TopicDerived { topic: topic_name, module, topics });
             }
@@ -73,7 +85,7 @@ impl Engine {
                 self.find_topic(dead_letters)?;
             }
             let derivation = match on {
-                AttachPoint::Derive => Some(self.prepare_derivation(&catalogue, &request, &module, &topic).await?),
+                AttachPoint::Derive => Some(self.prepare_derivation(&catalogue, &request, &topic).await?),
                 _ => None,
             };
             let pinned = (pick != Pick::Current).then_some(version);

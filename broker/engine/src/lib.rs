@@ -112,6 +112,7 @@ mod usage;
 mod versions;
 mod views;
 
+pub use attachments::check_attachment;
 pub use clock::{Clock, SimClock, SystemClock};
 pub use config::EngineConfig;
 pub use consume::ConsumeStream;

@@ -53,18 +53,15 @@ impl StoredDerive {
 }
 
 impl Engine {
-    /// Holds an attachment against the rules, and makes its folder. The catalogue does not name it yet.
+    /// Holds an attachment that is as [`check_request`] wants it against the rules of the topics, and makes its folder. The catalogue does not name
+    /// it yet.
     pub(crate) async fn prepare_derivation(
         &self,
         catalogue: &Catalogue,
         request: &AttachTransform,
-        module: &Module,
         topic: &Topic,
     ) -> Result<Arc<Derivation>, EngineError> {
-        let Some(into) = &request.derive else {
-            return refused("a module that derives topics is to be told which", "name them with `--into TOPIC[,TOPIC...]`");
-        };
-        check_request(request, into, module)?;
+        let Some(into) = &request.derive else { return no_targets() };
         for target in into.targets.iter().map(String::as_str).chain(request.on_error.dead_letter_topic()) {
             self.find_topic(target)?;
         }
@@ -152,7 +149,9 @@ fn make_folder(disk: &dyn Disk, data: &DataDir, id: u64, places: &[i64]) -> Resu
     names.into_iter().try_for_each(|names| disk.sync_dir(names).map_err(|source| EngineError::data_dir("flush", names, source)))
 }
 
-fn check_request(request: &AttachTransform, into: &DeriveInto, module: &Module) -> Result<(), EngineError> {
+/// What does not depend on the topics that there are.
+pub(crate) fn check_request(request: &AttachTransform, module: &Module) -> Result<(), EngineError> {
+    let Some(into) = &request.derive else { return no_targets() };
     let within = |setting, value, max| {
         if value <= max {
             return Ok(());
@@ -163,7 +162,7 @@ fn check_request(request: &AttachTransform, into: &DeriveInto, module: &Module) 
     within("retries", u64::from(into.retries.unwrap_or(0)), u64::from(RETRIES_MAX))?;
     let distinct: BTreeSet<_> = into.targets.iter().collect();
     match (into.targets.len(), module.world()) {
-        (0, _) => return refused("a module that derives topics is to be told which", "name them with `--into TOPIC[,TOPIC...]`"),
+        (0, _) => return no_targets(),
         (TARGETS_MAX.., _) if into.targets.len() > TARGETS_MAX => {
             return Err(EngineError::TooMany { what: "targets of one module", limit: TARGETS_MAX });
         }
@@ -223,6 +222,10 @@ fn check_bounds(catalogue: &Catalogue, partitions: u32, into: &DeriveInto) -> Re
         }
     }
     Ok(())
+}
+
+fn no_targets<T>() -> Result<T, EngineError> {
+    refused("a module that derives topics is to be told which", "name them with `--into TOPIC[,TOPIC...]`")
 }
 
 fn refused<T>(reason: &str, hint: &'static str) -> Result<T, EngineError> {

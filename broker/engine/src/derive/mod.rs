@@ -46,7 +46,7 @@ mod round;
 mod runner;
 mod store;
 
-pub(crate) use attach::{StoredDerive, check_state, remove_leftovers};
+pub(crate) use attach::{StoredDerive, check_request, check_state, remove_leftovers};
 
 use crate::{engine::Engine, topic::Topic};
 use futures_util::future::join_all;
