@@ -89,12 +89,21 @@ impl Batch {
         self
     }
 
+    /// The last record at another time, in milliseconds since 1970-01-01 UTC. Nothing for a batch without records.
+    #[must_use]
+    pub fn at(mut self, timestamp: i64) -> Batch {
+        if let Some(last) = self.records.last_mut() {
+            last.timestamp = timestamp;
+        }
+        self
+    }
+
     /// The records section of the batch, as it crosses to a guest.
     pub fn section(&self) -> Vec<u8> {
         let mut section = Vec::new();
         for record in &self.records {
             let headers: Vec<_> = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
-            let change = Change::fresh(record.offset_delta, record.timestamp - BASE_TIMESTAMP).with_headers(&headers);
+            let change = Change::fresh(record.offset_delta, record.timestamp.wrapping_sub(BASE_TIMESTAMP)).with_headers(&headers);
             let change = record.key.iter().fold(change, |change, key| change.with_key(key));
             let change = record.value.iter().fold(change, |change, value| change.with_value(value));
             change.encode(&mut section);
@@ -116,10 +125,14 @@ impl Batch {
 ///
 /// # Errors
 ///
-/// The text with which it refused to start, or failed.
+/// The text with which it refused to start, or failed. What it has changed in its state is taken back then.
 pub fn transform<T: Transform>(params: &[(&str, &str)], batch: &Batch) -> Result<Vec<Stored>, String> {
     let mut guest = T::new(&self::params(params))?;
-    let section = run::transform(&mut guest, &batch.info(), batch.section()).map_err(describe)?;
+    let before = STATE.with_borrow(State::clone);
+    let section = run::transform(&mut guest, &batch.info(), batch.section()).map_err(|failure| {
+        STATE.set(before);
+        describe(failure)
+    })?;
     records(&section)
 }
 
