@@ -16,7 +16,7 @@ readonly TARGET=wasm32-unknown-unknown
 readonly GUESTS=(
     drop-idle by-device identity hot hostile
     filter-json mask convert-units csv-to-json by-geohash
-    changes count route alarms
+    changes count dedup downsample route alarms
 )
 readonly DEBIAN_PACKAGES=(rustc-web cargo-web rust-web-src)
 TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}

@@ -1,7 +1,12 @@
 //! The samples of `plugins/`, as they are built for WebAssembly, in the real host. What each of them does in full is tested beside its code.
 
-use millpond_plugin::{Limits, Partitioner, PluginError, PluginHost, Transform, World};
-use millpond_protocol::record;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millpond_plugin::{BatchInfo, KeyValues, Limits, Module, Partitioner, PluginError, PluginHost, StateDraft, Transform, World};
+use millpond_protocol::batch::{Batch, BatchBuilder};
+use millpond_protocol::compression::Codec;
+use millpond_protocol::record::{self, NewRecord};
 
 use crate::guests::{load, params, section};
 use crate::support::{batch, host};
@@ -153,4 +158,181 @@ fn no_sample_is_upset_by_bytes_that_no_producer_should_send() {
         let deep = format!("{{\"a\":{}1{}}}", "[".repeat(2000), "]".repeat(2000));
         assert!(matches!(run(&transform, &[&deep]), Ok(_) | Err(PluginError::Guest { .. })), "{name}");
     }
+}
+
+/// A record of a sample with state: key, time, value.
+type Timed = (Option<String>, i64, String);
+
+/// A sample with state, as a derived topic has it: what a failed batch has changed is taken back, and now and then another instance takes over.
+struct Derived {
+    host: PluginHost,
+    module: Module,
+    settings: Vec<(String, String)>,
+    transform: Transform,
+    state: Arc<KeyValues>,
+    draft: StateDraft,
+}
+
+impl Derived {
+    const STATE_BYTES: u64 = 16 << 20;
+
+    fn start(name: &str, settings: &[(&str, &str)]) -> Derived {
+        let (host, settings) = (host(), params(settings));
+        let module = load(&host, name);
+        assert_eq!((module.world(), module.has_state()), (World::Transform, true));
+        let transform = Transform::new(&host, &module, Limits::default(), &settings).expect("it starts");
+        let (state, draft) = (Arc::default(), StateDraft::new(Arc::default(), Derived::STATE_BYTES));
+        Derived { host, module, settings, transform, state, draft }
+    }
+
+    /// Another instance, and the state is what was committed.
+    fn restart(&mut self) {
+        let changes = std::mem::take(&mut self.draft).into_changes();
+        let state = Arc::make_mut(&mut self.state);
+        changes.into_iter().for_each(|change| state.apply(change));
+        self.draft = StateDraft::new(Arc::clone(&self.state), Derived::STATE_BYTES);
+        self.transform = Transform::new(&self.host, &self.module, Limits::default(), &self.settings).expect("it starts");
+    }
+
+    fn run(&mut self, records: &[Timed]) -> Result<Vec<Timed>, PluginError> {
+        let mut builder = BatchBuilder::new();
+        for (key, timestamp, value) in records {
+            let (key, value) = (key.as_deref().map(str::as_bytes), Some(value.as_bytes()));
+            builder.push(&NewRecord { timestamp: *timestamp, key, value, headers: &[] }).expect("it fits");
+        }
+        let batch = Batch::parse(builder.finish(Codec::None).expect("a batch")).expect("a batch");
+        let (base_timestamp, record_count) = (batch.header().base_timestamp, u32::try_from(records.len()).expect("few"));
+        let info = BatchInfo { topic: "readings", partition: Some(0), base_timestamp, record_count };
+        let section = batch.records_section(1 << 26).expect("records");
+        let mark = self.draft.mark();
+        let ran = self.transform.run_with(&info, &section, Limits::default().time, Some(&mut self.draft));
+        let output = ran.inspect_err(|_| self.draft.undo_to(mark))?;
+        self.draft.keep();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+        let timed = |record: Result<record::RecordRef<'_>, _>| {
+            let record = record.expect("a record");
+            (record.key.map(text), base_timestamp + record.timestamp_delta, text(record.value.expect("a value")))
+        };
+        Ok(record::iterate(&output).map(timed).collect())
+    }
+
+    /// As a broker does where failures are skipped: a batch fails for its last record, and is run again without it.
+    fn run_poisoned(&mut self, records: &[Timed]) -> Vec<Timed> {
+        let newest = records.iter().map(|(_, time, _)| *time).max().expect("there are some");
+        let poison = (Some("k".repeat(1001)), newest, r#"{"value":1}"#.to_owned());
+        let error = self.run(&[records, &[poison]].concat()).expect_err("its key is too long");
+        assert!(matches!(&error, PluginError::Guest { record_index: Some(_), .. }), "{error}");
+        self.run(records).expect("it runs")
+    }
+}
+
+/// Numbers below a bound, the same ones each time.
+fn random(mut seed: u64) -> impl FnMut(u32) -> u32 {
+    move |below| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from((seed >> 33) % u64::from(below)).expect("below")
+    }
+}
+
+/// Whatever the order of the times: what is dropped has a twin within the window, and one that has a twin which can't be forgotten yet is dropped.
+#[test]
+fn dedup_does_what_a_list_of_all_that_went_on_does() {
+    let (window, mut dedup, mut random) = (50, Derived::start("dedup", &[("window", "50ms")]), random(3));
+    let (mut went_on, mut newest, mut now) = (BTreeMap::<String, Vec<i64>>::new(), i64::MIN, 1_700_000_000_000);
+    for round in 0..300 {
+        let disorder = if round % 2 == 0 { 1 } else { 120 };
+        let record = |index: u32| {
+            now += i64::from(random(4));
+            (Some(random(30).to_string()), now - i64::from(random(disorder)), index.to_string())
+        };
+        let records: Vec<_> = (0..20).map(record).collect();
+        let came = match random(8) {
+            0 => dedup.run_poisoned(&records),
+            1 => {
+                dedup.restart();
+                dedup.run(&records).expect("it runs")
+            }
+            _ => dedup.run(&records).expect("it runs"),
+        };
+        for record in &records {
+            let (key, time) = (record.0.clone().expect("a key"), record.1);
+            newest = newest.max(time);
+            let twins = went_on.entry(key).or_default();
+            let near = |twin: &i64| twin.abs_diff(time) < window;
+            let is_dropped = !came.contains(record);
+            assert!(!is_dropped || twins.iter().any(near), "{record:?} has no twin");
+            let is_known = |twin: &i64| near(twin) && twin + window.cast_signed() > newest;
+            assert!(is_dropped || !twins.iter().any(is_known), "{record:?} has a twin");
+            if !is_dropped {
+                twins.push(time);
+            }
+        }
+    }
+    dedup.restart();
+    // Both entries of each id that is remembered.
+    assert!(dedup.state.len().is_multiple_of(2) && dedup.state.len() <= 2 * 30, "{}", dedup.state.len());
+}
+
+#[test]
+fn downsample_does_what_a_plain_map_does() {
+    let (mut downsample, mut random) = (Derived::start("downsample", &[("window", "100ms"), ("grace", "30ms")]), random(4));
+    let (mut open, mut closed_to, mut now) = (BTreeMap::<(i64, Option<String>), Vec<i32>>::new(), i64::MIN, 1_700_000_000_000_i64);
+    let mut late = 0;
+    for _ in 0..300 {
+        let record = |_| {
+            now += i64::from(random(25));
+            let disorder = if random(4) == 0 { 300 } else { 40 };
+            let key = (random(9) > 0).then(|| random(30).to_string());
+            (key, now - i64::from(random(disorder)), format!("{{\"value\":{}}}", random(100)))
+        };
+        let records: Vec<_> = (0..10).map(record).collect();
+        let mut expected = Vec::new();
+        for (key, time, value) in &records {
+            closed_to = closed_to.max((time - 30).div_euclid(100) * 100);
+            for _ in 0..8 {
+                let Some(first) = open.first_entry().filter(|first| first.key().0 < closed_to) else { break };
+                let ((start, key), readings) = first.remove_entry();
+                let (count, least, most) = (readings.len(), readings.iter().min().expect("one"), readings.iter().max().expect("one"));
+                let mean = f64::from(readings.iter().sum::<i32>()) / f64::from(u32::try_from(count).expect("few"));
+                let end = start + 100;
+                let value = format!(r#"{{"start":{start},"end":{end},"count":{count},"mean":{mean},"min":{least},"max":{most}}}"#);
+                expected.push((key, start, value));
+            }
+            let start = time.div_euclid(100) * 100;
+            if start < closed_to {
+                late += 1;
+            } else {
+                let reading = value.trim_start_matches("{\"value\":").trim_end_matches('}').parse().expect("a number");
+                open.entry((start, key.clone())).or_default().push(reading);
+            }
+        }
+        let came = match random(8) {
+            0 => downsample.run_poisoned(&records),
+            1 => {
+                downsample.restart();
+                downsample.run(&records).expect("it runs")
+            }
+            _ => downsample.run(&records).expect("it runs"),
+        };
+        assert_eq!(came, expected);
+    }
+    downsample.restart();
+    assert_eq!(downsample.state.len(), open.len() + 2);
+    assert!(late > 100 && downsample.state.get(b"l") == Some(&u64::to_be_bytes(late)[..]), "{late}");
+}
+
+#[test]
+fn windows_of_many_long_keys_that_are_closed_at_once_fit_the_default_limits() {
+    let mut downsample = Derived::start("downsample", &[]);
+    let record = |number: u32| (Some(format!("{number:01000}")), 0, r#"{"value":-1.2345678901234567}"#.to_owned());
+    for first in (0..5000).step_by(500) {
+        assert_eq!(downsample.run(&(first..first + 500).map(record).collect::<Vec<_>>()), Ok(vec![]));
+    }
+    let heartbeats = vec![(None, 70_000, String::new()); 1000];
+    let first = downsample.run(&heartbeats).expect("what is written fits, and there is time for it");
+    downsample.restart();
+    let rest = downsample.run(&heartbeats).expect("it runs");
+    assert_eq!((first.len(), rest.len()), (4096, 904));
+    let keys: Vec<_> = first.iter().chain(&rest).map(|(key, ..)| key.clone()).collect();
+    assert!(keys.is_sorted() && keys.iter().all(Option::is_some));
 }
