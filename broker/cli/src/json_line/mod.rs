@@ -196,6 +196,14 @@ pub(crate) fn read(line: &[u8]) -> Result<Record, JsonLineError> {
     if value_given { Ok(record) } else { Err(JsonLineError::NoValue) }
 }
 
+/// The topic of a line that is a record, if it says one.
+pub(crate) fn topic(line: &[u8]) -> Result<Option<String>, JsonLineError> {
+    let fields = scan::fields(line).ok_or(JsonLineError::NotAnObject)?;
+    let is_topic = |name: &[u8]| serde_json::from_slice::<Text<'_>>(name).is_ok_and(|name| name.0 == "topic");
+    let topic = fields.into_iter().rev().find(|(name, _)| is_topic(name));
+    topic.map_or(Ok(None), |(_, raw)| from_json(raw, "topic", "a string, or null"))
+}
+
 fn bad(field: impl Into<Cow<'static, str>>, expected: &'static str) -> JsonLineError {
     JsonLineError::BadField { field: field.into(), expected }
 }

@@ -101,11 +101,22 @@ fn what_is_not_a_record_is_refused_with_the_field_at_fault() {
 }
 
 #[test]
+fn a_line_may_say_the_topic() {
+    let found = |json: &str| topic(json.as_bytes());
+    assert_eq!(found(r#"{"topic":"a","value":{"topic":"b"}}"#).expect("a topic").as_deref(), Some("a"));
+    assert_eq!(found(r#"{"value":1,"to\u0070ic" : "a\u0062"}"#).expect("a topic").as_deref(), Some("ab"));
+    for none in [r#"{"value":{"topic":"b"}}"#, r#"{"topic":null,"value":1}"#] {
+        assert_eq!(found(none).expect("no topic"), None, "{none}");
+    }
+    assert_eq!(found(r#"{"topic":7,"value":1}"#).expect_err("no name").to_string(), "`topic` must be a string, or null");
+}
+
+#[test]
 fn bytes_that_are_not_json_never_panic() {
     for length in 0..4 {
         for seed in 0..4_000_u32 {
             let bytes: Vec<u8> = (0..length).map(|at| b"{}[]\",:\\n1 \xff"[(seed >> (4 * at)) as usize % 12]).collect();
-            let _ = read(&bytes);
+            let _ = (read(&bytes), topic(&bytes));
         }
     }
 }

@@ -22,3 +22,4 @@ mod start;
 mod transform;
 mod transform_logs;
 mod transform_test;
+mod transform_test_derived;

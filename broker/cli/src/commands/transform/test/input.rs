@@ -35,6 +35,8 @@ pub(super) struct Lines {
 pub(super) struct Numbered {
     pub(super) line: u64,
     pub(super) record: Record,
+    /// The topic, if the line says one.
+    pub(super) topic: Option<String>,
 }
 
 impl Lines {
@@ -57,7 +59,8 @@ impl Lines {
     }
 
     fn record(&self, text: &[u8], line: u64) -> Outcome<Numbered> {
-        let record = json_line::read(text).map_err(|error| {
+        let read = json_line::read(text).and_then(|record| Ok((record, json_line::topic(text)?)));
+        let (record, topic) = read.map_err(|error| {
             let failure = Failure::usage(format!("line {line} of {} is not a record", self.path.display())).because(&error);
             match error {
                 JsonLineError::UnknownField(_) | JsonLineError::NoValue => {
@@ -66,7 +69,7 @@ impl Lines {
                 _ => failure,
             }
         })?;
-        Ok(Numbered { line, record })
+        Ok(Numbered { line, record, topic })
     }
 }
 

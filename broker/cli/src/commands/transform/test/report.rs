@@ -2,7 +2,7 @@
 
 use super::{
     Format,
-    fate::{Fate, Passed},
+    fate::{Fate, Output, Passed},
     input::Numbered,
 };
 use crate::{
@@ -10,8 +10,8 @@ use crate::{
     output::{counted, human_bytes, note, print, thousands},
 };
 use millpond::Record;
-use millpond_plugin::World;
-use std::{fmt::Write, path::Path, time::Duration};
+use millpond_plugin::{KeyValues, World};
+use std::{collections::BTreeMap, fmt::Write, path::Path, sync::Arc, time::Duration};
 
 /// What is known once a module runs.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) struct Started {
 #[derive(Debug)]
 pub(super) struct Report {
     format: Format,
+    /// Of the records that go in.
+    topic: String,
     text: String,
     batches: u64,
     kept: u64,
@@ -33,14 +35,17 @@ pub(super) struct Report {
     dropped: u64,
     several: u64,
     came_out: u64,
+    /// How many of these for each derived topic.
+    into: BTreeMap<Arc<str>, u64>,
     time: Duration,
     memory_bytes_peak: u64,
 }
 
 impl Report {
-    pub(super) fn new(format: Format) -> Report {
+    pub(super) fn new(format: Format, topic: &str) -> Report {
         Report {
             format,
+            topic: topic.to_owned(),
             text: String::new(),
             batches: 0,
             kept: 0,
@@ -48,6 +53,7 @@ impl Report {
             dropped: 0,
             several: 0,
             came_out: 0,
+            into: BTreeMap::new(),
             time: Duration::ZERO,
             memory_bytes_peak: 0,
         }
@@ -58,8 +64,9 @@ impl Report {
         std::mem::take(&mut self.text)
     }
 
-    /// A failure goes to stderr; what was said before it should be there by then.
-    pub(super) fn flush_before_failure(&mut self) {
+    /// A failure goes to stderr; what was said before it should be there by then, and what state the failed batch has left.
+    pub(super) fn flush_before_failure(&mut self, state: Option<(&KeyValues, u64)>) {
+        self.state("state, without the batch that failed", state);
         // The failure itself is the better one to tell.
         let _ = print(&self.take());
     }
@@ -70,13 +77,12 @@ impl Report {
         self.words(&format!("{}: {world}, {size}, compiled in {}, started in {}", file.display(), millis(*compile), millis(*start)));
     }
 
-    /// One batch; `first_offset` is how many records came out before it.
-    pub(super) fn batch(&mut self, topic: &str, first_offset: usize, batch: &[Numbered], passed: &Passed) {
+    /// One batch.
+    pub(super) fn batch(&mut self, batch: &[Numbered], passed: &Passed) {
         self.count(passed);
         if self.format == Format::Jsonl {
-            let first_offset = i64::try_from(first_offset).unwrap_or(i64::MAX);
             for output in &passed.output {
-                self.text.push_str(&json(&output.record, topic, Some(first_offset.saturating_add(output.offset_delta))));
+                self.text.push_str(&line(output, &self.topic));
                 self.text.push('\n');
             }
             return;
@@ -87,12 +93,12 @@ impl Report {
         let number = self.batches;
         self.words(&format!("batch {number}: {records}, {bytes_in} in, {bytes_out} out, {time}, peak memory {memory}"));
         if self.format == Format::Text {
-            self.fates(topic, batch, passed);
+            self.fates(batch, passed);
         }
     }
 
-    /// The sum of all batches.
-    pub(super) fn finish(&mut self, records: usize) {
+    /// The sum of all batches, and the state that they leave.
+    pub(super) fn finish(&mut self, records: usize, state: Option<(&KeyValues, u64)>) {
         let Report { kept, changed, dropped, several, came_out, .. } = *self;
         let (time, memory) = (millis(self.time), human_bytes(self.memory_bytes_peak));
         let each =
@@ -103,10 +109,21 @@ impl Report {
             parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", thousands(*count))).collect();
         let parts = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
         let each = each.unwrap_or_default();
-        self.words(&format!("{records} in{parts}; {came_out} out, {time}{each}, peak memory {memory}"));
+        let into: Vec<_> = self.into.iter().map(|(topic, count)| format!("{} to {topic}", thousands(*count))).collect();
+        let into = if into.is_empty() { String::new() } else { format!(" ({})", into.join(", ")) };
+        self.words(&format!("{records} in{parts}; {came_out} out{into}, {time}{each}, peak memory {memory}"));
+        self.state("state", state);
     }
 
-    fn fates(&mut self, topic: &str, batch: &[Numbered], passed: &Passed) {
+    /// How large the state is, where there is one.
+    fn state(&mut self, what: &str, state: Option<(&KeyValues, u64)>) {
+        let Some((state, limit)) = state else { return };
+        let entries = if state.len() == 1 { "entry" } else { "entries" };
+        let (number, bytes, limit) = (thousands(state.len() as u64), human_bytes(state.bytes()), human_bytes(limit));
+        self.words(&format!("{what}: {number} {entries}, {bytes} of {limit}"));
+    }
+
+    fn fates(&mut self, batch: &[Numbered], passed: &Passed) {
         for ((Numbered { line, .. }, (fate, places)), before) in batch.iter().zip(&passed.fates).zip(&passed.input) {
             let what = match fate {
                 Fate::Kept => "kept".to_owned(),
@@ -115,21 +132,21 @@ impl Report {
                 Fate::Became(several) => format!("became {several}"),
                 Fate::Placed(partition) => format!("partition {partition}"),
             };
-            let _ = writeln!(self.text, "  line {line}: {what}");
+            let _ = writeln!(self.text, "  line {line}: {what}{}", to_topics(passed, places));
             if matches!(fate, Fate::Changed | Fate::Became(_)) {
-                let _ = writeln!(self.text, "    - {}", json(before, topic, None));
-                self.came(topic, passed, places);
+                let _ = writeln!(self.text, "    - {}", json(before, None, None));
+                self.came(passed, places);
             }
         }
         if !passed.strays.is_empty() {
-            let _ = writeln!(self.text, "  new, for none of these:");
-            self.came(topic, passed, &passed.strays);
+            let _ = writeln!(self.text, "  new, for none of these{}:", to_topics(passed, &passed.strays));
+            self.came(passed, &passed.strays);
         }
     }
 
-    fn came(&mut self, topic: &str, passed: &Passed, places: &[usize]) {
+    fn came(&mut self, passed: &Passed, places: &[usize]) {
         for output in places.iter().filter_map(|place| passed.output.get(*place)) {
-            let _ = writeln!(self.text, "    + {}", json(&output.record, topic, None));
+            let _ = writeln!(self.text, "    + {}", shown(output));
         }
     }
 
@@ -138,6 +155,9 @@ impl Report {
         self.time += passed.time;
         self.memory_bytes_peak = self.memory_bytes_peak.max(passed.memory_bytes_peak);
         self.came_out += passed.output.len() as u64;
+        for topic in passed.output.iter().filter_map(|output| output.topic.as_ref()) {
+            *self.into.entry(Arc::clone(topic)).or_default() += 1;
+        }
         for (fate, _) in &passed.fates {
             match fate {
                 Fate::Kept => self.kept += 1,
@@ -161,20 +181,57 @@ impl Report {
     }
 }
 
-/// A record as `consume -o jsonl` writes it, without the line break; without an offset only what a record is by itself.
-pub(super) fn json(record: &Record, topic: &str, offset: Option<i64>) -> String {
-    let headers: Vec<_> = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_ref())).collect();
-    let timestamp = record.timestamp.unwrap_or_default();
-    let place = Place { topic, partition: record.partition.unwrap_or_default(), offset: offset.unwrap_or_default(), timestamp };
-    let mut line = Vec::new();
-    json_line::write(&mut line, place, record.key.as_deref(), record.value.as_deref(), &headers);
-    let line = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
-    // Topic, partition and offset come first, and say nothing where a record has none yet.
-    let first = if record.timestamp.is_some() { "\"timestamp\":" } else { "\"key" };
-    match line.find(first) {
-        Some(at) if offset.is_none() && record.partition.is_none() => format!("{{{}", &line[at..]),
-        _ => line,
+/// The derived topics that records went to.
+fn to_topics(passed: &Passed, places: &[usize]) -> String {
+    let topics = places.iter().filter_map(|place| passed.output.get(*place)?.topic.as_deref());
+    let mut distinct: Vec<&str> = Vec::new();
+    for topic in topics {
+        if !distinct.contains(&topic) {
+            distinct.push(topic);
+        }
     }
+    if distinct.is_empty() { String::new() } else { format!(", to {}", distinct.join(", ")) }
+}
+
+/// A record that came out as `consume -o jsonl` writes it, without the line break.
+fn line(output: &Output, topic: &str) -> String {
+    let Output { record, topic: into, offset } = output;
+    let (topic, partition) = (into.as_deref().unwrap_or(topic), record.partition.unwrap_or_default());
+    let mut line = Vec::new();
+    write(&mut line, record, Place { topic, partition, offset: *offset, timestamp: record.timestamp.unwrap_or_default() });
+    String::from_utf8_lossy(line.trim_ascii_end()).into_owned()
+}
+
+/// A record that came out, with its place as far as the module or the broker has chosen it.
+pub(super) fn shown(output: &Output) -> String {
+    json(&output.record, output.topic.as_deref(), output.record.partition.map(|_| output.offset))
+}
+
+/// A record as `consume -o jsonl` writes it, without the line break, and without what is not known of it.
+pub(super) fn json(record: &Record, topic: Option<&str>, offset: Option<i64>) -> String {
+    let mut whole = Vec::new();
+    write(&mut whole, record, Place { topic: "", partition: 0, offset: 0, timestamp: record.timestamp.unwrap_or_default() });
+    let whole = String::from_utf8_lossy(whole.trim_ascii_end());
+    // The place comes first, then the record by itself.
+    let first = if record.timestamp.is_some() { "\"timestamp\":" } else { "\"key" };
+    let itself = whole.find(first).map_or(&*whole, |at| &whole[at..]);
+    let mut place = Vec::new();
+    if let Some(topic) = topic {
+        place.extend_from_slice(b"\"topic\":");
+        json_line::write_text(&mut place, topic);
+        place.push(b',');
+    }
+    let mut place = String::from_utf8_lossy(&place).into_owned();
+    let numbers = [("partition", record.partition.map(i64::from)), ("offset", offset)];
+    for (name, number) in numbers.iter().filter_map(|(name, number)| Some((name, (*number)?))) {
+        let _ = write!(place, "\"{name}\":{number},");
+    }
+    format!("{{{place}{itself}")
+}
+
+fn write(out: &mut Vec<u8>, record: &Record, place: Place<'_>) {
+    let headers: Vec<_> = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_ref())).collect();
+    json_line::write(out, place, record.key.as_deref(), record.value.as_deref(), &headers);
 }
 
 /// Microseconds or milliseconds, to about three digits.
