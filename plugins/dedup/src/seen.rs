@@ -28,6 +28,8 @@ pub(crate) struct Seen {
 struct Known {
     /// No id has a time before this.
     oldest: Option<i64>,
+    /// No id is here or before it in the order of time: a scan behind it does not pass over all that is gone.
+    forgotten_to: Option<Vec<u8>>,
     /// How many ids there are, where their number is limited.
     count: Option<u64>,
     count_in_state: Option<u64>,
@@ -75,14 +77,14 @@ impl Seen {
         if self.known.oldest.is_some_and(|oldest| oldest > past) {
             return;
         }
-        let entries = state::scan(BY_TIME, None, FORGOTTEN_PER_RECORD_MAX);
+        let entries = state::scan(BY_TIME, self.known.forgotten_to.as_deref(), FORGOTTEN_PER_RECORD_MAX);
         for (key, _) in &entries {
             match split(key) {
                 Some((oldest, _)) if oldest > past => {
                     self.known.oldest = Some(oldest);
                     return;
                 }
-                _ => self.forget(key),
+                _ => self.forget_first(key),
             }
         }
         let is_empty = entries.len() < FORGOTTEN_PER_RECORD_MAX as usize;
@@ -94,7 +96,7 @@ impl Seen {
         let (Some(count), Some(count_max)) = (self.known.count, self.count_max) else { return };
         let surplus = count.saturating_add(1).saturating_sub(count_max).min(FORGOTTEN_PER_RECORD_MAX.into());
         if let Ok(surplus @ 1..) = u32::try_from(surplus) {
-            state::scan(BY_TIME, None, surplus).iter().for_each(|(key, _)| self.forget(key));
+            state::scan(BY_TIME, self.known.forgotten_to.as_deref(), surplus).iter().for_each(|(key, _)| self.forget_first(key));
         }
     }
 
@@ -104,6 +106,7 @@ impl Seen {
         loop {
             let Err(full) = put(id, time) else {
                 self.known.oldest = self.known.oldest.map(|oldest| oldest.min(time));
+                self.known.forgotten_to.take_if(|forgotten_to| *forgotten_to >= by_time(time, id));
                 self.known.count = self.known.count.map(|count| count.saturating_add(1));
                 return Ok(());
             };
@@ -111,17 +114,23 @@ impl Seen {
                 log::warn("the state is full: ids are forgotten before their window ends; more is granted with --state-bytes");
             }
             // The more often, the more at once: it costs less for each of many records.
-            let entries = state::scan(BY_TIME, None, 1 << self.known.times_full);
+            let entries = state::scan(BY_TIME, self.known.forgotten_to.as_deref(), 1 << self.known.times_full);
             self.known.times_full = (self.known.times_full + 1).min(FULL_ROUNDS_MAX - 1);
             let is_older = |key: &[u8]| split(key).is_none_or(|(oldest, _)| oldest <= time);
             match entries.first() {
                 None => return Err(full),
                 Some((first, _)) if !is_older(first) => return Ok(()),
                 Some(_) if rounds == FULL_ROUNDS_MAX => return Err(full),
-                Some(_) => entries.iter().take_while(|(key, _)| is_older(key)).for_each(|(key, _)| self.forget(key)),
+                Some(_) => entries.iter().take_while(|(key, _)| is_older(key)).for_each(|(key, _)| self.forget_first(key)),
             }
             rounds += 1;
         }
+    }
+
+    /// Forgets the first id in the order of time.
+    fn forget_first(&mut self, by_time: &[u8]) {
+        self.forget(by_time);
+        self.known.forgotten_to = Some(by_time.to_vec());
     }
 
     /// Forgets an id, by its entry in the order of time.

@@ -81,6 +81,9 @@ fn old_ids_are_forgotten_a_few_for_each_record() {
     assert_eq!(ids(), 96, "four are forgotten, one is there anew");
     run(&[], &[("x", 10); 30]);
     assert_eq!((ids(), state::entries(b"").count()), (2, 4));
+    // One that is older than what was forgotten last does not stay for ever.
+    run(&[], &[("a", 100), ("b", 200), ("c", 50), ("d", 300)]);
+    assert_eq!(ids(), 1);
 }
 
 #[test]

@@ -33,19 +33,21 @@ pub(crate) struct Windows {
     closed_to: Option<i64>,
     /// Whether there may be closed ones that are not written; likewise.
     may_be_closed: bool,
-    /// In this batch.
+    /// How many were written in this batch, and the last one: behind it the others are found without passing over what is gone.
     written: u32,
+    last_written: Option<Vec<u8>>,
     has_said_late: bool,
 }
 
 impl Windows {
     pub(crate) fn new(spans: Spans) -> Windows {
-        Windows { spans, closed_to: None, may_be_closed: true, written: 0, has_said_late: false }
+        Windows { spans, closed_to: None, may_be_closed: true, written: 0, last_written: None, has_said_late: false }
     }
 
     /// A batch begins.
     pub(crate) fn begin(&mut self) {
-        (self.closed_to, self.may_be_closed, self.written, self.has_said_late) = (None, true, 0, false);
+        (self.closed_to, self.may_be_closed, self.has_said_late) = (None, true, false);
+        (self.written, self.last_written) = (0, None);
     }
 
     /// A record has this time: closes what is over by then.
@@ -71,7 +73,7 @@ impl Windows {
     pub(crate) fn write_closed(&mut self, record: &Record<'_>, out: &mut Output<'_>) {
         let room = (WRITTEN_PER_BATCH_MAX - self.written).min(WRITTEN_PER_RECORD_MAX);
         let Some(closed_to) = self.closed_to.filter(|_| self.may_be_closed && room > 0) else { return };
-        let entries = state::scan(WINDOW, None, room);
+        let entries = state::scan(WINDOW, self.last_written.as_deref(), room);
         self.may_be_closed = entries.len() == room as usize;
         for (entry, readings) in entries {
             let Some((start, key)) = split(&entry) else { continue };
@@ -80,6 +82,7 @@ impl Windows {
                 return;
             }
             state::delete(&entry);
+            self.last_written = Some(entry.clone());
             let Some(readings) = Readings::read(&readings) else { continue };
             let value = readings.json(start, start.saturating_add(self.spans.window_ms));
             let change = record.change().with_value(value.as_bytes()).with_timestamp(start).with_headers(&[]);
@@ -214,6 +217,6 @@ pub(crate) const KEY_BYTES_MAX: usize = 1000;
 /// So many closed windows one record writes at most. It opens one, so they become fewer from record to record.
 pub(crate) const WRITTEN_PER_RECORD_MAX: u32 = 8;
 
-/// So many closed windows are written in one batch at most: with the longest keys some 5 MiB, of the 8 MiB that a module may return by
-/// default.
-pub(crate) const WRITTEN_PER_BATCH_MAX: u32 = 4096;
+/// So many closed windows are written in one batch at most: with the longest keys 2.3 MiB, of the 8 MiB that a module may return by default, and
+/// time enough on a small machine.
+pub(crate) const WRITTEN_PER_BATCH_MAX: u32 = 2048;

@@ -44,6 +44,8 @@ pub fn delete(key: &[u8]) {
 
 /// The first entries whose key begins with `prefix` and comes behind `after`, in bytewise order of the keys: `limit` of them, or fewer where
 /// they are many or large. None is the end; else ask again behind the last key. [`entries`] does that.
+///
+/// What was deleted in the batch is passed over one by one: a module that takes many from the front scans behind the last one that it took.
 pub fn scan(prefix: &[u8], after: Option<&[u8]>, limit: u32) -> Vec<(Vec<u8>, Vec<u8>)> {
     store::scan(prefix, after, limit)
 }

@@ -235,9 +235,11 @@ fn random(mut seed: u64) -> impl FnMut(u32) -> u32 {
 }
 
 /// Whatever the order of the times: what is dropped has a twin within the window, and one that has a twin which can't be forgotten yet is dropped.
-#[test]
-fn dedup_does_what_a_list_of_all_that_went_on_does() {
-    let (window, mut dedup, mut random) = (50, Derived::start("dedup", &[("window", "50ms")]), random(3));
+/// In the end nothing is remembered that is past its window.
+fn dedup_against_all_that_went_on(count_max: Option<u64>) {
+    let last = count_max.map(|count| count.to_string());
+    let settings: Vec<_> = [("window", "50ms")].into_iter().chain(last.as_deref().map(|last| ("last", last))).collect();
+    let (window, mut dedup, mut random) = (50, Derived::start("dedup", &settings), random(3));
     let (mut went_on, mut newest, mut now) = (BTreeMap::<String, Vec<i64>>::new(), i64::MIN, 1_700_000_000_000);
     for round in 0..300 {
         let disorder = if round % 2 == 0 { 1 } else { 120 };
@@ -261,16 +263,30 @@ fn dedup_does_what_a_list_of_all_that_went_on_does() {
             let near = |twin: &i64| twin.abs_diff(time) < window;
             let is_dropped = !came.contains(record);
             assert!(!is_dropped || twins.iter().any(near), "{record:?} has no twin");
-            let is_known = |twin: &i64| near(twin) && twin + window.cast_signed() > newest;
+            let is_known = |twin: &i64| count_max.is_none() && near(twin) && twin + window.cast_signed() > newest;
             assert!(is_dropped || !twins.iter().any(is_known), "{record:?} has a twin");
             if !is_dropped {
                 twins.push(time);
             }
         }
+        let remembered = u64::try_from(dedup.draft.scan(b"i", None, 1000).len()).expect("few");
+        assert_eq!(dedup.draft.scan(b"t", None, 1000).len() as u64, remembered);
+        let count = dedup.draft.get(b"n").map(|count| u64::from_be_bytes(count.try_into().expect("a number")));
+        assert_eq!((count, remembered <= count_max.unwrap_or(30)), (count_max.map(|_| remembered), true));
     }
-    dedup.restart();
-    // Both entries of each id that is remembered.
-    assert!(dedup.state.len().is_multiple_of(2) && dedup.state.len() <= 2 * 30, "{}", dedup.state.len());
+    let later: Vec<_> = (0..20).map(|index: i64| (Some("x".to_owned()), newest + 50, index.to_string())).collect();
+    assert_eq!(dedup.run(&later), Ok(later[..1].to_vec()));
+    assert_eq!(dedup.draft.scan(b"i", None, 1000).len(), 1);
+}
+
+#[test]
+fn dedup_does_what_a_list_of_all_that_went_on_does() {
+    dedup_against_all_that_went_on(None);
+}
+
+#[test]
+fn dedup_remembers_no_more_than_it_is_told() {
+    dedup_against_all_that_went_on(Some(12));
 }
 
 #[test]
@@ -329,10 +345,13 @@ fn windows_of_many_long_keys_that_are_closed_at_once_fit_the_default_limits() {
         assert_eq!(downsample.run(&(first..first + 500).map(record).collect::<Vec<_>>()), Ok(vec![]));
     }
     let heartbeats = vec![(None, 70_000, String::new()); 1000];
-    let first = downsample.run(&heartbeats).expect("what is written fits, and there is time for it");
-    downsample.restart();
-    let rest = downsample.run(&heartbeats).expect("it runs");
-    assert_eq!((first.len(), rest.len()), (4096, 904));
-    let keys: Vec<_> = first.iter().chain(&rest).map(|(key, ..)| key.clone()).collect();
-    assert!(keys.is_sorted() && keys.iter().all(Option::is_some));
+    let mut written = Vec::new();
+    for count in [2048, 2048, 904, 0] {
+        let came = downsample.run(&heartbeats).expect("what is written fits, and there is time for it");
+        assert_eq!(came.len(), count);
+        written.extend(came);
+        downsample.restart();
+    }
+    let keys: Vec<_> = written.iter().map(|(key, ..)| key).collect();
+    assert!(keys.is_sorted() && keys.iter().all(|key| key.is_some()));
 }
