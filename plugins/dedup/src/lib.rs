@@ -89,7 +89,7 @@ impl Dedup {
 }
 
 /// Where nothing else is set.
-const WINDOW: Duration = Duration::from_secs(600);
+const WINDOW: Duration = Duration::from_mins(10);
 
 /// The longest id: it is a part of a key of the state, which has 1024 bytes.
 const ID_BYTES_MAX: usize = 1000;

@@ -96,7 +96,9 @@ impl Seen {
         let (Some(count), Some(count_max)) = (self.known.count, self.count_max) else { return };
         let surplus = count.saturating_add(1).saturating_sub(count_max).min(FORGOTTEN_PER_RECORD_MAX.into());
         if let Ok(surplus @ 1..) = u32::try_from(surplus) {
-            state::scan(BY_TIME, self.known.forgotten_to.as_deref(), surplus).iter().for_each(|(key, _)| self.forget_first(key));
+            for (key, _) in state::scan(BY_TIME, self.known.forgotten_to.as_deref(), surplus) {
+                self.forget_first(&key);
+            }
         }
     }
 

@@ -136,7 +136,7 @@ fn it_does_what_a_list_of_all_that_went_on_does() {
     let (window, mut went_on, mut newest, mut now) = (50, BTreeMap::<String, Vec<i64>>::new(), i64::MIN, 0);
     for round in 0..400 {
         let disorder = if round % 2 == 0 { 1 } else { 120 };
-        let records: Vec<_> = (0..1 + random(20))
+        let records: Vec<_> = (0..=random(20))
             .map(|_| {
                 now += random(4);
                 (random(30).to_string(), now - random(disorder))

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use millpond_guest::json::{self, Path};
 use millpond_guest::{Batch, Output, Params, Record, Transform, transform};
-use windows::{Spans, Windows};
+use windows::{SpansMs, Windows};
 
 /// The transform.
 #[derive(Debug)]
@@ -41,8 +41,8 @@ impl Transform for Downsample {
             let span = params.duration(name, default)?;
             i64::try_from(span.as_millis()).map_err(|_| format!("the setting `{name}` is too long"))
         };
-        let spans = Spans { window_ms: millis("window", WINDOW)?, grace_ms: millis("grace", GRACE)?, ahead_ms: millis("ahead", AHEAD)? };
-        if spans.window_ms == 0 {
+        let spans = SpansMs { window: millis("window", WINDOW)?, grace: millis("grace", GRACE)?, ahead: millis("ahead", AHEAD)? };
+        if spans.window == 0 {
             return Err("the setting `window` can't be nothing".to_owned());
         }
         let field = params.get("field").unwrap_or("value").parse();
@@ -69,13 +69,13 @@ impl Transform for Downsample {
 transform!(Downsample);
 
 /// Where nothing else is set.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 
 /// Where nothing else is set.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Where nothing else is set. Shorter than any confusion of milliseconds with a smaller unit makes of a time.
-const AHEAD: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+const AHEAD: Duration = Duration::from_hours(366 * 24);
 
 #[cfg(test)]
 mod tests;

@@ -116,9 +116,9 @@ fn many_windows_that_are_closed_at_once_are_written_bit_by_bit() {
     assert_eq!(written.iter().map(|record| record.offset_delta).collect::<Vec<_>>(), [[0; 8], [1; 8], [2; 8]].concat());
     assert_eq!(run(&[], &[("00100", 59, &*one)]).len(), WRITTEN_PER_RECORD_MAX as usize, "and it is closed, though it is not written");
     let rest = keys - 4 * WRITTEN_PER_RECORD_MAX;
-    assert_eq!(run(&[], &[("x", 70, ""); 600]).len(), rest as usize);
+    assert_eq!(run(&[], &[("x", 70, ""); 300]).len(), rest as usize);
     assert_eq!(run(&[], &at(200)), [""; 0]);
-    let written = run(&[], &[("x", 270, ""); 600]);
+    let written = run(&[], &[("x", 270, ""); 300]);
     assert_eq!(written.len(), WRITTEN_PER_BATCH_MAX as usize, "no more than there is room for in one batch");
     assert_eq!(run(&[], &[("x", 270, "")]).len() + written.len(), keys as usize, "the last ones come with the next");
 }

@@ -18,17 +18,17 @@ use millpond_guest::{Output, Record, log, state};
 
 /// Lengths of time, in milliseconds.
 #[derive(Debug)]
-pub(crate) struct Spans {
+pub(crate) struct SpansMs {
     /// More than 0.
-    pub(crate) window_ms: i64,
-    pub(crate) grace_ms: i64,
-    pub(crate) ahead_ms: i64,
+    pub(crate) window: i64,
+    pub(crate) grace: i64,
+    pub(crate) ahead: i64,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Windows {
-    spans: Spans,
+    spans: SpansMs,
     /// Windows that begin before this are closed. Known only within a batch: between two of them the state may have been taken back.
     closed_to: Option<i64>,
     /// Whether there may be closed ones that are not written; likewise.
@@ -40,7 +40,7 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    pub(crate) fn new(spans: Spans) -> Windows {
+    pub(crate) fn new(spans: SpansMs) -> Windows {
         Windows { spans, closed_to: None, may_be_closed: true, written: 0, last_written: None, has_said_late: false }
     }
 
@@ -52,7 +52,7 @@ impl Windows {
 
     /// A record has this time: closes what is over by then.
     pub(crate) fn pass_to(&mut self, time: i64) -> Result<(), String> {
-        let to = self.start_of(time.saturating_sub(self.spans.grace_ms));
+        let to = self.start_of(time.saturating_sub(self.spans.grace));
         let known = self.closed_to.or_else(|| state::get(CLOSED_TO).and_then(|value| time_of(&value)));
         let Some(closed_to) = known else {
             // Takes its room before windows do.
@@ -60,10 +60,10 @@ impl Windows {
             return self.close_to(to);
         };
         self.closed_to = Some(closed_to);
-        let Spans { window_ms, grace_ms, ahead_ms } = self.spans;
+        let SpansMs { window, grace, ahead } = self.spans;
         // No record before it was later than the end of the first window that is open, and its grace.
-        let newest = closed_to.saturating_add(window_ms).saturating_add(grace_ms);
-        if time > newest.saturating_add(ahead_ms) {
+        let newest = closed_to.saturating_add(window).saturating_add(grace);
+        if time > newest.saturating_add(ahead) {
             return Err(format!("its time, {time}, is further ahead of all before it than `ahead` allows: is it in milliseconds?"));
         }
         if to > closed_to { self.close_to(to) } else { Ok(()) }
@@ -84,7 +84,7 @@ impl Windows {
             state::delete(&entry);
             self.last_written = Some(entry.clone());
             let Some(readings) = Readings::read(&readings) else { continue };
-            let value = readings.json(start, start.saturating_add(self.spans.window_ms));
+            let value = readings.json(start, start.saturating_add(self.spans.window));
             let change = record.change().with_value(value.as_bytes()).with_timestamp(start).with_headers(&[]);
             out.emit(&match key {
                 Some(key) => change.with_key(key),
@@ -110,7 +110,7 @@ impl Windows {
     }
 
     fn start_of(&self, time: i64) -> i64 {
-        time.div_euclid(self.spans.window_ms).saturating_mul(self.spans.window_ms)
+        time.div_euclid(self.spans.window).saturating_mul(self.spans.window)
     }
 
     fn close_to(&mut self, to: i64) -> Result<(), String> {

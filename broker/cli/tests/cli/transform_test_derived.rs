@@ -145,11 +145,11 @@ fn a_broker_has_the_same_records_at_the_same_places_and_the_same_state() {
     let place = prepared();
     let broker = place.serve();
     broker.ok(&place, &["topic", "create", "source", "--partitions", "1"], b"");
-    let mut events = String::new();
-    for number in 0..40 {
-        let (kind, time) = (["alarm", "reading", "other"][number % 3], 1000 + number);
-        events += &format!("{{\"key\":\"k{}\",\"value\":{{\"type\":\"{kind}\",\"value\":{number}}},\"timestamp\":{time}}}\n", number % 7);
-    }
+    let event = |number: usize| {
+        let (key, kind, time) = (number % 7, ["alarm", "reading", "other"][number % 3], 1000 + number);
+        format!("{{\"key\":\"k{key}\",\"value\":{{\"type\":\"{kind}\",\"value\":{number}}},\"timestamp\":{time}}}\n")
+    };
+    let mut events: String = (0..40).map(event).collect();
     events += "{\"value\":{\"type\":\"alarm\"},\"timestamp\":7}\n";
     place.file("events.jsonl", events.as_bytes());
     broker.ok(&place, &["produce", "source", "-i", "jsonl"], events.as_bytes());

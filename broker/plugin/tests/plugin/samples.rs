@@ -189,7 +189,9 @@ impl Derived {
     fn restart(&mut self) {
         let changes = std::mem::take(&mut self.draft).into_changes();
         let state = Arc::make_mut(&mut self.state);
-        changes.into_iter().for_each(|change| state.apply(change));
+        for change in changes {
+            state.apply(change);
+        }
         self.draft = StateDraft::new(Arc::clone(&self.state), Derived::STATE_BYTES);
         self.transform = Transform::new(&self.host, &self.module, Limits::default(), &self.settings).expect("it starts");
     }

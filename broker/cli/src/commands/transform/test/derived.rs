@@ -51,7 +51,7 @@ struct TargetArg {
 fn parse_into(text: &str) -> Result<TargetArg, String> {
     let Some((topic, partitions)) = text.split_once(':') else { return Ok(TargetArg { topic: names::parse(text)?, partitions: None }) };
     let count = partitions.parse().ok().filter(|count| (1..=PARTITIONS_MAX).contains(count));
-    let wrong = || format!("`{partitions}` is no number of partitions: it is 1 to {}", PARTITIONS_MAX);
+    let wrong = || format!("`{partitions}` is no number of partitions: it is 1 to {PARTITIONS_MAX}");
     Ok(TargetArg { topic: names::parse(topic)?, partitions: Some(count.ok_or_else(wrong)?) })
 }
 
@@ -125,7 +125,9 @@ impl Derived {
         // The draft shares the state, so it goes first, lest all of it be copied.
         let changes = draft.map(StateDraft::into_changes).unwrap_or_default();
         let state = Arc::make_mut(&mut self.state);
-        changes.into_iter().for_each(|change| state.apply(change));
+        for change in changes {
+            state.apply(change);
+        }
         self.next_source_offset += i64::try_from(prepared.records.len()).unwrap_or(i64::MAX);
         Ok(passed)
     }
