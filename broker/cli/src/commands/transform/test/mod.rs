@@ -130,5 +130,5 @@ Examples:
   millpond transform test hot.wasm --input readings.jsonl --param limit=80
   millpond transform test hot.wasm --input readings.jsonl -o jsonl > expected.jsonl
   millpond transform test hot.wasm --input readings.jsonl --expect expected.jsonl
-  millpond transform test changes.wasm --input readings.jsonl --into changed --state-bytes 1MiB --param deadband=0.5
-  millpond transform test route.wasm --input events.jsonl --into alarms:3,readings:12 --expect routed.jsonl";
+  millpond transform test changes.wasm --input readings.jsonl --into changed --state-bytes 1MiB
+  millpond transform test route.wasm --input events.jsonl --into alarms,readings:12";
