@@ -106,18 +106,24 @@ pub enum PluginError {
     TimedOut {
         /// The limit.
         limit: Duration,
+        /// Where it was when its time was over: the guest's functions, innermost first, a line each.
+        backtrace: String,
     },
     /// The guest ended after growth of its memory beyond [`crate::Limits::memory_bytes`] had been refused.
     #[error("the module needs more memory than its {limit_bytes} bytes")]
     OutOfMemory {
         /// The limit.
         limit_bytes: usize,
+        /// Where it gave up: the guest's functions, innermost first, a line each.
+        backtrace: String,
     },
     /// The guest ended after growth of a table beyond [`crate::TABLE_ELEMENTS_MAX`] had been refused.
     #[error("the module needs a table of more than {limit_elements} elements")]
     TableFull {
         /// The limit.
         limit_elements: usize,
+        /// Where it gave up: the guest's functions, innermost first, a line each.
+        backtrace: String,
     },
     /// The guest returned more than [`crate::Limits::output_bytes`].
     #[error("the module returned more than {limit_bytes} bytes for one batch")]
@@ -194,7 +200,9 @@ impl PluginError {
                 "a guest may import `millpond:plugin/log@1.0.0` and `millpond:plugin/state@1.0.0`, and nothing else"
             }
             PluginError::Trapped { .. } => "the backtrace is in the broker's log; a test beside the guest's code can replay the record",
-            PluginError::TimedOut { .. } => "look for a loop that doesn't end, or send smaller batches",
+            PluginError::TimedOut { .. } => {
+                "the backtrace in the module's log says where it was: look for a loop that doesn't end, or send smaller batches"
+            }
             PluginError::OutOfMemory { .. } => "send smaller batches, or keep less between them",
             PluginError::OutputTooLarge { .. } => "send smaller batches, or return less for each record",
             PluginError::OutputInvalid { .. } => "build the guest with the SDK for its language, it keeps to the contract",
@@ -218,10 +226,18 @@ impl PluginError {
         Some(hint.to_owned())
     }
 
-    /// The guest's functions at the moment of a trap, innermost first.
+    /// The guest's functions at the moment at which it was ended, by itself or by the host, innermost first. None where it returned, or where it
+    /// was the start of an instance that had no room.
     pub fn backtrace(&self) -> Option<&str> {
         match self {
-            PluginError::Trapped { backtrace, .. } if !backtrace.is_empty() => Some(backtrace),
+            PluginError::Trapped { backtrace, .. }
+            | PluginError::TimedOut { backtrace, .. }
+            | PluginError::OutOfMemory { backtrace, .. }
+            | PluginError::TableFull { backtrace, .. }
+                if !backtrace.is_empty() =>
+            {
+                Some(backtrace)
+            }
             _ => None,
         }
     }
@@ -263,9 +279,9 @@ mod tests {
             PluginError::Init(text()),
             PluginError::Guest { message: text(), record_index: None },
             PluginError::Trapped { reason: text(), backtrace: text() },
-            PluginError::TimedOut { limit: Duration::ZERO },
-            PluginError::OutOfMemory { limit_bytes: 0 },
-            PluginError::TableFull { limit_elements: 0 },
+            PluginError::TimedOut { limit: Duration::ZERO, backtrace: text() },
+            PluginError::OutOfMemory { limit_bytes: 0, backtrace: text() },
+            PluginError::TableFull { limit_elements: 0, backtrace: text() },
             PluginError::OutputTooLarge { limit_bytes: 0 },
             PluginError::OutputInvalid { reason: text() },
             PluginError::Busy { limit: 0 },

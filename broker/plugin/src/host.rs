@@ -90,14 +90,17 @@ impl PluginHost {
     /// A component that was compiled before, if its artifact is whole.
     fn cached(&self, runtime: &Runtime, key: &str) -> Option<Component> {
         let artifact = self.cache.load(key)?;
-        let code = artifact::open(&artifact)?;
+        let Some(code) = artifact::open(&artifact) else {
+            tracing::warn!(key, bytes = artifact.len(), "a compiled module is damaged; it is compiled anew");
+            return None;
+        };
         #[expect(unsafe_code, reason = "a compiled module can't be loaded without")]
         // SAFETY: `deserialize` runs what it is given as native code. This code came from `Component::serialize` of an engine like this one,
         // for the key says so and wasmtime compares version and settings once more. It was kept in the broker's own data folder,
         // where no client can write: an upload that is compiled already is refused by `upload::recognise`. And it is whole, for its
         // SHA-256 was just checked.
         let component = unsafe { Component::deserialize(&runtime.engine, code) };
-        component.ok()
+        component.inspect_err(|error| tracing::warn!(key, %error, "a compiled module can't be used; it is compiled anew")).ok()
     }
 }
 

@@ -130,11 +130,11 @@ fn classify(error: &wasmtime::Error, state: &State, limits: &Limits, phase: &str
     }
     let trap = error.downcast_ref::<Trap>();
     if trap == Some(&Trap::Interrupt) {
-        return PluginError::TimedOut { limit: limits.time };
+        return PluginError::TimedOut { limit: limits.time, backtrace: backtrace(error) };
     }
     match state.limiter.refused() {
-        Some(Refused::Memory) => return PluginError::OutOfMemory { limit_bytes: limits.memory_bytes },
-        Some(Refused::Table) => return PluginError::TableFull { limit_elements: TABLE_ELEMENTS_MAX },
+        Some(Refused::Memory) => return PluginError::OutOfMemory { limit_bytes: limits.memory_bytes, backtrace: backtrace(error) },
+        Some(Refused::Table) => return PluginError::TableFull { limit_elements: TABLE_ELEMENTS_MAX, backtrace: backtrace(error) },
         None => {}
     }
     if let Some(trap) = trap {
@@ -147,8 +147,7 @@ fn classify(error: &wasmtime::Error, state: &State, limits: &Limits, phase: &str
             // Writing to a string can't fail.
             let _ = write!(reason, "; its last error: {line}");
         }
-        let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
-        return PluginError::Trapped { reason: cut(reason, MESSAGE_BYTES_MAX), backtrace: cut(trim(&backtrace), BACKTRACE_BYTES_MAX) };
+        return PluginError::Trapped { reason: cut(reason, MESSAGE_BYTES_MAX), backtrace: backtrace(error) };
     }
     let cause = error.root_cause().to_string();
     if cause.contains(FUEL_EXHAUSTED) {
@@ -157,10 +156,13 @@ fn classify(error: &wasmtime::Error, state: &State, limits: &Limits, phase: &str
     PluginError::OutputInvalid { reason: cut(format!("{phase}{cause}"), MESSAGE_BYTES_MAX) }
 }
 
-/// A backtrace without its first line, which says that it is one. The names in it are the guest's own.
-fn trim(backtrace: &str) -> String {
+/// Where the guest was when it was ended; nothing where it was in none of its functions. The first line, which says that it is a backtrace, is
+/// left out. The names in it are the guest's own.
+fn backtrace(error: &wasmtime::Error) -> String {
+    let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
     let lines = backtrace.lines().filter(|line| !line.starts_with("error while executing"));
-    lines.map(|line| one_line(line.trim_end(), BACKTRACE_BYTES_MAX)).collect::<Vec<_>>().join("\n")
+    let lines: Vec<_> = lines.map(|line| one_line(line.trim_end(), BACKTRACE_BYTES_MAX)).collect();
+    cut(lines.join("\n"), BACKTRACE_BYTES_MAX)
 }
 
 /// What a guest may hand over at once even if its output is limited to less: room for a message about it.

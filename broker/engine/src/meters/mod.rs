@@ -180,9 +180,9 @@ mod tests {
         meters.taken_apart(6, &trap, (1, LeftOut::Skipped), &others, took);
         meters.taken_apart(7, &trap, (2, LeftOut::DeadLettered), &others, took);
         for (source, records) in [
-            (PluginError::TimedOut { limit: took }, 1),
-            (PluginError::OutOfMemory { limit_bytes: 1 }, 2),
-            (PluginError::TableFull { limit_elements: 1 }, 3),
+            (PluginError::TimedOut { limit: took, backtrace: String::new() }, 1),
+            (PluginError::OutOfMemory { limit_bytes: 1, backtrace: String::new() }, 2),
+            (PluginError::TableFull { limit_elements: 1, backtrace: String::new() }, 3),
             (PluginError::OutputTooLarge { limit_bytes: 1 }, 4),
             (PluginError::Guest { message: String::new(), record_index: None }, 5),
             (PluginError::Busy { limit: 1 }, 6),

@@ -156,12 +156,12 @@ fn the_hostile_guest_gets_the_errors_that_it_deserves() {
         let transform = Transform::new(&host, &module, limits.clone(), &params(&[("mode", mode), ("only", "poison")])).expect("it starts");
         let result = transform.run(&batch(2), &poison);
         let expected = match (mode, &result) {
-            ("loop", Err(PluginError::TimedOut { limit })) => *limit == limits.time,
+            ("loop", Err(PluginError::TimedOut { limit, .. })) => *limit == limits.time,
             ("recurse", Err(PluginError::Trapped { reason, backtrace })) => reason.contains("stack") && backtrace.contains("deeper"),
             ("trap", Err(PluginError::Trapped { reason, backtrace })) => {
                 reason.contains("told to panic") && reason.contains("hostile/src/lib.rs") && backtrace.contains("transform")
             }
-            ("grow", Err(PluginError::OutOfMemory { limit_bytes })) => *limit_bytes == limits.memory_bytes,
+            ("grow", Err(PluginError::OutOfMemory { limit_bytes, .. })) => *limit_bytes == limits.memory_bytes,
             ("huge-output", Err(PluginError::OutputTooLarge { limit_bytes })) => *limit_bytes == limits.output_bytes,
             ("fail", Err(PluginError::Guest { message, record_index })) => message == "told to fail" && *record_index == Some(1),
             ("garbage", Ok(output)) => output == &vec![0xee; 1000],

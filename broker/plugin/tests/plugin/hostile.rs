@@ -3,7 +3,7 @@
 use millpond_plugin::{PluginError, Transform};
 use millpond_protocol::error::ErrorCode;
 
-use crate::support::{Guest, KEEP, batch, host, limits};
+use crate::support::{Guest, KEEP, bare, batch, host, limits, timed_out};
 
 /// The error of a guest with this `transform`.
 fn run(body: &str) -> PluginError {
@@ -124,10 +124,10 @@ fn whatever_goes_wrong_in_a_start_says_so() {
     let trap = Guest { init: "unreachable", ..Guest::default() }.run(&host(), &limits()).expect_err("a trap");
     assert!(matches!(&trap, PluginError::Trapped { reason, .. } if reason.starts_with("in init: ")), "{trap}");
     let endless = Guest { init: "(loop $l (br $l)) (i32.const 0)", ..Guest::default() }.run(&host(), &limits()).expect_err("a loop");
-    assert_eq!(endless, PluginError::TimedOut { limit: limits().time });
+    assert_eq!(bare(endless), timed_out(limits().time));
     let begins = "(func $start (loop $l (br $l))) (start $start)";
     let endless = Guest { items: begins, ..Guest::default() }.run(&host(), &limits()).expect_err("a loop");
-    assert_eq!(endless, PluginError::TimedOut { limit: limits().time });
+    assert_eq!(bare(endless), timed_out(limits().time));
 }
 
 #[test]

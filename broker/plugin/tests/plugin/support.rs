@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use millpond_plugin::{ArtifactCache, BatchInfo, Limits, Module, PluginError, PluginHost, Transform};
+use millpond_plugin::{ArtifactCache, BatchInfo, Limits, Module, PluginError, PluginHost, TABLE_ELEMENTS_MAX, Transform};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -130,6 +130,29 @@ pub(crate) fn with_component_type(mut module: Vec<u8>, wit: &str, world: &str) -
 /// The component that a core module becomes.
 pub(crate) fn component(module: &[u8]) -> Vec<u8> {
     ComponentEncoder::default().module(module).and_then(|mut encoder| encoder.encode()).expect("a component")
+}
+
+/// An error without the guest's functions, so that it can be compared. Where it was, is what `backtraces.rs` asks.
+pub(crate) fn bare(mut error: PluginError) -> PluginError {
+    match &mut error {
+        PluginError::TimedOut { backtrace, .. } | PluginError::OutOfMemory { backtrace, .. } | PluginError::TableFull { backtrace, .. } => {
+            backtrace.clear();
+        }
+        _ => {}
+    }
+    error
+}
+
+pub(crate) fn timed_out(limit: Duration) -> PluginError {
+    PluginError::TimedOut { limit, backtrace: String::new() }
+}
+
+pub(crate) fn out_of_memory(limit_bytes: usize) -> PluginError {
+    PluginError::OutOfMemory { limit_bytes, backtrace: String::new() }
+}
+
+pub(crate) fn table_full() -> PluginError {
+    PluginError::TableFull { limit_elements: TABLE_ELEMENTS_MAX, backtrace: String::new() }
 }
 
 /// A good module still loads, starts and runs.
