@@ -14,7 +14,8 @@ cd "$(dirname "$0")"
 
 readonly TARGET=wasm32-unknown-unknown
 readonly GUESTS=(
-    drop-idle by-device identity hot hostile
+    drop-idle by-device identity hot
+    hostile hostile-partitioner hostile-state
     filter-json mask convert-units csv-to-json by-geohash
     changes count dedup downsample route alarms
 )

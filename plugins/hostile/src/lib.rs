@@ -14,6 +14,7 @@
 //! | `leak` | keeps the batch, and 256 KiB more of memory with each |
 //! | `later` | keeps `after` batches, 10,000 if nothing else is said, and panics at the next |
 //! | `lie-offset`, `lie-order`, `lie-time`, `lie-length`, `lie-headers` | returns one record, or two, that lie: see `lies.rs` |
+//! | `swell` | returns an error for several records, and for one of them alone a record of 7 MiB |
 //! | `refuse` | refuses to start |
 //!
 //! With `only` set, a batch is treated like this only if one of its values has this text in it; other batches are kept.
@@ -47,13 +48,13 @@ impl Guest for Hostile {
         Ok(())
     }
 
-    fn transform(_batch: Batch, records: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    fn transform(batch: Batch, records: Vec<u8>) -> Result<Vec<u8>, Failure> {
         STATE.with_borrow_mut(|state| {
             let only = state.only.as_bytes();
             if !only.is_empty() && !records.windows(only.len()).any(|window| window == only) {
                 return Ok(records);
             }
-            state.misbehave(records)
+            state.misbehave(records, batch.record_count)
         })
     }
 }
@@ -69,7 +70,7 @@ struct State {
 }
 
 impl State {
-    fn misbehave(&mut self, records: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    fn misbehave(&mut self, records: Vec<u8>, record_count: u32) -> Result<Vec<u8>, Failure> {
         self.batches += 1;
         match self.mode.as_str() {
             "loop" => loop {
@@ -92,6 +93,8 @@ impl State {
                 Ok(records)
             }
             "later" if self.batches > self.after => panic!("told to panic after {} batches", self.after),
+            "swell" if record_count > 1 => Err(Failure { message: "told to look for one".to_owned(), record_index: None }),
+            "swell" => Ok(lies::swollen()),
             mode => Ok(lies::told(mode).unwrap_or(records)),
         }
     }
@@ -115,7 +118,7 @@ std::thread_local! {
 }
 
 /// The modes that start.
-const MODES: [&str; 16] = [
+const MODES: [&str; 17] = [
     "none",
     "loop",
     "recurse",
@@ -127,6 +130,7 @@ const MODES: [&str; 16] = [
     "fail",
     "leak",
     "later",
+    "swell",
     "lie-offset",
     "lie-order",
     "lie-time",
@@ -177,29 +181,33 @@ mod tests {
 
     #[test]
     fn the_milder_modes_do_what_they_say() {
-        assert_eq!(state("huge-output").misbehave(vec![]).expect("no error").len(), 12 * 1024 * 1024);
-        assert_eq!(state("fail").misbehave(vec![]).expect_err("an error").record_index, Some(1));
+        assert_eq!(state("huge-output").misbehave(vec![], 1).expect("no error").len(), 12 * 1024 * 1024);
+        assert_eq!(state("fail").misbehave(vec![], 1).expect_err("an error").record_index, Some(1));
         take_log();
-        assert_eq!(state("flood").misbehave(vec![7]).expect("no error"), [7]);
+        assert_eq!(state("flood").misbehave(vec![7], 1).expect("no error"), [7]);
         assert_eq!(take_log().len(), 10_000);
+        assert!(state("swell").misbehave(vec![7], 2).is_err());
+        let swollen = state("swell").misbehave(vec![7], 1).expect("no error");
+        assert_eq!(records(&swollen).expect("it is a record").len(), 1);
+        assert!(swollen.len() > 7 << 20);
         let mut leak = state("leak");
         for batches in 1..4 {
-            assert_eq!(leak.misbehave(vec![7]).expect("no error"), [7]);
+            assert_eq!(leak.misbehave(vec![7], 1).expect("no error"), [7]);
             assert_eq!(leak.hoard.len(), batches);
         }
         let mut later = state("later");
         for _ in 0..3 {
-            assert_eq!(later.misbehave(vec![7]).expect("no error"), [7]);
+            assert_eq!(later.misbehave(vec![7], 1).expect("no error"), [7]);
         }
-        assert!(std::panic::catch_unwind(move || later.misbehave(vec![7])).is_err());
+        assert!(std::panic::catch_unwind(move || later.misbehave(vec![7], 1)).is_err());
     }
 
     #[test]
     fn a_lie_is_not_what_came_and_is_the_same_each_time() {
         for mode in super::MODES.iter().filter(|mode| mode.starts_with("lie-")) {
-            let told = state(mode).misbehave(vec![7]).expect("no error");
+            let told = state(mode).misbehave(vec![7], 1).expect("no error");
             assert_ne!(told, [7], "{mode}");
-            assert_eq!(state(mode).misbehave(vec![]).expect("no error"), told, "{mode}");
+            assert_eq!(state(mode).misbehave(vec![], 1).expect("no error"), told, "{mode}");
         }
     }
 }

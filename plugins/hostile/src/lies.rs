@@ -1,4 +1,4 @@
-//! Records that lie about themselves. Each is well formed but for its lie.
+//! Records that lie about themselves, each well formed but for its lie, and one that is only large.
 //!
 //! ```text
 //!  lie-offset   an offset delta of 2^31 - 1
@@ -20,6 +20,22 @@ pub(crate) fn told(mode: &str) -> Option<Vec<u8>> {
         "lie-headers" => Claims { headers: largest, ..honest }.encode(),
         _ => return None,
     })
+}
+
+/// An honest record of 7 MiB, made in as little time as can be.
+pub(crate) fn swollen() -> Vec<u8> {
+    const VALUE_BYTES: usize = 7 << 20;
+    let length = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let mut front = vec![0];
+    for number in [0, 0, -1, length(VALUE_BYTES)] {
+        put(&mut front, number);
+    }
+    let mut record = Vec::with_capacity(VALUE_BYTES + 32);
+    put(&mut record, length(front.len() + VALUE_BYTES + 1));
+    record.extend_from_slice(&front);
+    record.resize(record.len() + VALUE_BYTES, b'x');
+    put(&mut record, 0);
+    record
 }
 
 /// What a record says of itself.

@@ -2,6 +2,7 @@
 //! those that load what `plugins/build.sh` makes: `guests.rs`, `samples.rs` and a part of `attacks.rs`.
 
 mod attacks;
+mod backtraces;
 mod c_sdk;
 mod cache;
 mod cost;
@@ -13,5 +14,6 @@ mod log;
 mod partitioner;
 mod pool;
 mod samples;
+mod state_attacks;
 mod support;
 mod upload;
