@@ -106,12 +106,16 @@ impl ConsumeStream {
         let Some(view) = self.view.clone() else { return self.read(max_bytes, end).await.map(Some) };
         let before = self.cursor.clone();
         let config = &self.services.config;
-        let limits = ViewLimits { section_bytes_max: config.section_bytes_max, batch_bytes_max: config.max_batch_bytes };
+        let limits = ViewLimits {
+            section_bytes_max: config.section_bytes_max,
+            batch_bytes_max: config.max_batch_bytes,
+            push_bytes_enough: max_bytes,
+        };
         let batches = self.read(max_bytes, end).await?;
         // If this future is dropped here, the place is where it was.
         let after = std::mem::replace(&mut self.cursor, before);
         let seen = view.see(self.partition.number(), batches, limits).await?;
-        self.cursor = after;
+        self.cursor = seen.stopped_at.map_or(after, Cursor::new);
         let may_wait = self.position() < end && self.told_at.elapsed() < WATERMARKS_INTERVAL;
         Ok(if seen.has_records || !may_wait { Some(seen.batches) } else { None })
     }

@@ -57,7 +57,7 @@ pub(crate) struct Origin<'a> {
 
 /// Addresses dead letters, each batch within the limits of its topic. Fails where one can't be delivered.
 pub(crate) fn address(topics: &Topics, origin: Origin<'_>, letters: &[DeadLetter]) -> Result<Vec<Letters>, EngineError> {
-    let mut drafts = Drafts { origin, open: BTreeMap::new(), finished: Vec::new() };
+    let mut drafts = Drafts { origin, open: BTreeMap::new(), finished: Vec::new(), bytes: 0 };
     for letter in letters {
         let Some(name) = letter.attachment.on_error.dead_letter_topic() else { continue };
         let found = topics.read().get(name).map(Arc::clone);
@@ -71,11 +71,19 @@ fn lost(topic: &str, source: EngineError) -> EngineError {
     EngineError::DeadLetter { topic: topic.into(), source: Box::new(source) }
 }
 
+/// What the dead letters of one batch may come to, in bytes: each has the words of its error, which may be more than the record.
+pub(crate) const BYTES_PER_BATCH_MAX: usize = 64 << 20;
+
+/// The lengths of a header's name and of its value.
+const HEADER_OVERHEAD_BYTES: usize = 8;
+
 struct Drafts<'a> {
     origin: Origin<'a>,
     /// One for each topic and partition.
     open: BTreeMap<(Arc<str>, u32), (Arc<Topic>, BatchBuilder)>,
     finished: Vec<Letters>,
+    /// Of all of them, about.
+    bytes: usize,
 }
 
 impl Drafts<'_> {
@@ -98,6 +106,7 @@ impl Drafts<'_> {
         let offset_text = self.origin.base_offset.map(|base| base.saturating_add(i64::from(record.offset_delta)).to_string());
         headers.extend(offset_text.as_ref().map(|offset| ("millpond.offset", Some(offset.as_bytes()))));
         headers.extend(partition_text.as_ref().map(|partition| ("millpond.partition", Some(partition.as_bytes()))));
+        self.count(encoded, &headers)?;
         let timestamp = self.origin.base_timestamp.saturating_add(record.timestamp_delta);
         let new = NewRecord { timestamp, key: record.key, value: record.value, headers: &headers };
 
@@ -121,6 +130,16 @@ impl Drafts<'_> {
         }
         builder.push(&new)?;
         Ok(())
+    }
+
+    /// Counts what a letter takes, give or take a few bytes, its own headers twice.
+    fn count(&mut self, encoded: &[u8], headers: &[(&str, Option<&[u8]>)]) -> Result<(), EngineError> {
+        let header_bytes = headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len) + HEADER_OVERHEAD_BYTES);
+        self.bytes += encoded.len() + header_bytes.sum::<usize>();
+        if self.bytes <= BYTES_PER_BATCH_MAX {
+            return Ok(());
+        }
+        Err(EngineError::BatchRefused { reason: "its dead letters have more than 64 MiB; smaller batches have fewer" })
     }
 
     /// Finishes what is open for a partition.

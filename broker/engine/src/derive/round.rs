@@ -13,7 +13,9 @@ use crate::{
     dead_letters::{self, Letters, Origin, Topics},
     error::EngineError,
     topic::Topic,
-    transform::{Attachment, Budget, DeadLetter, Difference, Guest, Records, Share, Visit, is_of_records, isolate, output_error},
+    transform::{
+        Allowance, Attachment, Budget, DeadLetter, Difference, Guest, Records, Share, Visit, is_of_records, isolate, output_error,
+    },
 };
 use bytes::Bytes;
 use millpond_plugin::{BatchInfo, PluginError, SourceBatch, StateDraft};
@@ -148,9 +150,13 @@ impl Work<'_> {
     fn take_without_failed(&mut self, visit: &Visit<'_>, section: &Bytes, first: &EngineError) -> Result<(), EngineError> {
         let (attachment, header, of) = (&self.task.attachment, visit.header, visit.records as usize);
         let (mut kept, mut records_out, mut budget) = (Sections::new(), 0, Budget::of(attachment));
+        let mut allowance = Allowance::of(attachment);
         let run = |part: &[u8], records: usize| {
             let before = self.draft.as_ref().map(StateDraft::mark);
-            match self.call(header, part, Share { records, of }) {
+            let called = self.call(header, part, Share { records, of });
+            let bytes = |sections: &Sections| sections.iter().map(|(_, section)| section.len()).sum::<usize>();
+            let called = called.and_then(|(sections, out)| allowance.take(&self.task.topic, bytes(&sections)).map(|()| (sections, out)));
+            match called {
                 Ok((sections, out)) => {
                     kept.extend(sections);
                     records_out += out;
@@ -228,6 +234,12 @@ fn may_pass(error: &EngineError) -> bool {
 pub(crate) fn stops(attachment: &Attachment, error: &EngineError, retries_left: u32) -> bool {
     let is_borne = matches!(attachment.on_error, OnError::Skip | OnError::DeadLetter(_));
     !is_borne && is_of_records(error) && (retries_left == 0 || !may_pass(error))
+}
+
+/// What the batches that a round writes may come to, in bytes, where its module may return so many for one batch. A record may take more in
+/// a batch than in what was returned, but not twice as much.
+pub(super) const fn outputs_bytes_max(output_bytes: u64) -> u64 {
+    OUTPUT_BYTES_ENOUGH as u64 + 2 * output_bytes + dead_letters::BYTES_PER_BATCH_MAX as u64
 }
 
 /// A round that has written so many bytes ends.

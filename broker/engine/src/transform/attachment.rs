@@ -117,9 +117,10 @@ impl Attachment {
             sha256: self.sha256.clone(),
             view: self.view.as_deref().map(str::to_owned),
             params: self.params.iter().cloned().collect(),
-            derived: self.derivation.as_ref().map(|derivation| derivation.status()),
             ..AttachmentStatus::new(&*self.module, self.on)
         };
+        let output_bytes_max = status.limits.output_bytes.unwrap_or(0);
+        status.derived = self.derivation.as_ref().map(|derivation| derivation.status(output_bytes_max));
         self.meters.tell(&mut status, is_list);
         status.work.memory_bytes_peak = memory_bytes_peak as u64;
         status
@@ -201,6 +202,16 @@ impl Attachment {
             Guest::Transform(transform) => Some(transform.limits().time),
             Guest::Derive(derive) => Some(derive.limits().time),
             Guest::Partitioner(_) | Guest::Unavailable(_) => None,
+        }
+    }
+
+    /// What it may return for one batch, in bytes.
+    pub(super) fn output_bytes(&self) -> usize {
+        match &self.guest {
+            Guest::Transform(transform) => transform.limits().output_bytes,
+            Guest::Derive(derive) => derive.limits().output_bytes,
+            Guest::Partitioner(partitioner) => partitioner.limits().output_bytes,
+            Guest::Unavailable(_) => 0,
         }
     }
 

@@ -19,7 +19,7 @@ pub(crate) use isolate::{Failed, isolate};
 use crate::{check, error::EngineError, topic::Runtime};
 use bytes::Bytes;
 use cpu_time::ThreadTime;
-use millpond_plugin::BatchInfo;
+use millpond_plugin::{BatchInfo, PluginError};
 use millpond_protocol::{
     batch::{Batch, BatchHeader, rebuild},
     record::{self, SectionSummary},
@@ -145,9 +145,11 @@ impl Records {
     ) -> Result<(), EngineError> {
         let topic = visit.topic;
         let of = info.record_count as usize;
+        let mut allowance = Allowance::of(attachment);
         let run = |part: &[u8], records: usize| {
             let info = BatchInfo { record_count: u32::try_from(records).unwrap_or(u32::MAX), ..*info };
             let output = attachment.transform(&info, part, Share { records, of })?;
+            allowance.take(topic, output.len())?;
             // Else one part would be blamed for what another one returned.
             difference::check(part, &output).map_err(|error| output_error(attachment, topic, error.to_string()))?;
             Ok(output)
@@ -252,6 +254,27 @@ impl Budget {
     pub(crate) fn is_left(&mut self) -> bool {
         self.runs_left = self.runs_left.saturating_sub(1);
         self.runs_left > 0 && ThreadTime::now().as_duration() < self.until
+    }
+}
+
+/// What a module may still return for the parts of one batch, in bytes: together no more than for the whole, or it would be as much for each
+/// record of a batch on which it fails.
+pub(crate) struct Allowance<'a> {
+    attachment: &'a Attachment,
+    left: usize,
+}
+
+impl Allowance<'_> {
+    pub(crate) fn of(attachment: &Attachment) -> Allowance<'_> {
+        Allowance { attachment, left: attachment.output_bytes() }
+    }
+
+    /// Takes what came of one part from it; an error of the module's where that is more than is left.
+    pub(crate) fn take(&mut self, topic: &Arc<str>, bytes: usize) -> Result<(), EngineError> {
+        let left = self.left.checked_sub(bytes);
+        let too_large = || PluginError::OutputTooLarge { limit_bytes: self.attachment.output_bytes() };
+        self.left = left.ok_or_else(|| self.attachment.guest_error(topic, too_large()))?;
+        Ok(())
     }
 }
 

@@ -144,6 +144,18 @@ async fn many_dead_letters_go_in_batches_that_their_topic_takes_and_none_is_lost
 }
 
 #[tokio::test]
+async fn dead_letters_that_take_far_more_than_their_batch_are_refused_with_it() {
+    let broker = broker_with(dead_letter()).await;
+    // Nine bytes a record, and the words of its error with each.
+    let error = broker.produce("t", 0, &vec!["x!"; 300_000]).await.expect_err("it would be a hundred megabytes").to_wire();
+    assert_eq!((error.code, error.retryable), (ErrorCode::InvalidBatch, false));
+    assert!(error.message.contains("its dead letters have more than 64 MiB"), "{}", error.message);
+    assert_eq!((stored(&broker, "dead", 0).await.len(), broker.values("t", 0).await.len()), (0, 0));
+    broker.produce("t", 0, &["x", "y!"]).await.expect("a smaller one is stored");
+    assert_eq!(stored(&broker, "dead", 0).await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_producer_hears_of_a_dead_letter_that_could_not_be_stored() {
     let (broker, disk) = Broker::simulated().await;
     broker.topic("t", 1, "os").await;

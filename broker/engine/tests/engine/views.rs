@@ -169,6 +169,41 @@ async fn a_record_on_which_the_module_fails_stops_the_view_or_is_left_out() {
 }
 
 #[tokio::test]
+async fn what_is_in_front_of_a_batch_on_which_the_module_fails_is_given_first() {
+    let broker = with_view('c').await;
+    for values in [&["a"][..], &["b"], &["c!"], &["d"]] {
+        broker.produce("t", 0, values).await.expect("it is stored");
+    }
+    let mut stream = open(&broker, Some("v"), Position::Beginning).await.expect("it opens");
+    let (_, batches) = stream.next(1 << 20).await.expect("it reads");
+    assert_eq!((records(batches), stream.position()), (pairs(&[(0, "A"), (1, "B")]), 2));
+    for _ in 0..2 {
+        assert_eq!(stream.next(1 << 20).await.expect_err("it traps").code(), ErrorCode::GuestTrapped);
+        assert_eq!(stream.position(), 2, "it stays where it is");
+    }
+    let mut behind = open(&broker, Some("v"), Position::Offset(3)).await.expect("it opens");
+    assert_eq!(records(behind.next(1 << 20).await.expect("it reads").1), pairs(&[(3, "D")]));
+}
+
+#[tokio::test]
+async fn a_view_that_makes_much_of_little_is_pushed_in_many_pieces() {
+    let (broker, _) = Broker::simulated().await;
+    broker.topic("t", 1, "sync").await;
+    broker.engine.deploy_module("m", guests::hostile()).await.expect("it can be deployed");
+    let swell = AttachTransform { params: [("mode".to_owned(), "swell".to_owned())].into(), ..on_fetch("v", "m", 'i') };
+    broker.engine.attach(swell).await.expect("it can be attached");
+    for _ in 0..5 {
+        broker.produce("t", 0, &["small"]).await.expect("it is stored");
+    }
+    // Each becomes 7 MiB.
+    let mut stream = open(&broker, Some("v"), Position::Beginning).await.expect("it opens");
+    for position in 1..=5 {
+        let (_, batches) = stream.next(1 << 20).await.expect("it reads");
+        assert_eq!((batches.len() >> 20, stream.position()), (7, position));
+    }
+}
+
+#[tokio::test]
 async fn a_view_that_is_not_there_or_goes_is_told() {
     let broker = with_view('i').await;
     broker.produce("t", 0, &["a"]).await.expect("it is stored");
