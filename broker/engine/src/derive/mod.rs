@@ -28,7 +28,8 @@
 //! # Bounds
 //!
 //! [`TARGETS_MAX`], [`STATE_BYTES_MAX`], [`STATE_BYTES_ALL_MAX`], [`PRODUCERS_PER_TARGET_MAX`], and those of a round. In memory: the state of each
-//! attachment and partition for as long as it runs, and one round for each plugin thread.
+//! attachment and partition for as long as it runs, and one round for each plugin thread. On disk, beside what quotas count:
+//! [`store::file_bytes_max`] for each attachment and partition.
 //!
 //! | module | holds |
 //! |---|---|
@@ -85,6 +86,7 @@ pub(crate) struct Progress {
     position: i64,
     state_bytes: u64,
     state_entries: u64,
+    file_bytes: u64,
     /// Offsets that were gone before they were read.
     skipped: u64,
     /// What keeps it from going on.
@@ -97,13 +99,14 @@ impl Derivation {
         Arc::new(Derivation { stored, targets, control: watch::Sender::default(), progress, runners: Mutex::default() })
     }
 
-    /// How it is doing, but for the lag, which the partitions know.
-    pub(crate) fn status(&self) -> DerivedStatus {
+    /// How it is doing, but for the lag, which the partitions know. Its module may return so many bytes for one batch.
+    pub(crate) fn status(&self, output_bytes_max: u64) -> DerivedStatus {
         let of_partition = |(partition, progress): (u32, &Mutex<Progress>)| {
-            let Progress { position, state_bytes, state_entries, skipped, error } = progress.lock().clone();
-            DerivedPartition { partition, position, lag: 0, state_bytes, state_entries, skipped, error }
+            let Progress { position, state_bytes, state_entries, file_bytes, skipped, error } = progress.lock().clone();
+            DerivedPartition { partition, position, lag: 0, state_bytes, state_entries, file_bytes, skipped, error }
         };
         DerivedStatus {
+            file_bytes_max: store::file_bytes_max(self.stored.state_bytes, round::outputs_bytes_max(output_bytes_max)),
             targets: self.stored.targets.clone(),
             state_bytes_max: self.stored.state_bytes,
             retries: self.stored.retries,

@@ -9,6 +9,10 @@
 //!
 //! A task of its own, which does nothing but wait; what blocks runs on its threads. It holds the engine only while it is at work, and ends
 //! when it is told to, when its attachment is gone, and when the engine is.
+//!
+//! Rounds without effect are not committed one by one: the place is, after [`ROUNDS_WITHOUT_EFFECT_MAX`] of them, before the module is tried
+//! again on a batch on which it failed, when the runner ends, and as soon as records are deleted behind the place that is on the disk. So what was
+//! read, and had no effect, is not read again and again, nor taken for something that was deleted before it was read.
 
 use super::{
     Control, Derivation, PAUSE_MAX, PAUSE_MIN,
@@ -52,6 +56,16 @@ pub(super) struct Runner {
     tries: (i64, u32),
     /// Rounds without effect since the last commit.
     without_effect: u32,
+    /// Up to here the source was read, or passed over and counted: where the store is opened again, none of it is counted as passed over.
+    seen_to: i64,
+}
+
+/// Why a runner need not wait any more.
+enum Wake {
+    /// There are records behind its position.
+    Records,
+    /// Records are deleted, and on the disk it has not read them.
+    Deletion,
 }
 
 /// Why a runner does not go on.
@@ -92,6 +106,7 @@ impl Runner {
             failures: 0,
             tries: (-1, 0),
             without_effect: 0,
+            seen_to: 0,
         }
     }
 
@@ -184,7 +199,17 @@ impl Runner {
     /// One round, or what is left of the one before.
     async fn step(&mut self, store: Store) -> Result<Store, Halt> {
         if store.pending().is_empty() {
-            self.wait_for_records(&store).await?;
+            match self.wait(&store).await {
+                Ok(Wake::Records) => {}
+                Ok(Wake::Deletion) => return self.keep_place(store).await,
+                Err(halt) => {
+                    if self.control.borrow().is_over && store.position() > store.position_committed() {
+                        // Else it reads from there once more after the next start, and that is all.
+                        let _ = self.keep_place(store).await;
+                    }
+                    return Err(halt);
+                }
+            }
         }
         let rounds = Arc::clone(&self.rounds);
         let _turn = tokio::select! {
@@ -196,7 +221,10 @@ impl Runner {
         if store.pending().is_empty() {
             let end = self.view.borrow().watermarks.high_watermark;
             place.source.make_durable(end).await?;
-            let Some(batches) = self.read(&place, &mut store, end).await? else { return Ok(store) };
+            let Some(batches) = self.read(&place, &mut store, end).await? else {
+                self.note_place(&store);
+                return Ok(store);
+            };
             store = self.round(&place, store, batches).await?;
         }
         let store = self.apply(&place, store).await?;
@@ -206,8 +234,8 @@ impl Runner {
         Ok(store)
     }
 
-    /// Until there is something behind the position.
-    async fn wait_for_records(&mut self, store: &Store) -> Result<(), Halt> {
+    /// Until there is something behind the position, or to be written down.
+    async fn wait(&mut self, store: &Store) -> Result<Wake, Halt> {
         let mut has_waited = false;
         loop {
             let View { watermarks, phase } = *self.view.borrow_and_update();
@@ -216,6 +244,9 @@ impl Runner {
             }
             if store.position() < watermarks.high_watermark {
                 break;
+            }
+            if is_to_be_kept(store, watermarks.log_start) {
+                return Ok(Wake::Deletion);
             }
             if store.position() > watermarks.high_watermark {
                 let (end, position) = (watermarks.high_watermark, store.position());
@@ -236,7 +267,7 @@ impl Runner {
                 () = is_over(self.control.clone()) => return Err(Halt::End),
             }
         }
-        Ok(())
+        Ok(Wake::Records)
     }
 
     fn linger(&self) -> Duration {
@@ -249,7 +280,7 @@ impl Runner {
     }
 
     /// Whole batches from the position on. None where the position has moved instead, over what can't be read any more.
-    async fn read(&self, place: &Place, store: &mut Store, end: i64) -> Result<Option<Bytes>, Halt> {
+    async fn read(&mut self, place: &Place, store: &mut Store, end: i64) -> Result<Option<Bytes>, Halt> {
         let reader = place.source.reader()?.clone();
         let position = store.position();
         let read = place.engine.services.io.run(move || reader.read_next(&mut Cursor::new(position), READ_BYTES_MAX, end)).await?;
@@ -264,16 +295,13 @@ impl Runner {
                 return Err(EngineError::Log { topic, partition, source: Arc::new(error) }.into());
             }
         };
-        let skipped = next.saturating_sub(position).cast_unsigned();
-        tracing::warn!(
-            topic = &*self.topic,
-            partition = self.partition,
-            from = position,
-            to = next,
-            "a part of a derived topic's source {why}"
-        );
-        self.derivation.note(self.partition, |progress| progress.skipped += skipped);
-        store.pass(next);
+        let from = position.max(self.seen_to);
+        if from < next {
+            let (topic, partition) = (&*self.topic, self.partition);
+            tracing::warn!(topic, partition, from, to = next, "a part of a derived topic's source {why}");
+            self.derivation.note(partition, |progress| progress.skipped += next.abs_diff(from));
+        }
+        self.pass(store, next);
         Ok(None)
     }
 
@@ -307,6 +335,9 @@ impl Runner {
             _ if commit.position > position => self.commit(place, store, commit).await,
             Some(error) => {
                 self.tries.1 += 1;
+                if store.position() > store.position_committed() {
+                    self.keep_place(store).await?;
+                }
                 let stops = round::stops(&place.attachment, &error, retries_left);
                 Err(if stops { Halt::Stop(error) } else { Halt::Failure(error) })
             }
@@ -315,14 +346,32 @@ impl Runner {
     }
 
     async fn commit(&mut self, place: &Place, mut store: Store, commit: Commit) -> Result<Store, Halt> {
-        if commit.has_no_effect() && self.without_effect < ROUNDS_WITHOUT_EFFECT_MAX {
+        if commit.has_no_effect() {
+            self.pass(&mut store, commit.position);
             self.without_effect += 1;
-            store.pass(commit.position);
-            return Ok(store);
+            let is_due = self.without_effect > ROUNDS_WITHOUT_EFFECT_MAX || is_to_be_kept(&store, place.source.watermarks().log_start);
+            return if is_due { self.keep_place(store).await } else { Ok(store) };
         }
         self.without_effect = 0;
         let job = move || store.commit(commit).map(|()| store);
         Ok(place.engine.services.flush.run(job).await??)
+    }
+
+    /// Goes on behind records that have no effect.
+    fn pass(&mut self, store: &mut Store, position: i64) {
+        store.pass(position);
+        self.seen_to = self.seen_to.max(position);
+    }
+
+    /// Writes down how far it is, where nothing else is to be.
+    async fn keep_place(&mut self, mut store: Store) -> Result<Store, Halt> {
+        let engine = self.engine.upgrade().ok_or(Halt::End)?;
+        self.without_effect = 0;
+        let place = Commit { position: store.position(), ..Commit::default() };
+        let job = move || store.commit(place).map(|()| store);
+        let store = engine.services.flush.run(job).await??;
+        self.note_place(&store);
+        Ok(store)
     }
 
     async fn apply(&mut self, place: &Place, mut store: Store) -> Result<Store, Halt> {
@@ -342,8 +391,14 @@ impl Runner {
             progress.position = store.position();
             progress.state_bytes = store.state().bytes();
             progress.state_entries = store.state().len() as u64;
+            progress.file_bytes = store.file_bytes();
         });
     }
+}
+
+/// Whether what it has read is being deleted, and the disk does not know that it was read.
+fn is_to_be_kept(store: &Store, log_start: i64) -> bool {
+    store.position() > store.position_committed() && log_start > store.position_committed()
 }
 
 /// Waits until nobody wants a runner any more.

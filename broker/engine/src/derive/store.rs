@@ -30,6 +30,11 @@
 //! The journal begins anew, behind a new snapshot, once it has [`JOURNAL_BYTES_MIN`] and twice what the state has. A journal whose frames
 //! the snapshot has already is of no use, and is replaced by the next commit.
 //!
+//! # Bounds
+//!
+//! What both files may come to is [`file_bytes_max`]: by what a module is granted and may return, not by what it does. While one of them is
+//! replaced there are two of it. A quota counts none of this; [`Store::file_bytes`] is told in the topic's description.
+//!
 //! No file is open between two calls. After an error the store in memory is of no use: it is opened again.
 
 use super::frame::{Commit, Frame, HEADER_BYTES, Kind, Output, Snapshot};
@@ -54,6 +59,8 @@ pub(crate) struct Store {
     /// Of the last commit.
     number: u64,
     position: i64,
+    /// The position that is on the disk: behind the other one after rounds without effect.
+    position_committed: i64,
     /// For a target and a partition, the sequence with which the next batch begins.
     sequences: BTreeMap<(u32, u32), i32>,
     state: Arc<KeyValues>,
@@ -61,13 +68,16 @@ pub(crate) struct Store {
     pending: Vec<Output>,
     /// Bytes of frames in the journal; none where it is replaced by the next commit.
     journal_bytes: Option<u64>,
+    /// How large the files are.
+    snapshot_file_bytes: u64,
+    journal_file_bytes: u64,
 }
 
 impl Store {
     /// Makes the first snapshot, durably: nothing was done yet, and this is where it begins. Blocking.
     pub(crate) fn create(disk: &dyn Disk, dir: &Path, partition: u32, position: i64) -> Result<(), EngineError> {
         let body = Snapshot::encode(position, [].into_iter(), ([].into_iter(), 0));
-        write_snapshot(disk, &snapshot_path(dir, partition), 0, &body)
+        write_snapshot(disk, &snapshot_path(dir, partition), 0, &body).map(drop)
     }
 
     /// Reads what was committed. Blocking.
@@ -91,10 +101,13 @@ impl Store {
             journal,
             number: frame.number,
             position,
+            position_committed: position,
             sequences: sequences.into_iter().collect(),
             state: Arc::new(state),
             pending: Vec::new(),
             journal_bytes: None,
+            snapshot_file_bytes: length as u64,
+            journal_file_bytes: 0,
         };
         store.replay()?;
         Ok(store)
@@ -103,6 +116,16 @@ impl Store {
     /// All records before this offset of the source have had their effect, or will have once the outputs are applied.
     pub(crate) fn position(&self) -> i64 {
         self.position
+    }
+
+    /// The position that a crash leaves.
+    pub(crate) fn position_committed(&self) -> i64 {
+        self.position_committed
+    }
+
+    /// How large both files are, in bytes.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.snapshot_file_bytes + self.journal_file_bytes
     }
 
     pub(crate) fn state(&self) -> &Arc<KeyValues> {
@@ -154,7 +177,7 @@ impl Store {
         let failed = |source| EngineError::data_dir("write", &self.journal, source);
         let Some(at) = self.journal_bytes else {
             write_atomically(&*self.disk, &self.journal, frame).map_err(failed)?;
-            self.journal_bytes = Some(frame.len() as u64);
+            self.journal_is_now(frame.len() as u64);
             return Ok(());
         };
         let file = self.disk.open(&self.journal, OpenMode::ReadWrite).map_err(failed)?;
@@ -162,21 +185,26 @@ impl Store {
         if sync {
             file.sync_data().map_err(failed)?;
         }
-        self.journal_bytes = Some(at + frame.len() as u64);
+        self.journal_is_now(at + frame.len() as u64);
         Ok(())
+    }
+
+    /// All its bytes are frames.
+    fn journal_is_now(&mut self, bytes: u64) {
+        (self.journal_bytes, self.journal_file_bytes) = (Some(bytes), bytes);
     }
 
     fn write_snapshot(&mut self) -> Result<(), EngineError> {
         let sequences: Vec<_> = self.sequences.iter().map(|(place, next)| (*place, *next)).collect();
         let body = Snapshot::encode(self.position, sequences.into_iter(), (self.state.iter(), self.state.len()));
-        write_snapshot(&*self.disk, &self.snapshot, self.number, &body)?;
+        self.snapshot_file_bytes = write_snapshot(&*self.disk, &self.snapshot, self.number, &body)?;
         self.journal_bytes = None;
         Ok(())
     }
 
     fn take_over(&mut self, number: u64, commit: Commit) {
         self.number = number;
-        self.position = commit.position;
+        (self.position, self.position_committed) = (commit.position, commit.position);
         let state = Arc::make_mut(&mut self.state);
         commit.changes.into_iter().for_each(|change| state.apply(change));
         for Output { target, partition, batch } in &commit.outputs {
@@ -192,6 +220,7 @@ impl Store {
     fn replay(&mut self) -> Result<(), EngineError> {
         let Some(bytes) = read_whole(&*self.disk, &self.journal, FILE_BYTES_MAX)? else { return Ok(()) };
         let (bytes, mut at) = (Bytes::from(bytes), 0);
+        self.journal_file_bytes = bytes.len() as u64;
         while let Some(length) = self.replay_frame(&bytes.slice(at..))? {
             at += length;
         }
@@ -206,7 +235,7 @@ impl Store {
             }
             let failed = |source| EngineError::data_dir("write", &self.journal, source);
             write_atomically(&*self.disk, &self.journal, &bytes[..at]).map_err(failed)?;
-            self.journal_bytes = Some(at as u64);
+            self.journal_is_now(at as u64);
         }
         Ok(())
     }
@@ -254,14 +283,31 @@ fn snapshot_path(dir: &Path, partition: u32) -> PathBuf {
     dir.join(format!("{partition}.snapshot"))
 }
 
-fn write_snapshot(disk: &dyn Disk, path: &Path, number: u64, body: &[u8]) -> Result<(), EngineError> {
+/// Says how large the file is.
+fn write_snapshot(disk: &dyn Disk, path: &Path, number: u64, body: &[u8]) -> Result<u64, EngineError> {
     let too_large = || EngineError::DerivedDamaged { path: path.to_owned(), reason: "it would have more than 4 GiB".to_owned() };
     let frame = Frame::encode(Kind::Snapshot, number, body).ok_or_else(too_large)?;
-    write_atomically(disk, path, &frame).map_err(|source| EngineError::data_dir("write", path, source))
+    write_atomically(disk, path, &frame).map_err(|source| EngineError::data_dir("write", path, source))?;
+    Ok(frame.len() as u64)
+}
+
+/// What the files of one attachment on one partition may come to, in bytes, where its state may have so many and the outputs of one round,
+/// packed as batches, so many.
+///
+/// The journal is appended to while it is within its limit, by one commit more: the new entries of the state, and the keys of all old ones. An
+/// entry counts more in the state than it takes in a file.
+pub(crate) const fn file_bytes_max(state_bytes: u64, output_bytes: u64) -> u64 {
+    let journal = if 2 * state_bytes > JOURNAL_BYTES_MIN { 2 * state_bytes } else { JOURNAL_BYTES_MIN };
+    let commit = 2 * state_bytes + output_bytes;
+    let snapshot = state_bytes;
+    journal + commit + snapshot + SMALL_BYTES_MAX
 }
 
 /// A journal has as much before it begins anew, and twice what the state has.
 const JOURNAL_BYTES_MIN: u64 = 4 << 20;
+
+/// What frames take beside what they hold: their headers, positions, and the sequence of each partition of each target.
+const SMALL_BYTES_MAX: u64 = 1 << 20;
 
 /// What is read of a file at most: the journal at its limit, and one commit of the largest output.
 const FILE_BYTES_MAX: u64 = 1 << 32;

@@ -35,6 +35,9 @@ pub struct DerivedStatus {
     pub state_bytes_max: u64,
     /// How often it is tried again on a batch on which it failed for want of time or room.
     pub retries: u32,
+    /// What its files may come to for each partition, in bytes: they are beside what a quota counts. 0 of an older broker.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub file_bytes_max: u64,
     /// One for each partition of the source, in order.
     pub partitions: Vec<DerivedPartition>,
 }
@@ -53,6 +56,9 @@ pub struct DerivedPartition {
     pub state_bytes: u64,
     /// Entries of the state.
     pub state_entries: u64,
+    /// What its files have at this moment, in bytes: the state, and a journal of what was written last. 0 of an older broker.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub file_bytes: u64,
     /// Offsets that were passed over because they were gone, or damaged, before the module saw them; since the broker started.
     #[serde(skip_serializing_if = "is_zero")]
     pub skipped: u64,
@@ -84,15 +90,21 @@ mod tests {
 
     #[test]
     fn how_it_is_doing_has_golden_bytes() {
-        let partition = DerivedPartition { partition: 1, position: 2, lag: 3, state_bytes: 4, state_entries: 5, skipped: 0, error: None };
+        let partition =
+            DerivedPartition { partition: 1, position: 2, lag: 3, state_bytes: 4, state_entries: 5, ..DerivedPartition::default() };
         let fields =
             [("partition", vec![1]), ("position", vec![2]), ("lag", vec![3]), ("state_bytes", vec![4]), ("state_entries", vec![5])];
         is_golden(&partition, &map(&fields));
-        let stopped = DerivedPartition { skipped: 6, error: Some("why".into()), ..partition };
-        let stopped_bytes = map(&[&fields[..], &[("skipped", vec![6]), ("error", text("why"))]].concat());
-        let status = DerivedStatus { targets: vec!["a".into()], state_bytes_max: 8, retries: 3, partitions: vec![stopped] };
-        let fields =
-            [("targets", array(&[text("a")])), ("state_bytes_max", vec![8]), ("retries", vec![3]), ("partitions", array(&[stopped_bytes]))];
-        is_golden(&status, &map(&fields));
+        let stopped = DerivedPartition { file_bytes: 7, skipped: 6, error: Some("why".into()), ..partition };
+        let stopped_bytes = map(&[&fields[..], &[("file_bytes", vec![7]), ("skipped", vec![6]), ("error", text("why"))]].concat());
+        let status =
+            DerivedStatus { targets: vec!["a".into()], state_bytes_max: 8, retries: 3, file_bytes_max: 0, partitions: vec![stopped] };
+        let (first, last) = (
+            [("targets", array(&[text("a")])), ("state_bytes_max", vec![8]), ("retries", vec![3])],
+            [("partitions", array(&[stopped_bytes]))],
+        );
+        is_golden(&status, &map(&[&first[..], &last[..]].concat()));
+        let bounded = DerivedStatus { file_bytes_max: 9, ..status };
+        is_golden(&bounded, &map(&[&first[..], &[("file_bytes_max", vec![9])], &last[..]].concat()));
     }
 }

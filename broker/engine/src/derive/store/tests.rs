@@ -2,6 +2,7 @@
 
 use super::*;
 use millpond_log::sim::{Fault, Operation, Random, SimDisk};
+use millpond_plugin::StateDraft;
 use millpond_protocol::{batch::BatchBuilder, compression::Codec, record::NewRecord};
 
 const DIR: &str = "/derived/1";
@@ -186,4 +187,35 @@ fn after_a_write_or_a_sync_that_failed_opening_it_again_finds_one_of_the_two() {
             assert_eq!(open(&disk).expect("it opens").position, position, "{operation:?} {nth}");
         }
     }
+}
+
+#[test]
+fn the_files_never_come_to_more_than_their_bound_however_a_state_is_turned_over() {
+    const STATE_BYTES: u64 = 1 << 20;
+    const OUTPUT_BYTES: usize = 1 << 20;
+    let disk = disk();
+    let mut store = open(&disk).expect("it opens");
+    let bound = file_bytes_max(STATE_BYTES, OUTPUT_BYTES as u64);
+    let mut largest = 0;
+    for round in 0..40_u32 {
+        // All that was there is gone, and as much as fits is there under other keys, in entries of any size.
+        let mut draft = StateDraft::new(Arc::clone(store.state()), STATE_BYTES);
+        store.state().iter().for_each(|(key, _)| draft.delete(key.to_vec()));
+        let value_bytes = [0, 100, 60_000][round as usize % 3];
+        let put = |number: u32, draft: &mut StateDraft| draft.put([round, number].map(u32::to_be_bytes).concat(), vec![1; value_bytes]);
+        let entries = (0..u32::MAX).take_while(|number| put(*number, &mut draft).is_ok()).count();
+        assert!(entries > 10);
+        let outputs = vec![output(&store, 0, 1, OUTPUT_BYTES - 1_000)];
+        store.commit(Commit { position: store.position + 1, changes: draft.into_changes(), outputs }).expect("it works");
+        store.applied();
+        let on_disk: usize =
+            ["0.snapshot", "0.journal"].map(|name| disk.bytes(&Path::new(DIR).join(name)).expect("it is there").len()).iter().sum();
+        assert_eq!(store.file_bytes(), on_disk as u64);
+        largest = largest.max(store.file_bytes());
+        if round % 7 == 0 {
+            store = open(&disk).expect("it opens");
+            assert_eq!(store.file_bytes(), on_disk as u64);
+        }
+    }
+    assert!(largest <= bound && largest > bound / 2, "{largest} of {bound}");
 }
