@@ -33,7 +33,7 @@ impl Engine {
     pub fn read_module_log(&self, request: &ReadModuleLog) -> Result<ModuleLog, EngineError> {
         self.find_module(&request.module)?;
         let uses = match &request.topic {
-            Some(topic) => self.find_topic(topic)?.runtime().uses(topic, &request.module),
+            Some(topic) => self.find_topic(topic)?.uses(&request.module),
             None => self.uses(&request.module),
         };
         let logs: Vec<&Log> = uses.iter().map(|one| &one.attachment.meters.log).collect();

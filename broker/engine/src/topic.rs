@@ -92,7 +92,7 @@ impl Topic {
             config: runtime.config.clone(),
             epoch: runtime.epoch,
             partitions: self.partitions.iter().map(of_partition).collect(),
-            attachments: runtime.attachments().map(|attachment| self.with_lag(attachment.status(extent == Extent::List))).collect(),
+            attachments: runtime.attachments().map(|attachment| self.status_of(attachment, extent == Extent::List)).collect(),
             used_bytes: self.space.level().used,
             dropped: self.space.dropped(),
             refused,
@@ -100,12 +100,30 @@ impl Topic {
         }
     }
 
-    /// How far a derived topic is behind what there is.
-    fn with_lag(&self, mut status: AttachmentStatus) -> AttachmentStatus {
+    /// How a module on it is doing; where it derives other topics, with how far it is behind what there is.
+    pub(crate) fn status_of(&self, attachment: &Attachment, is_list: bool) -> AttachmentStatus {
+        let mut status = attachment.status(is_list);
         for (derived, partition) in status.derived.iter_mut().flat_map(|derived| &mut derived.partitions).zip(&self.partitions) {
             derived.lag = partition.watermarks().high_watermark.saturating_sub(derived.position).max(0).cast_unsigned();
         }
         status
+    }
+
+    /// Where on it a module runs.
+    pub(crate) fn uses(self: &Arc<Self>, module: &str) -> Vec<Use> {
+        let of = |one: &Arc<Attachment>| Use {
+            topic: Arc::clone(self),
+            version: one.version,
+            at: AttachedModule {
+                topic: self.name.as_ref().to_owned(),
+                on: one.on,
+                view: one.view.as_deref().map(str::to_owned),
+                pinned: one.pinned,
+                status: None,
+            },
+            attachment: Arc::clone(one),
+        };
+        self.runtime().attachments().filter(|attachment| &*attachment.module == module).map(of).collect()
     }
 
     /// How many bytes it may have, and has.
@@ -125,22 +143,6 @@ impl Runtime {
     /// What is attached, in the order in which it runs.
     pub(crate) fn attachments(&self) -> impl Iterator<Item = &Arc<Attachment>> {
         self.transforms.iter().chain(&self.partitioner).chain(self.views.values().flatten()).chain(&self.derived)
-    }
-
-    /// Where on this topic a module runs.
-    pub(crate) fn uses(&self, topic: &str, module: &str) -> Vec<Use> {
-        let of = |one: &Arc<Attachment>| Use {
-            version: one.version,
-            at: AttachedModule {
-                topic: topic.to_owned(),
-                on: one.on,
-                view: one.view.as_deref().map(str::to_owned),
-                pinned: one.pinned,
-                status: None,
-            },
-            attachment: Arc::clone(one),
-        };
-        self.attachments().filter(|attachment| &*attachment.module == module).map(of).collect()
     }
 
     /// Adds a module at its place: behind the others of a chain, or as the one partitioner.

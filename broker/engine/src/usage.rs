@@ -16,6 +16,8 @@ pub struct Usage {
     pub segment_files_max: usize,
     /// Segment files with bytes that no flush has covered.
     pub segment_files_unsynced: usize,
+    /// How often a module was compiled since the broker started, rather than taken from the cache of compiled modules.
+    pub module_compilations: u64,
     /// Bytes of all batches, their quota, and the reserve.
     pub space: NodeSpace,
 }
@@ -30,6 +32,7 @@ impl Engine {
             segment_files: files.files(),
             segment_files_max: files.files_max(),
             segment_files_unsynced: files.unsynced_files(),
+            module_compilations: self.workshop.host.compilations(),
             space: self.space(),
         }
     }

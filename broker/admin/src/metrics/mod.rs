@@ -172,6 +172,11 @@ const USAGE: &[Family<Usage>] = &[
         count(usage.segment_files_unsynced)
     }),
     gauge("millpond_segment_files_limit", "Segment files that are kept open at most.", |usage| count(usage.segment_files_max)),
+    counter(
+        "millpond_module_compilations_total",
+        "Modules that were compiled, and not taken from the cache of compiled ones; none at a start with a whole cache.",
+        |usage| usage.module_compilations.into(),
+    ),
     gauge("millpond_storage_used_bytes", "Bytes of all batches of the broker, as its quota counts them.", |usage| {
         usage.space.used_bytes.into()
     }),

@@ -5,10 +5,10 @@
 //! under its own number.
 
 use super::{
-    Family, counter, gauge, gauge_of_some,
+    Family, count, counter, counter_of_some, gauge, gauge_of_some,
     text::{Kind, Page, Seconds},
 };
-use millpond_protocol::message::{AttachmentStatus, TopicInfo};
+use millpond_protocol::message::{AttachmentStatus, DerivedPartition, DerivedStatus, TopicInfo};
 use std::{fmt::Display, io};
 use tokio::io::AsyncWrite;
 
@@ -110,7 +110,36 @@ const TRANSFORM: &[Family<AttachmentStatus>] = &[
     gauge_of_some("millpond_transform_memory_limit_bytes", "The most memory that an instance of the module may have.", |module| {
         module.limits.memory_bytes.map(i128::from)
     }),
+    gauge_of_some(
+        "millpond_derived_lag_offsets",
+        "Offsets of the source that the module has not come to yet, where it derives other topics; all partitions together, as below.",
+        |module| derived(module, |partition| partition.lag),
+    ),
+    counter_of_some(
+        "millpond_derived_skipped_offsets_total",
+        "Offsets that were gone, or damaged, before the module came to them.",
+        |module| derived(module, |partition| partition.skipped),
+    ),
+    gauge_of_some("millpond_derived_held_up_partitions", "Partitions of the source on which it does not go on at this moment.", |module| {
+        derived(module, |partition| partition.error.is_some().into())
+    }),
+    gauge_of_some("millpond_derived_state_bytes", "What the module keeps as its state.", |module| {
+        derived(module, |partition| partition.state_bytes)
+    }),
+    gauge_of_some("millpond_derived_file_bytes", "Its state and its journal on the disk, which no quota counts.", |module| {
+        derived(module, |partition| partition.file_bytes)
+    }),
+    gauge_of_some("millpond_derived_file_limit_bytes", "The most that these may come to.", |module| {
+        let of_each = |derived: &DerivedStatus| i128::from(derived.file_bytes_max) * count(derived.partitions.len());
+        module.derived.as_ref().map(of_each)
+    }),
 ];
+
+/// A sum over the partitions of the source of a module that derives topics.
+fn derived(module: &AttachmentStatus, value: fn(&DerivedPartition) -> u64) -> Option<i128> {
+    let sum = |derived: &DerivedStatus| derived.partitions.iter().map(|partition| i128::from(value(partition))).sum();
+    module.derived.as_ref().map(sum)
+}
 
 const TIMES: &str = "millpond_transform_batch_seconds";
 const TIMES_BUCKET: &str = "millpond_transform_batch_seconds_bucket";
@@ -135,6 +164,37 @@ mod tests {
         page.end().await.expect("a Vec takes it");
         let text = String::from_utf8(out).expect("text");
         text.split_once("\r\n\r\n").expect("a body").1.to_owned()
+    }
+
+    #[tokio::test]
+    async fn what_derives_topics_has_its_lag_and_its_files_and_nothing_else_has() {
+        let partition = |lag, error: Option<&str>| DerivedPartition {
+            lag,
+            skipped: 1,
+            state_bytes: 10,
+            file_bytes: 100,
+            error: error.map(str::to_owned),
+            ..DerivedPartition::default()
+        };
+        let derived = DerivedStatus {
+            file_bytes_max: 1_000,
+            partitions: vec![partition(3, None), partition(4, Some("why"))],
+            ..DerivedStatus::default()
+        };
+        let on_derive = AttachmentStatus { derived: Some(derived), ..AttachmentStatus::new("m", AttachPoint::Derive) };
+        let attachments = vec![AttachmentStatus::new("m", AttachPoint::Produce), on_derive];
+        let text = page(&[TopicInfo { name: "t".to_owned(), attachments, ..TopicInfo::default() }]).await;
+        let found: Vec<_> = text.lines().filter(|line| line.starts_with("millpond_derived_")).collect();
+        let expected = [
+            ("lag_offsets", 7),
+            ("skipped_offsets_total", 2),
+            ("held_up_partitions", 1),
+            ("state_bytes", 20),
+            ("file_bytes", 200),
+            ("file_limit_bytes", 2_000),
+        ];
+        let place = "topic=\"t\",on=\"derive\",module=\"m\",version=\"\"";
+        assert_eq!(found, expected.map(|(name, value)| format!("millpond_derived_{name}{{{place}}} {value}")));
     }
 
     #[tokio::test]

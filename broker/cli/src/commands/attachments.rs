@@ -1,5 +1,5 @@
 //! What `millpond topic describe` says of modules beside their numbers: limits, what becomes of failed records, how long batches took, how a
-//! module failed, and why one does not run.
+//! module failed, and why one does not run. Some of it `millpond transform describe` says as well.
 
 use crate::output::{Row, counted, escaped, human_bytes, table, thousands};
 use millpond_protocol::message::{AttachmentStatus, BatchTimes, DerivedPartition, DerivedStatus};
@@ -37,7 +37,7 @@ pub(super) fn notes(attachments: &[AttachmentStatus]) -> String {
             notes.push('\n');
         }
         if let Some(derived) = &attachment.derived {
-            derived_notes(&mut notes, &attachment.module, derived);
+            notes.push_str(&self::derived(&attachment.module, derived));
         }
     }
     notes
@@ -106,31 +106,34 @@ fn human_us(us: u64) -> String {
     }
 }
 
-/// Where a derived topic goes and how far it is, and what keeps a partition from going on.
-fn derived_notes(notes: &mut String, module: &str, derived: &DerivedStatus) {
-    let DerivedStatus { targets, state_bytes_max, retries, partitions } = derived;
+/// Where a derived topic goes and how far it is, and what keeps a partition from going on; with the module, or the source, whichever the reader
+/// has not named.
+pub(super) fn derived(name: &str, derived: &DerivedStatus) -> String {
+    let DerivedStatus { targets, state_bytes_max, retries, file_bytes_max, partitions } = derived;
     let state =
         if *state_bytes_max == 0 { "no state".to_owned() } else { format!("state up to {} a partition", human_bytes(*state_bytes_max)) };
-    // Writing to a string can't fail.
-    let _ = writeln!(notes, "{module} into {}: {state}, {retries} retries", targets.join(", "));
-    notes.push('\n');
+    let files = if *file_bytes_max == 0 { String::new() } else { format!(", files up to {}", human_bytes(*file_bytes_max)) };
+    let mut notes = format!("{name} into {}: {state}{files}, {retries} retries\n\n", targets.join(", "));
     notes.push_str(&table(&partitions.iter().map(DerivedRow).collect::<Vec<_>>()));
     for partition in partitions {
         let number = partition.partition;
         if partition.skipped > 0 {
-            let _ = writeln!(notes, "partition {number}: {} offsets were gone before {module} came to them", thousands(partition.skipped));
+            // Writing to a string can't fail.
+            let _ =
+                writeln!(notes, "partition {number}: {} offsets were gone before the module came to them", thousands(partition.skipped));
         }
         if let Some(error) = &partition.error {
             let _ = writeln!(notes, "partition {number} does not go on: {}", escaped(error));
         }
     }
+    notes
 }
 
 #[derive(Serialize)]
 struct DerivedRow<'a>(&'a DerivedPartition);
 
 impl Row for DerivedRow<'_> {
-    const HEADINGS: &'static [&'static str] = &[">PARTITION", ">POSITION", ">LAG", ">STATE", ">ENTRIES"];
+    const HEADINGS: &'static [&'static str] = &[">PARTITION", ">POSITION", ">LAG", ">STATE", ">ENTRIES", ">FILES"];
 
     fn cells(&self) -> Vec<String> {
         let partition = self.0;
@@ -140,6 +143,7 @@ impl Row for DerivedRow<'_> {
             thousands(partition.lag),
             human_bytes(partition.state_bytes),
             thousands(partition.state_entries),
+            human_bytes(partition.file_bytes),
         ]
     }
 }
@@ -198,20 +202,33 @@ mod tests {
     #[test]
     fn how_far_a_derived_topic_is_and_what_is_in_its_way_is_told() {
         let partitions = vec![
-            DerivedPartition { partition: 0, position: 1_234, lag: 5, state_bytes: 2_048, state_entries: 7, skipped: 0, error: None },
+            DerivedPartition {
+                position: 1_234,
+                lag: 5,
+                state_bytes: 2_048,
+                state_entries: 7,
+                file_bytes: 3 << 20,
+                ..DerivedPartition::default()
+            },
             DerivedPartition { partition: 1, skipped: 3, error: Some("no room".to_owned()), ..DerivedPartition::default() },
         ];
-        let derived = DerivedStatus { targets: vec!["a".to_owned(), "b".to_owned()], state_bytes_max: 1 << 20, retries: 2, partitions };
+        let derived = DerivedStatus {
+            targets: vec!["a".to_owned(), "b".to_owned()],
+            state_bytes_max: 1 << 20,
+            retries: 2,
+            file_bytes_max: 9 << 20,
+            partitions,
+        };
         let status = AttachmentStatus { derived: Some(derived), ..AttachmentStatus::new("m", AttachPoint::Derive) };
         let words = notes(&[AttachmentStatus { on_error: OnError::Stop, ..status }]);
         for line in [
             "m: on error stop",
-            "m into a, b: state up to 1.0 MiB a partition, 2 retries",
-            "partition 1: 3 offsets were gone before m came to them",
+            "m into a, b: state up to 1.0 MiB a partition, files up to 9.0 MiB, 2 retries",
+            "partition 1: 3 offsets were gone before the module came to them",
             "partition 1 does not go on: no room",
         ] {
             assert!(words.lines().any(|found| found == line), "{words}");
         }
-        assert!(words.contains("1,234") && words.contains("2.0 KiB"), "{words}");
+        assert!(words.contains("1,234") && words.contains("2.0 KiB") && words.contains("3.0 MiB"), "{words}");
     }
 }

@@ -36,10 +36,17 @@ fn what_is_derived_can_be_read_and_the_source_says_how_far_it_is() {
     assert_eq!((&found["targets"][0], &found["retries"], &found["state_bytes_max"]), (&"target".into(), &2.into(), &1_048_576.into()));
     let words = broker.ok(&place, &["topic", "describe", "source"], b"");
     assert!(
-        words.contains("half: on error stop") && words.contains("\nhalf into target: state up to 1.0 MiB a partition, 2 retries\n"),
+        words.contains("half: on error stop") && words.contains("\nhalf into target: state up to 1.0 MiB a partition, files up to "),
         "{words}"
     );
     assert!(words.contains("POSITION") && words.contains("\nhalf@1  derive "), "{words}");
+    let words = broker.ok(&place, &["transform", "describe", "half"], b"");
+    assert!(words.contains("source (on derive into target)") && words.contains("\nsource into target: state up to 1.0 MiB"), "{words}");
+    let row = words.lines().rev().find(|line| !line.is_empty()).map(|line| line.split_whitespace().take(3).collect::<Vec<_>>());
+    assert_eq!(row, Some(vec!["0", "5", "0"]), "partition, position and lag: {words}");
+    let module: Value = serde_json::from_str(&broker.ok(&place, &["transform", "describe", "half", "-o", "json"], b"")).expect("JSON");
+    let partition = &module["versions"][0]["attached"][0]["status"]["derived"]["partitions"][0];
+    assert_eq!((&partition["position"], &partition["lag"]), (&5.into(), &0.into()), "{module}");
     let refused = broker.fails(&place, &["topic", "delete", "target", "--yes"], b"");
     assert!(refused.contains("hint: `millpond transform detach source half --on derive` first"), "{refused}");
     assert_eq!(broker.ok(&place, &["transform", "detach", "source", "half"], b""), "detached half from source, on derive\n");

@@ -161,8 +161,7 @@ impl Engine {
     /// Where a module runs, in the order of the topics' names.
     pub(crate) fn uses(&self, module: &str) -> Vec<Use> {
         let topics = self.topics.read();
-        let of_topic = |topic: &Arc<Topic>| topic.runtime().uses(&topic.name, module);
-        topics.values().flat_map(of_topic).collect()
+        topics.values().flat_map(|topic| topic.uses(module)).collect()
     }
 
     /// Takes over what is the current version from now on.

@@ -21,6 +21,7 @@ use crate::{
     error::EngineError,
     meters::{AttachmentMeters, KeptLog},
     services::Services,
+    topic::Topic,
     transform::{Attachment, Breaker, Guest},
     versions::{StoredModule, StoredVersion},
 };
@@ -47,6 +48,7 @@ impl std::fmt::Debug for Deployed {
 /// Where a module runs, and which version of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Use {
+    pub(crate) topic: Arc<Topic>,
     pub(crate) version: u32,
     pub(crate) at: AttachedModule,
     pub(crate) attachment: Arc<Attachment>,
@@ -55,7 +57,7 @@ pub(crate) struct Use {
 impl Use {
     /// With how it is doing there.
     fn with_status(&self) -> AttachedModule {
-        AttachedModule { status: Some(self.attachment.status(false)), ..self.at.clone() }
+        AttachedModule { status: Some(self.topic.status_of(&self.attachment, false)), ..self.at.clone() }
     }
 }
 

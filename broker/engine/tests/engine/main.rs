@@ -1,11 +1,13 @@
 //! The engine from outside: what a front door sees. One program, because linking takes longer than testing.
 
 mod broker;
+mod cold_start;
 mod compaction;
 mod compaction_room;
 mod derive;
 mod derive_crash;
 mod derive_guests;
+mod derive_room;
 mod durability;
 mod failures;
 mod fairness;

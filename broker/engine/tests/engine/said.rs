@@ -25,6 +25,11 @@ pub(crate) fn lines(topic: &str, words: &str) -> Vec<Line> {
     LINES.lock().iter().filter(is_meant).cloned().collect()
 }
 
+/// The warnings that begin with these words, whatever they are about.
+pub(crate) fn warnings(words: &str) -> Vec<Line> {
+    LINES.lock().iter().filter(|line| line["message"].starts_with(words)).cloned().collect()
+}
+
 struct Listener;
 
 impl Subscriber for Listener {

@@ -47,6 +47,9 @@ fn words(module: &ModuleInfo) -> String {
         words.push_str(&table(&rows));
         words.push_str(&rows.iter().map(|row| attachments::troubles(row.topic, row.status)).collect::<String>());
     }
+    for row in &rows {
+        words.extend(row.status.derived.as_ref().map(|derived| format!("\n{}", attachments::derived(row.topic, derived))));
+    }
     let unavailable = |version: &ModuleVersion| {
         let reason = version.unavailable.as_ref()?;
         Some(format!("\nversion {} does not run: {reason}\n", version.version))
@@ -58,7 +61,9 @@ fn words(module: &ModuleInfo) -> String {
 fn place(at: &AttachedModule, version: &ModuleVersion) -> String {
     let pinned = if at.pinned { format!(", stays version {}", version.version) } else { String::new() };
     let view = at.view.as_ref().map(|view| format!(" as {view}")).unwrap_or_default();
-    format!("{} (on {}{view}{pinned})", at.topic, at.on)
+    let derived = at.status.as_ref().and_then(|status| status.derived.as_ref());
+    let into = derived.map(|derived| format!(" into {}", derived.targets.join(", "))).unwrap_or_default();
+    format!("{} (on {}{view}{into}{pinned})", at.topic, at.on)
 }
 
 #[derive(Serialize)]
@@ -123,7 +128,7 @@ fn deployed(at_ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millpond_protocol::message::{AttachPoint, AttachmentWork, BatchTimes, TimeBucket};
+    use millpond_protocol::message::{AttachPoint, AttachmentWork, BatchTimes, DerivedPartition, DerivedStatus, TimeBucket};
 
     #[test]
     fn versions_are_told_with_the_current_one_and_where_each_runs() {
@@ -176,5 +181,27 @@ mod tests {
         let lines: Vec<Vec<&str>> = words.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[8].join(" "), "t produce 2 does not run 1,200 3 9 8 100 us 64.0 KiB");
         assert!(words.ends_with("\non t it has failed: guest_trapped on 3 batches\non t it does not run: it trapped\n"), "{words}");
+    }
+
+    #[test]
+    fn where_it_derives_topics_it_says_how_far_it_is_on_each_partition() {
+        let partition = |partition, position, lag, error: Option<&str>| DerivedPartition {
+            partition,
+            position,
+            lag,
+            state_bytes: 2_048,
+            error: error.map(str::to_owned),
+            ..DerivedPartition::default()
+        };
+        let partitions = vec![partition(0, 1_500, 0, None), partition(1, 20, 7, Some("no room"))];
+        let derived = DerivedStatus { targets: vec!["x".to_owned(), "y".to_owned()], retries: 3, partitions, ..DerivedStatus::default() };
+        let status = AttachmentStatus { derived: Some(derived), ..AttachmentStatus::new("m", AttachPoint::Derive) };
+        let at = AttachedModule { topic: "t".to_owned(), on: AttachPoint::Derive, view: None, pinned: false, status: Some(status) };
+        let version = ModuleVersion { version: 1, attached: vec![at], ..ModuleVersion::default() };
+        let words = words(&ModuleInfo { name: "m".to_owned(), version: 1, versions: vec![version], ..ModuleInfo::default() });
+        let lines: Vec<String> = words.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(lines[2], "attached t (on derive into x, y)");
+        let from = lines.iter().position(|line| line == "t into x, y: no state, 3 retries").expect("it is told");
+        assert_eq!(lines[from + 3..], ["0 1,500 0 2.0 KiB 0 0 B", "1 20 7 2.0 KiB 0 0 B", "partition 1 does not go on: no room"]);
     }
 }
