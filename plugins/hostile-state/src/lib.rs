@@ -61,16 +61,24 @@ fn misbehave(mode: &str) {
         "long-key" => drop(black_box(state::put(&vec![1; 1 << 20], b"x"))),
         "large-value" => drop(black_box(state::put(b"large", &vec![1; 7 << 20]))),
         "huge-value" => drop(black_box(state::put(b"huge", &vec![1; 12 << 20]))),
-        "churn" => loop {
-            let _ = black_box(state::put(b"churn", &[1; 64 << 10]));
-            state::delete(b"churn");
-        },
-        "overwrite" => while state::put(b"again", &[1; 64 << 10]).is_ok() {},
+        "churn" => churn(),
+        "overwrite" => {
+            let value = vec![1; LARGE_BYTES];
+            while state::put(b"again", &value).is_ok() {}
+        }
         "scan" => loop {
             black_box(state::entries(b"").count());
         },
         "sweep" => sweep(),
         _ => {}
+    }
+}
+
+fn churn() -> ! {
+    let value = vec![1; LARGE_BYTES];
+    loop {
+        let _ = black_box(state::put(b"churn", &value));
+        state::delete(b"churn");
     }
 }
 
@@ -99,6 +107,9 @@ std::thread_local! {
 
 /// The modes that there are.
 const MODES: [&str; 10] = ["none", "fill", "tiny", "long-key", "large-value", "huge-value", "churn", "overwrite", "scan", "sweep"];
+
+/// Of a value that is put again and again.
+const LARGE_BYTES: usize = 64 << 10;
 
 /// Behind all numbers.
 const NEXT: &[u8] = b"\xffnext";

@@ -86,7 +86,9 @@ async fn on_a_disk_that_is_full_now_and_then_it_waits_and_each_record_has_its_ef
         for (key, count) in [counts(&broker, "a", 0).await, counts(&broker, "b", 0).await].concat() {
             found.entry(key).or_default().push(count);
         }
-        found.values_mut().for_each(|numbers| numbers.sort_unstable());
+        for numbers in found.values_mut() {
+            numbers.sort_unstable();
+        }
         let expected: BTreeMap<_, Vec<_>> = sent.into_iter().map(|(key, count)| (key, (1..=count).collect())).collect();
         assert_eq!(found, expected, "seed {seed}");
         broker.engine.shutdown().await;

@@ -65,13 +65,13 @@ fn partition(engine: &Engine) -> DerivedPartition {
     status(engine).derived.expect("it derives a topic").partitions.remove(0)
 }
 
-/// The one kind of failure that there was.
+/// The kind of failure that there was, beside those for want of time.
 fn failure(status: &AttachmentStatus) -> Option<ErrorCode> {
     let kinds: Vec<_> = status.work.failures_by_kind.iter().filter(|(_, batches)| **batches > 0).map(|(kind, _)| kind.as_str()).collect();
     match kinds[..] {
         [] => None,
         ["guest_timed_out"] => Some(ErrorCode::GuestTimedOut),
-        ["guest_output_invalid"] => Some(ErrorCode::GuestOutputInvalid),
+        ["guest_output_invalid"] | ["guest_output_invalid", "guest_timed_out"] => Some(ErrorCode::GuestOutputInvalid),
         _ => panic!("{kinds:?}"),
     }
 }

@@ -148,7 +148,8 @@ impl Tally {
         self.attacked += 1;
         self.failed += usize::from(code.is_some());
         *self.codes.entry(code.map_or("went through".to_owned(), |code| format!("{code:?}"))).or_default() += 1;
-        assert!(code.is_none() || code == attack.expected, "{attack}: {code:?}");
+        // On a busy machine its time may be over before it has come to the other limit: pages that it touches first count as its own time.
+        assert!(code.is_none() || code == attack.expected || code == Some(ErrorCode::GuestTimedOut), "{attack}: {code:?}");
     }
 
     fn is_enough(&self, attack: &Attack) -> bool {

@@ -118,10 +118,10 @@ fn request(attack: &Attack) -> AttachTransform {
         Place::View => AttachPoint::Fetch,
         Place::Derive => return derived::request(attack),
     };
-    let attach = AttachTransform::new("attacked", ModuleRef::current(attack.module()), on);
+    let plain = AttachTransform::new("attacked", ModuleRef::current(attack.module()), on);
     let params = params(&[("mode", attack.mode), ("only", "poison"), ("after", "20")]);
     let view = (attack.place == Place::View).then(|| VIEW.to_owned());
-    AttachTransform { params, view, on_error: attack.on_error.parse().expect("it is one"), ..attach }
+    AttachTransform { params, view, on_error: attack.on_error.parse().expect("it is one"), ..plain }
 }
 
 pub(crate) fn params(params: &[(&str, &str)]) -> BTreeMap<String, String> {
