@@ -63,16 +63,25 @@ fn builds_and_passes(lang: &str, guest: &str, broken: &str) {
     assert!(refused.contains("ended with exit status: ") && refused.contains(guest), "{refused}");
 }
 
-/// A project of a module that derives topics and keeps state is made, tested with the command that it was made with, and built.
+/// A project of a module that derives topics and keeps state is made, tested natively as its readme says, built, and tested with the command
+/// that it was made with.
 fn derives_and_passes(lang: &str) -> Place {
     let place = Place::new();
     let made = ok(&place, ".", &["new", "alarms", "--lang", lang, "--world", "stateful-derive"]);
     has_tools(&place, "alarms", lang);
-    let test = made.lines().last().expect("the last line is the test").trim();
-    let tested = Command::new("bash").args(["-c", test]).current_dir(place.path("alarms")).output().expect("it runs");
-    assert!(tested.status.success(), "{test}:\n{}{}", text(&tested.stdout), text(&tested.stderr));
+    if lang != "rust" {
+        let readme = std::fs::read_to_string(place.path("alarms/README.md")).expect("a readme");
+        let test = readme.split("```sh\n").nth(1).and_then(|block| block.lines().next()).expect("the first command");
+        let tested = Command::new("bash").args(["-c", test]).current_dir(place.path("alarms")).output().expect("it runs");
+        assert!(tested.status.success(), "{test}:\n{}{}", text(&tested.stdout), text(&tested.stderr));
+    }
     let built = ok(&place, "alarms", &["build"]);
     assert!(built.starts_with("made build/alarms.wasm: "), "{built}");
+    let test = made.lines().last().and_then(|line| line.trim().strip_prefix("millpond transform ")).expect("the last line is the test");
+    let tested = ok(&place, "alarms", &test.split(' ').collect::<Vec<_>>());
+    for words in ["line 1: changed, to alarms\n", "line 2: kept, to readings\n", "\nall as in test/expected.jsonl\n"] {
+        assert!(tested.contains(words), "{words}: {tested}");
+    }
     place.file("alarms/millpond.toml", format!("name = \"alarms\"\nlang = \"{lang}\"\nworld = \"derive\"\n").as_bytes());
     place
 }
@@ -80,6 +89,7 @@ fn derives_and_passes(lang: &str) -> Place {
 #[test]
 fn rust() {
     builds_and_passes("rust", "src/lib.rs", "fn broken(");
+    derives_and_passes("rust");
 }
 
 #[test]

@@ -143,7 +143,7 @@ pub(super) fn new(arguments: NewArgs) -> Outcome {
 fn created_words(created: &Created) -> String {
     let Created { name, lang, world, .. } = created;
     let guest = template::guest(*lang);
-    let test = template::test_words(*lang, *world, name);
+    let test = template::test_words(*world, name);
     format!("made {name}: the module is {name}/{guest}\n\n  cd {name}\n  millpond transform build\n  {test}\n")
 }
 

@@ -120,10 +120,9 @@ pub(super) fn files(lang: Language, world: World, name: &str) -> Vec<(String, St
     add(manifest::FILE, manifest(lang, world, name));
     add("README.md", readme(lang, world, name));
     add(".gitignore", IGNORED.to_owned());
-    if !derives(world) {
-        add("test/records.jsonl", RECORDS.to_owned());
-        add("test/expected.jsonl", EXPECTED.to_owned());
-    }
+    let (records, expected) = if derives(world) { (ALARMS_RECORDS, ALARMS_EXPECTED) } else { (RECORDS, EXPECTED) };
+    add("test/records.jsonl", records.to_owned());
+    add("test/expected.jsonl", expected.to_owned());
     files
 }
 
@@ -137,12 +136,10 @@ pub(super) fn guest(lang: Language) -> &'static str {
     }
 }
 
-/// The command that tests the project: what was built or, of a module that derives topics, its parts here.
-pub(super) fn test_words(lang: Language, world: World, name: &str) -> String {
-    if derives(world) {
-        return native_test(lang, world);
-    }
-    format!("millpond transform test build/{name}.wasm --input test/records.jsonl --expect test/expected.jsonl")
+/// The command that tests what was built.
+pub(super) fn test_words(world: World, name: &str) -> String {
+    let derived = if derives(world) { " --into alarms,readings --state-bytes 1MiB" } else { "" };
+    format!("millpond transform test build/{name}.wasm{derived} --input test/records.jsonl --expect test/expected.jsonl")
 }
 
 /// The command that tests the module without WebAssembly.
@@ -181,16 +178,16 @@ fn manifest(lang: Language, world: World, name: &str) -> String {
 
 fn readme(lang: Language, world: World, name: &str) -> String {
     let (guest, native) = (guest(lang), native_test(lang, world));
-    let (does, test, attach) = if derives(world) {
+    let (does, attach) = if derives(world) {
         let attach = format!("TOPIC {name} --into ALARMS,READINGS --state-bytes 1MiB --param limit=90");
-        ("makes alarms of the readings that are hotter than a limit", String::new(), attach)
+        ("makes alarms of the readings that are hotter than a limit", attach)
     } else {
-        let attach = format!("TOPIC {name} --on produce --param limit=90");
-        ("keeps the readings that are hotter than a limit", format!("{}\n", test_words(lang, world, name)), attach)
+        ("keeps the readings that are hotter than a limit", format!("TOPIC {name} --on produce --param limit=90"))
     };
+    let test = test_words(world, name);
     format!(
         "# {name}\n\nA module for the Millpond broker. `{guest}` {does}, until it does what you want.\n\n\
-         ```sh\n{native}\nmillpond transform build\n{test}millpond transform deploy build/{name}.wasm\n\
+         ```sh\n{native}\nmillpond transform build\n{test}\nmillpond transform deploy build/{name}.wasm\n\
          millpond transform attach {attach}\n```\n"
     )
 }
@@ -230,6 +227,19 @@ const RECORDS: &str = r#"{"key":"pump-3","value":{"temperature":79.5},"timestamp
 
 const EXPECTED: &str = r#"{"key":"pump-4","value":{"temperature":91.5},"headers":{"trace":"1","alert":"hot"},"timestamp":1767225600001}
 {"key":"pump-5","value":null,"timestamp":1767225600002}
+"#;
+
+const ALARMS_RECORDS: &str = r#"{"key":"pump-3","value":{"temperature":91.5},"timestamp":1767225600000}
+{"key":"pump-4","value":{"temperature":20},"timestamp":1767225600001}
+{"key":"pump-3","value":{"temperature":92},"timestamp":1767225600002}
+{"key":"pump-3","value":{"temperature":79.5},"timestamp":1767225600003}
+"#;
+
+const ALARMS_EXPECTED: &str = r#"{"topic":"alarms","key":"pump-3","value":{"temperature":91.5},"headers":{"count":"1"}}
+{"topic":"readings","key":"pump-4","value":{"temperature":20},"timestamp":1767225600001}
+{"topic":"alarms","key":"pump-3","value":{"temperature":92},"headers":{"count":"2"}}
+{"topic":"alarms","key":"pump-3","value":null,"headers":{"cleared":"2"}}
+{"topic":"readings","key":"pump-3","value":{"temperature":79.5},"timestamp":1767225600003}
 "#;
 
 #[cfg(test)]
