@@ -50,7 +50,8 @@ static const char *answer(const mp_record *question, mp_outputs *out) {
     mp_scan scan = mp_state_scan(question->value, after, page);
     for (mp_entry entry; mp_state_next(&scan, &entry);) {
         decimal count = text_of(mp_state_get_u64(entry.key));
-        mp_emit(mp_to(out, ALARMS), &(mp_change){.key = entry.key, .value = mp_text(count.digits), .timestamp = question->timestamp});
+        mp_change change = {.key = entry.key, .value = mp_text(count.digits), .timestamp = question->timestamp, .offset_delta = question->offset_delta};
+        mp_emit(mp_to(out, ALARMS), &change);
     }
     return NULL;
 }
@@ -83,7 +84,11 @@ const char *guest_derive(const mp_record *record, mp_outputs *out) {
         mp_state_delete(record->key);
         decimal text = text_of(count);
         mp_header cleared = {mp_text("cleared"), mp_text(text.digits)};
-        mp_change change = {.key = record->key, .added = &cleared, .added_count = 1, .timestamp = record->timestamp};
+        mp_change change = mp_changed(record);
+        change.value = (mp_bytes){NULL, 0};
+        change.headers = (mp_headers){0};
+        change.added = &cleared;
+        change.added_count = 1;
         mp_emit(mp_to(out, ALARMS), &change);
     }
     mp_keep(mp_to(out, READINGS), record);

@@ -42,7 +42,8 @@ fn a_broker_is_scraped() {
     let module = place.file("copy.wasm", &crate::guests::transform());
     broker.ok(&place, &["transform", "deploy", module.to_str().expect("a path"), "--name", "copy"], b"");
     broker.ok(&place, &["transform", "attach", "readings", "copy", "--on", "produce", "--param", "mode=identity"], b"");
-    broker.ok(&place, &["produce", "readings", "--partition", "1"], b"a\nb\nc\n");
+    // One batch, however slow this is: the end of the input sends it.
+    broker.ok(&place, &["produce", "readings", "--partition", "1", "--linger", "1m"], b"a\nb\nc\n");
     let (code, metrics) = get(&address, "/metrics");
     assert_eq!(code, 200, "{metrics}");
     for line in [
