@@ -1,7 +1,8 @@
 //! The way of batches out: from a position, whole and as they are stored, and then as they come.
 //!
 //! A consumer sees what lies below the high watermark. It keeps its place in the files between two reads, so reading on costs no
-//! search. At the end it waits for the partition's watermarks to move; nothing polls.
+//! search. At the end it waits for the partition's watermarks to move; nothing polls, but for the consumer of a view, which looks once a
+//! second whether the view is still there.
 
 use crate::{
     error::{EngineError, Purpose},
@@ -15,7 +16,7 @@ use millpond_protocol::message::{ConsumeOpened, OffsetFound, Position, Watermark
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 /// An endless stream of batches out of one partition.
@@ -67,7 +68,7 @@ impl ConsumeStream {
     ///
     /// # Errors
     ///
-    /// [`EngineError::TopicNotFound`] once the topic is deleted, [`EngineError::ShuttingDown`] at the end of what is there while the
+    /// [`EngineError::TopicNotFound`] once the topic is deleted, [`EngineError::ViewNotFound`] once the view is, [`EngineError::ShuttingDown`] at the end of what is there while the
     /// broker stops, [`EngineError::OffsetOutOfRange`] if the position is not in the log any more, [`EngineError::Log`].
     pub async fn next(&mut self, max_bytes: usize) -> Result<(Watermarks, Bytes), EngineError> {
         loop {
@@ -75,6 +76,7 @@ impl ConsumeStream {
             if phase == Phase::Deleted {
                 return Err(EngineError::TopicNotFound { name: self.partition.topic().as_ref().to_owned(), nearest: None });
             }
+            self.view.as_ref().map_or(Ok(()), TopicView::is_there)?;
             if self.position() < watermarks.high_watermark {
                 match self.read_view(max_bytes, watermarks.high_watermark).await? {
                     Some(batches) => return Ok((self.tell(watermarks), batches)),
@@ -96,9 +98,14 @@ impl ConsumeStream {
         }
     }
 
+    /// Waits for something to happen; of a view, at most for as long as nobody looks whether it is there.
     async fn changed(&mut self) -> Result<(), EngineError> {
-        // The sender lives in the partition, which this stream keeps.
-        self.state.changed().await.map_err(|_| EngineError::ShuttingDown)
+        let limit = if self.view.is_some() { VIEW_LOOK } else { Duration::MAX };
+        match timeout(limit, self.state.changed()).await {
+            // The sender lives in the partition, which this stream keeps.
+            Ok(changed) => changed.map_err(|_| EngineError::ShuttingDown),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Reads batches, and shows them through the view. None where nothing of them is left and there is no hurry to say how far it is.
@@ -181,6 +188,9 @@ fn read_error(partition: &Partition, error: LogError) -> EngineError {
 fn out_of_range(partition: &Partition, requested: i64, (start, end): (i64, i64), purpose: Purpose) -> EngineError {
     EngineError::OffsetOutOfRange { topic: Arc::clone(partition.topic()), partition: partition.number(), requested, start, end, purpose }
 }
+
+/// How often the consumer of a view that has nothing to read looks whether the view is still there.
+const VIEW_LOOK: Duration = Duration::from_secs(1);
 
 /// How often a consumer that waits is told about watermarks alone.
 const WATERMARKS_INTERVAL: Duration = Duration::from_millis(100);

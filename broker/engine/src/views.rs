@@ -42,7 +42,12 @@ impl TopicView {
     /// The view of this name, which may go while it is read.
     pub(crate) fn open(topic: &Arc<Topic>, name: &str) -> Result<TopicView, EngineError> {
         let view = TopicView { topic: Arc::clone(topic), name: name.into() };
-        if topic.runtime().views.contains_key(name) { Ok(view) } else { Err(view.not_found()) }
+        view.is_there().map(|()| view)
+    }
+
+    /// Fails once it was detached.
+    pub(crate) fn is_there(&self) -> Result<(), EngineError> {
+        if self.topic.runtime().views.contains_key(&self.name) { Ok(()) } else { Err(self.not_found()) }
     }
 
     fn not_found(&self) -> EngineError {

@@ -4,7 +4,7 @@
 use crate::output::{Row, counted, escaped, human_bytes, table, thousands};
 use millpond_protocol::message::{AttachmentStatus, BatchTimes, DerivedPartition, DerivedStatus};
 use serde::Serialize;
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 /// A line for each module, and more for one that does not run.
 pub(super) fn notes(attachments: &[AttachmentStatus]) -> String {
@@ -24,30 +24,47 @@ pub(super) fn notes(attachments: &[AttachmentStatus]) -> String {
         }
         let params = attachment.params.iter().map(|(name, value)| format!("{name}={value}"));
         said.extend(params);
-        notes.push_str(&attachment.module);
-        notes.push_str(": ");
-        notes.push_str(&said.join(", "));
-        notes.push('\n');
-        notes.extend(work(attachment).map(|work| format!("{}: {work}\n", attachment.module)));
-        notes.extend(failures(attachment).map(|failures| format!("{} has failed: {failures}\n", attachment.module)));
-        if let Some(reason) = &attachment.paused {
-            notes.push_str(&attachment.module);
-            notes.push_str(" does not run: ");
-            notes.push_str(&escaped(reason));
-            notes.push('\n');
-        }
-        if let Some(derived) = &attachment.derived {
-            notes.push_str(&self::derived(&attachment.module, derived));
-        }
+        // A module may be there several times, once for each view.
+        let name = match &attachment.view {
+            Some(view) => format!("{} as {view}", attachment.module),
+            None => attachment.module.clone(),
+        };
+        // Writing to a string can't fail.
+        let _ = writeln!(notes, "{name}: {}", said.join(", "));
+        notes.extend(work(attachment).map(|work| format!("{name}: {work}\n")));
+        notes.extend(failures(attachment).map(|failures| format!("{name} has failed: {failures}\n")));
+        notes.extend(attachment.paused.as_ref().map(|reason| format!("{name} does not run: {}\n", escaped(reason))));
+        notes.extend(attachment.derived.as_ref().map(|derived| self::derived(&name, derived)));
     }
     notes
 }
 
-/// What is wrong with a module on a topic: how it failed, and why it does not run. Nothing where all is well.
-pub(super) fn troubles(topic: &str, attachment: &AttachmentStatus) -> String {
-    let failed = failures(attachment).map(|failures| format!("\non {topic} it has failed: {failures}"));
-    let paused = attachment.paused.as_ref().map(|reason| format!("\non {topic} it does not run: {}", escaped(reason)));
-    let mut troubles: String = failed.into_iter().chain(paused).collect();
+/// What keeps a module from its work, in a word or three. None where nothing does.
+pub(super) fn trouble(attachment: &AttachmentStatus) -> Option<String> {
+    let derived = attachment.derived.as_ref();
+    let held_up = derived.map_or(0, |derived| derived.partitions.iter().filter(|partition| partition.error.is_some()).count());
+    match (&attachment.paused, held_up) {
+        (Some(_), _) => Some("does not run".to_owned()),
+        (None, 0) => None,
+        (None, held_up) => Some(format!("{held_up} of {} held up", derived.map_or(0, |derived| derived.partitions.len()))),
+    }
+}
+
+/// What is wrong with a module on topics: how it failed on which, and why it does not run there. Nothing where all is well.
+pub(super) fn troubles<'a>(places: impl IntoIterator<Item = (&'a str, &'a AttachmentStatus)>) -> String {
+    let (mut troubles, mut paused) = (String::new(), BTreeMap::<_, Vec<_>>::new());
+    for (topic, attachment) in places {
+        troubles.extend(failures(attachment).map(|failures| format!("\non {topic} it has failed: {failures}")));
+        if let Some(reason) = &attachment.paused {
+            paused.entry(reason).or_default().push(topic);
+        }
+    }
+    // One reason, as that its file is gone, may hold everywhere.
+    for (reason, mut topics) in paused {
+        topics.dedup();
+        // Writing to a string can't fail.
+        let _ = write!(troubles, "\non {} it does not run: {}", topics.join(", "), escaped(reason));
+    }
     if !troubles.is_empty() {
         troubles.push('\n');
     }

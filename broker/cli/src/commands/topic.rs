@@ -201,7 +201,11 @@ fn size_bytes(topic: &TopicInfo) -> u64 {
 }
 
 fn modules(topic: &TopicInfo) -> String {
-    let names: Vec<_> = topic.attachments.iter().map(|module| format!("{} ({})", module.module, module.on)).collect();
+    let words = |module: &AttachmentStatus| match attachments::trouble(module) {
+        Some(trouble) => format!("{} ({}: {trouble})", module.module, module.on),
+        None => format!("{} ({})", module.module, module.on),
+    };
+    let names: Vec<_> = topic.attachments.iter().map(words).collect();
     if names.is_empty() { "-".to_owned() } else { names.join(", ") }
 }
 

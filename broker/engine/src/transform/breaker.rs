@@ -96,10 +96,10 @@ impl Breaker {
         Some(length)
     }
 
-    /// Why it does not run now; none where it does.
+    /// Why it does not run now; none where it does, and where the next batch would try it again.
     pub(super) fn reason(&self, now: Instant) -> Option<String> {
         let pause = self.pause.lock();
-        let paused = self.paused(pause.as_ref()?, now);
+        let paused = self.paused(pause.as_ref().filter(|pause| now < pause.until)?, now);
         Some(format!("paused for {} s after {} batches in a row failed: {}", paused.seconds, paused.failures, paused.reason))
     }
 
@@ -175,6 +175,7 @@ mod tests {
             assert!(paused.reason.contains("failed") && breaker.reason(now).is_some_and(|reason| reason.contains("in a row")));
             assert_eq!(breaker.failed(&trap(), now), None, "one that was on its way");
             now += Duration::from_secs(seconds);
+            assert_eq!(breaker.reason(now), None, "no batch would be refused");
             breaker.admit(now).expect("one may try");
             breaker.admit(now).expect_err("and no other meanwhile");
             assert!(breaker.failed(&trap(), now).is_some());

@@ -14,6 +14,7 @@ use millpond_protocol::{
     message::{AttachPoint, AttachTransform, DetachTransform, OnError, OpenConsume, Position},
     record::NewRecord,
 };
+use std::time::Duration;
 
 fn on_fetch(view: &str, module: &str, mode: char) -> AttachTransform {
     AttachTransform { on: AttachPoint::Fetch, view: Some(view.to_owned()), ..attachment("t", module, mode) }
@@ -212,9 +213,12 @@ async fn a_view_that_is_not_there_or_goes_is_told() {
     let error = open(&broker, Some("something else"), Position::Beginning).await.expect_err("there is none").to_wire();
     assert!(error.hint.is_some_and(|hint| hint.contains("--on fetch --name something else")));
     let mut stream = open(&broker, Some("v"), Position::Beginning).await.expect("it opens");
+    let mut idle = open(&broker, Some("v"), Position::End).await.expect("it opens");
+    let idle = tokio::spawn(async move { while idle.next(1 << 20).await.is_ok() {} });
     let detach = DetachTransform { topic: "t".to_owned(), module: "m".to_owned(), on: AttachPoint::Fetch, view: Some("v".to_owned()) };
     broker.engine.detach(detach).await.expect("it is attached");
     assert_eq!(stream.next(1 << 20).await.expect_err("it is gone").code(), ErrorCode::ViewNotFound);
+    tokio::time::timeout(Duration::from_secs(30), idle).await.expect("one that waits for records hears of it too").expect("no panic");
 
     let refused = async |request: AttachTransform| broker.engine.attach(request).await.expect_err("it makes no sense").to_wire();
     let nameless = refused(AttachTransform { view: None, ..on_fetch("v", "m", 'i') }).await;

@@ -45,7 +45,7 @@ fn words(module: &ModuleInfo) -> String {
     if !rows.is_empty() {
         words.push('\n');
         words.push_str(&table(&rows));
-        words.push_str(&rows.iter().map(|row| attachments::troubles(row.topic, row.status)).collect::<String>());
+        words.push_str(&attachments::troubles(rows.iter().map(|row| (row.topic, row.status))));
     }
     for row in &rows {
         words.extend(row.status.derived.as_ref().map(|derived| format!("\n{}", attachments::derived(row.topic, derived))));
@@ -77,7 +77,8 @@ impl Row for VersionRow<'_> {
 
     fn cells(&self) -> Vec<String> {
         let version = self.version;
-        let topics: Vec<_> = version.attached.iter().map(|at| at.topic.as_str()).collect();
+        let mut topics: Vec<_> = version.attached.iter().map(|at| at.topic.as_str()).collect();
+        topics.dedup();
         vec![
             if version.version == self.current { format!("* {}", version.version) } else { version.version.to_string() },
             version.world.clone(),
@@ -106,7 +107,7 @@ impl Row for AttachedRow<'_> {
             self.topic.to_owned(),
             status.view.as_ref().map_or_else(|| status.on.to_string(), |view| format!("{}: {view}", status.on)),
             status.version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
-            if status.paused.is_some() { "does not run" } else { "runs" }.to_owned(),
+            attachments::trouble(status).unwrap_or_else(|| "runs".to_owned()),
             thousands(status.batches),
             thousands(status.failures),
             thousands(status.records_in),
@@ -201,6 +202,7 @@ mod tests {
         let words = words(&ModuleInfo { name: "m".to_owned(), version: 1, versions: vec![version], ..ModuleInfo::default() });
         let lines: Vec<String> = words.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(lines[2], "attached t (on derive into x, y)");
+        assert!(lines.iter().any(|line| line.starts_with("t derive - 1 of 2 held up ")), "{words}");
         let from = lines.iter().position(|line| line == "t into x, y: no state, 3 retries").expect("it is told");
         assert_eq!(lines[from + 3..], ["0 1,500 0 2.0 KiB 0 0 B", "1 20 7 2.0 KiB 0 0 B", "partition 1 does not go on: no room"]);
     }
