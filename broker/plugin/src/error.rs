@@ -109,6 +109,9 @@ pub enum PluginError {
         /// Where it was when its time was over: the guest's functions, innermost first, a line each.
         backtrace: String,
     },
+    /// [`crate::Interrupt`] was raised: it is no failure of the module's, and nothing is known of the batch.
+    #[error("the module was stopped in the middle of its work: it is being detached, or the broker stops")]
+    Interrupted,
     /// The guest ended after growth of its memory beyond [`crate::Limits::memory_bytes`] had been refused.
     #[error("the module needs more memory than its {limit_bytes} bytes")]
     OutOfMemory {
@@ -169,6 +172,7 @@ impl PluginError {
             PluginError::OutOfMemory { .. } | PluginError::TableFull { .. } => ErrorCode::GuestOutOfMemory,
             PluginError::OutputTooLarge { .. } | PluginError::OutputInvalid { .. } => ErrorCode::GuestOutputInvalid,
             PluginError::Busy { .. } => ErrorCode::Overloaded,
+            PluginError::Interrupted => ErrorCode::ShuttingDown,
             PluginError::Engine { .. } => ErrorCode::Internal,
         }
     }
@@ -202,6 +206,9 @@ impl PluginError {
             PluginError::Trapped { .. } => "the backtrace is in the broker's log; a test beside the guest's code can replay the record",
             PluginError::TimedOut { .. } => {
                 "the backtrace in the module's log says where it was: look for a loop that doesn't end, or send smaller batches"
+            }
+            PluginError::Interrupted => {
+                "nothing of the batch had an effect; it is done again if the module is still attached at the next start"
             }
             PluginError::OutOfMemory { .. } => "send smaller batches, or keep less between them",
             PluginError::OutputTooLarge { .. } => "send smaller batches, or return less for each record",
@@ -285,6 +292,7 @@ mod tests {
             PluginError::OutputTooLarge { limit_bytes: 0 },
             PluginError::OutputInvalid { reason: text() },
             PluginError::Busy { limit: 0 },
+            PluginError::Interrupted,
             PluginError::Engine { reason: text() },
         ] {
             assert!(error.hint().is_some_and(|hint| hint.len() > 20), "{error:?}");

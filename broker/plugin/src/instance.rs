@@ -12,6 +12,7 @@ use crate::derive::Target;
 use crate::error::{BACKTRACE_BYTES_MAX, MESSAGE_BYTES_MAX, PluginError, cut};
 use crate::guest_log::{GuestLog, Outlets, one_line};
 use crate::host::Module;
+use crate::interrupt::Interrupt;
 use crate::limits::{GUEST_STACK_BYTES_MAX, INSTANCES_MAX, Limiter, Limits, Refused, TABLE_ELEMENTS_MAX};
 use crate::runtime::Runtime;
 use crate::state::StateDraft;
@@ -26,6 +27,8 @@ pub(crate) struct State {
     pub(crate) draft: Option<StateDraft>,
     /// The calling thread's processor time at which the call that is in progress must end.
     deadline: Duration,
+    /// Ends the call before that.
+    interrupt: Interrupt,
 }
 
 /// An instance and the one function that batches go through.
@@ -44,11 +47,11 @@ impl<F> Guest<F> {
         module: &Module,
         limits: &Limits,
         (params, targets): (&[(String, String)], Option<&[Target]>),
-        outlets: Outlets,
+        (outlets, interrupt): (Outlets, Interrupt),
         find: Find<F>,
     ) -> Result<Guest<F>, PluginError> {
         let log = GuestLog::new(outlets, limits.log_bytes_per_call);
-        let state = State { limiter: Limiter::new(limits.memory_bytes), log, draft: None, deadline: Duration::ZERO };
+        let state = State { limiter: Limiter::new(limits.memory_bytes), log, draft: None, deadline: Duration::ZERO, interrupt };
         let mut store = Store::new(&runtime.engine, state);
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(limits.output_bytes.max(HOSTCALL_BYTES_MIN));
@@ -90,11 +93,13 @@ impl<F> Guest<F> {
         limits: &Limits,
         batch: &BatchInfo<'_>,
         mut draft: Option<&mut StateDraft>,
+        interrupt: &Interrupt,
         call: impl FnOnce(&mut Store<State>, &F) -> wasmtime::Result<R>,
     ) -> Result<R, PluginError> {
         let state = self.store.data_mut();
         state.limiter.begin_call();
         state.log.begin_call(batch);
+        state.interrupt = interrupt.clone();
         state.draft = draft.as_deref_mut().map(std::mem::take);
         set_deadline(&mut self.store, limits.time);
         let running = runtime.ticker.run();
@@ -111,14 +116,22 @@ impl<F> Guest<F> {
 /// Lets the guest run for so long from now.
 fn set_deadline(store: &mut Store<State>, time: Duration) {
     store.data_mut().deadline = ThreadTime::now().as_duration().saturating_add(time);
-    store.set_epoch_deadline(ticker::ticks(time));
+    store.set_epoch_deadline(ticks_to_look(time));
 }
 
-/// Called when the guest's time has passed on the clock. On a busy machine the thread may have run for a part of it only; then the guest
+/// When to look at the guest again that has so much time left.
+fn ticks_to_look(rest: Duration) -> u64 {
+    ticker::ticks(rest.min(LOOK_INTERVAL))
+}
+
+/// Called now and then, and when the guest's time has passed on the clock. On a busy machine the thread may have run for a part of it only; then the guest
 /// gets the rest, for a batch must not fail because something else was slow.
 fn check_deadline(store: &StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
+    if store.data().interrupt.is_raised() {
+        return Err(Trap::Interrupt.into());
+    }
     match store.data().deadline.checked_sub(ThreadTime::now().as_duration()) {
-        Some(rest) if !rest.is_zero() => Ok(UpdateDeadline::Continue(ticker::ticks(rest))),
+        Some(rest) if !rest.is_zero() => Ok(UpdateDeadline::Continue(ticks_to_look(rest))),
         _ => Err(Trap::Interrupt.into()),
     }
 }
@@ -130,6 +143,9 @@ fn classify(error: &wasmtime::Error, state: &State, limits: &Limits, phase: &str
     }
     let trap = error.downcast_ref::<Trap>();
     if trap == Some(&Trap::Interrupt) {
+        if state.interrupt.is_raised() {
+            return PluginError::Interrupted;
+        }
         return PluginError::TimedOut { limit: limits.time, backtrace: backtrace(error) };
     }
     match state.limiter.refused() {
@@ -164,6 +180,9 @@ fn backtrace(error: &wasmtime::Error) -> String {
     let lines: Vec<_> = lines.map(|line| one_line(line.trim_end(), BACKTRACE_BYTES_MAX)).collect();
     cut(lines.join("\n"), BACKTRACE_BYTES_MAX)
 }
+
+/// How often a guest that runs is looked at, on the clock: so long after it was interrupted it still runs.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What a guest may hand over at once even if its output is limited to less: room for a message about it.
 const HOSTCALL_BYTES_MIN: usize = 64 * 1024;

@@ -47,6 +47,7 @@ mod guest_log;
 mod guest_state;
 mod host;
 mod instance;
+mod interrupt;
 mod limits;
 mod log_budget;
 mod partitioner;
@@ -63,6 +64,7 @@ pub use derive::{Derive, SourceBatch, Target};
 pub use error::PluginError;
 pub use guest_log::{GuestLine, LogSink};
 pub use host::{Module, PluginHost};
+pub use interrupt::Interrupt;
 pub use limits::{
     INSTANCES_MAX, LOG_LINE_BYTES_MAX, Limits, MEMORY_BYTES_MAX, MODULE_BYTES_MAX, PARAMS_BYTES_MAX, TABLE_ELEMENTS_MAX,
     THREAD_STACK_BYTES_MIN,

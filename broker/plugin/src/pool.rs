@@ -12,6 +12,7 @@ use crate::error::PluginError;
 use crate::guest_log::{self, Outlets};
 use crate::host::{Module, PluginHost};
 use crate::instance::{Find, Guest, State};
+use crate::interrupt::Interrupt;
 use crate::limits::{Limits, MEMORY_BYTES_MAX, PARAMS_BYTES_MAX};
 use crate::runtime::{Runtime, Shed};
 use crate::state::StateDraft;
@@ -26,6 +27,8 @@ pub(crate) struct Pool<F> {
     targets: Option<Box<[Target]>>,
     find: Find<F>,
     outlets: Outlets,
+    /// Ends its calls.
+    interrupt: Interrupt,
     idle: Arc<Idle<F>>,
     /// The most memory that an instance had after a call.
     memory_bytes_peak: AtomicUsize,
@@ -72,10 +75,16 @@ impl<F: Send + 'static> Pool<F> {
         let outlets = guest_log::outlets(module.name_shared(), module.log_sink(), &limits);
         let memory_bytes_peak = AtomicUsize::new(0);
         let (module, params, targets) = (module.clone(), params.into(), targets.map(Box::from));
-        let pool = Pool { runtime, module, limits, params, targets, find, outlets, idle, memory_bytes_peak };
+        let interrupt = Interrupt::default();
+        let pool = Pool { runtime, module, limits, params, targets, find, outlets, interrupt, idle, memory_bytes_peak };
         let first = pool.start()?;
         pool.idle.give(first);
         Ok(pool)
+    }
+
+    /// Its calls from here on end, and none begins, once this is raised.
+    pub(crate) fn with_interrupt(self, interrupt: Interrupt) -> Pool<F> {
+        Pool { interrupt, ..self }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -115,13 +124,16 @@ impl<F: Send + 'static> Pool<F> {
         draft: Option<&mut StateDraft>,
         call: impl FnOnce(&mut wasmtime::Store<State>, &F) -> wasmtime::Result<R>,
     ) -> Result<R, PluginError> {
+        if self.interrupt.is_raised() {
+            return Err(PluginError::Interrupted);
+        }
         let idle = self.idle.take();
         let mut guest = match idle {
             Some(guest) => guest,
             None => self.start()?,
         };
         let limits = Limits { time, ..self.limits.clone() };
-        let result = guest.call(&self.runtime, &limits, batch, draft, call);
+        let result = guest.call(&self.runtime, &limits, batch, draft, &self.interrupt, call);
         self.memory_bytes_peak.fetch_max(guest.memory_bytes(), Ordering::Relaxed);
         let result = result?;
         self.idle.give(guest);
@@ -130,7 +142,8 @@ impl<F: Send + 'static> Pool<F> {
 
     fn start(&self) -> Result<Guest<F>, PluginError> {
         let given = (&*self.params, self.targets.as_deref());
-        let start = || Guest::start(&self.runtime, &self.module, &self.limits, given, Arc::clone(&self.outlets), self.find);
+        let own = || (Arc::clone(&self.outlets), self.interrupt.clone());
+        let start = || Guest::start(&self.runtime, &self.module, &self.limits, given, own(), self.find);
         match start() {
             Err(PluginError::Busy { .. }) => {
                 self.runtime.shed_idle();

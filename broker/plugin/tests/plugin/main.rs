@@ -9,6 +9,7 @@ mod cost;
 mod derive;
 mod guests;
 mod hostile;
+mod interrupt;
 mod limits;
 mod log;
 mod partitioner;
