@@ -20,7 +20,7 @@ pub(crate) struct Services {
     /// Making room: the oldest segments of topics that drop them, and the reserve. One thread, which does nothing else: batches wait for it,
     /// and not for long.
     pub(crate) room: Pool,
-    /// Rounds of derived topics at once: as many as there are threads for modules, first come, first served.
+    /// Rounds of derived topics at modules: as many as there are threads for them.
     pub(crate) derive_rounds: Arc<Semaphore>,
     pub(crate) disk: Arc<dyn Disk>,
     /// The open segment files of all partitions.

@@ -47,7 +47,7 @@ pub(crate) async fn open(services: Arc<Services>) -> Result<Engine, EngineError>
     let mut topics = BTreeMap::new();
     for (name, opened) in catalogue.topics.keys().zip(logs) {
         let runtime = runtime_of(&services, &workshop, &modules, &catalogue, name).await?;
-        topics.insert(name.clone(), Arc::new(Topic::new(name.as_str().into(), opened, runtime, services.plugin.lane())));
+        topics.insert(name.clone(), Arc::new(Topic::new(name.as_str().into(), opened, runtime, &services)));
     }
     for folder in found.leftovers {
         folders::remove_later(&services, folder, Vec::new());

@@ -1,16 +1,19 @@
 //! One topic while the broker runs: its partitions, and what is in force for the next batch.
 
 use crate::{
+    derive,
     error::{EngineError, Purpose},
     modules::Use,
     partition::{Extent, Look, Partition},
     pool::Lane,
+    services::Services,
     space::TopicSpace,
     transform::Attachment,
 };
 use arc_swap::ArcSwap;
 use millpond_protocol::message::{AttachPoint, AttachedModule, AttachmentStatus, Refused, TopicConfig, TopicInfo};
 use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::Semaphore;
 
 /// A topic. Its partitions stay for as long as it lives; what runs on it may change.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub(crate) struct Topic {
     runtime: ArcSwap<Runtime>,
     /// The topic's way to the plugin threads.
     pub(crate) plugin: Lane,
+    /// Rounds of what is derived from it, at modules.
+    pub(crate) derive_rounds: Arc<Semaphore>,
 }
 
 /// The partitions of a topic, and the room that they share.
@@ -44,8 +49,9 @@ pub(crate) struct Runtime {
 }
 
 impl Topic {
-    pub(crate) fn new(name: Arc<str>, (partitions, space): Opened, runtime: Runtime, plugin: Lane) -> Topic {
-        Topic { name, partitions, space, runtime: ArcSwap::from_pointee(runtime), plugin }
+    pub(crate) fn new(name: Arc<str>, (partitions, space): Opened, runtime: Runtime, services: &Services) -> Topic {
+        let (plugin, derive_rounds) = (services.plugin.lane(), derive::rounds_of_source(services.config.plugin_threads));
+        Topic { name, partitions, space, runtime: ArcSwap::from_pointee(runtime), plugin, derive_rounds }
     }
 
     pub(crate) fn runtime(&self) -> Arc<Runtime> {

@@ -123,7 +123,7 @@ impl Engine {
             }
         };
         let runtime = Runtime::new(stored.epoch, stored.config.known, self.services.config.max_batch_bytes);
-        let topic = Arc::new(Topic::new(name.as_str().into(), opened, runtime, self.services.plugin.lane()));
+        let topic = Arc::new(Topic::new(name.as_str().into(), opened, runtime, &self.services));
         let info = topic.info();
         tracing::info!(topic = name, partitions = info.partitions.len(), durability = %info.config.durability, "a topic was made");
         self.topics.write().insert(name, topic);

@@ -18,7 +18,10 @@
 //! - Where the source was deleted before it was read, or is damaged, it goes on behind that, says so, and counts the offsets.
 //! - A failure that may pass (a target that is full, a disk that has no room) is tried again, after pauses that grow up to
 //!   [`PAUSE_MAX`], and told in the topic's description. Nothing is held in memory meanwhile but where it stands.
-//! - So many rounds at once as there are plugin threads, in turn, whatever the number of attachments; a module runs on its source's lane.
+//! - So many rounds at modules at once as there are plugin threads, of one source all but one of them, in turn, whatever the number of
+//!   attachments ([`turns`]); a module runs on its source's lane.
+//! - Where it is to stop, nobody waits for its module: a guest that runs is interrupted, and its batch is as if it had never been begun. A runner
+//!   ends within twice [`STOP_GRACE`], and what the disk takes.
 //!
 //! # What it refuses
 //!
@@ -28,13 +31,15 @@
 //! # Bounds
 //!
 //! [`TARGETS_MAX`], [`STATE_BYTES_MAX`], [`STATE_BYTES_ALL_MAX`], [`PRODUCERS_PER_TARGET_MAX`], and those of a round. In memory: the state of each
-//! attachment and partition for as long as it runs, and one round for each plugin thread. On disk, beside what quotas count:
+//! attachment and partition for as long as it runs; one round for each plugin thread; and, of each attachment, what as many rounds as there
+//! are threads (two at least) have made, until the targets have it or have refused it. On disk, beside what quotas count:
 //! [`store::file_bytes_max`] for each attachment and partition.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`attach`] | what an attachment must be, its folder, its beginning and its end |
 //! | [`runner`] | one attachment on one partition, from round to round |
+//! | [`turns`] | which rounds there are at once |
 //! | [`round`], [`output`] | the module at work, and what becomes of its records; pure |
 //! | [`apply`] | what was committed, into the targets |
 //! | [`store`], [`frame`] | what is on disk |
@@ -46,18 +51,22 @@ mod output;
 mod round;
 mod runner;
 mod store;
+mod turns;
+
+pub(crate) use turns::rounds_of_source;
 
 pub(crate) use attach::{StoredDerive, check_request, check_state, remove_leftovers};
 
 use crate::{engine::Engine, topic::Topic};
 use futures_util::future::join_all;
 use millpond_log::BROKER_PRODUCER_ID_MIN;
-use millpond_plugin::Target;
+use millpond_plugin::{Interrupt, Target};
 use millpond_protocol::message::{DerivedPartition, DerivedStatus};
 use parking_lot::Mutex;
 use runner::Runner;
-use std::{sync::Arc, time::Duration};
-use tokio::{sync::watch, task::JoinHandle};
+use std::{pin::pin, sync::Arc, time::Duration};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use turns::Turns;
 
 /// What outlives the versions of a module that derives topics: what it is to do, and how far it is.
 #[derive(Debug)]
@@ -66,6 +75,8 @@ pub(crate) struct Derivation {
     /// The targets as the module knows them.
     pub(crate) targets: Vec<Target>,
     control: watch::Sender<Control>,
+    /// Ends what its modules are at, in all their versions.
+    pub(crate) interrupt: Interrupt,
     /// One for each partition of the source.
     progress: Vec<Mutex<Progress>>,
     runners: Mutex<Vec<JoinHandle<()>>>,
@@ -96,7 +107,8 @@ pub(crate) struct Progress {
 impl Derivation {
     pub(crate) fn new(stored: StoredDerive, targets: Vec<Target>, partitions: u32) -> Arc<Derivation> {
         let progress = (0..partitions).map(|_| Mutex::default()).collect();
-        Arc::new(Derivation { stored, targets, control: watch::Sender::default(), progress, runners: Mutex::default() })
+        let (control, interrupt) = (watch::Sender::default(), Interrupt::default());
+        Arc::new(Derivation { stored, targets, control, interrupt, progress, runners: Mutex::default() })
     }
 
     /// How it is doing, but for the lag, which the partitions know. Its module may return so many bytes for one batch.
@@ -119,11 +131,21 @@ impl Derivation {
         self.control.send_modify(|control| control.turn += 1);
     }
 
-    /// Ends the runners, and waits until they have.
+    /// Ends the runners, and waits until they have: for what is on its way to the disk, and for no module.
     pub(crate) async fn stop(&self) {
+        // First, so that a runner that is told sees a module that has ended.
+        self.interrupt.raise();
         self.control.send_modify(|control| control.is_over = true);
         let runners = std::mem::take(&mut *self.runners.lock());
-        for ended in join_all(runners).await {
+        let mut stopping = pin!(join_all(runners));
+        let ended = match timeout(STOP_TOLD, &mut stopping).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                tracing::warn!(targets = ?self.stored.targets, "a derived topic does not stop yet: its runners wait for the disk");
+                stopping.await
+            }
+        };
+        for ended in ended {
             if let Err(error) = ended {
                 tracing::error!(%error, "a derived topic's runner panicked; this is a bug, please report it");
             }
@@ -147,7 +169,9 @@ pub(crate) fn start(engine: &Arc<Engine>, topic: &Topic) {
     for derivation in topic.runtime().derived.iter().filter_map(|attachment| attachment.derivation.as_ref()) {
         let mut runners = derivation.runners.lock();
         if runners.is_empty() && !derivation.control.borrow().is_over {
-            let spawn = |partition| engine.services.timers.spawn(Runner::new(engine, topic, partition, derivation).run());
+            let services = &engine.services;
+            let turns = Turns::new(&services.derive_rounds, &topic.derive_rounds, services.config.plugin_threads);
+            let spawn = |partition| services.timers.spawn(Runner::new(engine, topic, partition, derivation, turns.clone()).run());
             runners.extend(topic.partitions.iter().map(spawn));
         }
     }
@@ -183,6 +207,13 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// What is at a module, or on its way into targets, when a derived topic is to stop has so long to come to its end; what has not is done
+/// again at the next start, if there is one.
+const STOP_GRACE: Duration = Duration::from_millis(500);
+
+/// A stop that takes longer is told: the disk is in the way.
+const STOP_TOLD: Duration = Duration::from_secs(2);
 
 /// Of a producer id, for the partition: a topic has 10,000 at most. The rest, but for the bit that makes it the broker's own, is the attachment.
 const PARTITION_BITS: u32 = 14;

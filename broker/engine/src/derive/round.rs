@@ -2,7 +2,8 @@
 //! written here.
 //!
 //! A batch has its effect as a whole: its records, or those on which the module does not fail, and what the module has changed in its
-//! state. Where it fails, the round ends before it, and what was done before is committed; the next round begins with it.
+//! state. Where it fails, the round ends before it, and what was done before is committed; the next round begins with it. So it is where the module
+//! is interrupted, which is no failure of its own, and none of the records'.
 
 use super::{
     frame::Commit,
@@ -60,7 +61,9 @@ pub(crate) fn run(task: &Task, store: &Store, mut batches: Bytes) -> Result<Roun
     let mut work =
         Work { task, draft, outputs: Outputs::new(&task.targets, task.partition), position: store.position(), retries: task.retries_left };
     let (begun, mut failure) = (Instant::now(), None);
-    while let Some(batch) = Batch::take_front(&mut batches)? {
+    while !task.attachment.is_interrupted()
+        && let Some(batch) = Batch::take_front(&mut batches)?
+    {
         if let Err(error) = work.take(&batch) {
             failure = Some(error);
             break;
@@ -135,6 +138,9 @@ impl Work<'_> {
             }
             Err(error) => {
                 self.undo_to(before);
+                if attachment.is_interrupted() {
+                    return Err(error);
+                }
                 let is_to_be_borne = matches!(attachment.on_error, OnError::Skip | OnError::DeadLetter(_));
                 let is_final = self.retries == 0 || !may_pass(&error);
                 if is_to_be_borne && is_final && is_of_records(&error) {
@@ -168,7 +174,11 @@ impl Work<'_> {
                 }
             }
         };
-        let isolated = isolate(section, first.clone(), || budget.is_left(), run);
+        let isolated = isolate(section, first.clone(), || !attachment.is_interrupted() && budget.is_left(), run);
+        if attachment.is_interrupted() {
+            // Parts of it were not tried.
+            return Err(first.clone());
+        }
         let dropped = (isolated.passed as u64).saturating_sub(records_out);
         let others = Difference { records_out, dropped, changed: 0 };
         attachment.taken_apart(visit, first, isolated.failed.len() as u64, isolated.passed, &others);

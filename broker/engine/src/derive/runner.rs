@@ -15,10 +15,11 @@
 //! read, and had no effect, is not read again and again, nor taken for something that was deleted before it was read.
 
 use super::{
-    Control, Derivation, PAUSE_MAX, PAUSE_MIN,
+    Control, Derivation, PAUSE_MAX, PAUSE_MIN, STOP_GRACE,
     frame::Commit,
     round::{self, Round, Task},
     store::Store,
+    turns::{Turn, Turns},
 };
 use crate::{
     engine::Engine,
@@ -34,10 +35,7 @@ use std::{
     sync::{Arc, Weak},
     time::Duration,
 };
-use tokio::{
-    sync::{Semaphore, watch},
-    time::sleep,
-};
+use tokio::{sync::watch, time::sleep};
 
 /// See the module.
 pub(super) struct Runner {
@@ -48,8 +46,7 @@ pub(super) struct Runner {
     /// Of the source.
     view: watch::Receiver<View>,
     control: watch::Receiver<Control>,
-    /// Whose turn it is to have a round.
-    rounds: Arc<Semaphore>,
+    turns: Turns,
     /// Failures since something worked.
     failures: u32,
     /// Of these, those of the module on the batch at this position.
@@ -94,7 +91,7 @@ struct Place {
 }
 
 impl Runner {
-    pub(super) fn new(engine: &Arc<Engine>, topic: &Topic, source: &Arc<Partition>, derivation: &Arc<Derivation>) -> Runner {
+    pub(super) fn new(engine: &Arc<Engine>, topic: &Topic, source: &Arc<Partition>, derivation: &Arc<Derivation>, turns: Turns) -> Runner {
         Runner {
             engine: Arc::downgrade(engine),
             topic: Arc::clone(&topic.name),
@@ -102,7 +99,7 @@ impl Runner {
             derivation: Arc::clone(derivation),
             view: source.subscribe(),
             control: derivation.control.subscribe(),
-            rounds: Arc::clone(&engine.services.derive_rounds),
+            turns,
             failures: 0,
             tries: (-1, 0),
             without_effect: 0,
@@ -203,17 +200,13 @@ impl Runner {
                 Ok(Wake::Records) => {}
                 Ok(Wake::Deletion) => return self.keep_place(store).await,
                 Err(halt) => {
-                    if self.control.borrow().is_over && store.position() > store.position_committed() {
-                        // Else it reads from there once more after the next start, and that is all.
-                        let _ = self.keep_place(store).await;
-                    }
+                    self.end(store).await;
                     return Err(halt);
                 }
             }
         }
-        let rounds = Arc::clone(&self.rounds);
-        let _turn = tokio::select! {
-            turn = rounds.acquire_owned() => turn.map_err(|_| Halt::End)?,
+        let mut turn = tokio::select! {
+            turn = self.turns.clone().take(store.pending().is_empty()) => turn.ok_or(Halt::End)?,
             () = is_over(self.control.clone()) => return Err(Halt::End),
         };
         let place = self.place()?;
@@ -225,7 +218,7 @@ impl Runner {
                 self.note_place(&store);
                 return Ok(store);
             };
-            store = self.round(&place, store, batches).await?;
+            store = self.round(&place, store, batches, &mut turn).await?;
         }
         let store = self.apply(&place, store).await?;
         self.note_place(&store);
@@ -306,7 +299,7 @@ impl Runner {
     }
 
     /// Sends batches through the module, and commits what comes of them.
-    async fn round(&mut self, place: &Place, store: Store, batches: Bytes) -> Result<Store, Halt> {
+    async fn round(&mut self, place: &Place, store: Store, batches: Bytes, turn: &mut Turn) -> Result<Store, Halt> {
         let position = store.position();
         if self.tries.0 != position {
             self.tries = (position, 0);
@@ -328,11 +321,24 @@ impl Runner {
             let round = round::run(&task, &store, batches);
             (store, round)
         };
-        let (store, round) = place.topic.plugin.run(job).await?;
+        let (store, round) = tokio::select! {
+            done = place.topic.plugin.run(job) => done?,
+            // Others have the threads. When its turn comes it finds that it was interrupted, and it writes nothing.
+            () = grace_is_over(self.control.clone()) => return Err(self.given_up("for a thread to run the module on")),
+        };
+        turn.leave_module();
         let Round { commit, failure } = round?;
         match failure {
             // The next round begins with the batch that failed.
             _ if commit.position > position => self.commit(place, store, commit).await,
+            failure if place.attachment.is_interrupted() => {
+                if failure.is_some() {
+                    let (topic, partition, module) = (&*self.topic, self.partition, &*place.attachment.module);
+                    tracing::info!(topic, partition, module, "a module was stopped at a batch, which has had no effect");
+                }
+                self.end(store).await;
+                Err(Halt::End)
+            }
             Some(error) => {
                 self.tries.1 += 1;
                 if store.position() > store.position_committed() {
@@ -378,12 +384,30 @@ impl Runner {
         if store.pending().is_empty() {
             return Ok(store);
         }
-        place.engine.apply(&place.targets, store.pending()).await?;
+        tokio::select! {
+            applied = place.engine.apply(&place.targets, store.pending()) => applied?,
+            () = grace_is_over(self.control.clone()) => return Err(self.given_up("for its targets")),
+        }
         let job = move || {
             store.applied();
             store
         };
         Ok(place.engine.services.io.run(job).await?)
+    }
+
+    /// Where it is told to end, it writes down how far it is.
+    async fn end(&mut self, store: Store) {
+        if self.control.borrow().is_over && store.position() > store.position_committed() {
+            // Else it reads from there once more after the next start, and that is all.
+            let _ = self.keep_place(store).await;
+        }
+    }
+
+    /// It ends in the middle of something. Nothing is lost: what was committed is on the disk, and what was not has had no effect.
+    fn given_up(&self, waited: &str) -> Halt {
+        let (topic, partition) = (&*self.topic, self.partition);
+        tracing::warn!(topic, partition, "a derived topic stops, and does not wait {waited}");
+        Halt::End
     }
 
     fn note_place(&self, store: &Store) {
@@ -405,6 +429,12 @@ fn is_to_be_kept(store: &Store, log_start: i64) -> bool {
 async fn is_over(mut control: watch::Receiver<Control>) {
     // Without a sender nobody does.
     let _ = control.wait_for(|control| control.is_over).await;
+}
+
+/// Likewise, and then for as long as what it is at may still take.
+async fn grace_is_over(control: watch::Receiver<Control>) {
+    is_over(control).await;
+    sleep(STOP_GRACE).await;
 }
 
 /// Waits until a partition is no longer there.

@@ -139,12 +139,17 @@ impl Workshop {
     pub(crate) fn attach(&self, plan: AttachmentPlan, module: &Module) -> Result<Arc<Attachment>, EngineError> {
         let limits = self.limits_of(&plan.limits);
         let module = &module.clone().logging_to(Arc::new(KeptLog { meters: Arc::clone(&plan.meters), version: plan.version }));
+        let interrupt = plan.derivation.as_ref().map(|derivation| derivation.interrupt.clone()).unwrap_or_default();
         let guest = match module.world() {
-            World::Transform => Transform::new(&self.host, module, limits, &plan.params).map(Guest::Transform),
+            World::Transform => {
+                let transform = Transform::new(&self.host, module, limits, &plan.params);
+                transform.map(|transform| Guest::Transform(transform.with_interrupt(interrupt)))
+            }
             World::Partitioner => Partitioner::new(&self.host, module, limits, &plan.params).map(Guest::Partitioner),
             World::Derive => {
                 let targets = plan.derivation.as_ref().map_or(&[][..], |derivation| derivation.targets.as_slice());
-                Derive::new(&self.host, module, limits, &plan.params, targets).map(Guest::Derive)
+                let derive = Derive::new(&self.host, module, limits, &plan.params, targets);
+                derive.map(|derive| Guest::Derive(derive.with_interrupt(interrupt)))
             }
         };
         let guest = guest.map_err(|source| EngineError::Module { module: plan.name.clone(), source: Arc::new(source) })?;

@@ -166,6 +166,11 @@ impl Attachment {
         result
     }
 
+    /// Whether nobody wants anything of it any more, and what it is at was ended.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.derivation.as_ref().is_some_and(|derivation| derivation.interrupt.is_raised())
+    }
+
     /// Whether a batch may go to the module now.
     pub(crate) fn admit(&self, topic: &Arc<str>) -> Result<(), EngineError> {
         self.breaker.admit(Instant::now()).map_err(|Paused { failures, seconds, reason }| EngineError::ModulePaused {

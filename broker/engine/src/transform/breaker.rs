@@ -118,7 +118,7 @@ enum Kind {
     CostsTime,
     /// The module has said no.
     Word,
-    /// The broker had no room for it, or it is not there.
+    /// The broker had no room for it, or stopped it, or it is not there.
     NotItsOwn,
 }
 
@@ -126,7 +126,7 @@ fn kind_of(error: &EngineError) -> Kind {
     match error {
         EngineError::Guest { source, .. } => match **source {
             PluginError::Guest { .. } => Kind::Word,
-            PluginError::Busy { .. } => Kind::NotItsOwn,
+            PluginError::Busy { .. } | PluginError::Interrupted => Kind::NotItsOwn,
             _ => Kind::CostsTime,
         },
         EngineError::GuestOutput { .. } => Kind::CostsTime,

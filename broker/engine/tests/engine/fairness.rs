@@ -5,12 +5,13 @@
 
 use crate::{
     broker::{Broker, attachment, batch},
+    derive::caught_up,
     guests,
 };
 use futures_util::FutureExt;
 use millpond_engine::EngineConfig;
 use millpond_log::sim::SimDisk;
-use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, ModuleRef, OpenConsume, Position};
+use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, DeriveInto, ModuleRef, OnError, OpenConsume, Position};
 use std::{collections::BTreeMap, sync::Arc};
 
 async fn broker_with(plugin_threads: usize) -> Broker {
@@ -57,6 +58,35 @@ async fn many_batches_of_neighbours_pass_while_one_batch_of_a_hostile_module_run
     assert_eq!(broker.values("b", 0).await.len(), 200);
     let status = broker.engine.topic("slow").expect("it is there").attachments.remove(0);
     assert_eq!((status.batches, status.paused), (0, None));
+}
+
+#[tokio::test]
+async fn a_slow_derived_topic_of_many_partitions_holds_up_no_other_derived_topic() {
+    let broker = broker_with(2).await;
+    for topic in ["slow", "slow-target"] {
+        broker.topic(topic, 4, "sync").await;
+    }
+    for topic in ["fast", "fast-target"] {
+        broker.topic(topic, 1, "sync").await;
+    }
+    broker.engine.deploy_module("m", guests::transform()).await.expect("it can be deployed");
+    for partition in 0..4 {
+        broker.produce("slow", partition, &["x~"]).await.expect("it is stored");
+    }
+    let limits = AttachLimits { time_ms: Some(LONG_MS), ..AttachLimits::default() };
+    for (source, target) in [("slow", "slow-target"), ("fast", "fast-target")] {
+        let derive = Some(DeriveInto { retries: Some(100), ..DeriveInto::new([target]) });
+        let attach = AttachTransform { derive, limits: limits.clone(), on_error: OnError::Stop, ..attachment(source, "m", 'c') };
+        broker.engine.attach(AttachTransform { on: AttachPoint::Derive, ..attach }).await.expect("it can be attached");
+    }
+    for _ in 0..50 {
+        broker.produce("fast", 0, &["a"]).await.expect("it is stored");
+        caught_up(&broker, "fast").await;
+        let status = broker.engine.topic("slow").expect("it is there").attachments.remove(0);
+        assert_eq!((status.batches, status.paused), (0, None), "the slow one is still at its first batch");
+    }
+    assert_eq!(broker.values("fast-target", 0).await.len(), 50);
+    broker.engine.shutdown().await;
 }
 
 #[tokio::test]

@@ -40,7 +40,12 @@ pub(crate) fn partitioner() -> Bytes {
 
 /// The guest of `plugins/hostile`, which logs, traps and loops as it is told to; `plugins/build.sh` builds it.
 pub(crate) fn hostile() -> Bytes {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist/hostile.wasm");
+    built("hostile")
+}
+
+/// One of the guests that `plugins/build.sh` builds.
+pub(crate) fn built(name: &str) -> Bytes {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist").join(name).with_extension("wasm");
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; plugins/build.sh makes it", path.display())).into()
 }
 

@@ -8,6 +8,7 @@ mod derive;
 mod derive_crash;
 mod derive_guests;
 mod derive_room;
+mod derive_stop;
 mod durability;
 mod failures;
 mod fairness;
