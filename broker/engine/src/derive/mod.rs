@@ -138,12 +138,11 @@ impl Derivation {
         self.control.send_modify(|control| control.is_over = true);
         let runners = std::mem::take(&mut *self.runners.lock());
         let mut stopping = pin!(join_all(runners));
-        let ended = match timeout(STOP_TOLD, &mut stopping).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                tracing::warn!(targets = ?self.stored.targets, "a derived topic does not stop yet: its runners wait for the disk");
-                stopping.await
-            }
+        let ended = if let Ok(ended) = timeout(STOP_TOLD, &mut stopping).await {
+            ended
+        } else {
+            tracing::warn!(targets = ?self.stored.targets, "a derived topic does not stop yet: its runners wait for the disk");
+            stopping.await
         };
         for ended in ended {
             if let Err(error) = ended {
