@@ -22,8 +22,9 @@
 use crate::{
     check::keyed,
     error::EngineError,
+    meters::AttachmentMeters,
     topic::Topic,
-    transform::{DeadLetter, Failed},
+    transform::{Attachment, DeadLetter, Failed},
 };
 use millpond_protocol::{
     batch::{Batch, BatchBuilder},
@@ -65,6 +66,33 @@ pub(crate) fn address(topics: &Topics, origin: Origin<'_>, letters: &[DeadLetter
         drafts.push(&topic, letter).map_err(|error| lost(name, error))?;
     }
     drafts.finish()
+}
+
+/// Counts dead letters at their modules, when it is dropped: by then it is known what has become of them.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    letters: Vec<(Arc<AttachmentMeters>, u64)>,
+    /// They are stored, as far as anybody knows.
+    is_stored: bool,
+}
+
+impl Tally {
+    /// Some more, of one module.
+    pub(crate) fn add(&mut self, attachment: &Attachment, letters: u64) {
+        self.letters.push((Arc::clone(&attachment.meters), letters));
+    }
+
+    pub(crate) fn set_stored(&mut self, is_stored: bool) {
+        self.is_stored = is_stored;
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        for (meters, letters) in &self.letters {
+            meters.dead_letters(*letters, self.is_stored);
+        }
+    }
 }
 
 fn lost(topic: &str, source: EngineError) -> EngineError {

@@ -20,7 +20,7 @@
 use crate::{
     chain::{self, Chain},
     check,
-    dead_letters::{self, Letters, Origin, Topics},
+    dead_letters::{self, Letters, Origin, Tally, Topics},
     error::{EngineError, Purpose},
     inflight::InflightPermit,
     partition::{Partition, Submission},
@@ -36,6 +36,7 @@ use millpond_protocol::{
     message::{Ack, PlacedRecord, Placements, ProduceOpened},
 };
 use std::{
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -81,10 +82,17 @@ pub struct PendingAnswer {
     state: State,
     /// Records of the batch that go to other topics, and have to be stored as well.
     dead_letters: Posted,
+    /// Why one of them is not stored.
+    lost: Option<EngineError>,
 }
 
-/// Dead letters that are on their way, with their topic.
-type Posted = Vec<(Arc<str>, AckReceiver)>;
+/// Dead letters that are on their way.
+#[derive(Debug, Default)]
+struct Posted {
+    /// With their topics.
+    receivers: Vec<(Arc<str>, AckReceiver)>,
+    tally: Tally,
+}
 
 type AckReceiver = oneshot::Receiver<Result<Ack, EngineError>>;
 
@@ -143,9 +151,9 @@ impl ProduceStream {
     /// Batches are appended in the order of the calls. The permit is held until the batch is answered. A future that is dropped before
     /// it is ready may have stored nothing or, where the broker places records, some parts.
     pub async fn submit(&mut self, batch: Bytes, permit: InflightPermit) -> PendingAnswer {
-        let mut dead_letters = Vec::new();
+        let mut dead_letters = Posted::default();
         let state = self.take(batch, permit, &mut dead_letters).await.unwrap_or_else(|error| State::Known(Some(Err(error))));
-        PendingAnswer { state, dead_letters }
+        PendingAnswer { state, dead_letters, lost: None }
     }
 
     async fn take(&mut self, bytes: Bytes, permit: InflightPermit, posted: &mut Posted) -> Result<State, EngineError> {
@@ -182,6 +190,7 @@ impl ProduceStream {
                 move || transform::transform(&topic, number, &runtime, &batch, limits)
             };
             let transformed = self.topic.plugin.run(job).await??;
+            posted.tally = transformed.tally;
             self.post(&transformed.dead_letters, Some(number), &header, &permit, posted).await?;
             match transformed.batch {
                 Some(batch) => (batch, transformed.records_dropped, false),
@@ -208,7 +217,8 @@ impl ProduceStream {
             let runtime = Arc::clone(&runtime);
             move || place(&topic, partitions, sticky, &runtime, &batch, limits)
         };
-        let (routed, dead_letters) = self.topic.plugin.run(job).await??;
+        let (routed, dead_letters, tally) = self.topic.plugin.run(job).await??;
+        posted.tally = tally;
         self.post(&dead_letters, None, &header, &permit, posted).await?;
         let mut placing = Placing {
             parts: Vec::with_capacity(routed.parts.len()),
@@ -260,8 +270,9 @@ impl ProduceStream {
             };
             let refused = |source| EngineError::DeadLetter { topic: Arc::clone(&topic.name), source: Box::new(source) };
             let receiver = topic.partition(partition, Purpose::Produce)?.submit(submission).await.map_err(refused)?;
-            posted.push((Arc::clone(&topic.name), receiver));
+            posted.receivers.push((Arc::clone(&topic.name), receiver));
         }
+        posted.tally.set_stored(true);
         Ok(())
     }
 
@@ -308,7 +319,7 @@ fn place(
     runtime: &Runtime,
     batch: &Batch,
     limits: BatchLimits,
-) -> Result<(Routed, Vec<DeadLetter>), EngineError> {
+) -> Result<(Routed, Vec<DeadLetter>, Tally), EngineError> {
     let mut records = Records::unpack(batch, limits.section_bytes_max)?;
     records.pass_through(topic, None, &runtime.transforms, batch.header())?;
     records.check_keys(topic, runtime)?;
@@ -318,28 +329,35 @@ fn place(
         _ => route::by_default(&records, partitions, sticky),
     };
     let routed = route::split(topic, batch, &records, &places, limits.batch_bytes_max)?;
-    Ok((routed, records.dead_letters))
+    Ok((routed, records.dead_letters, records.tally))
 }
 
 impl Future for PendingAnswer {
     type Output = Result<Answer, EngineError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        while let Some((topic, receiver)) = self.dead_letters.last_mut() {
+        while let Some((topic, receiver)) = self.dead_letters.receivers.last_mut() {
             if let Err(source) = ready!(receive(receiver, context)) {
-                // Its batch is on its way, and other dead letters are. If it comes again it is known, and they are made anew.
                 let error = EngineError::DeadLetter { topic: Arc::clone(topic), source: Box::new(source) };
-                self.dead_letters.clear();
-                self.state = State::Known(None);
-                return Poll::Ready(Err(EngineError::PartlyStored(Box::new(error))));
+                self.lost = Some(error);
+                self.dead_letters.tally.set_stored(false);
+                self.dead_letters.receivers.clear();
+                break;
             }
-            self.dead_letters.pop();
+            self.dead_letters.receivers.pop();
         }
-        match &mut self.state {
+        // They are counted before anybody hears of them.
+        drop(mem::take(&mut self.dead_letters.tally));
+        let answer = ready!(match &mut self.state {
             State::Known(answer) => Poll::Ready(answer.take().unwrap_or(Err(LOST))),
             State::Stored(receiver) => receive(receiver, context).map_ok(Answer::Ack),
             State::Placed(placing) => placing.poll(context).map_ok(Answer::Placements),
-        }
+        });
+        // Nobody is told that its batch is stored before it is. If it comes again it is known, and the dead letters are made anew.
+        Poll::Ready(match self.lost.take() {
+            Some(lost) => answer.and(Err(EngineError::PartlyStored(Box::new(lost)))),
+            None => answer,
+        })
     }
 }
 

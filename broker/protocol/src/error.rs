@@ -138,6 +138,8 @@ error_codes! {
     GuestOutputInvalid = 84, "guest_output_invalid", false;
     /// The guest has failed on everything for a while, and is not called at this moment.
     GuestPaused = 85, "guest_paused", true;
+    /// The guest fails on so much of a batch that its records were not all tried: nothing of it is stored. Smaller batches pass.
+    GuestSearchEnded = 86, "guest_search_ended", false;
 }
 
 impl Serialize for ErrorCode {

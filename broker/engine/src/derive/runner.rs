@@ -17,7 +17,7 @@
 use super::{
     Control, Derivation, PAUSE_MAX, PAUSE_MIN, STOP_GRACE,
     frame::Commit,
-    round::{self, Round, Task},
+    round::{self, Round, Task, Tries},
     store::Store,
     turns::{Turn, Turns},
 };
@@ -49,8 +49,8 @@ pub(super) struct Runner {
     turns: Turns,
     /// Failures since something worked.
     failures: u32,
-    /// Of these, those of the module on the batch at this position.
-    tries: (i64, u32),
+    /// Of these, those of the module on the batch at its position.
+    tries: Tries,
     /// Rounds without effect since the last commit.
     without_effect: u32,
     /// Up to here the source was read, or passed over and counted: where the store is opened again, none of it is counted as passed over.
@@ -101,7 +101,7 @@ impl Runner {
             control: derivation.control.subscribe(),
             turns,
             failures: 0,
-            tries: (-1, 0),
+            tries: Tries::default(),
             without_effect: 0,
             seen_to: 0,
         }
@@ -125,7 +125,7 @@ impl Runner {
                         return;
                     }
                     // Another version has all its tries.
-                    self.tries = (-1, 0);
+                    self.tries = Tries::default();
                 }
                 // The source is gone, or the broker: `changed` comes with every append, so it is not looked at here.
                 () = ended(self.view.clone()) => return,
@@ -301,9 +301,6 @@ impl Runner {
     /// Sends batches through the module, and commits what comes of them.
     async fn round(&mut self, place: &Place, store: Store, batches: Bytes, turn: &mut Turn) -> Result<Store, Halt> {
         let position = store.position();
-        if self.tries.0 != position {
-            self.tries = (position, 0);
-        }
         let stored = &self.derivation.stored;
         let task = Task {
             topic: Arc::clone(&self.topic),
@@ -314,7 +311,7 @@ impl Runner {
             producer_id: self.derivation.producer_id(self.partition),
             state_bytes_max: stored.state_bytes,
             section_bytes_max: place.engine.services.config.section_bytes_max,
-            retries_left: stored.retries.saturating_sub(self.tries.1),
+            retries_left: self.tries.left(position, stored.retries),
         };
         let retries_left = task.retries_left;
         let job = move || {
@@ -327,10 +324,14 @@ impl Runner {
             () = grace_is_over(self.control.clone()) => return Err(self.given_up("for a thread to run the module on")),
         };
         turn.leave_module();
-        let Round { commit, failure } = round?;
+        let Round { commit, failure, mut tally } = round?;
         match failure {
             // The next round begins with the batch that failed.
-            _ if commit.position > position => self.commit(place, store, commit).await,
+            _ if commit.position > position => {
+                let store = self.commit(place, store, commit).await?;
+                tally.set_stored(true);
+                Ok(store)
+            }
             failure if place.attachment.is_interrupted() => {
                 if failure.is_some() {
                     let (topic, partition, module) = (&*self.topic, self.partition, &*place.attachment.module);
@@ -340,7 +341,7 @@ impl Runner {
                 Err(Halt::End)
             }
             Some(error) => {
-                self.tries.1 += 1;
+                self.tries.failed(&error);
                 if store.position() > store.position_committed() {
                     self.keep_place(store).await?;
                 }

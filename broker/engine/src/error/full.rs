@@ -2,7 +2,12 @@
 
 use super::size::{About, Exact};
 use millpond_protocol::message::{Cleanup, OnFull};
-use std::fmt;
+use std::{fmt, io};
+
+/// Whether the system has no room on the disk, or none for this user.
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
 
 /// What has no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -57,7 +57,8 @@ impl EngineError {
             EngineError::VersionIsCurrent { module, .. } => of_current_version(module),
             EngineError::ModuleTooLarge { .. } => SMALLER_MODULE.to_owned(),
             EngineError::Module { module, source } => of_module(source, module),
-            EngineError::Guest { module, source, .. } => of_guest(source, module),
+            EngineError::Guest { topic, module, source } => of_guest(source, topic, module),
+            EngineError::SearchEnded { topic, module, .. } => format!("nothing of the batch is stored; {}", smaller(topic, module, "time")),
             EngineError::GuestOutput { topic, module, .. } => of_output(topic, module),
             EngineError::ModuleLost { module, .. } => format!("`{}` uploads it again", deploy(module)),
             EngineError::ModuleWrongWorld { found: World::Derive, .. } => {
@@ -214,13 +215,27 @@ fn of_module(source: &PluginError, module: &str) -> String {
     source.hint().unwrap_or_else(|| format!("mend it, then `{}` puts it in place", deploy(module)))
 }
 
-fn of_guest(source: &PluginError, module: &str) -> String {
+fn of_guest(source: &PluginError, topic: &str, module: &str) -> String {
     match source {
+        PluginError::TimedOut { .. } => format!(
+            "{}; where one record takes so long, `millpond transform logs {module}` says what it was at",
+            smaller(topic, module, "time")
+        ),
+        PluginError::OutOfMemory { .. } => smaller(topic, module, "memory"),
+        PluginError::OutputTooLarge { .. } => smaller(topic, module, "max-output"),
         PluginError::Trapped { .. } => {
             format!("`millpond transform logs {module}` has the backtrace; a test beside the guest's code can replay the record")
         }
         _ => of_module(source, module),
     }
+}
+
+/// Fewer records at once, or more of what they need.
+fn smaller(topic: &str, module: &str, limit: &str) -> String {
+    format!(
+        "send smaller batches (`millpond produce {topic} --batch-bytes SIZE`), or detach the module and give it more: `millpond transform \
+         attach {topic} {module} --{limit}`"
+    )
 }
 
 fn of_output(topic: &str, module: &str) -> String {

@@ -9,6 +9,7 @@ mod place;
 mod size;
 mod wire;
 
+pub(crate) use full::is_no_room;
 pub use full::{Shortage, StorageBound};
 pub(crate) use hint::value_of;
 pub use place::Purpose;
@@ -426,6 +427,20 @@ pub enum EngineError {
         /// How it failed last.
         reason: String,
     },
+    /// A module fails on so much of a batch that its records were not all tried; the batch was not stored.
+    #[error("the module `{module}` fails on so much of a batch for `{topic}` that only {decided} of its {records} records were tried")]
+    SearchEnded {
+        /// The topic.
+        topic: Arc<str>,
+        /// The module.
+        module: Arc<str>,
+        /// Records of which it is known whether it fails on them.
+        decided: usize,
+        /// Records of the batch.
+        records: usize,
+        /// How it failed last.
+        source: Box<EngineError>,
+    },
     /// A record on which a module failed has no place in the topic for dead letters; nothing is acknowledged.
     #[error("a record can't become a dead letter in the topic `{topic}`")]
     DeadLetter {
@@ -482,15 +497,4 @@ pub enum EngineError {
         /// The threads that it ran on.
         pool: &'static str,
     },
-}
-
-impl From<BatchError> for EngineError {
-    fn from(source: BatchError) -> Self {
-        EngineError::Batch(Arc::new(source))
-    }
-}
-
-/// Whether the system has no room on the disk, or none for this user.
-pub(crate) fn is_no_room(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

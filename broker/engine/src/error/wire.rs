@@ -3,12 +3,21 @@
 use super::{EngineError, is_no_room};
 use crate::name::NameOf;
 use millpond_log::{LogError, is_out_of_files};
-use millpond_protocol::error::{ErrorCode, WireError};
+use millpond_protocol::{
+    batch::BatchError,
+    error::{ErrorCode, WireError},
+};
 use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+impl From<BatchError> for EngineError {
+    fn from(source: BatchError) -> Self {
+        EngineError::Batch(Arc::new(source))
+    }
+}
 
 impl EngineError {
     /// The code that crosses the wire.
@@ -47,6 +56,7 @@ impl EngineError {
             EngineError::Sequence { source, .. } => source.code(),
             EngineError::PartlyStored(source) | EngineError::NotFlushed(source) | EngineError::DeadLetter { source, .. } => source.code(),
             EngineError::ModulePaused { .. } => ErrorCode::GuestPaused,
+            EngineError::SearchEnded { .. } => ErrorCode::GuestSearchEnded,
             EngineError::ModuleNotFound { .. } | EngineError::ModuleVersionNotFound { .. } | EngineError::NoVersionBefore { .. } => {
                 ErrorCode::ModuleNotFound
             }

@@ -1,7 +1,8 @@
 //! What is measured of a module in one place, and what is kept of its words.
 //!
 //! Every attachment holds one [`AttachmentMeters`], whatever it is attached to, and the version that takes its place goes on with the same.
-//! A batch is counted once, when all is over with it: as passed, as refused, or as taken apart to find the records at fault. So
+//! A batch is counted once, when all is over with it: as passed, as refused, or as taken apart to find the records at fault. Its dead letters
+//! are counted when they are stored, or as refused with their batch when they can't be. So
 //!
 //! ```text
 //!  records in  =  kept, changed or dropped by the module  +  left out because it failed on them  +  refused with their batch
@@ -48,13 +49,6 @@ pub(crate) struct AttachmentMeters {
     pub(crate) log: ModuleLog,
 }
 
-/// What became of records on which a module failed, while others of their batch went on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LeftOut {
-    Skipped,
-    DeadLettered,
-}
-
 impl AttachmentMeters {
     /// A batch of so many records went through.
     pub(crate) fn passed(&self, records_in: u32, difference: &Difference, took: Duration) {
@@ -68,22 +62,17 @@ impl AttachmentMeters {
         self.count(records_in, &Difference::default(), took);
     }
 
-    /// The module failed on a batch, of which these records were left out. What became of the others is in the difference.
-    pub(crate) fn taken_apart(
-        &self,
-        records_in: u32,
-        error: &EngineError,
-        (left_out, fate): (u64, LeftOut),
-        others: &Difference,
-        took: Duration,
-    ) {
-        let counter = match fate {
-            LeftOut::Skipped => &self.records_skipped,
-            LeftOut::DeadLettered => &self.records_dead_lettered,
-        };
-        add(counter, left_out);
+    /// The module failed on a batch, of which so many records were skipped. What became of the others is in the difference, or they are
+    /// dead letters.
+    pub(crate) fn taken_apart(&self, records_in: u32, error: &EngineError, skipped: u64, others: &Difference, took: Duration) {
+        add(&self.records_skipped, skipped);
         self.failed(error);
         self.count(records_in, others, took);
+    }
+
+    /// So many dead letters are stored; or are not, and their batch is refused.
+    pub(crate) fn dead_letters(&self, letters: u64, is_stored: bool) {
+        add(if is_stored { &self.records_dead_lettered } else { &self.records_rejected }, letters);
     }
 
     /// Batches on which the module failed.
@@ -177,8 +166,9 @@ mod tests {
         meters.passed(10, &Difference { records_out: 7, dropped: 3, changed: 2 }, took);
         let trap = error(PluginError::Trapped { reason: String::new(), backtrace: String::new() });
         let others = Difference { records_out: 4, dropped: 1, changed: 0 };
-        meters.taken_apart(6, &trap, (1, LeftOut::Skipped), &others, took);
-        meters.taken_apart(7, &trap, (2, LeftOut::DeadLettered), &others, took);
+        meters.taken_apart(6, &trap, 1, &others, took);
+        meters.taken_apart(7, &trap, 0, &others, took);
+        meters.dead_letters(2, true);
         for (source, records) in [
             (PluginError::TimedOut { limit: took, backtrace: String::new() }, 1),
             (PluginError::OutOfMemory { limit_bytes: 1, backtrace: String::new() }, 2),

@@ -9,7 +9,7 @@ use crate::{
     clock::{Clock, SystemClock},
     derive::Derivation,
     error::EngineError,
-    meters::{AttachmentMeters, Failure, LeftOut, Said},
+    meters::{AttachmentMeters, Failure, Said},
 };
 use millpond_plugin::{BatchInfo, Derive, Partitioner, Transform};
 use millpond_protocol::{
@@ -233,15 +233,16 @@ impl Attachment {
         self.tell(visit, error);
     }
 
-    /// The module failed on the batch with this error first, and so many of its records were left out; `passed` others went through.
+    /// The module failed on the batch with this error first, and so many of its records were left out; `passed` others went through. Those
+    /// that are left out as dead letters are counted once it is known what becomes of them ([`crate::dead_letters::Tally`]).
     pub(crate) fn taken_apart(&self, visit: &Visit<'_>, first: &EngineError, left_out: u64, passed: usize, others: &Difference) {
         if passed == 0 {
             self.has_failed(visit.topic, first);
         } else {
             self.breaker.worked();
         }
-        let fate = if self.on_error.dead_letter_topic().is_some() { LeftOut::DeadLettered } else { LeftOut::Skipped };
-        self.meters.taken_apart(visit.records, first, (left_out, fate), others, visit.begun.elapsed());
+        let skipped = if self.on_error.dead_letter_topic().is_some() { 0 } else { left_out };
+        self.meters.taken_apart(visit.records, first, skipped, others, visit.begun.elapsed());
         self.tell(visit, first);
     }
 
@@ -297,7 +298,7 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    pub(super) const WHOLE: Share = Share { records: 1, of: 1 };
+    pub(crate) const WHOLE: Share = Share { records: 1, of: 1 };
 
     /// As much of the time as of the records, but enough for one.
     pub(crate) fn of(self, time: Duration) -> Duration {

@@ -139,6 +139,20 @@ pub(crate) fn is_of_records(error: &EngineError) -> bool {
     !matches!(kind_of(error), Kind::NotItsOwn)
 }
 
+/// Whether it may be that there are only too many records: a part of them may pass.
+pub(crate) fn is_of_amount(error: &EngineError) -> bool {
+    match error {
+        EngineError::Guest { source, .. } => matches!(
+            **source,
+            PluginError::TimedOut { .. }
+                | PluginError::OutOfMemory { .. }
+                | PluginError::TableFull { .. }
+                | PluginError::OutputTooLarge { .. }
+        ),
+        _ => false,
+    }
+}
+
 /// So many batches in a row.
 const FAILURES_MAX: u32 = 10;
 

@@ -2,7 +2,8 @@
 //!
 //! Each module gets the records that the one before it returned. What a module returns is held against the format and against the
 //! batch before it is believed. A batch on which a module fails is not stored, and the next one is as if it had never come; where its
-//! attachment says so, the records on which it fails are left out or become dead letters, and the others go on ([`isolate`]).
+//! attachment says so, the records on which it fails are left out or become dead letters, and the others go on ([`isolate`]). Where that would
+//! cost too much, the batch is refused: a record on which no module has failed is never left out for it.
 //!
 //! All of it blocks and runs on the plugin threads.
 
@@ -12,11 +13,11 @@ mod difference;
 mod isolate;
 
 pub(crate) use attachment::{Attachment, Guest, Share, Visit};
-pub(crate) use breaker::{Breaker, is_of_records};
+pub(crate) use breaker::{Breaker, is_of_amount, is_of_records};
 pub(crate) use difference::Difference;
-pub(crate) use isolate::{Failed, isolate};
+pub(crate) use isolate::{Failed, Isolated, Part, Ran, Search, isolate, part_from};
 
-use crate::{check, error::EngineError, topic::Runtime};
+use crate::{check, dead_letters::Tally, error::EngineError, topic::Runtime};
 use bytes::Bytes;
 use cpu_time::ThreadTime;
 use millpond_plugin::{BatchInfo, PluginError};
@@ -45,6 +46,8 @@ pub(crate) struct Records {
     pub(crate) dropped: u64,
     /// For other topics.
     pub(crate) dead_letters: Vec<DeadLetter>,
+    /// Counts those.
+    pub(crate) tally: Tally,
 }
 
 /// A record that a module failed on, and that goes to another topic.
@@ -61,6 +64,8 @@ pub(crate) struct Transformed {
     pub(crate) batch: Option<Batch>,
     pub(crate) records_dropped: u32,
     pub(crate) dead_letters: Vec<DeadLetter>,
+    /// Counts those.
+    pub(crate) tally: Tally,
 }
 
 /// The limits on one batch, in bytes.
@@ -84,7 +89,7 @@ pub(crate) fn transform(
     records.pass_through(topic, Some(partition), &runtime.transforms, batch.header())?;
     records.check_keys(topic, runtime)?;
     let batch = records.pack(topic, batch, limits.batch_bytes_max)?;
-    Ok(Transformed { batch, records_dropped: records.dropped_u32(), dead_letters: records.dead_letters })
+    Ok(Transformed { batch, records_dropped: records.dropped_u32(), dead_letters: records.dead_letters, tally: records.tally })
 }
 
 /// The batch of which every record was left out: its place in the sequence of its producer, and its offsets.
@@ -101,7 +106,16 @@ impl Records {
         if !summary.offsets_rise {
             return Err(EngineError::BatchRefused { reason: "the offset deltas of its records do not rise" });
         }
-        Ok(Records { section, summary, changed: false, renumbered: false, is_stored: false, dropped: 0, dead_letters: Vec::new() })
+        Ok(Records {
+            section,
+            summary,
+            changed: false,
+            renumbered: false,
+            is_stored: false,
+            dropped: 0,
+            dead_letters: Vec::new(),
+            tally: Tally::default(),
+        })
     }
 
     /// Sends the records through some transforms, in order. A chain ends early when nothing is left.
@@ -146,16 +160,28 @@ impl Records {
         let topic = visit.topic;
         let of = info.record_count as usize;
         let mut allowance = Allowance::of(attachment);
-        let run = |part: &[u8], records: usize| {
-            let info = BatchInfo { record_count: u32::try_from(records).unwrap_or(u32::MAX), ..*info };
-            let output = attachment.transform(&info, part, Share { records, of })?;
-            allowance.take(topic, output.len())?;
-            // Else one part would be blamed for what another one returned.
-            difference::check(part, &output).map_err(|error| output_error(attachment, topic, error.to_string()))?;
-            Ok(output)
+        let run = |part: Part<'_>| {
+            let info = BatchInfo { record_count: u32::try_from(part.records).unwrap_or(u32::MAX), ..*info };
+            let checked = attachment.transform(&info, part.section, part.share(of)).and_then(|output| {
+                // Else one part would be blamed for what another one returned.
+                let checked = difference::check(part.section, &output).map(|_| output);
+                checked.map_err(|error| output_error(attachment, topic, error.to_string()))
+            });
+            match checked {
+                Ok(output) => allowance.take(topic, output.len()).map_or_else(|no_room| no_room, |()| Ran::Passed(output)),
+                Err(error) => Ran::Failed(error),
+            }
         };
         let mut budget = Budget::of(attachment);
-        let isolated = isolate(&self.section, first.clone(), || budget.is_left(), run);
+        let isolated = isolate(&self.section, first.clone(), Search::Once, || budget.is_left(), run);
+        if let Some(error) = isolated.ended {
+            attachment.refused(visit, &error);
+            let (topic, module) = (Arc::clone(topic), Arc::clone(&attachment.module));
+            let decided = isolated.passed + isolated.failed.len();
+            let of_records = is_of_records(&error);
+            let source = Box::new(error);
+            return Err(if of_records { EngineError::SearchEnded { topic, module, decided, records: of, source } } else { *source });
+        }
         let difference = match self.take(isolated.output, visit.header.last_offset_delta) {
             Ok(difference) => difference,
             // Each part was well formed, and together they are not.
@@ -171,6 +197,7 @@ impl Records {
         if attachment.on_error.dead_letter_topic().is_some() {
             let dead = isolated.failed.into_iter().map(|failed| DeadLetter { attachment: Arc::clone(attachment), failed });
             self.dead_letters.extend(dead);
+            self.tally.add(attachment, failed);
         }
         Ok(())
     }
@@ -269,12 +296,16 @@ impl Allowance<'_> {
         Allowance { attachment, left: attachment.output_bytes() }
     }
 
-    /// Takes what came of one part from it; an error of the module's where that is more than is left.
-    pub(crate) fn take(&mut self, topic: &Arc<str>, bytes: usize) -> Result<(), EngineError> {
-        let left = self.left.checked_sub(bytes);
-        let too_large = || PluginError::OutputTooLarge { limit_bytes: self.attachment.output_bytes() };
-        self.left = left.ok_or_else(|| self.attachment.guest_error(topic, too_large()))?;
-        Ok(())
+    /// Takes what came of one part from it. Where that is more than is left the part has no room, and where it is more than a whole batch may
+    /// come to, it has failed.
+    pub(crate) fn take(&mut self, topic: &Arc<str>, bytes: usize) -> Result<(), Ran> {
+        if let Some(left) = self.left.checked_sub(bytes) {
+            self.left = left;
+            return Ok(());
+        }
+        let limit_bytes = self.attachment.output_bytes();
+        let error = self.attachment.guest_error(topic, PluginError::OutputTooLarge { limit_bytes });
+        Err(if bytes > limit_bytes { Ran::Failed(error) } else { Ran::NoRoom(error) })
     }
 }
 
@@ -282,10 +313,11 @@ pub(crate) fn output_error(attachment: &Attachment, topic: &Arc<str>, reason: St
     EngineError::GuestOutput { topic: Arc::clone(topic), module: Arc::clone(&attachment.module), reason }
 }
 
-/// Looking for bad records takes at most so many times what a module may take for a batch.
-const TIMES_PER_BATCH: u32 = 4;
+/// Looking for bad records takes at most so many times what a module may take for a batch, and a part more. By eighths, a record that goes on
+/// for ever is found among a million in seven times.
+const TIMES_PER_BATCH: u32 = 8;
 
-/// And so many calls.
+/// And so many calls. It bounds the failed records of a batch that are held, too.
 const RUNS_PER_BATCH_MAX: u32 = 4096;
 
 #[cfg(test)]

@@ -1,13 +1,17 @@
 //! Records on which a module fails: refused with their batch, skipped, or dead letters. And a module that fails on everything.
 
 use crate::{
-    broker::{Broker, NOW_MS, attachment, keyed_batch},
+    broker::{Broker, NOW_MS, attachment, batch, keyed_batch},
     guests,
     modules::detachment,
 };
 use bytes::Bytes;
+use futures_util::FutureExt;
 use millpond_engine::EngineError;
-use millpond_log::sim::{Operation, SimDisk};
+use millpond_log::{
+    Disk,
+    sim::{HookedDisk, Operation, SimDisk},
+};
 use millpond_protocol::{
     batch::{Batch, BatchBuilder},
     compression::Codec,
@@ -16,7 +20,14 @@ use millpond_protocol::{
     partitioner,
     record::{NewRecord, Record},
 };
-use std::sync::Arc;
+use parking_lot::Mutex;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver},
+    },
+};
 
 /// The module `m` on the topic `t` of two partitions. It turns the case of the last letter around, and fails where a batch ends in `!`.
 async fn broker_with(on_error: OnError) -> Broker {
@@ -141,33 +152,76 @@ async fn many_dead_letters_go_in_batches_that_their_topic_takes_and_none_is_lost
     assert_eq!(error.code, ErrorCode::BatchTooLarge);
     assert!(error.message.contains("dead letter in the topic `small`") && error.hint.is_some(), "{}", error.message);
     assert_eq!(broker.values("u", 0).await, Vec::<String>::new(), "nothing of the batch is stored");
+    let work = broker.engine.topic("u").expect("it is there").attachments.remove(0).work;
+    assert_eq!((work.records_dead_lettered, work.records_rejected), (50, 1), "and no letter is counted that is not stored");
 }
 
 #[tokio::test]
 async fn dead_letters_that_take_far_more_than_their_batch_are_refused_with_it() {
     let broker = broker_with(dead_letter()).await;
-    // Nine bytes a record, and the words of its error with each.
-    let error = broker.produce("t", 0, &vec!["x!"; 300_000]).await.expect_err("it would be a hundred megabytes").to_wire();
+    broker.topic("large", 1, "os").await;
+    let limits = AttachLimits { time_ms: Some(1_000), ..AttachLimits::default() };
+    let attach = AttachTransform { limits, on_error: dead_letter(), ..attachment("large", "m", 'c') };
+    broker.engine.attach(attach).await.expect("it can be attached");
+    // Almost 32 MiB, which is what a batch may unpack to. A record's own headers are in its letter, and count twice.
+    let trace = format!("{}!x", "z".repeat(524_000));
+    let headers = [("trace", Some(trace.as_bytes()))];
+    let mut builder = BatchBuilder::new();
+    for number in 0..164 {
+        let (value, headers) = if number < 64 { ("x", &headers[..]) } else { ("x!", &[][..]) };
+        builder.push(&NewRecord { timestamp: NOW_MS, key: None, value: Some(value.as_bytes()), headers }).expect("it fits");
+    }
+    let mut producer = broker.producer("large", Some(0));
+    let large = builder.finish(Codec::Zstd).expect("it has records");
+    let error = broker.submit(&mut producer, large).await.await.expect_err("it would be more than twice as much").to_wire();
     assert_eq!((error.code, error.retryable), (ErrorCode::InvalidBatch, false));
     assert!(error.message.contains("its dead letters have more than 64 MiB"), "{}", error.message);
-    assert_eq!((stored(&broker, "dead", 0).await.len(), broker.values("t", 0).await.len()), (0, 0));
+    assert_eq!((stored(&broker, "dead", 0).await.len(), broker.values("large", 0).await.len()), (0, 0));
     broker.produce("t", 0, &["x", "y!"]).await.expect("a smaller one is stored");
     assert_eq!(stored(&broker, "dead", 0).await.len(), 1);
 }
 
+/// Where there is a channel, writes wait for its other end.
+type Waits = Arc<Mutex<Option<Receiver<()>>>>;
+
+/// Writes to this topic wait.
+fn slow_for(topic: &'static str, disk: &SimDisk) -> (Arc<dyn Disk>, Waits) {
+    let gate = Arc::new(Mutex::new(None::<Receiver<()>>));
+    let waits = Arc::clone(&gate);
+    let hook = move |operation, path: &Path| {
+        let is_its = path.iter().any(|part| part.to_str().is_some_and(|part| part.split('-').next() == Some(topic)));
+        if operation == Operation::Write && is_its {
+            // It ends where the other end is dropped.
+            let _ = waits.lock().as_ref().map(Receiver::recv);
+        }
+    };
+    (Arc::new(HookedDisk::new(Arc::new(disk.clone()), hook)), gate)
+}
+
 #[tokio::test]
-async fn a_producer_hears_of_a_dead_letter_that_could_not_be_stored() {
-    let (broker, disk) = Broker::simulated().await;
+async fn a_producer_hears_of_a_dead_letter_that_could_not_be_stored_once_its_batch_is() {
+    let disk = SimDisk::new();
+    let (slow, gate) = slow_for("t", &disk);
+    let broker = Broker::on(slow).await;
     broker.topic("t", 1, "os").await;
     broker.topic("dead", 1, "sync").await;
     broker.engine.deploy_module("m", guests::transform()).await.expect("it can be deployed");
     broker.engine.attach(AttachTransform { on_error: dead_letter(), ..attachment("t", "m", 'c') }).await.expect("it can be attached");
     broker.produce("t", 0, &["a!"]).await.expect("the letter is stored");
+    let (held, waits) = mpsc::channel();
+    *gate.lock() = Some(waits);
     disk.fail(Operation::Sync, 1, millpond_log::sim::Fault::Device);
-    let error = broker.produce("t", 0, &["b", "c!"]).await.expect_err("the letter may be lost").to_wire();
+    let mut producer = broker.producer("t", Some(0));
+    let mut answer = broker.submit(&mut producer, batch(&["b", "c!"])).await;
+    broker.produce("dead", 0, &["x"]).await.expect_err("it comes behind the letter, which may be lost");
+    assert!((&mut answer).now_or_never().is_none(), "it would say that its batch is stored, and it is not");
+    drop(held);
+    let error = answer.await.expect_err("the letter may be lost").to_wire();
     assert_eq!(error.code, ErrorCode::StorageFailed);
     assert!(error.message.contains("dead letter") && error.partly_stored, "its batch is stored: {error:?}");
     assert_eq!(broker.values("t", 0).await, ["B"]);
+    let status = status(&broker);
+    assert_eq!((status.records_failed, status.work.records_dead_lettered, status.work.records_rejected), (1, 1, 1));
     broker.produce("t", 0, &["d"]).await.expect("others go on");
 }
 

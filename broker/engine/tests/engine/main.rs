@@ -1,5 +1,6 @@
 //! The engine from outside: what a front door sees. One program, because linking takes longer than testing.
 
+mod amounts;
 mod broker;
 mod cold_start;
 mod compaction;
