@@ -77,9 +77,7 @@ impl Engine {
             }
             check_attachment(&module, &request)?;
             let runtime = topic.runtime();
-            if let (AttachPoint::Produce | AttachPoint::Partition, Some((module, topics))) = (on, catalogue.deriving_into(&topic_name)) {
-                return Err(EngineError::TopicDerived { topic: topic_name, module, topics });
-            }
+            check_writers(&catalogue, &request)?;
             self.check_place(&runtime, &topic_name, &name, on, view.as_deref())?;
             if let Some(dead_letters) = request.on_error.dead_letter_topic() {
                 self.find_topic(dead_letters)?;
@@ -197,10 +195,7 @@ impl Engine {
             let mut runtime = Runtime::clone(&topic.runtime());
             runtime.epoch += 1;
             for attachment in attachments {
-                check_state(module, name, attachment.on, attachment.derive.as_ref().map_or(0, |derive| derive.state_bytes))?;
-                if !runs_on(module.world(), attachment.on) {
-                    return Err(EngineError::ModuleInUse { module: name.to_owned(), topics: vec![topic_name.clone()] });
-                }
+                check_attachment(module, &attachment.request(topic_name)).map_err(|refused| in_place(refused, topic_name))?;
                 let old = runtime.attachments().find(|old| old.is(name, attachment.on, attachment.view.as_deref())).map(Arc::clone);
                 let goes_on = old.map_or_else(Default::default, |old| (Arc::clone(&old.meters), old.derivation.clone()));
                 let attached = self.start(attachment, version, module, goes_on).await?;
@@ -222,6 +217,42 @@ impl Engine {
         let plan = stored.plan(version, meters, derivation);
         let (workshop, module) = (self.workshop.clone(), module.clone());
         self.services.plugin.run(move || workshop.attach(plan, &module)).await?
+    }
+}
+
+/// Modules on produce and partitioners run on what producers send: not on dead letters, and not on what is derived. So no topic has both.
+fn check_writers(catalogue: &Catalogue, request: &AttachTransform) -> Result<(), EngineError> {
+    let AttachTransform { topic, on, on_error, .. } = request;
+    if matches!(on, AttachPoint::Produce | AttachPoint::Partition) {
+        if let Some((module, topics)) = catalogue.deriving_into(topic) {
+            return Err(EngineError::TopicDerived { topic: topic.clone(), module, topics });
+        }
+        if let Some((module, topics)) = catalogue.senders_of_dead_letters(topic) {
+            let topics = topics.join(", ");
+            return Err(EngineError::AttachRefused {
+                reason: format!("`{topic}` takes the dead letters of `{module}` on {topics}, and no module runs on those"),
+                hint: "attach it to another topic, or detach that one and attach it again with another `--on-error`",
+            });
+        }
+    }
+    match on_error.dead_letter_topic() {
+        Some(letters) if catalogue.runs_on_produced(letters) => Err(EngineError::AttachRefused {
+            reason: format!("modules run on what is produced to `{letters}`, and would not on dead letters"),
+            hint: "name another topic for them, or detach those first: `millpond topic describe TOPIC` shows them",
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Why a version can't take the place of the one that is attached to this topic.
+fn in_place(refused: EngineError, topic: &str) -> EngineError {
+    match refused {
+        EngineError::ModuleWrongWorld { module, .. } => EngineError::ModuleInUse { module, topics: vec![topic.to_owned()] },
+        EngineError::AttachRefused { reason, hint } => EngineError::AttachRefused {
+            reason: format!("{reason}; as it is attached to `{topic}`, this version can't take its place"),
+            hint,
+        },
+        other => other,
     }
 }
 

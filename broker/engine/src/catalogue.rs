@@ -19,7 +19,7 @@ use crate::{
     name::NameOf,
     versions::StoredModule,
 };
-use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, OnError, TopicConfig};
+use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, DeriveInto, ModuleRef, OnError, TopicConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::{
@@ -134,6 +134,23 @@ impl StoredAttachment {
         self.module == module && self.on == on && self.view.as_deref() == view
     }
 
+    /// As it would be asked for, on this topic.
+    pub(crate) fn request(&self, topic: &str) -> AttachTransform {
+        let into = |stored: &StoredDerive| DeriveInto {
+            state_bytes: stored.state_bytes,
+            retries: Some(stored.retries),
+            ..DeriveInto::new(stored.targets.iter().cloned())
+        };
+        AttachTransform {
+            view: self.view.clone(),
+            params: self.params.clone(),
+            limits: self.limits.clone(),
+            on_error: self.on_error.clone(),
+            derive: self.derive.as_ref().map(into),
+            ..AttachTransform::new(topic, ModuleRef::current(self.module.clone()), self.on)
+        }
+    }
+
     /// What it runs, in this version.
     pub(crate) fn plan(&self, version: u32, meters: Arc<AttachmentMeters>, derivation: Option<Arc<Derivation>>) -> AttachmentPlan {
         AttachmentPlan {
@@ -193,6 +210,20 @@ impl Catalogue {
         let (_, StoredAttachment { module, .. }, _) = found.first()?;
         let topics = found.iter().filter(|(_, one, _)| one.module == *module).map(|(from, ..)| (*from).to_owned());
         Some((module.clone(), topics.collect()))
+    }
+
+    /// Whether modules run on what producers send to a topic, which don't on what the broker itself writes there.
+    pub(crate) fn runs_on_produced(&self, topic: &str) -> bool {
+        let attachments = self.topics.get(topic).map(|topic| topic.attachments.as_slice()).unwrap_or_default();
+        attachments.iter().any(|attachment| matches!(attachment.on, AttachPoint::Produce | AttachPoint::Partition))
+    }
+
+    /// The hashes of the uploads that the next start loads: current versions, and those that a topic has named.
+    pub(crate) fn needed_uploads(&self) -> BTreeSet<String> {
+        let current = self.modules.values().map(StoredModule::current);
+        let attachments = self.topics.values().flat_map(|topic| &topic.attachments);
+        let named = attachments.filter_map(|attachment| self.modules.get(&attachment.module)?.find(attachment.version?));
+        current.chain(named).map(|version| version.sha256.clone()).collect()
     }
 
     /// Whether these bytes are those of any version of any module.

@@ -14,7 +14,8 @@
 //! | `millpond.offset` | which record of that it is, if it was stored: where a module fails that derives other topics |
 //!
 //! On produce it has no offset: it was never stored. It goes to the partition that its key belongs to by Kafka's default, without a key to the
-//! one of the same number, modulo how many there are. Modules of its new topic don't run on it.
+//! one of the same number, modulo how many there are. Modules don't run on dead letters, so no topic that takes
+//! them has one on produce, nor a partitioner.
 //!
 //! The producer gets its acknowledgement once both are stored, what is left of its batch and the dead letters. If it sends the batch again,
 //! as it does after a crash between the two, the dead letters are stored again; the batch is not.

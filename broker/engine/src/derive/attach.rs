@@ -103,6 +103,10 @@ pub(crate) fn check_state(module: &Module, name: &str, on: AttachPoint, state_by
             reason: format!("the module `{name}` keeps state, which there is for derived topics alone"),
             hint: "attach it with `--into TOPIC --state-bytes BYTES`",
         }),
+        (false, AttachPoint::Derive) if state_bytes > 0 => Err(EngineError::AttachRefused {
+            reason: format!("the module `{name}` keeps no state, and what it is granted would be kept from others"),
+            hint: "leave out `--state-bytes`",
+        }),
         _ => Ok(()),
     }
 }
@@ -172,13 +176,19 @@ pub(crate) fn check_request(request: &AttachTransform, module: &Module) -> Resul
         (named, _) if named != distinct.len() => return refused("a topic is named twice", "name each topic once with `--into`"),
         _ => {}
     }
+    // Both are written under one producer, each with a sequence of its own.
+    if let Some(letters) = request.on_error.dead_letter_topic().filter(|letters| into.targets.iter().any(|target| target == letters)) {
+        return refused(
+            &format!("`{letters}` takes what is derived, so it can't take the dead letters too"),
+            "name another topic for them: `--on-error dead-letter:TOPIC`; `millpond topic create TOPIC` makes it",
+        );
+    }
     check_state(module, &request.module.name, request.on, into.state_bytes)
 }
 
 fn check_targets(catalogue: &Catalogue, source: &str, into: &DeriveInto, dead_letters: Option<&str>) -> Result<(), EngineError> {
     for target in &into.targets {
-        let attachments = catalogue.topics.get(target).map(|topic| topic.attachments.as_slice()).unwrap_or_default();
-        if attachments.iter().any(|attachment| matches!(attachment.on, AttachPoint::Produce | AttachPoint::Partition)) {
+        if catalogue.runs_on_produced(target) {
             return Err(EngineError::AttachRefused {
                 reason: format!("modules run on what is produced to `{target}`, and would not on what is derived into it"),
                 hint: "derive into another topic, or detach them first: `millpond topic describe TOPIC` shows them",

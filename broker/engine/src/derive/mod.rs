@@ -26,7 +26,8 @@
 //! # What it refuses
 //!
 //! A cycle of topics, dead letters included; a target on which modules run on produce, or that has a partitioner, because they don't run
-//! on what the broker itself writes; a module that wants a state and was granted none. A topic is not deleted while records are derived into it.
+//! on what the broker itself writes; a target that takes the dead letters too; a module that wants a state and was granted none, or that was
+//! granted one and wants none. A topic is not deleted while records are derived into it.
 //!
 //! # Bounds
 //!

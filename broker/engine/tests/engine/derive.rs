@@ -205,7 +205,18 @@ async fn what_can_not_work_is_refused_and_leaves_nothing_behind() {
     assert_eq!(error.code(), ErrorCode::TopicInUse);
     broker.topic("masked", 1, "sync").await;
     broker.engine.attach(AttachTransform::new("masked", ModuleRef::current("plain"), AttachPoint::Produce)).await.expect("it runs");
-    assert!(refused(into("source", "plain", &["masked"])).await.1.contains("modules run"));
+    let plain = |target: &str| {
+        let derive = DeriveInto { state_bytes: 0, ..DeriveInto::new([target]) };
+        AttachTransform { derive: Some(derive), ..into("source", "plain", &[]) }
+    };
+    assert!(refused(plain("masked")).await.1.contains("modules run"));
+    let dead_letters = |topic: &str| AttachTransform { on_error: OnError::DeadLetter(topic.to_owned()), ..plain("b") };
+    assert!(refused(dead_letters("b")).await.1.contains("can't take the dead letters too"));
+    assert!(refused(dead_letters("masked")).await.1.contains("would not on dead letters"));
+    let names = disk.used_names();
+    assert!(refused(into("source", "plain", &["b"])).await.1.contains("keeps no state"));
+    assert_eq!(disk.used_names(), names);
+    broker.engine.attach(plain("b")).await.expect("it can be attached");
 }
 
 #[tokio::test]

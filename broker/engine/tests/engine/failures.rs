@@ -257,9 +257,14 @@ async fn settings_that_make_no_sense_are_refused_and_those_that_do_survive_a_res
     let itself = refused(to("u")).await;
     assert_eq!(itself.code, ErrorCode::InvalidConfig);
     assert!(itself.hint.is_some_and(|hint| hint.contains("topic create")), "{}", itself.message);
+    assert!(refused(to("t")).await.message.contains("modules run on what is produced to `t`, and would not on dead letters"));
     broker.engine.deploy_module("deal", guests::partitioner()).await.expect("it can be deployed");
-    let partitioner = AttachTransform::new("u", ModuleRef::current("deal"), AttachPoint::Partition);
-    assert_eq!(refused(AttachTransform { on_error: OnError::Skip, ..partitioner }).await.code, ErrorCode::InvalidConfig);
+    let partitioner = |topic: &str| AttachTransform::new(topic, ModuleRef::current("deal"), AttachPoint::Partition);
+    for on_letters in [attachment("dead", "m", 'c'), partitioner("dead")] {
+        let error = refused(on_letters).await;
+        assert!(error.message.contains("`dead` takes the dead letters of `m` on t, and no module runs on those"), "{}", error.message);
+    }
+    assert_eq!(refused(AttachTransform { on_error: OnError::Skip, ..partitioner("u") }).await.code, ErrorCode::InvalidConfig);
     for (setting, limits) in [
         ("memory", AttachLimits { memory_bytes: Some(1 << 40), ..AttachLimits::default() }),
         ("time", AttachLimits { time_ms: Some(0), ..AttachLimits::default() }),
