@@ -52,7 +52,10 @@ pub struct EngineConfig {
     pub producer_id_expiration: Duration,
     /// How many modules there may be.
     pub modules_max: usize,
-    /// How many versions one module may have.
+    /// Bytes that compiled modules may take on the disk, which are made again where they are missing. Those that the next start needs stay
+    /// all the same.
+    pub module_cache_bytes_max: u64,
+    /// How many versions one module may have: at least two, for one to go back to. For one more the oldest goes that nothing needs.
     pub module_versions_max: usize,
     /// How many modules may run on one topic.
     pub attachments_per_topic_max: usize,
@@ -100,6 +103,7 @@ impl Default for EngineConfig {
             retention_check_interval: Duration::from_mins(1),
             producer_id_expiration: Duration::from_hours(24),
             modules_max: 256,
+            module_cache_bytes_max: 512 << 20,
             module_versions_max: 32,
             attachments_per_topic_max: 8,
         }

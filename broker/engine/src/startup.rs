@@ -155,9 +155,12 @@ fn open_partition(
 /// Loads every module in the versions that run or may run next; one that can't be loaded says why to whoever wants it. Blocking.
 fn load_modules(services: &Services, data: &DataDir, catalogue: &Catalogue) -> Result<(Workshop, BTreeMap<String, Deployed>), EngineError> {
     let cache_dir = data.module_cache();
-    let cache = FileCache::open(cache_dir.clone()).map_err(|source| EngineError::data_dir("create", cache_dir, source))?;
-    let host = PluginHost::new(Arc::new(cache)).map_err(|source| EngineError::Plugins(Arc::new(source)))?;
-    let workshop = Workshop { host, limits: services.config.plugin_limits.clone() };
+    let cache = FileCache::open(cache_dir.clone(), services.config.module_cache_bytes_max);
+    let cache = Arc::new(cache.map_err(|source| EngineError::data_dir("create", cache_dir, source))?);
+    cache.keep_only(|sha256| catalogue.has_upload(sha256));
+    cache.need(catalogue.needed_uploads());
+    let host = PluginHost::new(Arc::clone(&cache) as _).map_err(|source| EngineError::Plugins(Arc::new(source)))?;
+    let workshop = Workshop { host, cache, limits: services.config.plugin_limits.clone() };
     let mut modules = BTreeMap::new();
     for (name, stored) in &catalogue.modules {
         let pinned = catalogue.topics.values().flat_map(|topic| &topic.attachments).filter(|attachment| attachment.module == *name);

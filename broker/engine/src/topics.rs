@@ -186,6 +186,7 @@ impl Engine {
             Err(Unsaved { error, is_undone: put_back.is_ok() })
         });
         *catalogue = saved.await??;
+        self.workshop.cache.need(catalogue.needed_uploads());
         Ok(())
     }
 

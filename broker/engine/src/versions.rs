@@ -9,10 +9,11 @@
 //! Each version remembers which one was the current one when it was deployed, and that is the one that a rollback goes back to: never to one
 //! that was taken back itself. A number is given once, also where its version was deleted.
 
-use crate::error::EngineError;
+use crate::error::{EngineError, VersionsFull};
 use millpond_protocol::message::{ModuleRef, Pick};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// A module: the versions that have one name. Never without one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,8 +33,11 @@ pub(crate) struct StoredVersion {
     pub(crate) version: u32,
     pub(crate) sha256: String,
     pub(crate) size_bytes: u64,
-    /// `transform` or `partitioner`.
+    /// `transform`, `partitioner` or `derive`.
     pub(crate) world: String,
+    /// Whether it asks for state. An older broker did not note it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) stateful: bool,
     /// Milliseconds since 1970-01-01 UTC.
     #[serde(default)]
     pub(crate) deployed_at_ms: i64,
@@ -50,6 +54,7 @@ pub(crate) struct Upload {
     pub(crate) sha256: String,
     pub(crate) size_bytes: u64,
     pub(crate) world: String,
+    pub(crate) stateful: bool,
     pub(crate) deployed_at_ms: i64,
 }
 
@@ -122,6 +127,35 @@ impl StoredModule {
         next
     }
 
+    /// With so many versions at most, and what that took away: the oldest that are not used. Never the current one, nor the one that a
+    /// rollback goes back to.
+    ///
+    /// # Errors
+    ///
+    /// [`VersionsFull`] where too many are left.
+    pub(crate) fn within(
+        &self,
+        limit: usize,
+        name: &str,
+        uses: &BTreeMap<u32, Vec<String>>,
+    ) -> Result<(StoredModule, Vec<StoredVersion>), VersionsFull> {
+        let back = self.current().before;
+        let can_go =
+            |found: &&StoredVersion| found.version != self.current && back != Some(found.version) && !uses.contains_key(&found.version);
+        let surplus = self.versions.len().saturating_sub(limit);
+        let gone: Vec<_> = self.versions.iter().filter(can_go).take(surplus).cloned().collect();
+        if gone.len() == surplus {
+            return Ok((gone.iter().fold(self.clone(), |left, gone| left.without(gone.version)), gone));
+        }
+        let why = |found: &StoredVersion| match uses.get(&found.version) {
+            Some(topics) if topics.len() > 1 => format!("version {} runs on {} and {} more", found.version, topics[0], topics.len() - 1),
+            Some(topics) => format!("version {} runs on {}", found.version, topics.join("")),
+            None => format!("version {} is the one to go back to", found.version),
+        };
+        let kept = self.versions.iter().filter(|found| found.version != self.current && !gone.contains(found)).map(why);
+        Err(VersionsFull { module: name.to_owned(), limit, kept: kept.take(VERSIONS_SHOWN_MAX).collect() })
+    }
+
     /// Of a file that may have been edited by hand: what is wrong with it.
     pub(crate) fn check(&self) -> Result<(), String> {
         if !self.versions.is_sorted_by(|one, next| one.version < next.version) {
@@ -144,19 +178,28 @@ impl StoredModule {
 
 impl Upload {
     fn into_version(self, version: u32, before: Option<u32>) -> StoredVersion {
-        let Upload { sha256, size_bytes, world, deployed_at_ms } = self;
-        StoredVersion { version, sha256, size_bytes, world, deployed_at_ms, before, unknown: Map::new() }
+        let Upload { sha256, size_bytes, world, stateful, deployed_at_ms } = self;
+        StoredVersion { version, sha256, size_bytes, world, stateful, deployed_at_ms, before, unknown: Map::new() }
     }
 }
 
 const SHA256_DIGITS: usize = 64;
+
+/// Of those that can't go, in an error.
+const VERSIONS_SHOWN_MAX: usize = 32;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn upload(digit: char) -> Upload {
-        Upload { sha256: digit.to_string().repeat(SHA256_DIGITS), size_bytes: 1, world: "transform".to_owned(), deployed_at_ms: 5 }
+        Upload {
+            sha256: digit.to_string().repeat(SHA256_DIGITS),
+            size_bytes: 1,
+            world: "transform".to_owned(),
+            stateful: false,
+            deployed_at_ms: 5,
+        }
     }
 
     /// Versions 1, 2 and 3, with other bytes each.
@@ -204,6 +247,27 @@ mod tests {
         assert_eq!(numbers(&module), [1, 2, 4]);
         let module = three().without(1).without(2);
         module.rolled_back("m", None).expect_err("nothing is left before it");
+    }
+
+    #[test]
+    fn the_oldest_versions_that_nothing_needs_make_room() {
+        let uses = |used: &[u32]| used.iter().map(|version| (*version, vec![format!("t{version}")])).collect();
+        let four = three().deployed(upload('d'));
+        let within = |limit, used: &[u32]| {
+            let (left, gone) = four.within(limit, "m", &uses(used))?;
+            assert_eq!(left.check(), Ok(()));
+            Ok((numbers(&left), gone.into_iter().map(|gone| gone.version).collect::<Vec<_>>()))
+        };
+        assert_eq!(within(4, &[]), Ok((vec![1, 2, 3, 4], vec![])));
+        assert_eq!(within(3, &[]), Ok((vec![2, 3, 4], vec![1])));
+        assert_eq!(within(3, &[1]), Ok((vec![1, 3, 4], vec![2])));
+        assert_eq!(within(2, &[]), Ok((vec![3, 4], vec![1, 2])), "a limit that was lowered");
+        let error: VersionsFull = within(2, &[1]).expect_err("1 runs, and 3 is the one to go back to");
+        assert_eq!(error.kept, ["version 1 runs on t1", "version 3 is the one to go back to"]);
+        // After a rollback to 1 and a new upload, 1 is the one to go back to, and 2 is the oldest that can go.
+        let after = three().rolled_back("m", Some(1)).expect("it is there").deployed(upload('d'));
+        let (left, gone) = after.within(3, "m", &uses(&[])).expect("2 can go");
+        assert_eq!((numbers(&left), gone[0].version), (vec![1, 3, 4], 2));
     }
 
     #[test]

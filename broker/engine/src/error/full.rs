@@ -1,8 +1,9 @@
-//! What is said of a batch for which there is no room.
+//! What is said where there is no room: for a batch, and for one more version of a module.
 
 use super::size::{About, Exact};
 use millpond_protocol::message::{Cleanup, OnFull};
 use std::{fmt, io};
+use thiserror::Error;
 
 /// Whether the system has no room on the disk, or none for this user.
 pub(crate) fn is_no_room(error: &io::Error) -> bool {
@@ -18,6 +19,18 @@ pub enum StorageBound {
     Node,
     /// The disk.
     Disk,
+}
+
+/// A module has as many versions as it may, and each of them is needed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the module `{module}` has {limit} versions, as many as it may, and none can go: {}", .kept.join(", "))]
+pub struct VersionsFull {
+    /// The module's name.
+    pub module: String,
+    /// So many it may have.
+    pub limit: usize,
+    /// The oldest, each with what it is needed for, in words.
+    pub kept: Vec<String>,
 }
 
 /// How full it is.

@@ -3,7 +3,7 @@
 use super::{EngineError, Purpose, place_of, size::Exact};
 use millpond_log::{Damage, LogError, SequenceError, is_out_of_files};
 use millpond_plugin::{PluginError, World};
-use millpond_protocol::{batch::BatchError, error::ErrorCode};
+use millpond_protocol::{batch::BatchError, error::ErrorCode, message::AttachPoint};
 use std::{io, path::Path};
 
 impl EngineError {
@@ -21,7 +21,10 @@ impl EngineError {
 
             EngineError::InvalidName { .. } => "take 1 to 249 characters from a-z A-Z 0-9 . _ -, not beginning with a dot".to_owned(),
             EngineError::InvalidPartitionCount { max, .. } => format!("ask for 1 to {max} partitions"),
-            EngineError::TooMany { what, .. } => format!("delete {what} that are not needed, or raise the limit"),
+            EngineError::TooMany { what, .. } => of_limit(what),
+            EngineError::VersionsFull(_) => {
+                "detach what stays an old version, or raise the broker's `plugin.max_module_versions`".to_owned()
+            }
             EngineError::InvalidConfig { setting, .. } => of_setting(setting).to_owned(),
             EngineError::CompactedDropsOldest => COMPACTED_DROPS_OLDEST.to_owned(),
             EngineError::CompactedRetention(_) => COMPACTED_RETENTION.to_owned(),
@@ -76,12 +79,29 @@ impl EngineError {
             EngineError::TopicInUse { topics, module, .. } => {
                 format!("`{}` first, or attach it with another `--on-error`", detach_first(topics, module))
             }
-            EngineError::AttachmentExists { topic, module, .. } => {
-                format!("it runs, so there is nothing to do; to give it other parameters, `{}` first", detach(topic, module))
-            }
+            EngineError::AttachmentExists { topic, module, on } => of_second(topic, module, *on),
             EngineError::PlaceTaken { topic, module, .. } => format!("`{}` makes room", detach(topic, module)),
             EngineError::AttachmentNotFound { topic, .. } => format!("`millpond topic describe {topic}` shows what is attached"),
         })
+    }
+}
+
+fn of_limit(what: &str) -> String {
+    match what {
+        "modules" => "delete modules that are not needed, or raise the broker's `plugin.max_modules`".to_owned(),
+        "modules on one topic" => "detach modules that are not needed, or raise the broker's `plugin.max_modules_per_topic`".to_owned(),
+        "targets of one module" => "name fewer topics with `--into`".to_owned(),
+        "partitions that are derived into one topic" => "derive into another topic, or from topics with fewer partitions".to_owned(),
+        _ => format!("delete {what} that are not needed"),
+    }
+}
+
+fn of_second(topic: &str, module: &str, on: AttachPoint) -> String {
+    let (detach, other) = (detach(topic, module), deploy(&format!("{module}-2")));
+    let change = format!("a module runs once at one place: `{detach}` first to give it other parameters");
+    match on {
+        AttachPoint::Partition => change,
+        _ => format!("{change}, or deploy it under another name to run it there a second time: `{other}`"),
     }
 }
 

@@ -10,7 +10,7 @@ mod size;
 mod wire;
 
 pub(crate) use full::is_no_room;
-pub use full::{Shortage, StorageBound};
+pub use full::{Shortage, StorageBound, VersionsFull};
 pub(crate) use hint::value_of;
 pub use place::Purpose;
 pub(crate) use place::{place_of, runs_on, world_on};
@@ -90,11 +90,14 @@ pub enum EngineError {
     /// The broker has as many of these as it is allowed.
     #[error("the broker's limit of {limit} {what} would be passed")]
     TooMany {
-        /// `topics`, `partitions`, `modules` or `modules on one topic`.
+        /// `topics`, `modules on one topic`.
         what: &'static str,
         /// The limit.
         limit: usize,
     },
+    /// A module has as many versions as it may, and each is needed.
+    #[error(transparent)]
+    VersionsFull(VersionsFull),
     /// A setting has a value that it can't take.
     #[error("`{setting}` is {}: {rule}", value_of(setting, *.value))]
     InvalidConfig {

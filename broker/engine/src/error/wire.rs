@@ -39,6 +39,7 @@ impl EngineError {
             EngineError::InvalidName { of: NameOf::Topic, .. } | EngineError::InvalidPartitionCount { .. } => ErrorCode::InvalidTopic,
             EngineError::InvalidName { of: NameOf::Module | NameOf::View, .. } => ErrorCode::InvalidRequest,
             EngineError::TooMany { .. }
+            | EngineError::VersionsFull(_)
             | EngineError::InvalidConfig { .. }
             | EngineError::CompactedDropsOldest
             | EngineError::CompactedRetention(_)

@@ -4,14 +4,21 @@
 //! only its user can touch, and a file is taken only if nobody else could have written it. That it is whole is checked by
 //! the plugin crate, with a digest in front of it. The cache can be deleted at any time; modules are then compiled again when they are
 //! needed next.
+//!
+//! It is bounded in files and in bytes: before one is written, those go that were not used for the longest time, but never one that the next
+//! start loads, by this build. So it is larger than its bound by what is needed at most, and by the one that is written. What belongs to no
+//! module any more goes at once, or at the next start.
 
 use crate::data_dir::make_private_dir;
 use millpond_plugin::ArtifactCache;
+use parking_lot::Mutex;
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 /// Compiled modules as files. On the machine's own file system whatever the [`Disk`] is: they are about this processor, not about the
@@ -19,13 +26,57 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct FileCache {
     dir: PathBuf,
+    bytes_max: u64,
+    /// The hashes of the uploads whose artifacts stay.
+    needed: Mutex<BTreeSet<String>>,
+}
+
+/// A file of the cache.
+struct Cached {
+    used: SystemTime,
+    bytes: u64,
+    path: PathBuf,
 }
 
 impl FileCache {
     /// Makes the folder if need be.
-    pub(crate) fn open(dir: PathBuf) -> io::Result<FileCache> {
+    pub(crate) fn open(dir: PathBuf, bytes_max: u64) -> io::Result<FileCache> {
         make_private_dir(&dir)?;
-        Ok(FileCache { dir })
+        Ok(FileCache { dir, bytes_max, needed: Mutex::default() })
+    }
+
+    /// Says which uploads the next start loads, by their hashes.
+    pub(crate) fn need(&self, uploads: BTreeSet<String>) {
+        *self.needed.lock() = uploads;
+    }
+
+    /// At a start: removes what other uploads compile to than these, and what is left of writing. Blocking.
+    pub(crate) fn keep_only(&self, stays: impl Fn(&str) -> bool) {
+        self.remove_if(|path| path.extension().is_none_or(|end| end != EXTENSION) || !upload_of(path).is_some_and(&stays));
+    }
+
+    /// Removes what an upload compiles to. Blocking.
+    pub(crate) fn remove(&self, upload: &str) {
+        self.remove_if(|path| upload_of(path) == Some(upload));
+    }
+
+    fn remove_if(&self, is_gone: impl Fn(&Path) -> bool) {
+        let gone = |cached: &&Cached| is_gone(&cached.path);
+        if let Err(error) = self.files().and_then(|files| files.iter().filter(gone).try_for_each(Cached::remove)) {
+            tracing::warn!(%error, "a compiled module that belongs to nothing can't be removed");
+        }
+    }
+
+    fn files(&self) -> io::Result<Vec<Cached>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if !metadata.is_dir() {
+                files.push(Cached { used: metadata.modified()?, bytes: metadata.len(), path: entry.path() });
+            }
+        }
+        Ok(files)
     }
 
     fn path(&self, key: &str) -> Option<PathBuf> {
@@ -54,7 +105,7 @@ impl FileCache {
 
     fn write(&self, key: &str, artifact: &[u8]) -> io::Result<()> {
         let Some(path) = self.path(key) else { return Ok(()) };
-        self.make_room()?;
+        self.make_room(&path, artifact.len() as u64)?;
         let temporary = path.with_extension("tmp");
         let _ = fs::remove_file(&temporary);
         let mut file = fs::File::options().create_new(true).write(true).mode(0o600).open(&temporary)?;
@@ -63,17 +114,46 @@ impl FileCache {
         fs::rename(&temporary, &path)
     }
 
-    /// Removes the files that were not used for the longest time, so that one more stays below the limit.
-    fn make_room(&self) -> io::Result<()> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            files.push((entry.metadata()?.modified()?, entry.path()));
+    /// Removes the files that were not used for the longest time and are not needed, so that this one stays below the limits. Blocking.
+    fn make_room(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let mut files = self.files()?;
+        files.retain(|cached| cached.path != path);
+        files.sort_by(|one, other| (one.used, &one.path).cmp(&(other.used, &other.path)));
+        let (mut count, mut total) = (files.len() + 1, files.iter().map(|cached| cached.bytes).sum::<u64>().saturating_add(bytes));
+        let needed = self.needed.lock().clone();
+        // Another build of the broker has other code for the same module, which this one does not need.
+        let is_needed = |cached: &Cached| {
+            upload_of(&cached.path).is_some_and(|upload| needed.contains(upload)) && build_of(&cached.path) == build_of(path)
+        };
+        for cached in files.iter().filter(|cached| !is_needed(cached)) {
+            if count <= CACHE_FILES_MAX && total <= self.bytes_max {
+                break;
+            }
+            cached.remove()?;
+            (count, total) = (count - 1, total - cached.bytes);
         }
-        files.sort();
-        let surplus = (files.len() + 1).saturating_sub(CACHE_FILES_MAX);
-        files.into_iter().take(surplus).try_for_each(|(_, path)| fs::remove_file(path))
+        Ok(())
     }
+}
+
+impl Cached {
+    /// It may be gone already.
+    fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The hash of what was compiled, which a key begins with.
+fn upload_of(path: &Path) -> Option<&str> {
+    Some(path.file_stem()?.to_str()?.split_once('-')?.0)
+}
+
+/// What the compiled code depends on, which a key ends with.
+fn build_of(path: &Path) -> Option<&str> {
+    Some(path.file_stem()?.to_str()?.split_once('-')?.1)
 }
 
 impl ArtifactCache for FileCache {
@@ -106,8 +186,48 @@ mod tests {
 
     fn cache() -> (tempfile::TempDir, FileCache) {
         let dir = tempfile::tempdir().expect("a folder");
-        let cache = FileCache::open(dir.path().join("cache")).expect("it can be made");
+        let cache = FileCache::open(dir.path().join("cache"), 1 << 20).expect("it can be made");
         (dir, cache)
+    }
+
+    /// So long ago that it was used before anything else.
+    fn age(cache: &FileCache, key: &str, seconds: u64) {
+        let file = fs::File::options().append(true).open(cache.dir.join(format!("{key}.cwasm"))).expect("it is there");
+        file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).expect("it can be dated");
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_what_is_needed_never_goes() {
+        let (_dir, cache) = cache();
+        let third = vec![7; (1 << 20) / 3];
+        cache.need(["aa".to_owned()].into());
+        for (seconds, key) in (1..).zip(["aa-1", "aa-2", "bb-2"]) {
+            cache.store(key, &third);
+            age(&cache, key, seconds);
+        }
+        let there = || ["aa-1", "aa-2", "bb-2", "cc-2", "dd-2"].map(|key| cache.dir.join(format!("{key}.cwasm")).exists());
+        assert_eq!(there(), [true, true, true, false, false]);
+        cache.store("bb-2", &third);
+        age(&cache, "bb-2", 3);
+        assert_eq!(there(), [true, true, true, false, false], "what takes its own place needs no other room");
+        cache.store("cc-2", &third);
+        assert_eq!(there(), [false, true, true, true, false], "another build needed the oldest");
+        cache.need(["aa".to_owned(), "bb".to_owned(), "cc".to_owned()].into());
+        cache.store("dd-2", &third);
+        assert_eq!(there(), [false, true, true, true, true], "nothing can go");
+        cache.need(["dd".to_owned()].into());
+        cache.remove("cc");
+        assert_eq!(there(), [false, true, true, false, true]);
+        cache.store("cc-2", &third);
+        assert_eq!(there(), [false, false, true, true, true], "the one that was not used for the longest time");
+    }
+
+    #[test]
+    fn what_is_left_of_writing_goes() {
+        let (_dir, cache) = cache();
+        fs::write(cache.dir.join("aa-1.tmp"), b"half").expect("it can be written");
+        cache.keep_only(|_| true);
+        assert_eq!(fs::read_dir(&cache.dir).expect("it lists").count(), 0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
     name::NameOf,
     topic::{Runtime, Topic},
     topics::to_the_end,
-    versions::{StoredModule, Upload},
+    versions::{StoredModule, StoredVersion, Upload},
 };
 use bytes::Bytes;
 use millpond_plugin::Module;
@@ -24,13 +24,15 @@ impl Engine {
     /// Checks, compiles and keeps a module as the newest version of its name, and makes that the current one. Takes seconds for a large one.
     /// Once begun it is finished, even if the future is dropped. The very bytes of the current version are no new one.
     ///
-    /// The answer says which version it has taken the place of, if there was one.
+    /// The answer says which version it has taken the place of, if there was one, and which versions went because there were as many as there
+    /// may be.
     ///
     /// # Errors
     ///
     /// [`EngineError::InvalidName`], [`EngineError::ModuleTooLarge`], [`EngineError::Module`] (not a module, wrong world, an import
     /// that is not granted, or it does not start on a topic where the name is attached), [`EngineError::ModuleInUse`] (attached, and
-    /// of another world than before), [`EngineError::TooMany`], [`EngineError::DataDir`], [`EngineError::ShuttingDown`].
+    /// of another world than before), [`EngineError::AttachRefused`] (it may not be attached as the name is), [`EngineError::TooMany`],
+    /// [`EngineError::VersionsFull`], [`EngineError::DataDir`], [`EngineError::ShuttingDown`].
     pub async fn deploy_module(self: &Arc<Self>, name: &str, wasm: Bytes) -> Result<ModuleInfo, EngineError> {
         let (engine, name) = (Arc::clone(self), name.to_owned());
         to_the_end(async move { engine.deploy_module_now(name, wasm).await }).await
@@ -73,20 +75,41 @@ impl Engine {
 
         let mut catalogue = self.catalogue.lock().await;
         self.refuse_while_closing()?;
+        let sha256 = module.sha256().to_owned();
+        let deployed = self.deploy_loaded(&mut catalogue, &name, wasm, module).await;
+        match &deployed {
+            Ok(info) => {
+                let ModuleInfo { version, world, removed, .. } = info;
+                tracing::info!(module = name, version, sha256, world, ?removed, "a module was deployed");
+            }
+            Err(_) => self.drop_compiled(&catalogue, &sha256).await,
+        }
+        deployed
+    }
+
+    /// The newest version of its name, which is compiled.
+    async fn deploy_loaded(
+        &self,
+        catalogue: &mut MutexGuard<'_, Catalogue>,
+        name: &str,
+        wasm: Bytes,
+        module: Module,
+    ) -> Result<ModuleInfo, EngineError> {
         let upload = Upload {
             sha256: module.sha256().to_owned(),
             size_bytes: wasm.len() as u64,
             world: module.world().to_string(),
+            stateful: module.has_state(),
             deployed_at_ms: self.services.now().wall_ms,
         };
-        let before = catalogue.modules.get(&name);
-        let next = before.map_or_else(|| StoredModule::new(upload.clone()), |before| before.deployed(upload.clone()));
-        self.check_module_count(&catalogue, &name, &next)?;
-        let replacements = self.replacements(&catalogue, &name, next.current().version, &module).await?;
+        let (next, gone) = self.next_version(catalogue, name, upload)?;
+        let replacements = self.replacements(catalogue, name, next.current().version, &module).await?;
         self.keep(&module, wasm).await?;
-        let info = self.make_current(&mut catalogue, &name, next, module, replacements).await?;
-        tracing::info!(module = name, version = info.version, sha256 = info.sha256, world = info.world, "a module was deployed");
-        Ok(info)
+        let info = self.make_current(catalogue, name, next, module, replacements).await?;
+        for gone in &gone {
+            self.drop_unused(catalogue, &gone.sha256).await;
+        }
+        Ok(ModuleInfo { removed: gone.into_iter().map(|gone| gone.version).collect(), ..info })
     }
 
     async fn rollback_module_now(self: Arc<Self>, request: RollbackModule) -> Result<ModuleInfo, EngineError> {
@@ -212,15 +235,24 @@ impl Engine {
         }
     }
 
-    fn check_module_count(&self, catalogue: &Catalogue, name: &str, next: &StoredModule) -> Result<(), EngineError> {
+    /// A module with an upload as its newest version, and the versions that go for it.
+    fn next_version(&self, catalogue: &Catalogue, name: &str, upload: Upload) -> Result<(StoredModule, Vec<StoredVersion>), EngineError> {
         let (modules_max, versions_max) = (self.services.config.modules_max, self.services.config.module_versions_max);
-        if !catalogue.modules.contains_key(name) && catalogue.modules.len() >= modules_max {
-            return Err(EngineError::TooMany { what: "modules", limit: modules_max });
+        let Some(before) = catalogue.modules.get(name) else {
+            if catalogue.modules.len() >= modules_max {
+                return Err(EngineError::TooMany { what: "modules", limit: modules_max });
+            }
+            return Ok((StoredModule::new(upload), Vec::new()));
+        };
+        let next = before.deployed(upload);
+        if next == *before {
+            return Ok((next, Vec::new()));
         }
-        if next.versions().len() > versions_max {
-            return Err(EngineError::TooMany { what: "versions of a module", limit: versions_max });
+        let mut uses: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        for one in self.uses(name).into_iter().filter(|one| one.at.pinned) {
+            uses.entry(one.version).or_default().push(one.at.topic);
         }
-        Ok(())
+        next.within(versions_max, name, &uses).map_err(EngineError::VersionsFull)
     }
 
     /// Keeps the bytes of a module under their hash.
@@ -233,12 +265,23 @@ impl Engine {
         kept.await?
     }
 
+    /// Removes what an upload compiles to that is no version of any module, or has not become one.
+    async fn drop_compiled(&self, catalogue: &MutexGuard<'_, Catalogue>, sha256: &str) {
+        if catalogue.has_upload(sha256) {
+            return;
+        }
+        let (cache, sha256) = (Arc::clone(&self.workshop.cache), sha256.to_owned());
+        // Without an answer the job has panicked, and the pool has said so.
+        let _ = self.services.io.run(move || cache.remove(&sha256)).await;
+    }
+
     /// Removes the file of an upload that is no version of any module any more. It is gone when this returns: once the caller lets the
     /// catalogue go, the same bytes may be uploaded again.
     async fn drop_unused(&self, catalogue: &MutexGuard<'_, Catalogue>, sha256: &str) {
         if catalogue.has_upload(sha256) {
             return;
         }
+        self.drop_compiled(catalogue, sha256).await;
         let (disk, path) = (Arc::clone(&self.services.disk), self.data.module(sha256));
         let removed = self.services.io.run(move || {
             if let Err(error) = disk.remove_file(&path) {

@@ -71,10 +71,17 @@ impl Deployed {
             sha256: current.sha256.clone(),
             size_bytes: current.size_bytes,
             world: current.world.clone(),
+            stateful: self.is_stateful(current),
             attached_to: topics_of(uses),
             versions: Vec::new(),
             replaced: None,
+            removed: Vec::new(),
         }
+    }
+
+    fn is_stateful(&self, version: &StoredVersion) -> bool {
+        let loaded = self.loaded.get(&version.version).and_then(|loaded| loaded.as_ref().ok());
+        version.stateful || loaded.is_some_and(Module::has_state)
     }
 
     /// All versions.
@@ -84,6 +91,7 @@ impl Deployed {
             sha256: stored.sha256.clone(),
             size_bytes: stored.size_bytes,
             world: stored.world.clone(),
+            stateful: self.is_stateful(stored),
             deployed_at_ms: stored.deployed_at_ms,
             attached: uses.iter().filter(|one| one.version == stored.version).map(Use::with_status).collect(),
             unavailable: self.loaded.get(&stored.version).and_then(|loaded| loaded.as_ref().err()).map(|error| error.to_wire().message),
@@ -103,6 +111,8 @@ pub(crate) fn topics_of(uses: &[Use]) -> Vec<String> {
 #[derive(Clone)]
 pub(crate) struct Workshop {
     pub(crate) host: PluginHost,
+    /// What the host compiles into.
+    pub(crate) cache: Arc<FileCache>,
     pub(crate) limits: Limits,
 }
 

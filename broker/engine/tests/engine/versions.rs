@@ -2,7 +2,8 @@
 
 use crate::{
     broker::{Broker, attachment},
-    guests,
+    derive::into,
+    derive_guests, guests,
 };
 use bytes::Bytes;
 use millpond_engine::{EngineConfig, EngineError};
@@ -155,10 +156,107 @@ async fn there_are_so_many_versions_and_no_more() {
     let change = |config: &mut EngineConfig| config.module_versions_max = 2;
     let broker = Broker::with(Arc::new(SimDisk::new()), change).await;
     deploy(&broker, guests::transform()).await;
+    let first = broker.engine.module("m").expect("it is there").sha256;
     deploy(&broker, guests::transform_again()).await;
+    assert!(deploy(&broker, guests::transform_again()).await.removed.is_empty(), "the very bytes of the current one");
+    let third = deploy(&broker, guests::partitioner()).await;
+    assert_eq!((third.version, third.removed), (3, vec![1]));
+    let numbers =
+        |broker: &Broker| broker.engine.module("m").expect("it is there").versions.iter().map(|one| one.version).collect::<Vec<_>>();
+    assert_eq!((numbers(&broker), cached(&broker).len()), (vec![2, 3], 2));
+    assert!(!broker.disk.exists(&file_of(&broker, &first)).expect("it can be asked"));
+    assert!(cached(&broker).iter().all(|name| !name.starts_with(&first)));
+    let broker = broker.restart().await;
+    assert_eq!(numbers(&broker), [2, 3]);
+
+    // Version 2 runs, and 3 is the one to go back to.
+    broker.topic("stays", 1, "os").await;
+    let pinned = AttachTransform { module: ModuleRef::version("m", 2), ..attachment("stays", "m", 'c') };
+    broker.engine.attach(pinned).await.expect("it can be attached");
+    let before = cached(&broker);
+    let error = broker.engine.deploy_module("m", guests::transform()).await.expect_err("nothing can go").to_wire();
+    let words =
+        "the module `m` has 2 versions, as many as it may, and none can go: version 2 runs on stays, version 3 is the one to go back to";
+    assert_eq!((error.code, error.message.as_str()), (ErrorCode::InvalidConfig, words));
+    assert!(error.hint.is_some_and(|hint| hint.contains("`plugin.max_module_versions`")));
+    assert_eq!((numbers(&broker), cached(&broker)), (vec![2, 3], before), "nothing is left of what was refused");
+}
+
+/// What modules compiled to, by name.
+fn cached(broker: &Broker) -> Vec<String> {
+    let files = std::fs::read_dir(broker.dir.path().join("modules/cache")).expect("it is there");
+    let mut names: Vec<_> = files.map(|file| file.expect("it is there").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn what_a_module_compiled_to_goes_with_it_or_at_the_next_start() {
+    let (broker, _) = two_versions().await;
+    let hashes: Vec<_> = broker.engine.module("m").expect("it is there").versions.into_iter().map(|version| version.sha256).collect();
+    let delete = async |broker: &Broker, module: &str| broker.engine.delete_module(module.parse().expect("a version")).await;
+    broker.engine.detach(crate::modules::detachment("stays", "m")).await.expect("it is attached");
+    delete(&broker, "m@1").await.expect("it is free");
+    assert!(cached(&broker).iter().all(|name| name.starts_with(&hashes[1])), "{:?}", cached(&broker));
+    let left = broker.dir.path().join(format!("modules/cache/{}-0.cwasm", hashes[0]));
+    std::fs::write(&left, b"of another build").expect("it can be written");
+    let broker = broker.restart().await;
+    assert_eq!((left.exists(), cached(&broker).len(), broker.engine.usage().module_compilations), (false, 1, 0));
+}
+
+#[tokio::test]
+async fn compiled_modules_have_so_many_bytes_but_for_what_the_next_start_needs() {
+    // Less than any has.
+    let broker = Broker::with(Arc::new(SimDisk::new()), |config| config.module_cache_bytes_max = 1).await;
+    for topic in ["follows", "stays"] {
+        broker.topic(topic, 1, "os").await;
+    }
+    deploy(&broker, guests::transform()).await;
+    let pinned = AttachTransform { module: ModuleRef::version("m", 1), ..attachment("stays", "m", 'c') };
+    broker.engine.attach(pinned).await.expect("it can be attached");
+    deploy(&broker, guests::partitioner()).await;
     deploy(&broker, guests::transform_again()).await;
-    let error = broker.engine.deploy_module("m", guests::transform()).await.expect_err("it would be the third").to_wire();
-    assert!(error.message.contains("versions of a module") && error.hint.is_some_and(|hint| hint.contains("delete")), "{}", error.message);
-    broker.engine.delete_module(ModuleRef::version("m", 1)).await.expect("it is free");
-    assert_eq!(deploy(&broker, guests::transform()).await.version, 3);
+    broker.engine.deploy_module("other", guests::partitioner()).await.expect("it can be deployed");
+    let module = broker.engine.module("m").expect("it is there");
+    assert_eq!(cached(&broker).len(), 3, "version 2 gave way, and came again under another name");
+    broker.engine.delete_module(ModuleRef::current("other")).await.expect("it is free");
+    broker.engine.attach(attachment("follows", "m", 'c')).await.expect("it can be attached");
+    let broker = broker.restart().await;
+    assert_eq!(broker.engine.usage().module_compilations, 0);
+    let needed = [&module.versions[0].sha256, &module.versions[2].sha256];
+    assert!(needed.iter().all(|sha256| cached(&broker).iter().any(|name| name.starts_with(*sha256))), "{:?}", cached(&broker));
+}
+
+#[tokio::test]
+async fn what_may_not_be_attached_so_does_not_take_the_place_of_what_is() {
+    let (broker, _) = Broker::simulated().await;
+    for topic in ["source", "a", "b"] {
+        broker.topic(topic, 1, "sync").await;
+    }
+    deploy(&broker, derive_guests::counter(1)).await;
+    let transform = deploy(&broker, derive_guests::stateful_transform()).await;
+    assert_eq!((transform.world.as_str(), transform.stateful), ("transform", true));
+    rollback(&broker, None).await.expect("it is there");
+    broker.engine.attach(into("source", "m", &["a", "b"])).await.expect("it can be attached");
+    let again = {
+        // Another file, so that it would be a version of its own.
+        let mut wasm = derive_guests::stateful_transform().to_vec();
+        wasm.extend_from_slice(&[0, 2, 1, b'n']);
+        Bytes::from(wasm)
+    };
+    let before = (broker.engine.module("m").expect("it is there").version, cached(&broker));
+    let by_deploy = broker.engine.deploy_module("m", again).await.expect_err("it has one target");
+    let by_rollback = rollback(&broker, Some(2)).await.expect_err("it has one target");
+    for error in [by_deploy, by_rollback] {
+        assert!(error.to_string().contains("a transform does not choose among topics; as it is attached to `source`"), "{error}");
+    }
+    let stateless = broker.engine.deploy_module("m", guests::transform()).await.expect_err("it has one target, and no state");
+    assert_eq!(stateless.code(), ErrorCode::InvalidConfig);
+    assert_eq!((broker.engine.module("m").expect("it is there").version, cached(&broker)), before);
+    let broker = broker.restart().await;
+    let info = broker.engine.module("m").expect("it is there");
+    assert_eq!(
+        info.versions.iter().map(|version| (version.world.as_str(), version.stateful)).collect::<Vec<_>>(),
+        [("derive", true), ("transform", true)]
+    );
 }

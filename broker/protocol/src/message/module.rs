@@ -135,8 +135,11 @@ pub struct ModuleInfo {
     pub sha256: String,
     /// Bytes of the upload.
     pub size_bytes: u64,
-    /// The world that it implements: `transform` or `partitioner`.
+    /// The world that it implements, but for its state: `transform`, `partitioner` or `derive`.
     pub world: String,
+    /// Whether it is that world's stateful one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stateful: bool,
     /// The topics that it is attached to, in any version.
     pub attached_to: Vec<String>,
     /// All that there are, the oldest first. In the answer to `describe_module` alone.
@@ -145,6 +148,9 @@ pub struct ModuleInfo {
     /// What an upload or a rollback has taken the place of; none where the name was free, or had the same bytes, and in listings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced: Option<ReplacedModule>,
+    /// The versions that an upload has removed, because a module has only so many: the oldest that nothing needed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<u32>,
 }
 
 /// One version of a module.
@@ -157,8 +163,11 @@ pub struct ModuleVersion {
     pub sha256: String,
     /// Bytes of the upload.
     pub size_bytes: u64,
-    /// The world that it implements.
+    /// The world that it implements, but for its state.
     pub world: String,
+    /// Whether it is that world's stateful one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stateful: bool,
     /// When it was deployed, in milliseconds since 1970-01-01 UTC by the broker's clock.
     pub deployed_at_ms: i64,
     /// Where it runs: because it is the current one, or because it was named.
@@ -277,6 +286,12 @@ mod tests {
         let replaced = ReplacedModule { version: 2, sha256: "0a".into(), topics: vec!["t".into(), "u".into()] };
         let attached = AttachedModule { topic: "t".into(), on: AttachPoint::Produce, view: None, pinned: true, status: None };
         let version = ModuleVersion { version: 3, deployed_at_ms: 5, attached: vec![attached], ..ModuleVersion::default() };
+        let more = [("stateful", vec![0xf5])];
+        let removed = [("removed", array(&[vec![1]]))];
+        is_golden(
+            &ModuleInfo { stateful: true, removed: vec![1], ..module.clone() },
+            &map(&[&fields[..5], &more[..], &fields[5..], &removed].concat()),
+        );
         let whole = ModuleInfo { versions: vec![version], replaced: Some(replaced), ..module };
         let attached_bytes = map(&[("topic", text("t")), ("on", text("produce")), ("pinned", vec![0xf5])]);
         let version_bytes = map(&[
