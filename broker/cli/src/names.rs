@@ -24,6 +24,16 @@ pub(crate) fn parse_module(text: &str) -> Result<ModuleRef, String> {
     Ok(module)
 }
 
+/// The name of a module where its versions make no difference, or why it can't be one.
+pub(crate) fn parse_module_name(text: &str) -> Result<String, String> {
+    match text.split_once('@') {
+        Some((name, _)) if !name.is_empty() => {
+            Err(format!("it names a version; give the name alone, `{name}`: a module is at one place once"))
+        }
+        _ => parse(text),
+    }
+}
+
 /// As in Kafka.
 const LENGTH_MAX: usize = 249;
 

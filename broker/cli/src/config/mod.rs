@@ -115,6 +115,10 @@ pub(crate) struct Plugin {
     pub(crate) output_bytes: ByteSize,
     pub(crate) log_bytes_per_second: ByteSize,
     pub(crate) max_module_bytes: ByteSize,
+    pub(crate) max_modules: usize,
+    pub(crate) max_module_versions: usize,
+    pub(crate) max_modules_per_topic: usize,
+    pub(crate) max_cache_bytes: ByteSize,
 }
 
 /// `[topic]`
@@ -208,6 +212,10 @@ impl Config {
                 output_bytes: size_of(engine.plugin_limits.output_bytes),
                 log_bytes_per_second: ByteSize(engine.plugin_limits.log_bytes_per_second),
                 max_module_bytes: ByteSize(engine.max_module_bytes),
+                max_modules: engine.modules_max,
+                max_module_versions: engine.module_versions_max,
+                max_modules_per_topic: engine.attachments_per_topic_max,
+                max_cache_bytes: ByteSize(engine.module_cache_bytes_max),
             },
             topic: Topic {
                 durability: topic.durability,
@@ -253,6 +261,11 @@ impl Config {
         size("plugin.output_bytes", self.plugin.output_bytes, 1 << 10..=1 << 30)?;
         size("plugin.log_bytes_per_second", self.plugin.log_bytes_per_second, 0..=1 << 20)?;
         size("plugin.max_module_bytes", self.plugin.max_module_bytes, 1 << 10..=1 << 30)?;
+        count("plugin.max_modules", self.plugin.max_modules, 1..=10_000)?;
+        // One to run, and one to go back to.
+        count("plugin.max_module_versions", self.plugin.max_module_versions, 2..=1_000)?;
+        count("plugin.max_modules_per_topic", self.plugin.max_modules_per_topic, 1..=100)?;
+        size("plugin.max_cache_bytes", self.plugin.max_cache_bytes, 0..=1 << 40)?;
         size("topic.segment_bytes", self.topic.segment_bytes, SEGMENT_BYTES)?;
         size("topic.max_batch_bytes", self.topic.max_batch_bytes, *BATCH_BYTES.start()..=self.max_batch_bytes.0)?;
         self.check_limits()?;

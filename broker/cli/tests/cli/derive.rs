@@ -27,21 +27,18 @@ fn what_is_derived_can_be_read_and_the_source_says_how_far_it_is() {
     let (place, broker) = prepared();
     broker.ok(&place, &["produce", "source"], b"1\n2\n");
     let attach = ["transform", "attach", "source", "half", "--into", "target", "--from", "offset:1", "--param", "mode=even"];
-    let limits = ["--retries", "2", "--state-bytes", "1MiB"];
+    let limits = ["--retries", "2"];
     assert_eq!(broker.ok(&place, &[&attach[..], &limits].concat(), b""), "attached half to source, into target\n");
     broker.ok(&place, &["produce", "source"], b"3\n4\n5\n");
     while derived(&place, &broker)["partitions"][0]["position"] != 5 {}
     assert_eq!(broker.ok(&place, &["consume", "target", "--from-beginning", "--until-end"], b""), "3\n5\n");
     let found = derived(&place, &broker);
-    assert_eq!((&found["targets"][0], &found["retries"], &found["state_bytes_max"]), (&"target".into(), &2.into(), &1_048_576.into()));
+    assert_eq!((&found["targets"][0], &found["retries"], &found["state_bytes_max"]), (&"target".into(), &2.into(), &0.into()));
     let words = broker.ok(&place, &["topic", "describe", "source"], b"");
-    assert!(
-        words.contains("half: on error stop") && words.contains("\nhalf into target: state up to 1.0 MiB a partition, files up to "),
-        "{words}"
-    );
+    assert!(words.contains("half: on error stop") && words.contains("\nhalf into target: no state, files up to "), "{words}");
     assert!(words.contains("POSITION") && words.contains("\nhalf@1  derive "), "{words}");
     let words = broker.ok(&place, &["transform", "describe", "half"], b"");
-    assert!(words.contains("source (on derive into target)") && words.contains("\nsource into target: state up to 1.0 MiB"), "{words}");
+    assert!(words.contains("source (on derive into target)") && words.contains("\nsource into target: no state"), "{words}");
     let row = words.lines().rev().find(|line| !line.is_empty()).map(|line| line.split_whitespace().take(3).collect::<Vec<_>>());
     assert_eq!(row, Some(vec!["0", "5", "0"]), "partition, position and lag: {words}");
     let module: Value = serde_json::from_str(&broker.ok(&place, &["transform", "describe", "half", "-o", "json"], b"")).expect("JSON");
@@ -66,6 +63,13 @@ fn what_does_not_go_together_is_said() {
         let output = broker.run(&place, &[&["transform", "attach"], arguments].concat(), b"");
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output.stderr));
     }
+    let usage = |arguments: &[&str]| text(&broker.run(&place, arguments, b"").stderr);
+    let place_missing = usage(&["transform", "attach", "source", "half"]);
+    assert!(place_missing.contains("--on") && place_missing.contains("--into"), "{place_missing}");
+    let version = usage(&["transform", "detach", "source", "half@7"]);
+    assert!(version.contains("give the name alone, `half`"), "{version}");
+    let state = broker.fails(&place, &["transform", "attach", "source", "half", "--into", "target", "--state-bytes", "1MiB"], b"");
+    assert!(state.contains("keeps no state") && state.contains("leave out `--state-bytes`"), "{state}");
     let round = broker.fails(&place, &["transform", "attach", "source", "half", "--into", "source"], b"");
     assert!(round.contains("round for ever") && round.contains("hint:"), "{round}");
     let alone = broker.fails(&place, &["transform", "attach", "source", "half", "--on", "derive"], b"");

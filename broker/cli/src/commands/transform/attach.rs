@@ -8,7 +8,7 @@ use crate::{
     names,
     output::OutputArgs,
 };
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use millpond::Client;
 use millpond_plugin::Limits;
 use millpond_protocol::message::{
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 /// Arguments of `millpond transform attach`.
 #[derive(Args, Debug)]
-#[command(after_help = ATTACH_EXAMPLES)]
+#[command(after_help = ATTACH_EXAMPLES, group = ArgGroup::new("where").args(["on", "into"]).required(true).multiple(true))]
 pub(crate) struct AttachArgs {
     /// The topic
     #[arg(value_parser = names::parse)]
@@ -29,7 +29,7 @@ pub(crate) struct AttachArgs {
     module: ModuleRef,
     /// Where it runs: produce (before the append), partition (in place of the default partitioner) or fetch (for consumers that ask for the
     /// view that it makes); with --into it runs on its own
-    #[arg(long, value_name = "PLACE", value_enum, hide_possible_values = true, required_unless_present = "into")]
+    #[arg(long, value_name = "PLACE", value_enum, hide_possible_values = true)]
     on: Option<Point>,
     /// On fetch: what the view is called; several modules of one name form a chain
     #[arg(long, value_name = "VIEW", value_parser = names::parse)]
@@ -127,8 +127,8 @@ pub(crate) struct DetachArgs {
     /// The topic
     #[arg(value_parser = names::parse)]
     topic: String,
-    /// The module
-    #[arg(value_parser = names::parse)]
+    /// The module, whichever version of it runs there
+    #[arg(value_parser = names::parse_module_name)]
     module: String,
     /// Where it runs: produce, partition, fetch or derive; needed only if it is attached in several places
     #[arg(long, value_name = "PLACE", value_enum, hide_possible_values = true)]

@@ -76,14 +76,17 @@ fn deployed_words(module: &ModuleInfo) -> String {
 }
 
 fn words(done: &str, module: &ModuleInfo) -> String {
-    let ModuleInfo { name, version, world, .. } = module;
+    let ModuleInfo { name, version, removed, .. } = module;
+    let world = super::world_name(&module.world, module.stateful);
     let (size, sha256) = (human_bytes(module.size_bytes), short_sha256(&module.sha256));
     let now = format!("{done} {name}@{version}: {world}, {size}, sha256 {sha256}\n");
     let Some(replaced) = &module.replaced else { return now };
     let before = replaced.version;
+    let gone = removed.iter().map(|gone| format!("version {gone} is gone: the broker keeps so many and no more\n"));
+    let gone: String = gone.collect();
     match replaced.topics.join(", ") {
-        topics if topics.is_empty() => format!("{now}it takes the place of version {before}, which ran on no topic\n"),
-        topics => format!("{now}it takes the place of version {before}, and runs on {topics} from now on\n"),
+        topics if topics.is_empty() => format!("{now}it takes the place of version {before}, which ran on no topic\n{gone}"),
+        topics => format!("{now}it takes the place of version {before}, and runs on {topics} from now on\n{gone}"),
     }
 }
 
@@ -116,7 +119,7 @@ pub(super) fn read_module(path: &Path) -> Outcome<Vec<u8>> {
 const MODULE_BYTES_MAX: u64 = 1 << 30;
 
 const DEPLOY_EXAMPLES: &str = "\
-Topics that run the current version run the new one from their next batch on; older versions stay until they are deleted.
+Topics that run the current version run the new one from their next batch on. Older versions stay until they are deleted, or until there are as many as the broker keeps (plugin.max_module_versions): then the oldest goes that nothing needs.
 
 Example:
   millpond transform deploy plugins/dist/drop-idle.wasm --name drop-idle";
@@ -151,5 +154,9 @@ mod tests {
         assert_eq!(deployed_words(&with(&[])), nowhere);
         let on_two = format!("{first}it takes the place of version 2, and runs on t, u from now on\n");
         assert_eq!(deployed_words(&with(&["t", "u"])), on_two);
+        let full = ModuleInfo { removed: vec![1], stateful: true, ..with(&[]) };
+        let words = deployed_words(&full);
+        assert!(words.starts_with("deployed m@3: stateful-transform, "), "{words}");
+        assert!(words.ends_with("\nversion 1 is gone: the broker keeps so many and no more\n"), "{words}");
     }
 }

@@ -81,7 +81,7 @@ impl Row for VersionRow<'_> {
         topics.dedup();
         vec![
             if version.version == self.current { format!("* {}", version.version) } else { version.version.to_string() },
-            version.world.clone(),
+            super::world_name(&version.world, version.stateful),
             human_bytes(version.size_bytes),
             deployed(version.deployed_at_ms),
             short_sha256(&version.sha256),
@@ -140,6 +140,7 @@ mod tests {
             sha256: "0123456789abcdef".to_owned(),
             size_bytes: 2048,
             world: "transform".to_owned(),
+            stateful: number == 2,
             deployed_at_ms: 1_790_000_000_000 * i64::from(number - 1),
             attached,
             unavailable: (number == 1).then(|| "its file is gone".to_owned()),
@@ -155,7 +156,7 @@ mod tests {
         let lines: Vec<Vec<&str>> = words.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[2].join(" "), "attached a (on produce, stays version 1), t (on produce)");
         assert_eq!(lines[5].join(" "), "1 transform 2.0 KiB - 0123456789ab a");
-        assert_eq!(lines[6].join(" "), "* 2 transform 2.0 KiB 2026-09-21 14:13:20 UTC 0123456789ab t");
+        assert_eq!(lines[6].join(" "), "* 2 stateful-transform 2.0 KiB 2026-09-21 14:13:20 UTC 0123456789ab t");
         assert!(words.ends_with("\nversion 1 does not run: its file is gone\n"), "{words}");
     }
 

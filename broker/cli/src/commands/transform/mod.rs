@@ -101,12 +101,17 @@ impl Row for ModuleInfo {
         vec![
             self.name.clone(),
             self.version.to_string(),
-            self.world.clone(),
+            world_name(&self.world, self.stateful),
             human_bytes(self.size_bytes),
             short_sha256(&self.sha256),
             if self.attached_to.is_empty() { "-".to_owned() } else { self.attached_to.join(", ") },
         ]
     }
+}
+
+/// A world as it is called in `plugin.wit`.
+fn world_name(world: &str, stateful: bool) -> String {
+    if stateful { format!("stateful-{world}") } else { world.to_owned() }
 }
 
 const NONE_YET: &str = "There are no modules yet: `millpond transform deploy FILE` uploads one.";
