@@ -22,9 +22,7 @@ impl EngineError {
             EngineError::InvalidName { .. } => "take 1 to 249 characters from a-z A-Z 0-9 . _ -, not beginning with a dot".to_owned(),
             EngineError::InvalidPartitionCount { max, .. } => format!("ask for 1 to {max} partitions"),
             EngineError::TooMany { what, .. } => of_limit(what),
-            EngineError::VersionsFull(_) => {
-                "detach what stays an old version, or raise the broker's `plugin.max_module_versions`".to_owned()
-            }
+            EngineError::VersionsFull(_) => MORE_VERSIONS.to_owned(),
             EngineError::InvalidConfig { setting, .. } => of_setting(setting).to_owned(),
             EngineError::CompactedDropsOldest => COMPACTED_DROPS_OLDEST.to_owned(),
             EngineError::CompactedRetention(_) => COMPACTED_RETENTION.to_owned(),
@@ -85,6 +83,8 @@ impl EngineError {
         })
     }
 }
+
+const MORE_VERSIONS: &str = "detach what stays an old version, or raise the broker's `plugin.max_module_versions`";
 
 fn of_limit(what: &str) -> String {
     match what {
