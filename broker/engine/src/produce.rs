@@ -83,7 +83,7 @@ pub struct PendingAnswer {
     /// Records of the batch that go to other topics, and have to be stored as well.
     dead_letters: Posted,
     /// Why one of them is not stored.
-    lost: Option<EngineError>,
+    lost: Option<Box<EngineError>>,
 }
 
 /// Dead letters that are on their way.
@@ -339,7 +339,7 @@ impl Future for PendingAnswer {
         while let Some((topic, receiver)) = self.dead_letters.receivers.last_mut() {
             if let Err(source) = ready!(receive(receiver, context)) {
                 let error = EngineError::DeadLetter { topic: Arc::clone(topic), source: Box::new(source) };
-                self.lost = Some(error);
+                self.lost = Some(Box::new(error));
                 self.dead_letters.tally.set_stored(false);
                 self.dead_letters.receivers.clear();
                 break;
@@ -355,7 +355,7 @@ impl Future for PendingAnswer {
         });
         // Nobody is told that its batch is stored before it is. If it comes again it is known, and the dead letters are made anew.
         Poll::Ready(match self.lost.take() {
-            Some(lost) => answer.and(Err(EngineError::PartlyStored(Box::new(lost)))),
+            Some(lost) => answer.and(Err(EngineError::PartlyStored(lost))),
             None => answer,
         })
     }

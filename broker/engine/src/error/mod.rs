@@ -68,7 +68,6 @@ pub enum EngineError {
         /// The newest version that is understood.
         supported: u32,
     },
-
     /// A name breaks the rules.
     #[error("the {of} name `{name}` {rule}")]
     InvalidName {
@@ -172,7 +171,6 @@ pub enum EngineError {
         /// What the offset was for.
         purpose: Purpose,
     },
-
     /// The batch is larger than the topic takes.
     #[error("a batch of {bytes} bytes is over the limit of {limit} bytes of the topic `{topic}`")]
     BatchTooLarge {
@@ -276,7 +274,6 @@ pub enum EngineError {
         /// The partition.
         partition: u32,
     },
-
     /// No module has this name.
     #[error("there is no module `{name}`")]
     ModuleNotFound {
@@ -415,7 +412,6 @@ pub enum EngineError {
         /// What is wrong with it.
         reason: String,
     },
-
     /// A module has failed on everything for a while, and is not given this batch.
     #[error("the module `{module}` of the topic `{topic}` is paused for {seconds} s: it has failed on {failures} batches in a row")]
     ModulePaused {
@@ -490,7 +486,6 @@ pub enum EngineError {
         /// What to do.
         hint: &'static str,
     },
-
     /// The broker is stopping.
     #[error("the broker is shutting down")]
     ShuttingDown,
