@@ -24,6 +24,18 @@ pub trait ArtifactCache: Send + Sync {
     fn store(&self, key: &str, artifact: &[u8]);
 }
 
+/// Keeps nothing: each module is compiled whenever it is loaded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoCache;
+
+impl ArtifactCache for NoCache {
+    fn load(&self, _key: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn store(&self, _key: &str, _artifact: &[u8]) {}
+}
+
 /// The key of a module's artifact: the digest of the upload, and of all that the compiled code depends on.
 pub(crate) fn key(module_sha256: &str, compatibility: &impl Hash) -> String {
     let mut hasher = Fingerprint(Sha256::new());

@@ -124,8 +124,8 @@ fn ticks_to_look(rest: Duration) -> u64 {
     ticker::ticks(rest.min(LOOK_INTERVAL))
 }
 
-/// Called now and then, and when the guest's time has passed on the clock. On a busy machine the thread may have run for a part of it only; then the guest
-/// gets the rest, for a batch must not fail because something else was slow.
+/// Called now and then, and when the guest's time has passed on the clock. On a busy machine the thread may have run for a part of it only;
+/// then the guest gets the rest, for a batch must not fail because something else was slow.
 fn check_deadline(store: &StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
     if store.data().interrupt.is_raised() {
         return Err(Trap::Interrupt.into());

@@ -58,7 +58,7 @@ mod ticker;
 mod transform;
 mod upload;
 
-pub use artifact::ArtifactCache;
+pub use artifact::{ArtifactCache, NoCache};
 pub use contract::World;
 pub use derive::{Derive, SourceBatch, Target};
 pub use error::PluginError;

@@ -57,7 +57,7 @@ impl Seen {
     }
 
     fn judge(&mut self, id: &[u8], time: i64) -> Result<bool, String> {
-        if let Some(before) = state::get(&by_id(id)).and_then(|value| time_of(&value)) {
+        if let Some(before) = state::get(&by_id(id)).and_then(|value| state::from_ordered(&value)) {
             match self.window_ms {
                 None => return Ok(false),
                 Some(window) if before.abs_diff(time) < window.unsigned_abs() => return Ok(false),
@@ -169,7 +169,7 @@ impl Seen {
 
 /// Puts both entries, or none.
 fn put(id: &[u8], time: i64) -> Result<(), String> {
-    state::put(&by_id(id), &ordered(time))?;
+    state::put(&by_id(id), &state::ordered(time))?;
     state::put(&by_time(time, id), b"").inspect_err(|_| state::delete(&by_id(id)))
 }
 
@@ -178,21 +178,13 @@ fn by_id(id: &[u8]) -> Vec<u8> {
 }
 
 fn by_time(time: i64, id: &[u8]) -> Vec<u8> {
-    [BY_TIME, &ordered(time), id].concat()
+    [BY_TIME, &state::ordered(time), id].concat()
 }
 
 /// Time and id of an entry in the order of time.
 fn split(by_time: &[u8]) -> Option<(i64, &[u8])> {
     let (time, id) = by_time.strip_prefix(BY_TIME)?.split_at_checked(8)?;
-    Some((time_of(time)?, id))
-}
-
-fn ordered(time: i64) -> [u8; 8] {
-    (time ^ i64::MIN).to_be_bytes()
-}
-
-fn time_of(ordered: &[u8]) -> Option<i64> {
-    Some(i64::from_be_bytes(ordered.try_into().ok()?) ^ i64::MIN)
+    Some((state::from_ordered(time)?, id))
 }
 
 const BY_ID: &[u8] = b"i";

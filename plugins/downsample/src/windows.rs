@@ -53,7 +53,7 @@ impl Windows {
     /// A record has this time: closes what is over by then.
     pub(crate) fn pass_to(&mut self, time: i64) -> Result<(), String> {
         let to = self.start_of(time.saturating_sub(self.spans.grace));
-        let known = self.closed_to.or_else(|| state::get(CLOSED_TO).and_then(|value| time_of(&value)));
+        let known = self.closed_to.or_else(|| state::get(CLOSED_TO).and_then(|value| state::from_ordered(&value)));
         let Some(closed_to) = known else {
             // Takes its room before windows do.
             state::put_u64(LATE, 0)?;
@@ -116,7 +116,7 @@ impl Windows {
     fn close_to(&mut self, to: i64) -> Result<(), String> {
         self.closed_to = Some(to);
         self.may_be_closed = true;
-        state::put(CLOSED_TO, &ordered(to))
+        state::put(CLOSED_TO, &state::ordered(to))
     }
 
     fn count_late(&mut self, time: i64) -> Result<(), String> {
@@ -189,22 +189,14 @@ impl Readings {
 }
 
 fn entry(start: i64, key: Option<&[u8]>) -> Vec<u8> {
-    [WINDOW, &ordered(start), &[u8::from(key.is_some())], key.unwrap_or_default()].concat()
+    [WINDOW, &state::ordered(start), &[u8::from(key.is_some())], key.unwrap_or_default()].concat()
 }
 
 /// The window's start, and the key if there is one.
 fn split(entry: &[u8]) -> Option<(i64, Option<&[u8]>)> {
     let (start, rest) = entry.strip_prefix(WINDOW)?.split_at_checked(8)?;
     let (has_key, key) = rest.split_first()?;
-    Some((time_of(start)?, (*has_key == 1).then_some(key)))
-}
-
-fn ordered(time: i64) -> [u8; 8] {
-    (time ^ i64::MIN).to_be_bytes()
-}
-
-fn time_of(ordered: &[u8]) -> Option<i64> {
-    Some(i64::from_be_bytes(ordered.try_into().ok()?) ^ i64::MIN)
+    Some((state::from_ordered(start)?, (*has_key == 1).then_some(key)))
 }
 
 const CLOSED_TO: &[u8] = b"c";

@@ -60,6 +60,17 @@ pub fn get_u64(key: &[u8]) -> u64 {
     get(key).and_then(|value| value.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
+/// A time, or another number with a sign, as bytes whose order is that of the numbers: for a part of a key, so that [`entries`] gives the
+/// smallest first. [`from_ordered`] reads it.
+pub fn ordered(number: i64) -> [u8; 8] {
+    (number ^ i64::MIN).to_be_bytes()
+}
+
+/// The number that [`ordered`] has written. None of other than 8 bytes.
+pub fn from_ordered(bytes: &[u8]) -> Option<i64> {
+    Some(i64::from_be_bytes(bytes.try_into().ok()?) ^ i64::MIN)
+}
+
 /// Gives a key a number.
 ///
 /// # Errors
@@ -132,6 +143,17 @@ mod tests {
         assert_eq!(entries(b"a").after(b"a0100").next().map(|(key, _)| key), Some(b"a0101".to_vec()));
         delete(b"b");
         assert_eq!((get(b"b"), entries(b"b").count(), get(b"a0001")), (None, 0, Some(b"x".to_vec())));
+    }
+
+    #[test]
+    fn numbers_in_keys_come_in_their_order() {
+        let numbers = [i64::MIN, -1_000, -1, 0, 1, 255, 256, i64::MAX];
+        for number in numbers.iter().rev() {
+            put(&[b"t", &ordered(*number)[..]].concat(), b"").expect("there is no limit");
+        }
+        let found: Vec<_> = entries(b"t").map(|(key, _)| from_ordered(&key[1..])).collect();
+        assert_eq!(found, numbers.map(Some));
+        assert_eq!((from_ordered(&[0; 7]), from_ordered(&[0; 9])), (None, None));
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod stateful;
 
 use bytes::Bytes;
 use cases::{Case, Expected, Outcome};
-use millpond_plugin::{ArtifactCache, BatchInfo, Limits, PluginError, PluginHost, Transform};
+use millpond_plugin::{BatchInfo, Limits, NoCache, PluginError, PluginHost, Transform};
 use millpond_protocol::{
     batch::{Batch, BatchBuilder},
     compression::Codec,
@@ -116,16 +116,4 @@ fn difference(came: &Outcome, expected: &Outcome) -> String {
         }
         _ => format!("{came:?} is not {expected:?}"),
     }
-}
-
-/// Each module is loaded once.
-#[derive(Debug)]
-struct NoCache;
-
-impl ArtifactCache for NoCache {
-    fn load(&self, _key: &str) -> Option<Vec<u8>> {
-        None
-    }
-
-    fn store(&self, _key: &str, _artifact: &[u8]) {}
 }

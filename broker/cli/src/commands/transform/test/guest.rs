@@ -13,7 +13,7 @@ use crate::{
 };
 use millpond_engine::check_attachment;
 use millpond_plugin::{
-    ArtifactCache, BatchInfo, Derive, KeyValues, Module, Partitioner, PluginError, PluginHost, SourceBatch, StateDraft, Transform, World,
+    BatchInfo, Derive, KeyValues, Module, NoCache, Partitioner, PluginError, PluginHost, SourceBatch, StateDraft, Transform, World,
 };
 use millpond_protocol::message::{AttachPoint, AttachTransform, ModuleRef};
 use std::{path::Path, sync::Arc, time::Instant};
@@ -177,16 +177,4 @@ fn failure(what: String, error: &PluginError) -> Failure {
 
 fn name_of(file: &Path) -> String {
     file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Compiles anew each time: what is tested has changed.
-#[derive(Debug)]
-struct NoCache;
-
-impl ArtifactCache for NoCache {
-    fn load(&self, _key: &str) -> Option<Vec<u8>> {
-        None
-    }
-
-    fn store(&self, _key: &str, _artifact: &[u8]) {}
 }
