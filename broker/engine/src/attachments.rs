@@ -5,18 +5,18 @@
 
 use crate::{
     catalogue::{Catalogue, StoredAttachment, StoredTopic},
-    derive::{self, Derivation, check_state},
+    derive::{self, check_state},
     engine::Engine,
     error::{EngineError, runs_on, world_on},
-    meters::AttachmentMeters,
     name::{self, NameOf},
     topic::{Runtime, Topic},
     topics::to_the_end,
-    transform::Attachment,
+    transform::{Attachment, Lasting},
 };
-use millpond_plugin::{MEMORY_BYTES_MAX, Module};
+use millpond_plugin::{Interrupt, MEMORY_BYTES_MAX, Module};
 use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, DetachTransform, ModuleRef, OnError, Pick};
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use tokio::time::sleep;
 
 /// Holds a request against what its module is, whatever topics there are: the world, the state that it keeps, and how many topics it writes
 /// to. Whoever runs a module without a broker asks it too.
@@ -89,7 +89,8 @@ impl Engine {
             let pinned = (pick != Pick::Current).then_some(version);
             let stored = StoredAttachment::new(request.clone(), pinned, derivation.as_ref().map(|derivation| derivation.stored.clone()));
             let derived = stored.derive.as_ref().map(|derive| derive.id);
-            let attached = self.put_in_force(&mut catalogue, (&topic, &runtime), stored, (version, &module), derivation).await;
+            let attached =
+                self.put_in_force(&mut catalogue, (&topic, &runtime), stored, (version, &module), self.workshop.lasting(derivation)).await;
             if attached.is_err() {
                 self.remove_derivations(derived);
             }
@@ -110,9 +111,9 @@ impl Engine {
         (topic, runtime): (&Topic, &Runtime),
         stored: StoredAttachment,
         (version, module): (u32, &Module),
-        derivation: Option<Arc<Derivation>>,
+        lasting: Lasting,
     ) -> Result<(), EngineError> {
-        let attached = self.start(&stored, version, module, (Arc::default(), derivation)).await?;
+        let attached = self.start(&stored, version, module, lasting).await?;
         let mut next_runtime = Runtime::clone(runtime);
         next_runtime.epoch += 1;
         next_runtime.add(attached);
@@ -134,13 +135,26 @@ impl Engine {
         let keep = |attachment: &StoredAttachment| !attachment.is(&module, on, view.as_deref());
         self.change_topic(&mut catalogue, &topic, next_runtime, |topic| topic.attachments.retain(keep)).await?;
         let is_it = |attachment: &&Arc<Attachment>| attachment.is(&module, on, view.as_deref());
-        if let Some(derivation) = runtime.derived.iter().find(is_it).and_then(|attachment| attachment.derivation.as_ref()) {
-            derivation.stop().await;
-            self.remove_derivations([derivation.stored.id]);
+        if let Some(attachment) = runtime.attachments().find(is_it) {
+            self.end([attachment]).await;
+            self.remove_derivations(attachment.lasting.derivation.as_ref().map(|derivation| derivation.stored.id));
         }
         self.forget_unused(&module);
         tracing::info!(topic = topic_name, module, on = %on, "a module was detached");
         Ok(())
+    }
+
+    /// Lets go of what runs no more. Those that derive topics end now; the others have a while for the batches that they are at.
+    pub(crate) async fn end(&self, attachments: impl IntoIterator<Item = &Arc<Attachment>>) {
+        let (derived, others): (Vec<_>, Vec<_>) = attachments.into_iter().partition(|attachment| attachment.on == AttachPoint::Derive);
+        derive::stop(&derived).await;
+        let interrupts: Vec<_> = others.iter().map(|attachment| attachment.lasting.interrupt.clone()).collect();
+        if !interrupts.is_empty() {
+            self.services.timers.spawn(async move {
+                sleep(END_GRACE).await;
+                interrupts.iter().for_each(Interrupt::raise);
+            });
+        }
     }
 
     /// Writes a change of one topic, then puts it in force.
@@ -197,8 +211,8 @@ impl Engine {
             for attachment in attachments {
                 check_attachment(module, &attachment.request(topic_name)).map_err(|refused| in_place(refused, topic_name))?;
                 let old = runtime.attachments().find(|old| old.is(name, attachment.on, attachment.view.as_deref())).map(Arc::clone);
-                let goes_on = old.map_or_else(Default::default, |old| (Arc::clone(&old.meters), old.derivation.clone()));
-                let attached = self.start(attachment, version, module, goes_on).await?;
+                let lasting = old.map_or_else(|| self.workshop.lasting(None), |old| old.lasting.clone());
+                let attached = self.start(attachment, version, module, lasting).await?;
                 runtime.replace(&attached);
             }
             replacements.push((topic, runtime));
@@ -212,9 +226,9 @@ impl Engine {
         stored: &StoredAttachment,
         version: u32,
         module: &Module,
-        (meters, derivation): (Arc<AttachmentMeters>, Option<Arc<Derivation>>),
+        lasting: Lasting,
     ) -> Result<Arc<Attachment>, EngineError> {
-        let plan = stored.plan(version, meters, derivation);
+        let plan = stored.plan(version, lasting);
         let (workshop, module) = (self.workshop.clone(), module.clone());
         self.services.plugin.run(move || workshop.attach(plan, &module)).await?
     }
@@ -298,6 +312,10 @@ fn check_settings(request: &AttachTransform) -> Result<(), EngineError> {
         _ => Ok(()),
     }
 }
+
+/// What a module is at when it is detached has so long to come to its end. Behind it the batch is refused and may be sent again; it is not held
+/// against the module.
+const END_GRACE: Duration = Duration::from_secs(1);
 
 /// Of one instance: a page to what an instance can have at most.
 const MEMORY_BYTES: RangeInclusive<u64> = 65_536..=MEMORY_BYTES_MAX as u64;

@@ -11,13 +11,7 @@ mod file;
 pub(crate) use file::Copied;
 
 use crate::{
-    derive::{Derivation, StoredDerive},
-    error::EngineError,
-    meters::AttachmentMeters,
-    modules::AttachmentPlan,
-    name,
-    name::NameOf,
-    versions::StoredModule,
+    derive::StoredDerive, error::EngineError, modules::AttachmentPlan, name, name::NameOf, transform::Lasting, versions::StoredModule,
 };
 use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, DeriveInto, ModuleRef, OnError, TopicConfig};
 use serde::{Deserialize, Serialize};
@@ -152,7 +146,7 @@ impl StoredAttachment {
     }
 
     /// What it runs, in this version.
-    pub(crate) fn plan(&self, version: u32, meters: Arc<AttachmentMeters>, derivation: Option<Arc<Derivation>>) -> AttachmentPlan {
+    pub(crate) fn plan(&self, version: u32, lasting: Lasting) -> AttachmentPlan {
         AttachmentPlan {
             name: self.module.clone(),
             version,
@@ -162,8 +156,7 @@ impl StoredAttachment {
             params: self.params.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             limits: self.limits.clone(),
             on_error: self.on_error.clone(),
-            meters,
-            derivation,
+            lasting,
         }
     }
 }

@@ -80,7 +80,7 @@ pub(crate) struct Tally {
 impl Tally {
     /// Some more, of one module.
     pub(crate) fn add(&mut self, attachment: &Attachment, letters: u64) {
-        self.letters.push((Arc::clone(&attachment.meters), letters));
+        self.letters.push((Arc::clone(&attachment.lasting.meters), letters));
     }
 
     pub(crate) fn set_stored(&mut self, is_stored: bool) {

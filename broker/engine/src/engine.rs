@@ -183,11 +183,16 @@ impl Engine {
     /// Readers can read what is there until they reach its end. Calling it again waits for the first call and does nothing.
     pub async fn shutdown(&self) {
         self.closing.store(true, Ordering::Release);
+        // Whoever stops a broker has given its modules the time that they have: one that goes on for long is not waited for, not even by
+        // the change that it is a part of.
+        self.workshop.interrupt.raise();
         // A change of the catalogue that is under way is finished first, and none comes after.
         let _catalogue = self.catalogue.lock().await;
         let topics: Vec<_> = self.topics.read().values().map(Arc::clone).collect();
+        let runtimes: Vec<_> = topics.iter().map(|topic| topic.runtime()).collect();
+        let derived: Vec<_> = runtimes.iter().flat_map(|runtime| &runtime.derived).collect();
         // They write what they have read, and only then is nothing taken any more.
-        derive::stop(&topics).await;
+        derive::stop(&derived).await;
         let partitions = || topics.iter().flat_map(|topic| &topic.partitions);
         // All refuse before one is waited for.
         partitions().for_each(|partition| partition.refuse(EngineError::ShuttingDown));

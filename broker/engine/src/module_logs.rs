@@ -36,7 +36,7 @@ impl Engine {
             Some(topic) => self.find_topic(topic)?.uses(&request.module),
             None => self.uses(&request.module),
         };
-        let logs: Vec<&Log> = uses.iter().map(|one| &one.attachment.meters.log).collect();
+        let logs: Vec<&Log> = uses.iter().map(|one| &one.attachment.lasting.meters.log).collect();
         let lines_max = match request.lines_max {
             0 => MODULE_LOG_LINES_MAX,
             wanted => wanted.min(MODULE_LOG_LINES_MAX),

@@ -16,7 +16,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 use millpond_log::Disk;
-use millpond_plugin::PluginHost;
+use millpond_plugin::{Interrupt, PluginHost};
 use millpond_protocol::message::{Pick, TopicConfig};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -160,7 +160,7 @@ fn load_modules(services: &Services, data: &DataDir, catalogue: &Catalogue) -> R
     cache.keep_only(|sha256| catalogue.has_upload(sha256));
     cache.need(catalogue.needed_uploads());
     let host = PluginHost::new(Arc::clone(&cache) as _).map_err(|source| EngineError::Plugins(Arc::new(source)))?;
-    let workshop = Workshop { host, cache, limits: services.config.plugin_limits.clone() };
+    let workshop = Workshop { host, cache, limits: services.config.plugin_limits.clone(), interrupt: Interrupt::default() };
     let mut modules = BTreeMap::new();
     for (name, stored) in &catalogue.modules {
         let pinned = catalogue.topics.values().flat_map(|topic| &topic.attachments).filter(|attachment| attachment.module == *name);
@@ -220,13 +220,14 @@ fn start_attachment(
     deployed: Option<Deployed>,
     derivation: Option<Arc<Derivation>>,
 ) -> Arc<Attachment> {
+    let lasting = workshop.lasting(derivation);
     let Some(Deployed { stored: module, mut loaded }) = deployed else {
         let lost = EngineError::ModuleLost { module: stored.module.clone(), reason: "the catalogue does not have it".to_owned() };
-        return stored.plan(0, Arc::default(), derivation).unavailable(String::new(), lost);
+        return stored.plan(0, lasting).unavailable(String::new(), lost);
     };
     let version = stored.version.unwrap_or(module.current().version);
     let sha256 = module.find(version).map(|found| found.sha256.clone()).unwrap_or_default();
-    let plan = || stored.plan(version, Arc::default(), derivation.clone());
+    let plan = || stored.plan(version, lasting.clone());
     let not_loaded = || Err(EngineError::ModuleLost { module: stored.module.clone(), reason: "it was not loaded".to_owned() });
     let started = loaded.remove(&version).unwrap_or_else(not_loaded).and_then(|module| match module.world() {
         world if runs_on(world, stored.on) => workshop.attach(plan(), &module),

@@ -63,7 +63,7 @@ impl Topic {
         let runtime = Arc::new(runtime);
         self.runtime.store(Arc::clone(&runtime));
         // One that has stopped tries again with what has changed.
-        runtime.derived.iter().filter_map(|attachment| attachment.derivation.as_ref()).for_each(|derivation| derivation.wake());
+        runtime.derived.iter().filter_map(|attachment| attachment.lasting.derivation.as_ref()).for_each(|derivation| derivation.wake());
     }
 
     pub(crate) fn partition(&self, number: u32, purpose: Purpose) -> Result<&Arc<Partition>, EngineError> {

@@ -11,7 +11,6 @@
 use crate::{
     catalogue::{Catalogue, PARTITIONS_PER_TOPIC_MAX, StoredTopic},
     data_dir::DataDir,
-    derive,
     engine::Engine,
     error::{EngineError, value_of},
     folders, name,
@@ -147,7 +146,7 @@ impl Engine {
         })
         .await?;
         self.topics.write().remove(name);
-        derive::stop(&[Arc::clone(&topic)]).await;
+        self.end(topic.runtime().attachments()).await;
         self.remove_derivations(derived);
         let gone = || EngineError::TopicNotFound { name: name.to_owned(), nearest: None };
         topic.partitions.iter().for_each(|partition| partition.refuse(gone()));

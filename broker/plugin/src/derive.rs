@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::contract::{self, World};
 use crate::error::PluginError;
 use crate::host::{Module, PluginHost};
-use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::pool::Pool;
 use crate::state::StateDraft;
@@ -51,12 +50,6 @@ impl Derive {
         host::expect_world(module, World::Derive)?;
         let pool = Pool::with_targets(host, module, limits, params, targets, |instance, store| instance.get_typed_func(store, "derive"))?;
         Ok(Derive(pool))
-    }
-
-    /// Its calls end with [`PluginError::Interrupted`], and none begins, once this is raised.
-    #[must_use]
-    pub fn with_interrupt(self, interrupt: Interrupt) -> Derive {
-        Derive(self.0.with_interrupt(interrupt))
     }
 
     /// Passes the records of one batch through the guest, for `time` at most: an uncompressed records section in, and out of it the index

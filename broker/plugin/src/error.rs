@@ -208,7 +208,7 @@ impl PluginError {
                 "the backtrace in the module's log says where it was: look for a loop that doesn't end, or send smaller batches"
             }
             PluginError::Interrupted => {
-                "nothing of the batch had an effect; it is done again if the module is still attached at the next start"
+                "nothing of the batch had an effect: send it again; what derives topics does it again if it is still attached at the next start"
             }
             PluginError::OutOfMemory { .. } => "send smaller batches, or keep less between them",
             PluginError::OutputTooLarge { .. } => "send smaller batches, or return less for each record",

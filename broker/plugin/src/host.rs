@@ -11,6 +11,7 @@ use crate::contract::{self, World};
 use crate::error::PluginError;
 use crate::guest_log::LogSink;
 use crate::instance::State;
+use crate::interrupt::Interrupt;
 use crate::runtime::Runtime;
 use crate::upload::{self, Kind, compile};
 
@@ -52,7 +53,8 @@ impl PluginHost {
         let has_state = contract::imports_state(&runtime.engine, &component_type);
         let pre = runtime.linker.instantiate_pre(&component).map_err(|error| compile(&format!("{error:#}")))?;
         let name = sha256[..SHORT_NAME_DIGITS].into();
-        Ok(Module { name, log_sink: None, inner: Arc::new(Inner { sha256, world, has_state, size_bytes: wasm.len(), pre, runtime }) })
+        let inner = Arc::new(Inner { sha256, world, has_state, size_bytes: wasm.len(), pre, runtime });
+        Ok(Module { name, log_sink: None, interrupt: Interrupt::default(), inner })
     }
 
     /// How often a module was compiled since the start, rather than taken from the cache.
@@ -115,6 +117,7 @@ impl std::fmt::Debug for PluginHost {
 pub struct Module {
     name: Arc<str>,
     log_sink: Option<Arc<dyn LogSink>>,
+    interrupt: Interrupt,
     inner: Arc<Inner>,
 }
 
@@ -139,6 +142,13 @@ impl Module {
     #[must_use]
     pub fn logging_to(mut self, sink: Arc<dyn LogSink>) -> Module {
         self.log_sink = Some(sink);
+        self
+    }
+
+    /// The same module, of which all that is started from here on ends once this is raised.
+    #[must_use]
+    pub fn ended_by(mut self, interrupt: Interrupt) -> Module {
+        self.interrupt = interrupt;
         self
     }
 
@@ -173,6 +183,10 @@ impl Module {
 
     pub(crate) fn log_sink(&self) -> Option<Arc<dyn LogSink>> {
         self.log_sink.clone()
+    }
+
+    pub(crate) fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
     }
 
     pub(crate) fn instance_pre(&self) -> &InstancePre<State> {

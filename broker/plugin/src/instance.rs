@@ -47,10 +47,11 @@ impl<F> Guest<F> {
         module: &Module,
         limits: &Limits,
         (params, targets): (&[(String, String)], Option<&[Target]>),
-        (outlets, interrupt): (Outlets, Interrupt),
+        outlets: Outlets,
         find: Find<F>,
     ) -> Result<Guest<F>, PluginError> {
         let log = GuestLog::new(outlets, limits.log_bytes_per_call);
+        let interrupt = module.interrupt().clone();
         let state = State { limiter: Limiter::new(limits.memory_bytes), log, draft: None, deadline: Duration::ZERO, interrupt };
         let mut store = Store::new(&runtime.engine, state);
         store.limiter(|state| &mut state.limiter);
@@ -93,13 +94,11 @@ impl<F> Guest<F> {
         limits: &Limits,
         batch: &BatchInfo<'_>,
         mut draft: Option<&mut StateDraft>,
-        interrupt: &Interrupt,
         call: impl FnOnce(&mut Store<State>, &F) -> wasmtime::Result<R>,
     ) -> Result<R, PluginError> {
         let state = self.store.data_mut();
         state.limiter.begin_call();
         state.log.begin_call(batch);
-        state.interrupt = interrupt.clone();
         state.draft = draft.as_deref_mut().map(std::mem::take);
         set_deadline(&mut self.store, limits.time);
         let running = runtime.ticker.run();

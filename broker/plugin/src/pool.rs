@@ -12,7 +12,6 @@ use crate::error::PluginError;
 use crate::guest_log::{self, Outlets};
 use crate::host::{Module, PluginHost};
 use crate::instance::{Find, Guest, State};
-use crate::interrupt::Interrupt;
 use crate::limits::{Limits, MEMORY_BYTES_MAX, PARAMS_BYTES_MAX};
 use crate::runtime::{Runtime, Shed};
 use crate::state::StateDraft;
@@ -27,8 +26,6 @@ pub(crate) struct Pool<F> {
     targets: Option<Box<[Target]>>,
     find: Find<F>,
     outlets: Outlets,
-    /// Ends its calls.
-    interrupt: Interrupt,
     idle: Arc<Idle<F>>,
     /// The most memory that an instance had after a call.
     memory_bytes_peak: AtomicUsize,
@@ -75,16 +72,10 @@ impl<F: Send + 'static> Pool<F> {
         let outlets = guest_log::outlets(module.name_shared(), module.log_sink(), &limits);
         let memory_bytes_peak = AtomicUsize::new(0);
         let (module, params, targets) = (module.clone(), params.into(), targets.map(Box::from));
-        let interrupt = Interrupt::default();
-        let pool = Pool { runtime, module, limits, params, targets, find, outlets, interrupt, idle, memory_bytes_peak };
+        let pool = Pool { runtime, module, limits, params, targets, find, outlets, idle, memory_bytes_peak };
         let first = pool.start()?;
         pool.idle.give(first);
         Ok(pool)
-    }
-
-    /// Its calls from here on end, and none begins, once this is raised.
-    pub(crate) fn with_interrupt(self, interrupt: Interrupt) -> Pool<F> {
-        Pool { interrupt, ..self }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -124,7 +115,7 @@ impl<F: Send + 'static> Pool<F> {
         draft: Option<&mut StateDraft>,
         call: impl FnOnce(&mut wasmtime::Store<State>, &F) -> wasmtime::Result<R>,
     ) -> Result<R, PluginError> {
-        if self.interrupt.is_raised() {
+        if self.module.interrupt().is_raised() {
             return Err(PluginError::Interrupted);
         }
         let idle = self.idle.take();
@@ -133,7 +124,7 @@ impl<F: Send + 'static> Pool<F> {
             None => self.start()?,
         };
         let limits = Limits { time, ..self.limits.clone() };
-        let result = guest.call(&self.runtime, &limits, batch, draft, &self.interrupt, call);
+        let result = guest.call(&self.runtime, &limits, batch, draft, call);
         self.memory_bytes_peak.fetch_max(guest.memory_bytes(), Ordering::Relaxed);
         let result = result?;
         self.idle.give(guest);
@@ -142,8 +133,7 @@ impl<F: Send + 'static> Pool<F> {
 
     fn start(&self) -> Result<Guest<F>, PluginError> {
         let given = (&*self.params, self.targets.as_deref());
-        let own = || (Arc::clone(&self.outlets), self.interrupt.clone());
-        let start = || Guest::start(&self.runtime, &self.module, &self.limits, given, own(), self.find);
+        let start = || Guest::start(&self.runtime, &self.module, &self.limits, given, Arc::clone(&self.outlets), self.find);
         match start() {
             Err(PluginError::Busy { .. }) => {
                 self.runtime.shed_idle();

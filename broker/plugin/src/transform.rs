@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::contract::{self, World};
 use crate::error::PluginError;
 use crate::host::{Module, PluginHost};
-use crate::interrupt::Interrupt;
 use crate::limits::Limits;
 use crate::pool::Pool;
 use crate::state::StateDraft;
@@ -26,12 +25,6 @@ impl Transform {
         host::expect_world(module, World::Transform)?;
         let pool = Pool::new(host, module, limits, params, |instance, store| instance.get_typed_func(store, "transform"))?;
         Ok(Transform(pool))
-    }
-
-    /// Its calls end with [`PluginError::Interrupted`], and none begins, once this is raised.
-    #[must_use]
-    pub fn with_interrupt(self, interrupt: Interrupt) -> Transform {
-        Transform(self.0.with_interrupt(interrupt))
     }
 
     /// Passes the records of one batch through the guest: an uncompressed records section in, and one out of at most

@@ -58,10 +58,10 @@ pub(crate) use turns::rounds_of_source;
 
 pub(crate) use attach::{StoredDerive, check_request, check_state, remove_leftovers};
 
-use crate::{engine::Engine, topic::Topic};
+use crate::{engine::Engine, topic::Topic, transform::Attachment};
 use futures_util::future::join_all;
 use millpond_log::BROKER_PRODUCER_ID_MIN;
-use millpond_plugin::{Interrupt, Target};
+use millpond_plugin::Target;
 use millpond_protocol::message::{DerivedPartition, DerivedStatus};
 use parking_lot::Mutex;
 use runner::Runner;
@@ -76,8 +76,6 @@ pub(crate) struct Derivation {
     /// The targets as the module knows them.
     pub(crate) targets: Vec<Target>,
     control: watch::Sender<Control>,
-    /// Ends what its modules are at, in all their versions.
-    pub(crate) interrupt: Interrupt,
     /// One for each partition of the source.
     progress: Vec<Mutex<Progress>>,
     runners: Mutex<Vec<JoinHandle<()>>>,
@@ -108,8 +106,8 @@ pub(crate) struct Progress {
 impl Derivation {
     pub(crate) fn new(stored: StoredDerive, targets: Vec<Target>, partitions: u32) -> Arc<Derivation> {
         let progress = (0..partitions).map(|_| Mutex::default()).collect();
-        let (control, interrupt) = (watch::Sender::default(), Interrupt::default());
-        Arc::new(Derivation { stored, targets, control, interrupt, progress, runners: Mutex::default() })
+        let control = watch::Sender::default();
+        Arc::new(Derivation { stored, targets, control, progress, runners: Mutex::default() })
     }
 
     /// How it is doing, but for the lag, which the partitions know. Its module may return so many bytes for one batch.
@@ -133,9 +131,7 @@ impl Derivation {
     }
 
     /// Ends the runners, and waits until they have: for what is on its way to the disk, and for no module.
-    pub(crate) async fn stop(&self) {
-        // First, so that a runner that is told sees a module that has ended.
-        self.interrupt.raise();
+    async fn stop(&self) {
         self.control.send_modify(|control| control.is_over = true);
         let runners = std::mem::take(&mut *self.runners.lock());
         let mut stopping = pin!(join_all(runners));
@@ -166,7 +162,7 @@ impl Derivation {
 
 /// Starts the runners of all attachments on a topic that have none yet.
 pub(crate) fn start(engine: &Arc<Engine>, topic: &Topic) {
-    for derivation in topic.runtime().derived.iter().filter_map(|attachment| attachment.derivation.as_ref()) {
+    for derivation in topic.runtime().derived.iter().filter_map(|attachment| attachment.lasting.derivation.as_ref()) {
         let mut runners = derivation.runners.lock();
         if runners.is_empty() && !derivation.control.borrow().is_over {
             let services = &engine.services;
@@ -177,10 +173,11 @@ pub(crate) fn start(engine: &Arc<Engine>, topic: &Topic) {
     }
 }
 
-/// Ends the runners of all attachments on some topics.
-pub(crate) async fn stop(topics: &[Arc<Topic>]) {
-    let runtimes: Vec<_> = topics.iter().map(|topic| topic.runtime()).collect();
-    let derivations = runtimes.iter().flat_map(|runtime| &runtime.derived).filter_map(|attachment| attachment.derivation.as_ref());
+/// Ends some attachments, and their runners.
+pub(crate) async fn stop(attachments: &[&Arc<Attachment>]) {
+    // First, so that a runner that is told sees a module that has ended.
+    attachments.iter().for_each(|attachment| attachment.lasting.interrupt.raise());
+    let derivations = attachments.iter().filter_map(|attachment| attachment.lasting.derivation.as_ref());
     join_all(derivations.map(|derivation| derivation.stop())).await;
 }
 

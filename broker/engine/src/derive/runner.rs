@@ -184,7 +184,7 @@ impl Runner {
         }
         let topic = engine.find_topic(&self.topic).map_err(|_| Halt::End)?;
         let is_ours = |attachment: &&Arc<Attachment>| {
-            attachment.derivation.as_ref().is_some_and(|derivation| Arc::ptr_eq(derivation, &self.derivation))
+            attachment.lasting.derivation.as_ref().is_some_and(|derivation| Arc::ptr_eq(derivation, &self.derivation))
         };
         let attachment = topic.runtime().derived.iter().find(is_ours).map(Arc::clone).ok_or(Halt::End)?;
         let names = self.derivation.stored.targets.iter().map(String::as_str).chain(attachment.on_error.dead_letter_topic());

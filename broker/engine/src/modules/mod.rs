@@ -19,14 +19,14 @@ use crate::{
     data_dir::{DataDir, read_whole},
     derive::Derivation,
     error::EngineError,
-    meters::{AttachmentMeters, KeptLog},
+    meters::KeptLog,
     services::Services,
     topic::Topic,
-    transform::{Attachment, Breaker, Guest},
+    transform::{Attachment, Breaker, Guest, Lasting},
     versions::{StoredModule, StoredVersion},
 };
 use millpond_log::Disk;
-use millpond_plugin::{Derive, Limits, Module, Partitioner, PluginHost, Transform, World};
+use millpond_plugin::{Derive, Interrupt, Limits, Module, Partitioner, PluginHost, Transform, World};
 use millpond_protocol::message::{AttachLimits, AttachPoint, AttachedModule, ModuleInfo, ModuleVersion, OnError};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -114,6 +114,8 @@ pub(crate) struct Workshop {
     /// What the host compiles into.
     pub(crate) cache: Arc<FileCache>,
     pub(crate) limits: Limits,
+    /// Ends all modules: the broker stops.
+    pub(crate) interrupt: Interrupt,
 }
 
 impl std::fmt::Debug for Workshop {
@@ -134,11 +136,15 @@ pub(crate) struct AttachmentPlan {
     pub(crate) params: Vec<(String, String)>,
     pub(crate) limits: AttachLimits,
     pub(crate) on_error: OnError,
-    pub(crate) meters: Arc<AttachmentMeters>,
-    pub(crate) derivation: Option<Arc<Derivation>>,
+    pub(crate) lasting: Lasting,
 }
 
 impl Workshop {
+    /// What a new attachment begins with.
+    pub(crate) fn lasting(&self, derivation: Option<Arc<Derivation>>) -> Lasting {
+        Lasting { meters: Arc::default(), interrupt: self.interrupt.child(), derivation }
+    }
+
     /// Checks and compiles an upload. Blocking, up to many seconds.
     pub(crate) fn load(&self, name: &str, wasm: &[u8]) -> Result<Module, EngineError> {
         let loaded = self.host.load(wasm).map(|module| module.named(name));
@@ -148,18 +154,15 @@ impl Workshop {
     /// Starts a module where its world runs; its `init` may refuse. Blocking.
     pub(crate) fn attach(&self, plan: AttachmentPlan, module: &Module) -> Result<Arc<Attachment>, EngineError> {
         let limits = self.limits_of(&plan.limits);
-        let module = &module.clone().logging_to(Arc::new(KeptLog { meters: Arc::clone(&plan.meters), version: plan.version }));
-        let interrupt = plan.derivation.as_ref().map(|derivation| derivation.interrupt.clone()).unwrap_or_default();
+        let Lasting { meters, interrupt, derivation } = &plan.lasting;
+        let log = Arc::new(KeptLog { meters: Arc::clone(meters), version: plan.version });
+        let module = &module.clone().logging_to(log).ended_by(interrupt.clone());
         let guest = match module.world() {
-            World::Transform => {
-                let transform = Transform::new(&self.host, module, limits, &plan.params);
-                transform.map(|transform| Guest::Transform(transform.with_interrupt(interrupt)))
-            }
+            World::Transform => Transform::new(&self.host, module, limits, &plan.params).map(Guest::Transform),
             World::Partitioner => Partitioner::new(&self.host, module, limits, &plan.params).map(Guest::Partitioner),
             World::Derive => {
-                let targets = plan.derivation.as_ref().map_or(&[][..], |derivation| derivation.targets.as_slice());
-                let derive = Derive::new(&self.host, module, limits, &plan.params, targets);
-                derive.map(|derive| Guest::Derive(derive.with_interrupt(interrupt)))
+                let targets = derivation.as_ref().map_or(&[][..], |derivation| derivation.targets.as_slice());
+                Derive::new(&self.host, module, limits, &plan.params, targets).map(Guest::Derive)
             }
         };
         let guest = guest.map_err(|source| EngineError::Module { module: plan.name.clone(), source: Arc::new(source) })?;
@@ -186,9 +189,9 @@ impl AttachmentPlan {
     }
 
     fn finish(self, sha256: String, guest: Guest) -> Arc<Attachment> {
-        let AttachmentPlan { name, version, pinned, on, view, params, limits, on_error, meters, derivation } = self;
+        let AttachmentPlan { name, version, pinned, on, view, params, limits, on_error, lasting } = self;
         let (module, breaker) = (name.into(), Breaker::default());
-        Arc::new(Attachment { module, version, pinned, sha256, on, view, params, limits, on_error, guest, breaker, meters, derivation })
+        Arc::new(Attachment { module, version, pinned, sha256, on, view, params, limits, on_error, guest, breaker, lasting })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     error::EngineError,
     meters::{AttachmentMeters, Failure, Said},
 };
-use millpond_plugin::{BatchInfo, Derive, Partitioner, Transform};
+use millpond_plugin::{BatchInfo, Derive, Interrupt, Partitioner, PluginError, Transform};
 use millpond_protocol::{
     batch::BatchHeader,
     message::{AttachLimits, AttachPoint, AttachmentStatus, BatchCoordinates, LogLevel, OnError},
@@ -39,9 +39,16 @@ pub(crate) struct Attachment {
     pub(crate) on_error: OnError,
     pub(crate) guest: Guest,
     pub(crate) breaker: Breaker,
-    /// Shared with the attachment that takes this one's place when its module is uploaded anew.
+    pub(crate) lasting: Lasting,
+}
+
+/// What an attachment leaves to the one that takes its place: with another version of the module, or with other settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Lasting {
     pub(crate) meters: Arc<AttachmentMeters>,
-    /// On derive: what outlives its versions.
+    /// Ends what the module is at, in whatever version.
+    pub(crate) interrupt: Interrupt,
+    /// On derive.
     pub(crate) derivation: Option<Arc<Derivation>>,
 }
 
@@ -120,8 +127,8 @@ impl Attachment {
             ..AttachmentStatus::new(&*self.module, self.on)
         };
         let output_bytes_max = status.limits.output_bytes.unwrap_or(0);
-        status.derived = self.derivation.as_ref().map(|derivation| derivation.status(output_bytes_max));
-        self.meters.tell(&mut status, is_list);
+        status.derived = self.lasting.derivation.as_ref().map(|derivation| derivation.status(output_bytes_max));
+        self.lasting.meters.tell(&mut status, is_list);
         status.work.memory_bytes_peak = memory_bytes_peak as u64;
         status
     }
@@ -168,7 +175,7 @@ impl Attachment {
 
     /// Whether nobody wants anything of it any more, and what it is at was ended.
     pub(crate) fn is_interrupted(&self) -> bool {
-        self.derivation.as_ref().is_some_and(|derivation| derivation.interrupt.is_raised())
+        self.lasting.interrupt.is_raised()
     }
 
     /// Whether a batch may go to the module now.
@@ -223,13 +230,16 @@ impl Attachment {
     /// The batch went through.
     pub(crate) fn passed(&self, visit: &Visit<'_>, difference: &Difference) {
         self.breaker.worked();
-        self.meters.passed(visit.records, difference, visit.begun.elapsed());
+        self.lasting.meters.passed(visit.records, difference, visit.begun.elapsed());
     }
 
     /// The module failed on the batch, and nothing of it goes on.
     pub(crate) fn refused(&self, visit: &Visit<'_>, error: &EngineError) {
+        if matches!(error, EngineError::Guest { source, .. } if **source == PluginError::Interrupted) {
+            return;
+        }
         self.has_failed(visit.topic, error);
-        self.meters.refused(visit.records, error, visit.begun.elapsed());
+        self.lasting.meters.refused(visit.records, error, visit.begun.elapsed());
         self.tell(visit, error);
     }
 
@@ -242,7 +252,7 @@ impl Attachment {
             self.breaker.worked();
         }
         let skipped = if self.on_error.dead_letter_topic().is_some() { 0 } else { left_out };
-        self.meters.taken_apart(visit.records, first, skipped, others, visit.begun.elapsed());
+        self.lasting.meters.taken_apart(visit.records, first, skipped, others, visit.begun.elapsed());
         self.tell(visit, first);
     }
 
@@ -253,7 +263,7 @@ impl Attachment {
             EngineError::Guest { source, .. } => source.backtrace(),
             _ => None,
         };
-        if self.meters.is_failure_told(now) {
+        if self.lasting.meters.is_failure_told(now) {
             tracing::warn!(
                 topic = &**visit.topic,
                 partition = visit.partition,
@@ -262,7 +272,7 @@ impl Attachment {
                 on = %self.on,
                 view = self.view.as_deref(),
                 batch = batch.to_string(),
-                failures = self.meters.failures(),
+                failures = self.lasting.meters.failures(),
                 error = wire.message,
                 backtrace,
                 "a module failed on a batch"
@@ -270,10 +280,10 @@ impl Attachment {
         }
         let failure = Failure { code: wire.code.name(), batch, backtrace: backtrace.map(str::to_owned), left_out: 0 };
         let said = Said { level: LogLevel::Error, partition: visit.partition, version: self.version, message: wire.message };
-        self.meters.log.add_failure(SystemClock.now_ms(), now, said, failure);
+        self.lasting.meters.log.add_failure(SystemClock.now_ms(), now, said, failure);
     }
 
-    pub(crate) fn guest_error(&self, topic: &Arc<str>, source: millpond_plugin::PluginError) -> EngineError {
+    pub(crate) fn guest_error(&self, topic: &Arc<str>, source: PluginError) -> EngineError {
         EngineError::Guest { topic: Arc::clone(topic), module: Arc::clone(&self.module), source: Arc::new(source) }
     }
 

@@ -12,7 +12,7 @@ mod breaker;
 mod difference;
 mod isolate;
 
-pub(crate) use attachment::{Attachment, Guest, Share, Visit};
+pub(crate) use attachment::{Attachment, Guest, Lasting, Share, Visit};
 pub(crate) use breaker::{Breaker, is_of_amount, is_of_records};
 pub(crate) use difference::Difference;
 pub(crate) use isolate::{Failed, Isolated, Part, Ran, Search, isolate, part_from};

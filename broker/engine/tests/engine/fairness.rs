@@ -1,6 +1,6 @@
 //! A slow module slows its own topic, and not its neighbours.
 //!
-//! Time is not measured here, but what comes to its end before what: the deadline of the slow one is long, or its batches are counted.
+//! Time is not measured here, but what comes to its end before what: the slow one goes on until it is stopped, or its batches are counted.
 //! The tests run on one async worker, so one that ran guest code would not get anywhere meanwhile.
 
 use crate::{
@@ -11,7 +11,10 @@ use crate::{
 use futures_util::FutureExt;
 use millpond_engine::EngineConfig;
 use millpond_log::sim::SimDisk;
-use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, DeriveInto, ModuleRef, OnError, OpenConsume, Position};
+use millpond_protocol::{
+    error::ErrorCode,
+    message::{AttachLimits, AttachPoint, AttachTransform, DeriveInto, DetachTransform, ModuleRef, OnError, OpenConsume, Position},
+};
 use std::{collections::BTreeMap, sync::Arc};
 
 async fn broker_with(plugin_threads: usize) -> Broker {
@@ -26,8 +29,8 @@ async fn looping(broker: &Broker, topic: &str, time_ms: u64) {
     broker.engine.attach(AttachTransform { limits, ..attachment(topic, "m", 'c') }).await.expect("it can be attached");
 }
 
-/// Long enough for a machine that is busy with other tests.
-const LONG_MS: u64 = 5_000;
+/// As long as a module may have: the tests don't wait for its end.
+const LONG_MS: u64 = 60_000;
 
 #[tokio::test]
 async fn many_batches_of_neighbours_pass_while_one_batch_of_a_hostile_module_runs() {
@@ -58,6 +61,11 @@ async fn many_batches_of_neighbours_pass_while_one_batch_of_a_hostile_module_run
     assert_eq!(broker.values("b", 0).await.len(), 200);
     let status = broker.engine.topic("slow").expect("it is there").attachments.remove(0);
     assert_eq!((status.batches, status.paused), (0, None));
+    broker.engine.shutdown().await;
+    for submitted in slow {
+        let error = submitted.await.await.expect_err("it was stopped").to_wire();
+        assert_eq!((error.code, error.retryable), (ErrorCode::ShuttingDown, true), "{error:?}");
+    }
 }
 
 #[tokio::test]
@@ -112,7 +120,10 @@ async fn a_slow_view_and_a_slow_start_hold_up_no_producer() {
     };
     produce_many().await;
     assert!((&mut reading).now_or_never().is_none(), "the view is still at its first batch");
-    reading.await.expect_err("its time is over");
+    let (topic, module) = ("viewed".to_owned(), "m".to_owned());
+    let detach = DetachTransform { topic, module, on: AttachPoint::Fetch, view: Some("v".to_owned()) };
+    broker.engine.detach(detach).await.expect("it can be detached");
+    reading.await.expect_err("it is stopped a while after");
 
     // A start that does not come to its end, on a topic of its own.
     broker.topic("starting", 1, "os").await;
@@ -121,7 +132,8 @@ async fn a_slow_view_and_a_slow_start_hold_up_no_producer() {
     assert!((&mut attaching).now_or_never().is_none());
     produce_many().await;
     assert!((&mut attaching).now_or_never().is_none(), "the module still starts");
-    attaching.await.expect_err("its time is over");
+    broker.engine.shutdown().await;
+    attaching.await.expect_err("it was stopped");
 }
 
 #[tokio::test]
