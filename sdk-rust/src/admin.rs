@@ -14,9 +14,9 @@ use bytes::Bytes;
 use millpond_protocol::{
     frame::{BODY_PAYLOAD_BYTES_MAX, Kind},
     message::{
-        AlterTopic, AttachTransform, BrokerInfo, CreateTopic, DeleteModule, DeleteRecords, DeleteTopic, DeployModule, DescribeModule,
-        DescribeTopic, DetachTransform, ListOffset, ModuleInfo, ModuleLog, ModuleRef, OffsetFound, Position, ReadModuleLog, RecordsDeleted,
-        Request, Response, RollbackModule, TopicInfo,
+        AlterTopic, AlterTransform, AttachTransform, AttachmentStatus, BrokerInfo, CreateTopic, DeleteModule, DeleteRecords, DeleteTopic,
+        DeployModule, DescribeModule, DescribeTopic, DetachTransform, ListOffset, ModuleInfo, ModuleLog, ModuleRef, OffsetFound, Position,
+        ReadModuleLog, RecordsDeleted, Request, Response, RollbackModule, TopicInfo,
     },
 };
 use quinn::WriteError;
@@ -167,9 +167,22 @@ impl Admin {
         self.done(Request::AttachTransform(attachment)).await
     }
 
-    /// Stops running a module on a topic.
-    pub async fn detach(&self, attachment: DetachTransform) -> Result<(), Error> {
-        self.done(Request::DetachTransform(attachment)).await
+    /// Changes how a module runs on a topic, from the next batch on; what is not named stays as it is, and what derives topics goes on where it
+    /// is, with its state. Gives how it is then.
+    pub async fn alter_attachment(&self, change: AlterTransform) -> Result<AttachmentStatus, Error> {
+        match self.call(Request::AlterTransform(change)).await? {
+            Response::Attachment(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Stops running a module on a topic. Gives how it was at its end: where it derived topics, with the offsets at which it would go on. None
+    /// from a broker that does not tell.
+    pub async fn detach(&self, attachment: DetachTransform) -> Result<Option<AttachmentStatus>, Error> {
+        match self.call(Request::DetachTransform(attachment)).await? {
+            Response::Attachment(status) => Ok(Some(*status)),
+            _ => Ok(None),
+        }
     }
 
     async fn call(&self, request: Request) -> Result<Response, Error> {
@@ -206,6 +219,7 @@ fn describe(request: &Request) -> String {
         Request::RollbackModule(module) => format!("rolling back module `{}`", module.name),
         Request::DeleteModule(module) => format!("deleting module `{}`", module.module),
         Request::AttachTransform(a) => format!("attaching `{}` to `{}`", a.module, a.topic),
+        Request::AlterTransform(a) => format!("changing how `{}` runs on `{}`", a.module, a.topic),
         Request::DetachTransform(d) => format!("detaching `{}` from `{}`", d.module, d.topic),
         other => format!("{other:?}"),
     }

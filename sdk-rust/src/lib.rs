@@ -66,11 +66,11 @@ pub use millpond_protocol::{
     compression::Codec,
     error::{ErrorCode, WireError},
     message::{
-        AlterTopic, AttachLimits, AttachPoint, AttachTransform, AttachedModule, AttachmentStatus, AttachmentWork, BatchCoordinates,
-        BatchTimes, BrokerInfo, Cleanup, CompactionStatus, CreateTopic, DetachTransform, Dropped, Durability, KnownDamage, Limit, LogLevel,
-        ModuleFailure, ModuleInfo, ModuleLog, ModuleLogLine, ModuleLogPlace, ModuleRef, ModuleVersion, NodeSpace, OffsetFound, OnError,
-        OnFull, PartitionInfo, Pick, Position, ReadModuleLog, RecordsDeleted, Refused, Refusing, ReplacedModule, TimeBucket, TopicConfig,
-        TopicInfo, Watermarks,
+        AlterTopic, AlterTransform, AttachLimits, AttachPoint, AttachTransform, AttachedModule, AttachmentStatus, AttachmentWork,
+        BatchCoordinates, BatchTimes, BrokerInfo, Cleanup, CompactionStatus, CreateTopic, DetachTransform, Dropped, Durability,
+        KnownDamage, Limit, LogLevel, ModuleFailure, ModuleInfo, ModuleLog, ModuleLogLine, ModuleLogPlace, ModuleRef, ModuleVersion,
+        NodeSpace, OffsetFound, OnError, OnFull, PartitionInfo, Pick, Position, ReadModuleLog, RecordsDeleted, Refused, Refusing,
+        ReplacedModule, TimeBucket, TopicConfig, TopicInfo, Watermarks,
     },
     record::Headers,
 };

@@ -67,6 +67,8 @@ impl Engine {
             // A partition that panics has stopped, and says so to everyone who asks it.
             changed?;
         }
+        // One that stopped at a record that this topic did not take tries again.
+        self.wake_writers(&catalogue, &request.name);
         // There may be room now for who waits, and one that drops its oldest records begins with it.
         topic.space().request_some(StorageBound::Topic);
         let info = topic.info();

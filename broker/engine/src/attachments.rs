@@ -7,14 +7,14 @@ use crate::{
     catalogue::{Catalogue, StoredAttachment, StoredTopic},
     derive::{self, check_state},
     engine::Engine,
-    error::{EngineError, runs_on, world_on},
+    error::{EngineError, runs_on, within, world_on},
     name::{self, NameOf},
     topic::{Runtime, Topic},
     topics::to_the_end,
     transform::{Attachment, Lasting},
 };
 use millpond_plugin::{Interrupt, MEMORY_BYTES_MAX, Module};
-use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, DetachTransform, ModuleRef, OnError, Pick};
+use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, DetachTransform, ModuleRef, OnError, Pick};
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
@@ -49,12 +49,12 @@ impl Engine {
         to_the_end(async move { engine.attach_now(request).await }).await
     }
 
-    /// Stops running a module on a topic from its next batch on.
+    /// Stops running a module on a topic from its next batch on. Gives how it was at its end.
     ///
     /// # Errors
     ///
     /// [`EngineError::TopicNotFound`], [`EngineError::AttachmentNotFound`], [`EngineError::DataDir`], [`EngineError::ShuttingDown`].
-    pub async fn detach(self: &Arc<Self>, request: DetachTransform) -> Result<(), EngineError> {
+    pub async fn detach(self: &Arc<Self>, request: DetachTransform) -> Result<AttachmentStatus, EngineError> {
         let engine = Arc::clone(self);
         to_the_end(async move { engine.detach_now(request).await }).await
     }
@@ -82,13 +82,13 @@ impl Engine {
             if let Some(dead_letters) = request.on_error.dead_letter_topic() {
                 self.find_topic(dead_letters)?;
             }
-            let derivation = match on {
-                AttachPoint::Derive => Some(self.prepare_derivation(&catalogue, &request, &topic).await?),
-                _ => None,
+            let (derive, derivation) = match on {
+                AttachPoint::Derive => Some(self.prepare_derivation(&catalogue, &request, &topic).await?).unzip(),
+                _ => (None, None),
             };
             let pinned = (pick != Pick::Current).then_some(version);
-            let stored = StoredAttachment::new(request.clone(), pinned, derivation.as_ref().map(|derivation| derivation.stored.clone()));
-            let derived = stored.derive.as_ref().map(|derive| derive.id);
+            let derived = derive.as_ref().map(|derive| derive.id);
+            let stored = StoredAttachment::new(request.clone(), pinned, derive);
             let attached =
                 self.put_in_force(&mut catalogue, (&topic, &runtime), stored, (version, &module), self.workshop.lasting(derivation)).await;
             if attached.is_err() {
@@ -96,12 +96,18 @@ impl Engine {
             }
             attached?;
             derive::start(&self, &topic);
-            if let Some(deployed) = self.modules.write().get_mut(&name) {
-                deployed.loaded.insert(version, Ok(module));
-            }
+            self.keep_loaded(&name, version, module);
             tracing::info!(topic = topic_name, module = name, version, on = %on, "a module was attached");
             return Ok(());
         }
+    }
+
+    /// Has a version that runs from now on at hand, and lets go of those that run no more.
+    pub(crate) fn keep_loaded(&self, name: &str, version: u32, module: Module) {
+        if let Some(deployed) = self.modules.write().get_mut(name) {
+            deployed.loaded.insert(version, Ok(module));
+        }
+        self.forget_unused(name);
     }
 
     /// Starts a module, and attaches it: on disk, and then in memory.
@@ -120,28 +126,27 @@ impl Engine {
         self.change_topic(catalogue, topic, next_runtime, |topic| topic.attachments.push(stored)).await
     }
 
-    async fn detach_now(self: Arc<Self>, request: DetachTransform) -> Result<(), EngineError> {
+    async fn detach_now(self: Arc<Self>, request: DetachTransform) -> Result<AttachmentStatus, EngineError> {
         let DetachTransform { topic: topic_name, module, on, view } = request;
         let mut catalogue = self.catalogue.lock().await;
         self.refuse_while_closing()?;
         let topic = self.find_topic(&topic_name)?;
         let runtime = topic.runtime();
-        if !runtime.attachments().any(|attachment| attachment.is(&module, on, view.as_deref())) {
+        let is_it = |attachment: &&Arc<Attachment>| attachment.is(&module, on, view.as_deref());
+        let Some(attachment) = runtime.attachments().find(is_it) else {
             return Err(EngineError::AttachmentNotFound { topic: topic_name, module, on });
-        }
+        };
         let mut next_runtime = Runtime::clone(&runtime);
         next_runtime.epoch += 1;
         next_runtime.remove(&module, on, view.as_deref());
         let keep = |attachment: &StoredAttachment| !attachment.is(&module, on, view.as_deref());
         self.change_topic(&mut catalogue, &topic, next_runtime, |topic| topic.attachments.retain(keep)).await?;
-        let is_it = |attachment: &&Arc<Attachment>| attachment.is(&module, on, view.as_deref());
-        if let Some(attachment) = runtime.attachments().find(is_it) {
-            self.end([attachment]).await;
-            self.remove_derivations(attachment.lasting.derivation.as_ref().map(|derivation| derivation.stored.id));
-        }
+        self.end([attachment]).await;
+        let status = topic.status_of(attachment, false);
+        self.remove_derivations(attachment.lasting.derivation.as_ref().map(|derivation| derivation.id));
         self.forget_unused(&module);
         tracing::info!(topic = topic_name, module, on = %on, "a module was detached");
-        Ok(())
+        Ok(status)
     }
 
     /// Lets go of what runs no more. Those that derive topics end now; the others have a while for the batches that they are at.
@@ -158,7 +163,7 @@ impl Engine {
     }
 
     /// Writes a change of one topic, then puts it in force.
-    async fn change_topic(
+    pub(crate) async fn change_topic(
         &self,
         catalogue: &mut Catalogue,
         topic: &Topic,
@@ -221,7 +226,7 @@ impl Engine {
     }
 
     /// Starts a module, which goes on counting where the one before it was.
-    async fn start(
+    pub(crate) async fn start(
         &self,
         stored: &StoredAttachment,
         version: u32,
@@ -235,7 +240,7 @@ impl Engine {
 }
 
 /// Modules on produce and partitioners run on what producers send: not on dead letters, and not on what is derived. So no topic has both.
-fn check_writers(catalogue: &Catalogue, request: &AttachTransform) -> Result<(), EngineError> {
+pub(crate) fn check_writers(catalogue: &Catalogue, request: &AttachTransform) -> Result<(), EngineError> {
     let AttachTransform { topic, on, on_error, .. } = request;
     if matches!(on, AttachPoint::Produce | AttachPoint::Partition) {
         if let Some((module, topics)) = catalogue.deriving_into(topic) {
@@ -271,18 +276,16 @@ fn in_place(refused: EngineError, topic: &str) -> EngineError {
 }
 
 /// Holds what an attachment may be against what the broker can do, whatever else there is.
-fn check_settings(request: &AttachTransform) -> Result<(), EngineError> {
+pub(crate) fn check_settings(request: &AttachTransform) -> Result<(), EngineError> {
     let AttachLimits { memory_bytes, time_ms, output_bytes, log_bytes_per_second } = request.limits;
     let ranges = [
-        ("memory", memory_bytes, MEMORY_BYTES),
-        ("time", time_ms, TIME_MS),
-        ("output", output_bytes, OUTPUT_BYTES),
-        ("log rate", log_bytes_per_second, LOG_BYTES_PER_SECOND),
+        ("memory_bytes", memory_bytes, MEMORY_BYTES),
+        ("time_ms", time_ms, TIME_MS),
+        ("output_bytes", output_bytes, OUTPUT_BYTES),
+        ("log_bytes_per_second", log_bytes_per_second, LOG_BYTES_PER_SECOND),
     ];
     for (setting, value, range) in ranges {
-        if let Some(value) = value.filter(|value| !range.contains(value)) {
-            return Err(EngineError::InvalidConfig { setting, value, rule: format!("{} to {} are allowed", range.start(), range.end()) });
-        }
+        value.map_or(Ok(()), |value| within(setting, value, &range))?;
     }
     if request.derive.is_some() != (request.on == AttachPoint::Derive) {
         let hint = "attach it with `--into TOPIC[,TOPIC...]` to derive topics, and without to run it on another place";

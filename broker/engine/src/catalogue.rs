@@ -13,7 +13,7 @@ pub(crate) use file::Copied;
 use crate::{
     derive::StoredDerive, error::EngineError, modules::AttachmentPlan, name, name::NameOf, transform::Lasting, versions::StoredModule,
 };
-use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, DeriveInto, ModuleRef, OnError, TopicConfig};
+use millpond_protocol::message::{AlterTransform, AttachLimits, AttachPoint, AttachTransform, DeriveInto, ModuleRef, OnError, TopicConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::{
@@ -145,6 +145,25 @@ impl StoredAttachment {
         }
     }
 
+    /// With other settings. `version` is the one that was named.
+    #[must_use]
+    pub(crate) fn altered(&self, change: &AlterTransform, version: Option<u32>) -> StoredAttachment {
+        let mut next = self.clone();
+        next.version = if change.follow_current { None } else { version.or(self.version) };
+        next.params.retain(|name, _| !change.params_removed.contains(name));
+        next.params.extend(change.params.clone());
+        let before = if change.limits_reset { &AttachLimits::default() } else { &self.limits };
+        next.limits = change.limits.clone().or(before);
+        if let Some(on_error) = &change.on_error {
+            next.on_error = on_error.clone();
+        }
+        if let Some(derive) = &mut next.derive {
+            derive.state_bytes = change.state_bytes.unwrap_or(derive.state_bytes);
+            derive.retries = change.retries.unwrap_or(derive.retries);
+        }
+        next
+    }
+
     /// What it runs, in this version.
     pub(crate) fn plan(&self, version: u32, lasting: Lasting) -> AttachmentPlan {
         AttachmentPlan {
@@ -156,6 +175,7 @@ impl StoredAttachment {
             params: self.params.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             limits: self.limits.clone(),
             on_error: self.on_error.clone(),
+            derive: self.derive.clone(),
             lasting,
         }
     }

@@ -55,7 +55,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `engine` | [`Engine`]: the ways in, and the end |
-//! | `startup`, `topics`, `alter`, `attachments` | opening the folder; making, deleting and changing topics; modules and where they run |
+//! | `startup`, `topics`, `alter`, `attachments`, `reattach` | opening the folder; making, deleting and changing topics; modules and where and how they run |
 //! | `retention` | deleting the oldest records, by age, size and on request |
 //! | `space`, `reserve` | quotas, the full disk, who makes room |
 //! | `compaction` | keeping the latest record of each key |
@@ -97,6 +97,7 @@ mod name;
 mod partition;
 mod pool;
 mod produce;
+mod reattach;
 mod reserve;
 mod retention;
 mod route;

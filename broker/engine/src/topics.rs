@@ -12,7 +12,7 @@ use crate::{
     catalogue::{Catalogue, PARTITIONS_PER_TOPIC_MAX, StoredTopic},
     data_dir::DataDir,
     engine::Engine,
-    error::{EngineError, value_of},
+    error::{EngineError, within},
     folders, name,
     name::NameOf,
     partition::Partition,
@@ -190,20 +190,13 @@ impl Engine {
     }
 
     pub(crate) fn check_config(&self, config: &TopicConfig) -> Result<(), EngineError> {
-        let within = |setting, value, range: RangeInclusive<u64>| {
-            if range.contains(&value) {
-                return Ok(());
-            }
-            let rule = format!("{} to {} are allowed", value_of(setting, *range.start()), value_of(setting, *range.end()));
-            Err(EngineError::InvalidConfig { setting, value, rule })
-        };
-        within("segment_bytes", config.segment_bytes, SEGMENT_BYTES)?;
+        within("segment_bytes", config.segment_bytes, &SEGMENT_BYTES)?;
         let max_batch_bytes = BATCH_BYTES_MAX_MIN..=u64::from(self.services.config.max_batch_bytes);
-        within("max_batch_bytes", u64::from(config.max_batch_bytes), max_batch_bytes)?;
-        let retention_ms = config.retention_ms.map_or(Ok(()), |ms| within("retention_ms", ms, RETENTION_MS));
+        within("max_batch_bytes", u64::from(config.max_batch_bytes), &max_batch_bytes)?;
+        let retention_ms = config.retention_ms.map_or(Ok(()), |ms| within("retention_ms", ms, &RETENTION_MS));
         retention_ms?;
-        within("delete_retention_ms", config.delete_retention_ms, RETENTION_MS)?;
-        config.retention_bytes.map_or(Ok(()), |bytes| within("retention_bytes", bytes, RETENTION_BYTES))?;
+        within("delete_retention_ms", config.delete_retention_ms, &RETENTION_MS)?;
+        config.retention_bytes.map_or(Ok(()), |bytes| within("retention_bytes", bytes, &RETENTION_BYTES))?;
         if config.cleanup == Cleanup::Compact && config.on_full == OnFull::DropOldest {
             return Err(EngineError::CompactedDropsOldest);
         }
@@ -213,7 +206,7 @@ impl Engine {
         }
         // With less, one batch could make a topic drop nearly everything that it has.
         let quota_bytes = QUOTA_BATCHES_MIN * u64::from(config.max_batch_bytes)..=*RETENTION_BYTES.end();
-        config.quota_bytes.map_or(Ok(()), |bytes| within("quota_bytes", bytes, quota_bytes))
+        config.quota_bytes.map_or(Ok(()), |bytes| within("quota_bytes", bytes, &quota_bytes))
     }
 
     fn check_room_for_topic(&self, catalogue: &Catalogue, name: &str, partitions: u32) -> Result<(), EngineError> {

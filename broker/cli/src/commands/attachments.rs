@@ -10,33 +10,37 @@ use std::{collections::BTreeMap, fmt::Write};
 pub(super) fn notes(attachments: &[AttachmentStatus]) -> String {
     let mut notes = String::from("\n");
     for attachment in attachments {
-        let limits = &attachment.limits;
-        let limits = [
-            limits.memory_bytes.map(|bytes| format!("memory {}", human_bytes(bytes))),
-            limits.time_ms.map(|ms| format!("{ms} ms a batch")),
-            limits.output_bytes.map(|bytes| format!("output {}", human_bytes(bytes))),
-            limits.log_bytes_per_second.map(|bytes| format!("log {}/s", human_bytes(bytes))),
-        ];
-        let mut said = vec![format!("on error {}", attachment.on_error)];
-        said.extend(limits.into_iter().flatten());
-        if attachment.pinned {
-            said.push("stays this version".to_owned());
-        }
-        let params = attachment.params.iter().map(|(name, value)| format!("{name}={value}"));
-        said.extend(params);
         // A module may be there several times, once for each view.
         let name = match &attachment.view {
             Some(view) => format!("{} as {view}", attachment.module),
             None => attachment.module.clone(),
         };
         // Writing to a string can't fail.
-        let _ = writeln!(notes, "{name}: {}", said.join(", "));
+        let _ = writeln!(notes, "{name}: {}", settings(attachment));
         notes.extend(work(attachment).map(|work| format!("{name}: {work}\n")));
         notes.extend(failures(attachment).map(|failures| format!("{name} has failed: {failures}\n")));
         notes.extend(attachment.paused.as_ref().map(|reason| format!("{name} does not run: {}\n", escaped(reason))));
         notes.extend(attachment.derived.as_ref().map(|derived| self::derived(&name, derived)));
     }
     notes
+}
+
+/// What a module may use, what becomes of records on which it fails, and what it was told.
+pub(super) fn settings(attachment: &AttachmentStatus) -> String {
+    let limits = &attachment.limits;
+    let limits = [
+        limits.memory_bytes.map(|bytes| format!("memory {}", human_bytes(bytes))),
+        limits.time_ms.map(|ms| format!("{ms} ms a batch")),
+        limits.output_bytes.map(|bytes| format!("output {}", human_bytes(bytes))),
+        limits.log_bytes_per_second.map(|bytes| format!("log {}/s", human_bytes(bytes))),
+    ];
+    let mut said = vec![format!("on error {}", attachment.on_error)];
+    said.extend(limits.into_iter().flatten());
+    if attachment.pinned {
+        said.push("stays this version".to_owned());
+    }
+    said.extend(attachment.params.iter().map(|(name, value)| format!("{name}={value}")));
+    said.join(", ")
 }
 
 /// What keeps a module from its work, in a word or three. None where nothing does.
@@ -126,11 +130,8 @@ fn human_us(us: u64) -> String {
 /// Where a derived topic goes and how far it is, and what keeps a partition from going on; with the module, or the source, whichever the reader
 /// has not named.
 pub(super) fn derived(name: &str, derived: &DerivedStatus) -> String {
-    let DerivedStatus { targets, state_bytes_max, retries, file_bytes_max, partitions } = derived;
-    let state =
-        if *state_bytes_max == 0 { "no state".to_owned() } else { format!("state up to {} a partition", human_bytes(*state_bytes_max)) };
-    let files = if *file_bytes_max == 0 { String::new() } else { format!(", files up to {}", human_bytes(*file_bytes_max)) };
-    let mut notes = format!("{name} into {}: {state}{files}, {retries} retries\n\n", targets.join(", "));
+    let DerivedStatus { targets, partitions, .. } = derived;
+    let mut notes = format!("{name} into {}: {}\n\n", targets.join(", "), derived_settings(derived));
     notes.push_str(&table(&partitions.iter().map(DerivedRow).collect::<Vec<_>>()));
     for partition in partitions {
         let number = partition.partition;
@@ -144,6 +145,15 @@ pub(super) fn derived(name: &str, derived: &DerivedStatus) -> String {
         }
     }
     notes
+}
+
+/// What a module that derives topics may keep, and how often it is tried.
+pub(super) fn derived_settings(derived: &DerivedStatus) -> String {
+    let DerivedStatus { state_bytes_max, retries, file_bytes_max, .. } = derived;
+    let state =
+        if *state_bytes_max == 0 { "no state".to_owned() } else { format!("state up to {} a partition", human_bytes(*state_bytes_max)) };
+    let files = if *file_bytes_max == 0 { String::new() } else { format!(", files up to {}", human_bytes(*file_bytes_max)) };
+    format!("{state}{files}, {retries} retries")
 }
 
 #[derive(Serialize)]

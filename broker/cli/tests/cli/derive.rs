@@ -46,8 +46,39 @@ fn what_is_derived_can_be_read_and_the_source_says_how_far_it_is() {
     assert_eq!((&partition["position"], &partition["lag"]), (&5.into(), &0.into()), "{module}");
     let refused = broker.fails(&place, &["topic", "delete", "target", "--yes"], b"");
     assert!(refused.contains("hint: `millpond transform detach source half --on derive` first"), "{refused}");
-    assert_eq!(broker.ok(&place, &["transform", "detach", "source", "half"], b""), "detached half from source, on derive\n");
+    let detached = "detached half from source, on derive\nto go on where it was, attach it again with `--from offset:0=5`\n";
+    assert_eq!(broker.ok(&place, &["transform", "detach", "source", "half"], b""), detached);
     broker.ok(&place, &["topic", "delete", "target", "--yes"], b"");
+}
+
+#[test]
+fn how_it_runs_is_changed_where_it_is() {
+    let (place, broker) = prepared();
+    let alter = |arguments: &[&'static str]| [&["transform", "alter", "source", "half"], arguments].concat();
+    let none = broker.fails(&place, &alter(&["--time", "20ms"]), b"");
+    assert!(none.contains("no module `half` is attached to source"), "{none}");
+    broker.ok(&place, &["transform", "attach", "source", "half", "--into", "target", "--param", "mode=even"], b"");
+    broker.ok(&place, &["produce", "source"], b"1\n2\n");
+    while derived(&place, &broker)["partitions"][0]["position"] != 2 {}
+    let changed = broker.ok(&place, &alter(&["--param", "mode=case", "--time", "20ms", "--retries", "9"]), b"");
+    assert!(changed.starts_with("changed half on source: version 1, on error stop, memory "), "{changed}");
+    assert!(
+        changed.contains(", 20 ms a batch, ") && changed.contains(", mode=case, no state, ") && changed.ends_with(", 9 retries\n"),
+        "{changed}"
+    );
+    broker.ok(&place, &["produce", "source"], b"a\nb\n");
+    while derived(&place, &broker)["partitions"][0]["position"] != 4 {}
+    assert_eq!(broker.ok(&place, &["consume", "target", "--from-beginning", "--until-end"], b""), "1\nA\nB\n");
+    let pinned = broker.ok(&place, &["transform", "alter", "source", "half@1", "--default-limits", "-o", "json"], b"");
+    let pinned: Value = serde_json::from_str(&pinned).expect("JSON");
+    assert_eq!((&pinned["pinned"], &pinned["derived"]["retries"]), (&true.into(), &9.into()), "{pinned}");
+    assert_ne!(pinned["limits"]["time_ms"], 20);
+
+    let output = broker.run(&place, &alter(&[]), b"");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("there is nothing to change"), "{}", text(&output.stderr));
+    let small = broker.fails(&place, &alter(&["--memory", "1KiB"]), b"");
+    assert!(small.contains("`memory_bytes` is 1 KiB: 64 KiB to ") && small.contains("hint:"), "{small}");
 }
 
 #[test]

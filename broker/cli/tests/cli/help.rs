@@ -26,6 +26,7 @@ const COMMANDS: &[&[&str]] = &[
     &["transform", "describe"],
     &["transform", "rollback"],
     &["transform", "attach"],
+    &["transform", "alter"],
     &["transform", "detach"],
     &["transform", "logs"],
     &["transform", "delete"],

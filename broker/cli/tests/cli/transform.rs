@@ -199,7 +199,7 @@ fn records_on_which_a_module_fails_go_where_they_were_told_to() {
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
     }
     let refused = broker.fails(&place, &["transform", "attach", "t", "drop-half", "--on", "produce", "--memory", "1GiB"], b"");
-    assert!(refused.contains("`memory` is 1073741824: 65536 to 134217728 are allowed"), "{refused}");
+    assert!(refused.contains("`memory_bytes` is 1 GiB: 64 KiB to 128 MiB are allowed"), "{refused}");
     let attach = ["transform", "attach", "t", "drop-half", "--on", "produce", "--param", "mode=i", "--time", "50ms", "--on-error"];
     broker.ok(&place, &[&attach[..], &["dead-letter:failed"]].concat(), b"");
     broker.ok(&place, &["produce", "t"], b"good\nstop!\n");

@@ -12,18 +12,19 @@ use super::{
     store::Store,
 };
 use crate::{
-    catalogue::Catalogue,
+    catalogue::{Catalogue, StoredAttachment},
     consume,
     data_dir::DataDir,
     engine::Engine,
-    error::{EngineError, Purpose},
+    error::{EngineError, Purpose, value_of, within},
     folders::exists,
+    partition::Partition,
     topic::Topic,
 };
 use futures_util::future::join_all;
 use millpond_log::Disk;
 use millpond_plugin::{Module, Target, World};
-use millpond_protocol::message::{AttachPoint, AttachTransform, DeriveInto};
+use millpond_protocol::message::{AttachPoint, AttachTransform, DeriveInto, Position};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -60,14 +61,18 @@ impl Engine {
         catalogue: &Catalogue,
         request: &AttachTransform,
         topic: &Topic,
-    ) -> Result<Arc<Derivation>, EngineError> {
+    ) -> Result<(StoredDerive, Arc<Derivation>), EngineError> {
         let Some(into) = &request.derive else { return no_targets() };
         for target in into.targets.iter().map(String::as_str).chain(request.on_error.dead_letter_topic()) {
             self.find_topic(target)?;
         }
         check_targets(catalogue, &request.topic, into, request.on_error.dead_letter_topic())?;
-        check_bounds(catalogue, topic.partition_count(), into)?;
-        let places = topic.partitions.iter().map(|partition| consume::resolve(&self.services, partition, into.start, Purpose::Read));
+        check_bounds(catalogue, topic.partition_count(), into, None)?;
+        if let Some(partition) = into.offsets.keys().next_back() {
+            topic.partition(*partition, Purpose::Read)?;
+        }
+        let start = |partition: &Partition| into.offsets.get(&partition.number()).map_or(into.start, |offset| Position::Offset(*offset));
+        let places = topic.partitions.iter().map(|partition| consume::resolve(&self.services, partition, start(partition), Purpose::Read));
         let places = join_all(places).await.into_iter().map(|found| found.map(|found| found.offset));
         let places = places.collect::<Result<Vec<_>, _>>()?;
         let id = new_id(catalogue);
@@ -76,7 +81,18 @@ impl Engine {
         let retries = into.retries.unwrap_or(RETRIES_DEFAULT);
         let stored = StoredDerive { id, targets: into.targets.clone(), state_bytes: into.state_bytes, retries };
         let targets = stored.targets(|name| catalogue.topics.get(name).map_or(0, |topic| topic.partitions));
-        Ok(Derivation::new(stored, targets, topic.partition_count()))
+        Ok((stored, Derivation::new(id, targets, topic.partition_count())))
+    }
+
+    /// Lets what writes to a topic by itself try again.
+    pub(crate) fn wake_writers(&self, catalogue: &Catalogue, topic: &str) {
+        let writes_to = |(_, attachment, derive): &(&str, &StoredAttachment, &StoredDerive)| {
+            derive.targets.iter().any(|target| target == topic) || attachment.on_error.dead_letter_topic() == Some(topic)
+        };
+        for source in catalogue.derivations().filter(writes_to).filter_map(|(from, ..)| self.find_topic(from).ok()) {
+            let runtime = source.runtime();
+            runtime.derived.iter().filter_map(|attachment| attachment.lasting.derivation.as_ref()).for_each(|derivation| derivation.wake());
+        }
     }
 
     /// Removes the folders of attachments that are gone, when there is time.
@@ -156,14 +172,8 @@ fn make_folder(disk: &dyn Disk, data: &DataDir, id: u64, places: &[i64]) -> Resu
 /// What does not depend on the topics that there are.
 pub(crate) fn check_request(request: &AttachTransform, module: &Module) -> Result<(), EngineError> {
     let Some(into) = &request.derive else { return no_targets() };
-    let within = |setting, value, max| {
-        if value <= max {
-            return Ok(());
-        }
-        Err(EngineError::InvalidConfig { setting, value, rule: format!("0 to {max} are allowed") })
-    };
-    within("state_bytes", into.state_bytes, STATE_BYTES_MAX)?;
-    within("retries", u64::from(into.retries.unwrap_or(0)), u64::from(RETRIES_MAX))?;
+    within("state_bytes", into.state_bytes, &(0..=STATE_BYTES_MAX))?;
+    within("retries", u64::from(into.retries.unwrap_or(0)), &(0..=u64::from(RETRIES_MAX)))?;
     let distinct: BTreeSet<_> = into.targets.iter().collect();
     match (into.targets.len(), module.world()) {
         (0, _) => return no_targets(),
@@ -186,7 +196,7 @@ pub(crate) fn check_request(request: &AttachTransform, module: &Module) -> Resul
     check_state(module, &request.module.name, request.on, into.state_bytes)
 }
 
-fn check_targets(catalogue: &Catalogue, source: &str, into: &DeriveInto, dead_letters: Option<&str>) -> Result<(), EngineError> {
+pub(crate) fn check_targets(catalogue: &Catalogue, source: &str, into: &DeriveInto, dead_letters: Option<&str>) -> Result<(), EngineError> {
     for target in &into.targets {
         if catalogue.runs_on_produced(target) {
             return Err(EngineError::AttachRefused {
@@ -215,18 +225,21 @@ fn check_targets(catalogue: &Catalogue, source: &str, into: &DeriveInto, dead_le
     Ok(())
 }
 
-/// What all attachments together may come to.
-fn check_bounds(catalogue: &Catalogue, partitions: u32, into: &DeriveInto) -> Result<(), EngineError> {
+/// What all attachments together may come to, where one of them takes the place of another one's.
+pub(crate) fn check_bounds(catalogue: &Catalogue, partitions: u32, into: &DeriveInto, in_place_of: Option<u64>) -> Result<(), EngineError> {
     let partitions_of = |topic: &str| catalogue.topics.get(topic).map_or(0, |topic| u64::from(topic.partitions));
-    let granted: u64 = catalogue.derivations().map(|(from, _, derive)| derive.state_bytes.saturating_mul(partitions_of(from))).sum();
+    let others = || catalogue.derivations().filter(|(_, _, derive)| Some(derive.id) != in_place_of);
+    let granted: u64 = others().map(|(from, _, derive)| derive.state_bytes.saturating_mul(partitions_of(from))).sum();
     let asked = into.state_bytes.saturating_mul(u64::from(partitions));
     if granted.saturating_add(asked) > STATE_BYTES_ALL_MAX {
-        let rule = format!("for {partitions} partitions that is {asked}, {granted} are granted already, and {STATE_BYTES_ALL_MAX} can be");
+        let [asked, granted, most] = [asked, granted, STATE_BYTES_ALL_MAX].map(|bytes| value_of("state_bytes", bytes));
+        let rule = format!("for {partitions} partitions that is {asked}, {granted} are granted already, and {most} can be");
         return Err(EngineError::InvalidConfig { setting: "state_bytes", value: into.state_bytes, rule });
     }
     for target in &into.targets {
-        let others = catalogue.derivations().filter(|(_, _, derive)| derive.targets.contains(target));
-        let producers: u64 = others.map(|(from, ..)| partitions_of(from)).sum::<u64>() + u64::from(partitions);
+        let producers: u64 =
+            others().filter(|(_, _, derive)| derive.targets.contains(target)).map(|(from, ..)| partitions_of(from)).sum::<u64>()
+                + u64::from(partitions);
         if producers > PRODUCERS_PER_TARGET_MAX as u64 {
             return Err(EngineError::TooMany { what: "partitions that are derived into one topic", limit: PRODUCERS_PER_TARGET_MAX });
         }

@@ -56,7 +56,7 @@ mod turns;
 
 pub(crate) use turns::rounds_of_source;
 
-pub(crate) use attach::{StoredDerive, check_request, check_state, remove_leftovers};
+pub(crate) use attach::{StoredDerive, check_bounds, check_request, check_state, check_targets, remove_leftovers};
 
 use crate::{engine::Engine, topic::Topic, transform::Attachment};
 use futures_util::future::join_all;
@@ -69,10 +69,11 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use turns::Turns;
 
-/// What outlives the versions of a module that derives topics: what it is to do, and how far it is.
+/// What outlives the versions and the settings of a module that derives topics: where it writes to, and how far it is.
 #[derive(Debug)]
 pub(crate) struct Derivation {
-    pub(crate) stored: StoredDerive,
+    /// Its own: the name of its folder, and a part of its producers' ids.
+    pub(crate) id: u64,
     /// The targets as the module knows them.
     pub(crate) targets: Vec<Target>,
     control: watch::Sender<Control>,
@@ -86,7 +87,7 @@ pub(crate) struct Derivation {
 pub(crate) struct Control {
     /// They are to end.
     is_over: bool,
-    /// Rises when another version takes over, so that one that has stopped tries again.
+    /// Rises when another version or other settings take over, and when a target changes, so that one that has stopped tries again.
     turn: u64,
 }
 
@@ -104,28 +105,33 @@ pub(crate) struct Progress {
 }
 
 impl Derivation {
-    pub(crate) fn new(stored: StoredDerive, targets: Vec<Target>, partitions: u32) -> Arc<Derivation> {
+    pub(crate) fn new(id: u64, targets: Vec<Target>, partitions: u32) -> Arc<Derivation> {
         let progress = (0..partitions).map(|_| Mutex::default()).collect();
         let control = watch::Sender::default();
-        Arc::new(Derivation { stored, targets, control, progress, runners: Mutex::default() })
+        Arc::new(Derivation { id, targets, control, progress, runners: Mutex::default() })
+    }
+
+    /// The bytes of state that it has for some partition, where that is the most.
+    pub(crate) fn state_bytes(&self) -> u64 {
+        self.progress.iter().map(|progress| progress.lock().state_bytes).max().unwrap_or(0)
     }
 
     /// How it is doing, but for the lag, which the partitions know. Its module may return so many bytes for one batch.
-    pub(crate) fn status(&self, output_bytes_max: u64) -> DerivedStatus {
+    pub(crate) fn status(&self, settings: &StoredDerive, output_bytes_max: u64) -> DerivedStatus {
         let of_partition = |(partition, progress): (u32, &Mutex<Progress>)| {
             let Progress { position, state_bytes, state_entries, file_bytes, skipped, error } = progress.lock().clone();
             DerivedPartition { partition, position, lag: 0, state_bytes, state_entries, file_bytes, skipped, error }
         };
         DerivedStatus {
-            file_bytes_max: store::file_bytes_max(self.stored.state_bytes, round::outputs_bytes_max(output_bytes_max)),
-            targets: self.stored.targets.clone(),
-            state_bytes_max: self.stored.state_bytes,
-            retries: self.stored.retries,
+            file_bytes_max: store::file_bytes_max(settings.state_bytes, round::outputs_bytes_max(output_bytes_max)),
+            targets: settings.targets.clone(),
+            state_bytes_max: settings.state_bytes,
+            retries: settings.retries,
             partitions: (0..).zip(&self.progress).map(of_partition).collect(),
         }
     }
 
-    /// Another version has taken over.
+    /// Another version has taken over, or something has changed that it may have waited for.
     pub(crate) fn wake(&self) {
         self.control.send_modify(|control| control.turn += 1);
     }
@@ -138,7 +144,7 @@ impl Derivation {
         let ended = if let Ok(ended) = timeout(STOP_TOLD, &mut stopping).await {
             ended
         } else {
-            tracing::warn!(targets = ?self.stored.targets, "a derived topic does not stop yet: its runners wait for the disk");
+            tracing::warn!(targets = ?self.targets, "a derived topic does not stop yet: its runners wait for the disk");
             stopping.await
         };
         for ended in ended {
@@ -150,7 +156,7 @@ impl Derivation {
 
     /// The producer for what comes of a partition of the source.
     fn producer_id(&self, partition: u32) -> i64 {
-        BROKER_PRODUCER_ID_MIN | (self.stored.id.cast_signed() << PARTITION_BITS) | i64::from(partition)
+        BROKER_PRODUCER_ID_MIN | (self.id.cast_signed() << PARTITION_BITS) | i64::from(partition)
     }
 
     fn note(&self, partition: u32, change: impl FnOnce(&mut Progress)) {

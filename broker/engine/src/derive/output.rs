@@ -38,14 +38,21 @@ pub(crate) fn check(targets: &[Arc<Topic>], base_timestamp: i64, sections: &Sect
         for record in record::iterate(section) {
             let record = record.map_err(|error| error.to_string())?;
             if record.key.is_none() && config.cleanup.compacts() {
-                return Err(format!("a record for `{}` has no key, and the topic is compacted", topic.name));
+                let name = &topic.name;
+                return Err(format!(
+                    "a record for `{name}` has no key, and the topic is compacted; it goes on after `millpond topic alter {name} --cleanup delete`"
+                ));
             }
             with_new(&record, base_timestamp, |new| {
                 let (bytes, limit) = (none.size_with(new), config.max_batch_bytes as usize);
                 if bytes <= limit {
                     return Ok(());
                 }
-                Err(format!("a record takes {bytes} bytes, over the limit of {limit} bytes of the topic `{}`", topic.name))
+                let name = &topic.name;
+                Err(format!(
+                    "a record takes {bytes} bytes, over the limit of {limit} bytes of the topic `{name}`; it goes on after `millpond topic \
+                     alter {name} --max-batch-bytes SIZE`"
+                ))
             })?;
             records += 1;
         }

@@ -71,7 +71,7 @@ enum Halt {
     End,
     /// It may work after a pause.
     Failure(EngineError),
-    /// It works once another version runs, or the broker starts again.
+    /// It works once another version runs, something is set anew, or the broker starts again.
     Stop(EngineError),
 }
 
@@ -124,7 +124,7 @@ impl Runner {
                     if changed.is_err() {
                         return;
                     }
-                    // Another version has all its tries.
+                    // Another version, or other settings, have all their tries.
                     self.tries = Tries::default();
                 }
                 // The source is gone, or the broker: `changed` comes with every append, so it is not looked at here.
@@ -167,7 +167,7 @@ impl Runner {
 
     async fn open(&mut self) -> Result<Store, Halt> {
         let place = self.place()?;
-        let (disk, dir) = (Arc::clone(&place.engine.services.disk), place.engine.data.derivation(self.derivation.stored.id));
+        let (disk, dir) = (Arc::clone(&place.engine.services.disk), place.engine.data.derivation(self.derivation.id));
         let partition = self.partition;
         let store = place.engine.services.io.run(move || Store::open(disk, &dir, partition)).await??;
         if store.pending().is_empty() {
@@ -187,7 +187,7 @@ impl Runner {
             attachment.lasting.derivation.as_ref().is_some_and(|derivation| Arc::ptr_eq(derivation, &self.derivation))
         };
         let attachment = topic.runtime().derived.iter().find(is_ours).map(Arc::clone).ok_or(Halt::End)?;
-        let names = self.derivation.stored.targets.iter().map(String::as_str).chain(attachment.on_error.dead_letter_topic());
+        let names = self.derivation.targets.iter().map(|target| target.name.as_str()).chain(attachment.on_error.dead_letter_topic());
         let targets = names.map(|name| engine.find_topic(name)).collect::<Result<Vec<_>, _>>()?;
         let source = Arc::clone(topic.partition(self.partition, Purpose::Read)?);
         Ok(Place { engine, topic, source, attachment, targets })
@@ -301,7 +301,7 @@ impl Runner {
     /// Sends batches through the module, and commits what comes of them.
     async fn round(&mut self, place: &Place, store: Store, batches: Bytes, turn: &mut Turn) -> Result<Store, Halt> {
         let position = store.position();
-        let stored = &self.derivation.stored;
+        let settings = place.attachment.derive.as_ref().ok_or(Halt::End)?;
         let task = Task {
             topic: Arc::clone(&self.topic),
             partition: self.partition,
@@ -309,9 +309,9 @@ impl Runner {
             targets: place.targets.clone(),
             topics: Arc::clone(&place.engine.topics),
             producer_id: self.derivation.producer_id(self.partition),
-            state_bytes_max: stored.state_bytes,
+            state_bytes_max: settings.state_bytes,
             section_bytes_max: place.engine.services.config.section_bytes_max,
-            retries_left: self.tries.left(position, stored.retries),
+            retries_left: self.tries.left(position, settings.retries),
         };
         let retries_left = task.retries_left;
         let job = move || {

@@ -1,6 +1,6 @@
 //! What a person can do about an error. Each variant has an answer, and the compiler sees to it that a new one gets one.
 
-use super::{EngineError, Purpose, place_of, size::Exact};
+use super::{EngineError, Purpose, place_of};
 use millpond_log::{Damage, LogError, SequenceError, is_out_of_files};
 use millpond_plugin::{PluginError, World};
 use millpond_protocol::{batch::BatchError, error::ErrorCode, message::AttachPoint};
@@ -268,15 +268,6 @@ fn of_setting(setting: &str) -> &'static str {
         "quota_bytes" => "choose a larger quota, four times `max_batch_bytes` or more, or smaller batches",
         "max_batch_bytes" => "choose another value for it, at most the broker's own `max_batch_bytes`",
         _ => "choose another value for it",
-    }
-}
-
-/// The value of a setting, in words, by the unit that its name ends with.
-pub(crate) fn value_of(setting: &str, value: u64) -> String {
-    match setting.rsplit_once('_') {
-        Some((_, "bytes")) => Exact(value).to_string(),
-        Some((_, unit)) => format!("{value} {unit}"),
-        None => value.to_string(),
     }
 }
 

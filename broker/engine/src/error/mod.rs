@@ -6,14 +6,15 @@
 mod full;
 mod hint;
 mod place;
+mod setting;
 mod size;
 mod wire;
 
 pub(crate) use full::is_no_room;
 pub use full::{Shortage, StorageBound, VersionsFull};
-pub(crate) use hint::value_of;
 pub use place::Purpose;
 pub(crate) use place::{place_of, runs_on, world_on};
+pub(crate) use setting::{value_of, within};
 
 use crate::name::NameOf;
 use millpond_log::{LogError, SequenceError};

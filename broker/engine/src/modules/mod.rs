@@ -17,7 +17,7 @@ pub(crate) use cache::FileCache;
 
 use crate::{
     data_dir::{DataDir, read_whole},
-    derive::Derivation,
+    derive::{Derivation, StoredDerive},
     error::EngineError,
     meters::KeptLog,
     services::Services,
@@ -136,6 +136,7 @@ pub(crate) struct AttachmentPlan {
     pub(crate) params: Vec<(String, String)>,
     pub(crate) limits: AttachLimits,
     pub(crate) on_error: OnError,
+    pub(crate) derive: Option<StoredDerive>,
     pub(crate) lasting: Lasting,
 }
 
@@ -189,9 +190,9 @@ impl AttachmentPlan {
     }
 
     fn finish(self, sha256: String, guest: Guest) -> Arc<Attachment> {
-        let AttachmentPlan { name, version, pinned, on, view, params, limits, on_error, lasting } = self;
+        let AttachmentPlan { name, version, pinned, on, view, params, limits, on_error, derive, lasting } = self;
         let (module, breaker) = (name.into(), Breaker::default());
-        Arc::new(Attachment { module, version, pinned, sha256, on, view, params, limits, on_error, guest, breaker, lasting })
+        Arc::new(Attachment { module, version, pinned, sha256, on, view, params, limits, on_error, derive, guest, breaker, lasting })
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, SystemClock},
-    derive::Derivation,
+    derive::{Derivation, StoredDerive},
     error::EngineError,
     meters::{AttachmentMeters, Failure, Said},
 };
@@ -37,6 +37,8 @@ pub(crate) struct Attachment {
     /// What it was attached with; the guest has what holds.
     pub(crate) limits: AttachLimits,
     pub(crate) on_error: OnError,
+    /// On derive: what it was granted, and where it writes to.
+    pub(crate) derive: Option<StoredDerive>,
     pub(crate) guest: Guest,
     pub(crate) breaker: Breaker,
     pub(crate) lasting: Lasting,
@@ -127,7 +129,8 @@ impl Attachment {
             ..AttachmentStatus::new(&*self.module, self.on)
         };
         let output_bytes_max = status.limits.output_bytes.unwrap_or(0);
-        status.derived = self.lasting.derivation.as_ref().map(|derivation| derivation.status(output_bytes_max));
+        let derived = self.lasting.derivation.as_ref().zip(self.derive.as_ref());
+        status.derived = derived.map(|(derivation, settings)| derivation.status(settings, output_bytes_max));
         self.lasting.meters.tell(&mut status, is_list);
         status.work.memory_bytes_peak = memory_bytes_peak as u64;
         status

@@ -266,10 +266,10 @@ async fn settings_that_make_no_sense_are_refused_and_those_that_do_survive_a_res
     }
     assert_eq!(refused(AttachTransform { on_error: OnError::Skip, ..partitioner("u") }).await.code, ErrorCode::InvalidConfig);
     for (setting, limits) in [
-        ("memory", AttachLimits { memory_bytes: Some(1 << 40), ..AttachLimits::default() }),
-        ("time", AttachLimits { time_ms: Some(0), ..AttachLimits::default() }),
-        ("output", AttachLimits { output_bytes: Some(1), ..AttachLimits::default() }),
-        ("log rate", AttachLimits { log_bytes_per_second: Some(u64::MAX), ..AttachLimits::default() }),
+        ("memory_bytes", AttachLimits { memory_bytes: Some(1 << 40), ..AttachLimits::default() }),
+        ("time_ms", AttachLimits { time_ms: Some(0), ..AttachLimits::default() }),
+        ("output_bytes", AttachLimits { output_bytes: Some(1), ..AttachLimits::default() }),
+        ("log_bytes_per_second", AttachLimits { log_bytes_per_second: Some(u64::MAX), ..AttachLimits::default() }),
     ] {
         let error = refused(AttachTransform { limits, ..attachment("u", "m", 'c') }).await;
         assert!(error.code == ErrorCode::InvalidConfig && error.message.contains(&format!("`{setting}`")), "{}", error.message);

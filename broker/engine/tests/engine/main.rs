@@ -22,6 +22,7 @@ mod lies;
 mod modules;
 mod observed;
 mod quotas;
+mod reattach;
 mod refusals;
 mod retention;
 mod room;

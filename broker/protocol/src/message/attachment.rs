@@ -7,7 +7,11 @@ use super::{
     work::AttachmentWork,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 use thiserror::Error;
 
 /// Runs a module on a topic.
@@ -66,6 +70,71 @@ pub struct DetachTransform {
     pub view: Option<String>,
 }
 
+/// Changes how a module runs on a topic: from the next batch on, and in its place. What is not named stays as it is; what derives topics goes
+/// on where it is, with its state. Answered with how it is then.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlterTransform {
+    /// The topic's name.
+    pub topic: String,
+    /// The module's name. With a version it stays that one from here on.
+    pub module: ModuleRef,
+    /// Where in the topic's path.
+    pub on: AttachPoint,
+    /// On fetch: the view.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
+    /// It runs whichever version is the current one, from here on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follow_current: bool,
+    /// What it is told when it starts, beside what it is told now or in place of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, String>,
+    /// What it is told no more, by name.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub params_removed: BTreeSet<String>,
+    /// The broker's settings hold again, but for the limits that are named.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub limits_reset: bool,
+    /// What it may use.
+    #[serde(default, skip_serializing_if = "AttachLimits::is_empty")]
+    pub limits: AttachLimits,
+    /// What becomes of records on which it fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_error: Option<OnError>,
+    /// On derive: as in [`DeriveInto::state_bytes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_bytes: Option<u64>,
+    /// On derive: as in [`DeriveInto::retries`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+}
+
+impl AlterTransform {
+    /// Changes nothing yet.
+    pub fn new(topic: impl Into<String>, module: ModuleRef, on: AttachPoint) -> AlterTransform {
+        AlterTransform {
+            topic: topic.into(),
+            module,
+            on,
+            view: None,
+            follow_current: false,
+            params: BTreeMap::new(),
+            params_removed: BTreeSet::new(),
+            limits_reset: false,
+            limits: AttachLimits::default(),
+            on_error: None,
+            state_bytes: None,
+            retries: None,
+        }
+    }
+
+    /// Whether it changes nothing, whatever the attachment.
+    pub fn is_empty(&self) -> bool {
+        let plain = AlterTransform::new(self.topic.clone(), ModuleRef::current(self.module.name.clone()), self.on);
+        *self == AlterTransform { view: self.view.clone(), ..plain }
+    }
+}
+
 /// What a module may use on one topic. Where there is none, the broker's setting holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -88,6 +157,17 @@ impl AttachLimits {
     /// Whether the broker's settings hold for all of them.
     pub fn is_empty(&self) -> bool {
         *self == AttachLimits::default()
+    }
+
+    /// These, and those of `others` that these don't name.
+    #[must_use]
+    pub fn or(self, others: &AttachLimits) -> AttachLimits {
+        AttachLimits {
+            memory_bytes: self.memory_bytes.or(others.memory_bytes),
+            time_ms: self.time_ms.or(others.time_ms),
+            output_bytes: self.output_bytes.or(others.output_bytes),
+            log_bytes_per_second: self.log_bytes_per_second.or(others.log_bytes_per_second),
+        }
     }
 }
 
@@ -300,6 +380,56 @@ mod tests {
             &Request::DetachTransform(DetachTransform { topic: "t".into(), module: "m".into(), on: AttachPoint::Partition, view: None }),
             &map(&[("detach_transform", map(&[("topic", text("t")), ("module", text("m")), ("on", text("partition"))]))]),
         );
+    }
+
+    #[test]
+    fn a_change_of_an_attachment_has_golden_bytes_and_nothing_in_it_is_said_in_vain() {
+        let nothing = AlterTransform::new("t", ModuleRef::current("m"), AttachPoint::Derive);
+        let fields = [("topic", text("t")), ("module", text("m")), ("on", text("derive"))];
+        is_golden(&Request::AlterTransform(nothing.clone()), &map(&[("alter_transform", map(&fields))]));
+        assert!(nothing.is_empty() && AlterTransform { view: Some("v".to_owned()), ..nothing.clone() }.is_empty());
+        let everything = AlterTransform {
+            module: "m@3".parse().expect("a version"),
+            view: Some("v".to_owned()),
+            follow_current: true,
+            params: BTreeMap::from([("a".to_owned(), "1".to_owned())]),
+            params_removed: BTreeSet::from(["b".to_owned()]),
+            limits_reset: true,
+            limits: AttachLimits { time_ms: Some(2), ..AttachLimits::default() },
+            on_error: Some(OnError::Skip),
+            state_bytes: Some(4),
+            retries: Some(5),
+            ..nothing.clone()
+        };
+        let golden = map(&[
+            ("topic", text("t")),
+            ("module", text("m@3")),
+            ("on", text("derive")),
+            ("view", text("v")),
+            ("follow_current", vec![0xf5]),
+            ("params", map(&[("a", text("1"))])),
+            ("params_removed", array(&[text("b")])),
+            ("limits_reset", vec![0xf5]),
+            ("limits", map(&[("time_ms", vec![2])])),
+            ("on_error", text("skip")),
+            ("state_bytes", vec![4]),
+            ("retries", vec![5]),
+        ]);
+        is_golden(&everything, &golden);
+        let all = everything;
+        for one in [
+            AlterTransform { module: all.module, ..nothing.clone() },
+            AlterTransform { follow_current: true, ..nothing.clone() },
+            AlterTransform { params: all.params, ..nothing.clone() },
+            AlterTransform { params_removed: all.params_removed, ..nothing.clone() },
+            AlterTransform { limits_reset: true, ..nothing.clone() },
+            AlterTransform { limits: all.limits, ..nothing.clone() },
+            AlterTransform { on_error: all.on_error, ..nothing.clone() },
+            AlterTransform { state_bytes: all.state_bytes, ..nothing.clone() },
+            AlterTransform { retries: all.retries, ..nothing },
+        ] {
+            assert!(!one.is_empty(), "{one:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::request::Position;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Where the records of a module on [`AttachPoint::Derive`](super::AttachPoint::Derive) go, and how it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +12,9 @@ pub struct DeriveInto {
     pub targets: Vec<String>,
     /// Where in each partition of the source it begins.
     pub start: Position,
+    /// The offsets at which it begins in these partitions instead.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub offsets: BTreeMap<u32, i64>,
     /// Bytes of state that it may keep for each partition of the source; 0 is none.
     pub state_bytes: u64,
     /// How often it is tried again on a batch on which it failed for want of time or room; none is the broker's default.
@@ -86,6 +90,9 @@ mod tests {
         let start = map(&[("offset", vec![7])]);
         let fields = [("targets", array(&[text("a"), text("b")])), ("start", start), ("state_bytes", vec![9]), ("retries", vec![2])];
         is_golden(&more, &map(&fields));
+        let places = DeriveInto { offsets: BTreeMap::from([(3, 8)]), ..DeriveInto::new(["a"]) };
+        let start = [("start", text("beginning")), ("offsets", [vec![0xa1, 3], vec![8]].concat()), ("state_bytes", vec![0])];
+        is_golden(&places, &map(&[&[("targets", array(&[text("a")]))][..], &start].concat()));
     }
 
     #[test]

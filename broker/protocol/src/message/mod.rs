@@ -15,7 +15,7 @@ mod response;
 mod topic;
 mod work;
 
-pub use attachment::{AttachLimits, AttachTransform, AttachmentStatus, DetachTransform, OnError, ParseOnErrorError};
+pub use attachment::{AlterTransform, AttachLimits, AttachTransform, AttachmentStatus, DetachTransform, OnError, ParseOnErrorError};
 pub use derive::{DeriveInto, DerivedPartition, DerivedStatus};
 pub use fixed::{Ack, PlacedRecord, Placements, Watermarks};
 pub use module::{

@@ -1,7 +1,7 @@
 //! What a client asks for.
 
 use super::{
-    attachment::{AttachTransform, DetachTransform},
+    attachment::{AlterTransform, AttachTransform, DetachTransform},
     module::{DeleteModule, DeployModule, DescribeModule, RollbackModule},
     module_log::ReadModuleLog,
     topic::{Cleanup, Durability, Limit, OnFull, TopicConfig},
@@ -39,6 +39,8 @@ pub enum Request {
     AttachTransform(AttachTransform),
     /// Stop running it.
     DetachTransform(DetachTransform),
+    /// Change how it runs.
+    AlterTransform(AlterTransform),
     /// Change settings of a topic while it is used.
     AlterTopic(AlterTopic),
     /// Delete the oldest records of a partition.

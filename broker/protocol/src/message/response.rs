@@ -35,6 +35,8 @@ pub enum Response {
     RecordsDeleted(RecordsDeleted),
     /// To `read_module_log`.
     ModuleLog(ModuleLog),
+    /// To `alter_transform`; and to `detach_transform`, as it was at its end.
+    Attachment(Box<AttachmentStatus>),
 }
 
 /// What the broker is.

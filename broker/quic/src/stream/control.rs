@@ -84,7 +84,8 @@ async fn answer(engine: &Arc<Engine>, request: Request) -> Result<Response, Wire
         Request::RollbackModule(rollback) => engine.rollback_module(rollback).await.map(Response::Module),
         Request::DeleteModule(delete) => engine.delete_module(delete.module).await.map(|()| Response::Done),
         Request::AttachTransform(attach) => engine.attach(attach).await.map(|()| Response::Done),
-        Request::DetachTransform(detach) => engine.detach(detach).await.map(|()| Response::Done),
+        Request::AlterTransform(alter) => engine.alter_attachment(alter).await.map(|status| Response::Attachment(Box::new(status))),
+        Request::DetachTransform(detach) => engine.detach(detach).await.map(|status| Response::Attachment(Box::new(status))),
         // The requests with handlers of their own don't come here; the enum may grow.
         other => return Err(WireError::new(ErrorCode::UnsupportedRequest, format!("the broker can't answer {other:?} here"))),
     };

@@ -15,7 +15,7 @@ use millpond_protocol::message::{
     AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, DeriveInto, DetachTransform, ModuleRef, OnError, Position,
 };
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 /// Arguments of `millpond transform attach`.
 #[derive(Args, Debug)]
@@ -59,10 +59,10 @@ struct DeriveArgs {
     /// The topics that the module writes to, by the keys of its records; each record of TOPIC has its effect there exactly once
     #[arg(long, value_name = "TOPIC[,TOPIC...]", value_delimiter = ',', value_parser = names::parse, conflicts_with = "name")]
     into: Vec<String>,
-    /// Where in each partition of TOPIC it begins: beginning, end, offset:N, time:2026-01-01T00:00:00Z or time:MILLISECONDS
-    /// [default: beginning]
-    #[arg(long, value_name = "PLACE", value_parser = parse_start, requires = "into")]
-    from: Option<Position>,
+    /// Where in each partition of TOPIC it begins: beginning, end, offset:N, offset:P=N,P=N... (by partition; the others at the beginning),
+    /// time:2026-01-01T00:00:00Z or time:MILLISECONDS [default: beginning]
+    #[arg(long, value_name = "PLACE", value_parser = parse_from, requires = "into")]
+    from: Option<Begin>,
     /// What the module may keep from batch to batch for each partition of TOPIC, such as 1MiB; 16MiB at most [default: nothing]
     #[arg(long, value_name = "SIZE", requires = "into")]
     state_bytes: Option<ByteSize>,
@@ -75,8 +75,40 @@ impl DeriveArgs {
     fn into_request(self) -> Option<DeriveInto> {
         let DeriveArgs { into, from, state_bytes, retries } = self;
         let state_bytes = state_bytes.map_or(0, |size| size.0);
-        (!into.is_empty()).then(|| DeriveInto { targets: into, start: from.unwrap_or_default(), state_bytes, retries })
+        let Begin { start, offsets } = from.unwrap_or_default();
+        (!into.is_empty()).then(|| DeriveInto { targets: into, start, offsets, state_bytes, retries })
     }
+}
+
+/// Where a derived topic begins in its source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Begin {
+    start: Position,
+    /// By partition, in place of that.
+    offsets: BTreeMap<u32, i64>,
+}
+
+fn parse_from(text: &str) -> Result<Begin, String> {
+    let Some(places) = text.strip_prefix("offset:").filter(|places| places.contains('=')) else {
+        return Ok(Begin { start: parse_start(text)?, offsets: BTreeMap::new() });
+    };
+    let mut offsets = BTreeMap::new();
+    for place in places.split(',') {
+        let parsed = place.split_once('=').and_then(|(partition, offset)| Some((partition.parse().ok()?, offset.parse().ok()?)));
+        let Some((partition, offset)) = parsed.filter(|(_, offset)| *offset >= 0) else {
+            return Err(format!("`{place}` is not a partition and an offset, such as 0=17"));
+        };
+        if offsets.insert(partition, offset).is_some() {
+            return Err(format!("partition {partition} is named twice"));
+        }
+    }
+    Ok(Begin { start: Position::Beginning, offsets })
+}
+
+/// As [`parse_from`] reads it.
+fn words_of(offsets: &BTreeMap<u32, i64>) -> String {
+    let places: Vec<_> = offsets.iter().map(|(partition, offset)| format!("{partition}={offset}")).collect();
+    format!("offset:{}", places.join(","))
 }
 
 /// What the module may use. Without a flag it is what the broker says under [plugin].
@@ -110,7 +142,7 @@ impl LimitArgs {
         }
     }
 
-    fn limits(&self) -> AttachLimits {
+    pub(super) fn limits(&self) -> AttachLimits {
         AttachLimits {
             memory_bytes: self.memory.map(|size| size.0),
             // Less than one is none, which the broker refuses.
@@ -153,20 +185,31 @@ struct Attachment {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     into: Vec<String>,
     attached: bool,
+    /// The next offset of each partition of the source, where it derived topics.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    positions: BTreeMap<u32, i64>,
+    #[serde(skip)]
+    had_state: bool,
 }
 
 impl Attachment {
     fn words(&self, done: &str) -> String {
         let Attachment { topic, module, on, .. } = self;
         let view = self.view.as_ref().map(|view| format!(" as the view {view}")).unwrap_or_default();
-        let on = if self.into.is_empty() { format!("on {on}") } else { format!("into {}", self.into.join(", ")) };
-        format!("{done} {topic}, {on}{view}\n").replacen("{}", module, 1)
+        let on = if self.into.is_empty() || !self.attached { format!("on {on}") } else { format!("into {}", self.into.join(", ")) };
+        let mut words = format!("{done} {topic}, {on}{view}\n").replacen("{}", module, 1);
+        if !self.positions.is_empty() {
+            let (state, from) = (if self.had_state { "its state is gone; " } else { "" }, words_of(&self.positions));
+            // Writing to a string can't fail.
+            let _ = writeln!(words, "{state}to go on where it was, attach it again with `--from {from}`");
+        }
+        words
     }
 }
 
 /// Where a module can run.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Point {
+pub(super) enum Point {
     /// Before the append: the module keeps, changes or drops records
     Produce,
     /// In place of the default partitioner: the module says where records go
@@ -198,16 +241,20 @@ pub(super) async fn attach(arguments: AttachArgs) -> Outcome {
     }
     let on_error = on_error.unwrap_or(if on == AttachPoint::Derive { OnError::Stop } else { OnError::Reject });
     let into = derive.as_ref().map_or_else(Vec::new, |derive| derive.targets.clone());
-    let mut unique = BTreeMap::new();
-    for (key, value) in params {
-        if let Some(earlier) = unique.insert(key.clone(), value) {
-            return Err(Failure::usage(format!("the parameter `{key}` is given twice (first as `{earlier}`)")));
-        }
-    }
+    let params = unique(params)?;
     let attach = AttachTransform::new(topic.clone(), module.clone(), on);
-    let request = AttachTransform { view: name.clone(), params: unique, limits: limits.limits(), on_error, derive, ..attach };
+    let request = AttachTransform { view: name.clone(), params, limits: limits.limits(), on_error, derive, ..attach };
     client.with(async |client| Ok(client.admin().attach(request).await?)).await?;
-    let attached = Attachment { topic, module: module.to_string(), on, view: name, into, attached: true };
+    let attached = Attachment {
+        topic,
+        module: module.to_string(),
+        on,
+        view: name,
+        into,
+        attached: true,
+        positions: BTreeMap::new(),
+        had_state: false,
+    };
     output.one(&attached, |now| now.words("attached {} to"))
 }
 
@@ -216,16 +263,30 @@ pub(super) async fn detach(arguments: DetachArgs) -> Outcome {
     let DetachArgs { topic, module, on, name, output, client } = arguments;
     let detach = async |client: &Client| {
         let (on, view) = attached_on(client, &topic, &module, on.map(AttachPoint::from), name.as_deref()).await?;
-        client.admin().detach(DetachTransform { topic: topic.clone(), module: module.clone(), on, view: view.clone() }).await?;
-        Ok((on, view))
+        let request = DetachTransform { topic: topic.clone(), module: module.clone(), on, view: view.clone() };
+        Ok((on, view, client.admin().detach(request).await?))
     };
-    let (on, view) = client.with(detach).await?;
-    let detached = Attachment { topic, module, on, view, into: Vec::new(), attached: false };
+    let (on, view, last) = client.with(detach).await?;
+    let derived = last.and_then(|last| last.derived).unwrap_or_default();
+    let positions = derived.partitions.iter().map(|one| (one.partition, one.position)).collect();
+    let had_state = derived.state_bytes_max > 0;
+    let detached = Attachment { topic, module, on, view, into: derived.targets, attached: false, positions, had_state };
     output.one(&detached, |now| now.words("detached {} from"))
 }
 
+/// Each parameter once.
+pub(super) fn unique(params: Vec<(String, String)>) -> Outcome<BTreeMap<String, String>> {
+    let mut unique = BTreeMap::new();
+    for (key, value) in params {
+        if let Some(earlier) = unique.insert(key.clone(), value) {
+            return Err(Failure::usage(format!("the parameter `{key}` is given twice (first as `{earlier}`)")));
+        }
+    }
+    Ok(unique)
+}
+
 /// Where a module is attached, of the places that may be meant.
-async fn attached_on(
+pub(super) async fn attached_on(
     client: &Client,
     topic: &str,
     module: &str,
@@ -262,3 +323,21 @@ Examples:
   millpond transform attach readings by-device --on partition --param field=device
   millpond transform attach readings changes --into changed --state-bytes 1MiB --param deadband=0.5
   millpond transform attach events route --into alarms,readings --from end --on-error dead-letter:failed";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_one_for_all_partitions_or_one_for_each() {
+        let at = |start| Ok(Begin { start, offsets: BTreeMap::new() });
+        assert_eq!(parse_from("end"), at(Position::End));
+        assert_eq!(parse_from("offset:7"), at(Position::Offset(7)));
+        let offsets = BTreeMap::from([(0, 17), (12, 0)]);
+        assert_eq!(words_of(&offsets), "offset:0=17,12=0");
+        assert_eq!(parse_from(&words_of(&offsets)), Ok(Begin { start: Position::Beginning, offsets }));
+        for wrong in ["offset:0=", "offset:=1", "offset:0=1,", "offset:0=-1", "offset:-1=0", "offset:0=1,0=2", "offset:0=1,2", "0=1"] {
+            parse_from(wrong).expect_err(wrong);
+        }
+    }
+}

@@ -1,5 +1,6 @@
-//! `millpond transform`: deploy modules, attach them to topics, look at their logs, roll back, detach and delete.
+//! `millpond transform`: deploy modules, attach them to topics, change how they run, look at their logs, roll back, detach and delete.
 
+mod alter;
 mod attach;
 mod deploy;
 mod describe;
@@ -34,6 +35,8 @@ pub(crate) enum TransformCommand {
     Describe(describe::DescribeArgs),
     /// Run a module on a topic
     Attach(attach::AttachArgs),
+    /// Change how a module runs on a topic: its parameters, limits, version
+    Alter(alter::AlterArgs),
     /// Stop running a module on a topic
     Detach(attach::DetachArgs),
     /// Go back to an older version of a module, on all topics that run the current one
@@ -81,6 +84,7 @@ pub(crate) async fn run(command: TransformCommand) -> Outcome {
         TransformCommand::List(arguments) => shared::list(&arguments, async |client| Ok(client.admin().modules().await?), NONE_YET).await,
         TransformCommand::Describe(arguments) => describe::describe(arguments).await,
         TransformCommand::Attach(arguments) => attach::attach(arguments).await,
+        TransformCommand::Alter(arguments) => alter::alter(arguments).await,
         TransformCommand::Detach(arguments) => attach::detach(arguments).await,
         TransformCommand::Rollback(arguments) => deploy::rollback(arguments).await,
         TransformCommand::Logs(arguments) => logs::logs(arguments).await,
