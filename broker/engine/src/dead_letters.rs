@@ -17,8 +17,11 @@
 //! one of the same number, modulo how many there are. Modules don't run on dead letters, so no topic that takes
 //! them has one on produce, nor a partitioner.
 //!
-//! The producer gets its acknowledgement once both are stored, what is left of its batch and the dead letters. If it sends the batch again,
-//! as it does after a crash between the two, the dead letters are stored again; the batch is not.
+//! The producer gets its acknowledgement once both are stored, what is left of its batch and the dead letters. Where it numbers its batches and
+//! sends one again, as it does after a crash between the two, neither is stored twice: the letters have a producer of their own, made of theirs
+//! ([`producer_of`]), and a letter whose bytes are remembered under its number is there already. Each partition remembers the last
+//! five batches of letters of such a producer, and as many producers as of clients; a letter beyond that, or one that is another one the second
+//! time because its module does not answer twice the same, is stored again rather than lost.
 
 use crate::{
     check::keyed,
@@ -28,12 +31,13 @@ use crate::{
     transform::{Attachment, DeadLetter, Failed},
 };
 use millpond_protocol::{
-    batch::{Batch, BatchBuilder},
+    batch::{Batch, BatchBuilder, BatchHeader},
     compression::Codec,
     partitioner,
     record::{self, NewRecord},
 };
 use parking_lot::RwLock;
+use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// All topics, by name.
@@ -55,6 +59,23 @@ pub(crate) struct Origin<'a> {
     /// Of a batch that is stored.
     pub(crate) base_offset: Option<i64>,
     pub(crate) base_timestamp: i64,
+}
+
+/// The id under which the dead letters of a producer's batches for this partition are stored, so that none is there twice. A client that is
+/// without one has none for its letters either.
+pub(crate) fn producer_of(origin: Origin<'_>, header: &BatchHeader) -> Option<i64> {
+    if header.producer_id < 0 {
+        return None;
+    }
+    let mut hash = Sha256::new();
+    hash.update(header.producer_id.to_be_bytes());
+    hash.update(header.producer_epoch.to_be_bytes());
+    // Another one than that of any partition, where none is known yet.
+    hash.update(origin.partition.map_or(-1, i64::from).to_be_bytes());
+    hash.update(origin.topic.as_bytes());
+    let first = u64::from_be_bytes(*hash.finalize().first_chunk()?);
+    // As the ids of clients: below those of the broker's own, which are not forgotten.
+    Some((first >> 2).cast_signed())
 }
 
 /// Addresses dead letters, each batch within the limits of its topic. Fails where one can't be delivered.

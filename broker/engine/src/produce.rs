@@ -32,10 +32,11 @@ use crate::{
 use bytes::Bytes;
 use millpond_log::SequenceOrder;
 use millpond_protocol::{
-    batch::{Batch, BatchHeader},
+    batch::{Batch, BatchHeader, sequence_after, with_producer},
     message::{Ack, PlacedRecord, Placements, ProduceOpened},
 };
 use std::{
+    collections::BTreeMap,
     mem,
     pin::Pin,
     sync::Arc,
@@ -258,13 +259,23 @@ impl ProduceStream {
             return Ok(());
         }
         let origin = Origin { topic: &self.topic.name, partition, base_offset: None, base_timestamp: header.base_timestamp };
+        let producer = dead_letters::producer_of(origin, header);
+        // Where several batches go to one partition, they are numbered on.
+        let mut sequences = BTreeMap::new();
         for Letters { topic, partition, batch } in dead_letters::address(&self.topics, origin, letters)? {
+            let batch = match producer {
+                Some(id) => {
+                    let next = sequences.entry((Arc::clone(&topic.name), partition)).or_insert(header.base_sequence);
+                    let base_sequence = mem::replace(next, sequence_after(*next, batch.header().record_count));
+                    Batch::parse(with_producer(batch.bytes().clone(), id, LETTERS_EPOCH, base_sequence)?)?
+                }
+                None => batch,
+            };
             let submission = Submission {
                 batch,
                 records_dropped: 0,
                 topic_epoch: topic.runtime().epoch,
-                // They have no producer.
-                order: SequenceOrder::NextFrom { base_sequence: -1 },
+                order: SequenceOrder::Any,
                 is_nothing: false,
                 permit: permit.clone(),
             };
@@ -393,6 +404,9 @@ impl Placing {
 fn receive(receiver: &mut AckReceiver, context: &mut Context<'_>) -> Poll<Result<Ack, EngineError>> {
     Pin::new(receiver).poll(context).map(|received| received.unwrap_or(Err(LOST)))
 }
+
+/// The epoch of a client is a part of the id of its letters.
+const LETTERS_EPOCH: i16 = 0;
 
 /// The job that owed the answer panicked; the log of the broker has the cause.
 const LOST: EngineError = EngineError::JobLost { pool: "io" };

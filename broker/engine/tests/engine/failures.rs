@@ -7,7 +7,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::FutureExt;
-use millpond_engine::EngineError;
+use millpond_engine::{Answer, EngineError};
 use millpond_log::{
     Disk,
     sim::{HookedDisk, Operation, SimDisk},
@@ -16,7 +16,10 @@ use millpond_protocol::{
     batch::{Batch, BatchBuilder},
     compression::Codec,
     error::ErrorCode,
-    message::{AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, ModuleRef, OnError, OpenConsume, PlacedRecord, TopicConfig},
+    message::{
+        AlterTopic, AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, Limit, ModuleRef, OnError, OpenConsume, PlacedRecord,
+        TopicConfig,
+    },
     partitioner,
     record::{NewRecord, Record},
 };
@@ -226,25 +229,77 @@ async fn a_producer_hears_of_a_dead_letter_that_could_not_be_stored_once_its_bat
 }
 
 #[tokio::test]
-async fn a_batch_that_comes_again_is_stored_once() {
-    let broker = broker_with(dead_letter()).await;
-    let numbered = || {
-        let mut builder = BatchBuilder::new();
-        for value in ["a", "b!"] {
-            let record = NewRecord { timestamp: NOW_MS, key: None, value: Some(value.as_bytes()), headers: &[] };
-            builder.push(&record).expect("it fits");
-        }
-        builder.set_producer(7, 0, 0);
-        builder.finish(Codec::None).expect("it has records")
-    };
+async fn a_batch_that_comes_again_is_stored_once_and_so_are_its_dead_letters() {
+    let mut broker = broker_with(dead_letter()).await;
     let mut acks = Vec::new();
+    for round in 0..3 {
+        if round == 2 {
+            broker = broker.restart().await;
+        }
+        // In flight together, as a client has them.
+        let mut producer = broker.producer("t", Some(0));
+        let (first, second) = (numbered(7, 0, &["a", "b!", "c!"]), numbered(7, 3, &["d!"]));
+        let (first, second) = (broker.submit(&mut producer, first).await, broker.submit(&mut producer, second).await);
+        acks.push((first.await.expect("it is stored"), second.await.expect("it is stored")));
+    }
+    let offset = |answer: &Answer| match answer {
+        Answer::Ack(ack) => (ack.base_offset, ack.last_offset, ack.records_dropped),
+        Answer::Placements(_) => panic!("an acknowledgement was expected"),
+    };
+    for (first, second) in &acks[1..] {
+        assert_eq!((offset(first), offset(second)), (offset(&acks[0].0), offset(&acks[0].1)), "what it got the first time");
+    }
+    assert_eq!(broker.values("t", 0).await, ["A"]);
+    assert_eq!(broker.values("dead", 0).await, ["b!", "c!", "d!"], "each letter once");
+
+    // Another producer, another partition, and one that is placed have letters of their own.
+    let mut producer = broker.producer("t", Some(0));
+    broker.submit(&mut producer, numbered(8, 0, &["b!"])).await.await.expect("it is stored");
+    let mut producer = broker.producer("t", Some(1));
+    broker.submit(&mut producer, numbered(7, 0, &["b!"])).await.await.expect("it is stored");
+    for _ in 0..2 {
+        let mut producer = broker.producer("t", None);
+        broker.submit(&mut producer, numbered(7, 0, &["p!"])).await.await.expect("it is stored");
+    }
+    assert_eq!(broker.values("dead", 0).await, ["b!", "c!", "d!", "b!", "p!"]);
+    assert_eq!(broker.values("dead", 1).await, ["b!"]);
+}
+
+#[tokio::test]
+async fn a_letter_that_found_no_room_is_stored_once_when_its_batch_comes_again_behind_a_later_one() {
+    let broker = broker_with(dead_letter()).await;
+    let quota = |quota_bytes| AlterTopic { name: "dead".to_owned(), quota_bytes: Some(quota_bytes), ..AlterTopic::default() };
+    let small = AlterTopic { max_batch_bytes: Some(1 << 10), ..quota(Limit::Of(4 << 10)) };
+    broker.engine.alter_topic(small).await.expect("it can be changed");
+    let filler = "x".repeat(900);
+    while broker.produce("dead", 0, &[&filler]).await.is_ok() {}
+    let before = broker.values("dead", 0).await.len();
+    let mut producer = broker.producer("t", Some(0));
+    let large = format!("{}!", "y".repeat(500));
+    broker.submit(&mut producer, numbered(7, 0, &["a", &large])).await.await.expect_err("its letter has no room");
+    broker.engine.alter_topic(quota(Limit::Unlimited)).await.expect("it can be changed");
+    // The later one first, as it was in flight with it.
+    let mut producer = broker.producer("t", Some(0));
+    let _ = broker.submit(&mut producer, numbered(7, 2, &["z!"])).await.await;
     for _ in 0..2 {
         let mut producer = broker.producer("t", Some(0));
-        acks.push(broker.submit(&mut producer, numbered()).await.await.expect("it is stored"));
+        broker.submit(&mut producer, numbered(7, 0, &["a", &large])).await.await.expect("it is stored");
+        broker.submit(&mut producer, numbered(7, 2, &["z!"])).await.await.expect("it is stored");
     }
-    assert_eq!(format!("{:?}", acks[0]), format!("{:?}", acks[1]), "it gets the offset that it got the first time");
-    assert_eq!(broker.values("t", 0).await, ["A"]);
-    assert_eq!(stored(&broker, "dead", 0).await.len(), 2, "a dead letter is there at least once");
+    let mut letters = broker.values("dead", 0).await.split_off(before);
+    letters.sort();
+    assert_eq!(letters, [large.as_str(), "z!"]);
+}
+
+/// A batch without keys, numbered from `base_sequence` on.
+fn numbered(producer_id: i64, base_sequence: i32, values: &[&str]) -> Bytes {
+    let mut builder = BatchBuilder::new();
+    for value in values {
+        let record = NewRecord { timestamp: NOW_MS, key: None, value: Some(value.as_bytes()), headers: &[] };
+        builder.push(&record).expect("it fits");
+    }
+    builder.set_producer(producer_id, 0, base_sequence);
+    builder.finish(Codec::None).expect("it has records")
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use millpond_protocol::batch::BatchHeader;
 use millpond_protocol::error::ErrorCode;
 use thiserror::Error;
 
-use super::producer::{Appended, Producer, is_newer, last_sequence, next_sequence};
+use super::producer::{Appended, Producer, ProducerBatch, is_newer, last_sequence, next_sequence};
 
 /// What a batch must follow on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,9 @@ pub enum SequenceOrder {
         /// one is taken, and it may begin a producer or an epoch anywhere.
         previous: Option<i32>,
     },
+    /// On nothing: it is there already if one with its last sequence and its checksum is remembered, and taken wherever it comes if not. For what
+    /// the broker makes of a batch that may come again, and of others nothing.
+    Any,
 }
 
 /// Why a batch of a producer is not appended.
@@ -115,6 +118,13 @@ pub(super) fn is_valid(header: &BatchHeader) -> bool {
     header.producer_id >= 0 && header.producer_epoch >= 0 && header.base_sequence >= 0
 }
 
+/// Where these very bytes are, if they are remembered.
+fn repeated(known: Option<&Producer>, header: &BatchHeader) -> Option<Appended> {
+    let producer = known.filter(|producer| producer.epoch == header.producer_epoch)?;
+    let is_same = |batch: &&ProducerBatch| (batch.last_sequence, batch.crc) == (last_sequence(header), header.crc);
+    producer.batches().iter().rev().find(is_same).map(|same| same.appended)
+}
+
 /// Judges a batch with valid fields by what is known of its producer.
 pub(super) fn judge(known: Option<&Producer>, header: &BatchHeader, order: SequenceOrder) -> Result<Verdict, SequenceError> {
     let (producer_id, epoch) = (header.producer_id, header.producer_epoch);
@@ -123,6 +133,7 @@ pub(super) fn judge(known: Option<&Producer>, header: &BatchHeader, order: Seque
         SequenceOrder::Next => Some(header.base_sequence),
         SequenceOrder::NextFrom { base_sequence } => Some(base_sequence),
         SequenceOrder::After { previous } => previous.map(next_sequence),
+        SequenceOrder::Any => return Ok(repeated(known, header).map_or(Verdict::New, Verdict::Repeated)),
     };
     let begins = |found: i32| SequenceError::OutOfOrder { producer_id, epoch, expected: 0, found };
     let is_part = matches!(order, SequenceOrder::After { .. });

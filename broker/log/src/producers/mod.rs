@@ -23,7 +23,8 @@
 //! | has an epoch before the known one | [`SequenceError::OldEpoch`] |
 //!
 //! Only the *last* sequence counts, since a module may change how many offsets a batch takes. Batches that the broker has split among
-//! partitions have gaps in each of them; what must hold there is that no part of a stream overtakes another ([`SequenceOrder::After`]).
+//! partitions have gaps in each of them; what must hold there is that no part of a stream overtakes another ([`SequenceOrder::After`]). What the
+//! broker makes of a batch beside it has any gaps, and is only not to be there twice ([`SequenceOrder::Any`]).
 //!
 //! # Runs
 //!

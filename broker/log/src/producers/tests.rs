@@ -51,6 +51,8 @@ enum Part {
     First,
     /// Behind the last one that is stored, and so many sequences more.
     Behind(i64),
+    /// Wherever it comes.
+    Any,
 }
 
 /// Batches that are appended together. If the append fails, nothing of them is there.
@@ -68,6 +70,7 @@ fn runs() -> impl Strategy<Value = Vec<Run>> {
         2 => (1_i64..20).prop_map(Part::Grown),
         3 => Just(Part::First),
         2 => (-1_i64..2).prop_map(Part::Behind),
+        2 => Just(Part::Any),
     ];
     let epoch_more = prop_oneof![12 => Just(0_i16), 1 => Just(1_i16), 1 => Just(-1_i16)];
     let records = prop_oneof![4 => Just(1_i64), 4 => 1_i64..6];
@@ -148,6 +151,7 @@ impl Model {
             Part::Whole => (SequenceOrder::Next, Some(base)),
             Part::Grown(_) => (SequenceOrder::NextFrom { base_sequence: wrapped(base) }, Some(base)),
             Part::First => (SequenceOrder::After { previous: None }, None),
+            Part::Any => (SequenceOrder::Any, None),
             Part::Behind(more) => {
                 let previous = newest.map_or(START, |last| (last + more).max(0));
                 (SequenceOrder::After { previous: Some(wrapped(previous)) }, Some(previous + 1))
@@ -161,6 +165,16 @@ impl Model {
 
     fn decide(&self, sent: &Sent, (epoch, last): (i16, i64), newest: Option<i64>, found: Option<i64>) -> Outcome {
         let known = self.known.get(&sent.producer_id);
+        if matches!(sent.part, Part::Any) {
+            let stored = known.filter(|known| known.epoch == epoch).map(|known| &known.stored[..]);
+            let recent = stored.map(|stored| &stored[stored.len().saturating_sub(PRODUCER_BATCHES_MAX)..]);
+            let same = recent.and_then(|recent| recent.iter().rev().find(|(other, crc, _)| (*other, *crc) == (last, sent.crc)));
+            return match same {
+                Some((_, _, appended)) => Outcome::Repeated(*appended),
+                None if sent.may_skip && stored.is_some() => Outcome::Skipped,
+                None => Outcome::Appended(self.log_end),
+            };
+        }
         let is_whole = matches!(sent.part, Part::Whole | Part::Grown(_));
         match known {
             None if is_whole && found != Some(0) => return Outcome::Refused("unknown"),
