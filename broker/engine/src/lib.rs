@@ -119,7 +119,7 @@ pub use config::EngineConfig;
 pub use consume::ConsumeStream;
 pub use data_dir::DirLock;
 pub use engine::Engine;
-pub use error::{EngineError, Purpose, Shortage, StorageBound, VersionsFull};
+pub use error::{EngineError, FailedAt, Purpose, Shortage, StorageBound, VersionsFull};
 pub use inflight::InflightPermit;
 pub use inspect::{FolderFault, inspect};
 pub use name::NameOf;

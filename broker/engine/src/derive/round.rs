@@ -28,8 +28,8 @@ use crate::{
     error::EngineError,
     topic::Topic,
     transform::{
-        Allowance, Attachment, Budget, DeadLetter, Difference, Guest, Isolated, Part, Ran, Records, Search, Share, Visit, is_of_amount,
-        is_of_records, isolate, output_error, part_from,
+        Allowance, Attachment, Budget, DeadLetter, Deltas, Difference, Guest, Isolated, Part, Ran, Records, Search, Share, Visit,
+        is_of_amount, is_of_records, isolate, output_error, part_from,
     },
 };
 use bytes::Bytes;
@@ -271,7 +271,8 @@ impl Work<'_> {
             }
             other => return Err(attachment.unavailable(topic, other)),
         };
-        let sections = result.map_err(|source| attachment.guest_error(topic, source))?;
+        let place = |error: &PluginError| Deltas::Offsets(header.base_offset).place(Some(*partition), section, error);
+        let sections = result.map_err(|source| attachment.guest_error(topic, place(&source), source))?;
         let records = output::check(targets, header.base_timestamp, &sections);
         let records = records.map_err(|reason| output_error(attachment, topic, reason))?;
         Ok((sections, records))
@@ -337,11 +338,17 @@ const TIME_ENOUGH: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::FailedAt;
 
     #[test]
     fn only_what_may_be_the_records_takes_one_of_their_tries() {
         let (topic, module): (Arc<str>, Arc<str>) = (Arc::from("t"), Arc::from("m"));
-        let guest = |source| EngineError::Guest { topic: Arc::clone(&topic), module: Arc::clone(&module), source: Arc::new(source) };
+        let guest = |source| EngineError::Guest {
+            topic: Arc::clone(&topic),
+            module: Arc::clone(&module),
+            at: FailedAt::Somewhere,
+            source: Arc::new(source),
+        };
         let pause = || EngineError::ModulePaused {
             topic: Arc::clone(&topic),
             module: Arc::clone(&module),

@@ -58,7 +58,7 @@ impl EngineError {
             EngineError::VersionIsCurrent { module, .. } => of_current_version(module),
             EngineError::ModuleTooLarge { .. } => SMALLER_MODULE.to_owned(),
             EngineError::Module { module, source } => of_module(source, module),
-            EngineError::Guest { topic, module, source } => of_guest(source, topic, module),
+            EngineError::Guest { topic, module, source, .. } => of_guest(source, topic, module),
             EngineError::SearchEnded { topic, module, .. } => format!("nothing of the batch is stored; {}", smaller(topic, module, "time")),
             EngineError::GuestOutput { topic, module, .. } => of_output(topic, module),
             EngineError::ModuleLost { module, .. } => format!("`{}` uploads it again", deploy(module)),

@@ -1,7 +1,6 @@
 //! What can go wrong in the broker, one variant for each cause.
 //!
-//! [`EngineError::to_wire`] is what a client sees: the code, one sentence with the values that matter, and a hint, which every variant
-//! has. An error is cheap to clone, because one failed write answers every batch of its run.
+//! [`EngineError::to_wire`] is what a client sees. An error is cheap to clone: one failed write answers every batch of its run.
 
 mod full;
 mod hint;
@@ -12,7 +11,7 @@ mod wire;
 
 pub(crate) use full::is_no_room;
 pub use full::{Shortage, StorageBound, VersionsFull};
-pub use place::Purpose;
+pub use place::{FailedAt, Purpose};
 pub(crate) use place::{place_of, runs_on, world_on};
 pub(crate) use setting::{value_of, within};
 
@@ -394,12 +393,14 @@ pub enum EngineError {
         nearest: Option<String>,
     },
     /// A module failed on a batch; the batch was not stored.
-    #[error("the module `{module}` failed on a batch for the topic `{topic}`")]
+    #[error("the module `{module}` failed on a batch for the topic `{topic}`{at}")]
     Guest {
         /// The topic.
         topic: Arc<str>,
         /// The module.
         module: Arc<str>,
+        /// Where.
+        at: FailedAt,
         /// How.
         source: Arc<PluginError>,
     },

@@ -1,7 +1,8 @@
-//! Which modules run where, and what a partition is asked for.
+//! Which modules run where and fail where, and what a partition is asked for.
 
 use millpond_plugin::World;
 use millpond_protocol::message::AttachPoint;
+use std::fmt;
 
 /// What a partition was asked for, and so whom a hint is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,5 +35,40 @@ pub(crate) const fn world_on(on: AttachPoint) -> World {
         AttachPoint::Produce | AttachPoint::Fetch => World::Transform,
         AttachPoint::Partition => World::Partitioner,
         AttachPoint::Derive => World::Derive,
+    }
+}
+
+/// Where a module has failed, as far as anybody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailedAt {
+    /// On some record of a batch that is not stored.
+    #[default]
+    Somewhere,
+    /// On the record of this number, counted from 0, of its producer's batch.
+    Record(i32),
+    /// On this record of a partition.
+    Offset {
+        /// Its offset.
+        offset: i64,
+        /// The partition.
+        partition: u32,
+    },
+    /// On one of the records of a partition from this one on.
+    From {
+        /// The offset of the first one that the module was given.
+        offset: i64,
+        /// The partition.
+        partition: u32,
+    },
+}
+
+impl fmt::Display for FailedAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FailedAt::Somewhere => Ok(()),
+            FailedAt::Record(number) => write!(f, ", on record {number} of it, counted from 0"),
+            FailedAt::Offset { offset, partition } => write!(f, ", on the record at offset {offset} of partition {partition}"),
+            FailedAt::From { offset, partition } => write!(f, ", on a record from offset {offset} of partition {partition} on"),
+        }
     }
 }

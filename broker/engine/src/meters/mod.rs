@@ -145,12 +145,13 @@ const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::FailedAt;
     use millpond_plugin::PluginError;
     use millpond_protocol::message::AttachPoint;
     use std::sync::Arc;
 
     fn error(source: PluginError) -> EngineError {
-        EngineError::Guest { topic: Arc::from("t"), module: Arc::from("m"), source: Arc::new(source) }
+        EngineError::Guest { topic: Arc::from("t"), module: Arc::from("m"), at: FailedAt::Somewhere, source: Arc::new(source) }
     }
 
     fn told(meters: &AttachmentMeters, is_list: bool) -> AttachmentStatus {

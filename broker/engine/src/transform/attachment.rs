@@ -8,13 +8,14 @@ use super::{
 use crate::{
     clock::{Clock, SystemClock},
     derive::{Derivation, StoredDerive},
-    error::EngineError,
+    error::{EngineError, FailedAt},
     meters::{AttachmentMeters, Failure, Said},
 };
 use millpond_plugin::{BatchInfo, Derive, Interrupt, Partitioner, PluginError, Transform};
 use millpond_protocol::{
     batch::BatchHeader,
     message::{AttachLimits, AttachPoint, AttachmentStatus, BatchCoordinates, LogLevel, OnError},
+    record,
 };
 use std::{
     sync::Arc,
@@ -165,7 +166,8 @@ impl Attachment {
         let visit = Visit { topic, partition: None, records: info.record_count, header, is_stored: false, begun: Instant::now() };
         let result = match &self.guest {
             Guest::Partitioner(partitioner) => {
-                partitioner.run(&info, &records.section, partitions).map_err(|source| self.guest_error(topic, source))
+                let result = partitioner.run(&info, &records.section, partitions);
+                result.map_err(|source| self.guest_error(topic, records.deltas(header).place(None, &records.section, &source), source))
             }
             other => Err(self.unavailable(topic, other)),
         };
@@ -200,14 +202,15 @@ impl Attachment {
     }
 
     /// Gives it records, as a share of the processor time that it has for a whole batch.
-    pub(super) fn transform(&self, info: &BatchInfo<'_>, section: &[u8], share: Share) -> Result<Vec<u8>, EngineError> {
-        let topic: &str = info.topic;
+    pub(super) fn transform(&self, info: &BatchInfo<'_>, section: &[u8], deltas: Deltas, share: Share) -> Result<Vec<u8>, EngineError> {
+        let topic = || Arc::from(info.topic);
         match &self.guest {
             Guest::Transform(transform) => {
                 let time = share.of(transform.limits().time);
-                transform.run_within(info, section, time).map_err(|source| self.guest_error(&Arc::from(topic), source))
+                let result = transform.run_within(info, section, time);
+                result.map_err(|source| self.guest_error(&topic(), deltas.place(info.partition, section, &source), source))
             }
-            other => Err(self.unavailable(&Arc::from(topic), other)),
+            other => Err(self.unavailable(&topic(), other)),
         }
     }
 
@@ -286,8 +289,8 @@ impl Attachment {
         self.lasting.meters.log.add_failure(SystemClock.now_ms(), now, said, failure);
     }
 
-    pub(crate) fn guest_error(&self, topic: &Arc<str>, source: PluginError) -> EngineError {
-        EngineError::Guest { topic: Arc::clone(topic), module: Arc::clone(&self.module), source: Arc::new(source) }
+    pub(crate) fn guest_error(&self, topic: &Arc<str>, at: FailedAt, source: PluginError) -> EngineError {
+        EngineError::Guest { topic: Arc::clone(topic), module: Arc::clone(&self.module), at, source: Arc::new(source) }
     }
 
     pub(crate) fn unavailable(&self, topic: &Arc<str>, guest: &Guest) -> EngineError {
@@ -299,6 +302,37 @@ impl Attachment {
                 module: Arc::clone(&self.module),
                 reason: format!("a {other:?} runs on {}", self.on),
             },
+        }
+    }
+}
+
+/// What the offset deltas of records stand for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Deltas {
+    /// Offsets, from this one on.
+    Offsets(i64),
+    /// The numbers of the records in their producer's batch.
+    Records,
+    /// Nothing any more.
+    Nothing,
+}
+
+impl Deltas {
+    /// Where a module has failed that was given these records.
+    pub(crate) fn place(self, partition: Option<u32>, section: &[u8], error: &PluginError) -> FailedAt {
+        let at_fault = if let PluginError::Guest { record_index, .. } = error { *record_index } else { None };
+        let delta_of = |index: u32| record::iterate(section).nth(index as usize).and_then(Result::ok).map(|record| record.offset_delta);
+        let delta = at_fault.and_then(delta_of);
+        match (self, partition) {
+            (Deltas::Offsets(base_offset), Some(partition)) => {
+                let offset = |delta: i32| base_offset.saturating_add(i64::from(delta));
+                match delta {
+                    Some(delta) => FailedAt::Offset { offset: offset(delta), partition },
+                    None => FailedAt::From { offset: offset(delta_of(0).unwrap_or(0)), partition },
+                }
+            }
+            (Deltas::Records, _) => delta.map_or(FailedAt::Somewhere, FailedAt::Record),
+            (Deltas::Offsets(_) | Deltas::Nothing, _) => FailedAt::Somewhere,
         }
     }
 }

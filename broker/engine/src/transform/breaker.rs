@@ -165,10 +165,11 @@ const PAUSE_MAX: Duration = Duration::from_mins(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::FailedAt;
     use std::sync::Arc;
 
     fn error(source: PluginError) -> EngineError {
-        EngineError::Guest { topic: Arc::from("t"), module: Arc::from("m"), source: Arc::new(source) }
+        EngineError::Guest { topic: Arc::from("t"), module: Arc::from("m"), at: FailedAt::Somewhere, source: Arc::new(source) }
     }
 
     fn trap() -> EngineError {

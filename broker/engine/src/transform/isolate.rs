@@ -219,6 +219,7 @@ fn named(error: &EngineError) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::FailedAt;
     use millpond_protocol::{batch::BatchBuilder, compression::Codec, record::NewRecord};
     use std::sync::Arc;
 
@@ -244,7 +245,7 @@ mod tests {
     }
 
     fn guest(source: PluginError) -> EngineError {
-        EngineError::Guest { topic: Arc::from("t"), module: Arc::from("m"), source: Arc::new(source) }
+        EngineError::Guest { topic: Arc::from("t"), module: Arc::from("m"), at: FailedAt::Somewhere, source: Arc::new(source) }
     }
 
     /// Fails on records whose value is odd; says on which, or not.

@@ -12,12 +12,17 @@ mod breaker;
 mod difference;
 mod isolate;
 
-pub(crate) use attachment::{Attachment, Guest, Lasting, Share, Visit};
+pub(crate) use attachment::{Attachment, Deltas, Guest, Lasting, Share, Visit};
 pub(crate) use breaker::{Breaker, is_of_amount, is_of_records};
 pub(crate) use difference::Difference;
 pub(crate) use isolate::{Failed, Isolated, Part, Ran, Search, isolate, part_from};
 
-use crate::{check, dead_letters::Tally, error::EngineError, topic::Runtime};
+use crate::{
+    check,
+    dead_letters::Tally,
+    error::{EngineError, FailedAt},
+    topic::Runtime,
+};
 use bytes::Bytes;
 use cpu_time::ThreadTime;
 use millpond_plugin::{BatchInfo, PluginError};
@@ -132,10 +137,10 @@ impl Records {
             }
             attachment.admit(topic)?;
             let info = BatchInfo { topic, partition, base_timestamp: header.base_timestamp, record_count: self.count() };
-            let is_stored = self.is_stored;
+            let (is_stored, deltas) = (self.is_stored, self.deltas(header));
             let visit = Visit { topic, partition, records: info.record_count, header, is_stored, begun: Instant::now() };
             let result = attachment
-                .transform(&info, &self.section, Share::WHOLE)
+                .transform(&info, &self.section, deltas, Share::WHOLE)
                 .and_then(|output| self.take(output, header.last_offset_delta).map_err(|reason| output_error(attachment, topic, reason)));
             match result {
                 Ok(difference) => attachment.passed(&visit, &difference),
@@ -159,10 +164,10 @@ impl Records {
     ) -> Result<(), EngineError> {
         let topic = visit.topic;
         let of = info.record_count as usize;
-        let mut allowance = Allowance::of(attachment);
+        let (mut allowance, deltas) = (Allowance::of(attachment), self.deltas(visit.header));
         let run = |part: Part<'_>| {
             let info = BatchInfo { record_count: u32::try_from(part.records).unwrap_or(u32::MAX), ..*info };
-            let checked = attachment.transform(&info, part.section, part.share(of)).and_then(|output| {
+            let checked = attachment.transform(&info, part.section, deltas, part.share(of)).and_then(|output| {
                 // Else one part would be blamed for what another one returned.
                 let checked = difference::check(part.section, &output).map(|_| output);
                 checked.map_err(|error| output_error(attachment, topic, error.to_string()))
@@ -220,6 +225,15 @@ impl Records {
             return Err(EngineError::BatchTooLarge { topic: Arc::clone(topic), bytes: bytes.len(), limit: batch_bytes_max });
         }
         Ok(Some(Batch::parse(bytes)?))
+    }
+
+    /// What their offset deltas stand for, in a batch with this header.
+    pub(crate) fn deltas(&self, header: &BatchHeader) -> Deltas {
+        match (self.is_stored, self.renumbered) {
+            (true, _) => Deltas::Offsets(header.base_offset),
+            (false, false) => Deltas::Records,
+            (false, true) => Deltas::Nothing,
+        }
     }
 
     pub(crate) fn count(&self) -> u32 {
@@ -304,7 +318,7 @@ impl Allowance<'_> {
             return Ok(());
         }
         let limit_bytes = self.attachment.output_bytes();
-        let error = self.attachment.guest_error(topic, PluginError::OutputTooLarge { limit_bytes });
+        let error = self.attachment.guest_error(topic, FailedAt::Somewhere, PluginError::OutputTooLarge { limit_bytes });
         Err(if bytes > limit_bytes { Ran::Failed(error) } else { Ran::NoRoom(error) })
     }
 }

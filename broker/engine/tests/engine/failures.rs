@@ -2,6 +2,7 @@
 
 use crate::{
     broker::{Broker, NOW_MS, attachment, batch, keyed_batch},
+    derive::caught_up,
     guests,
     modules::detachment,
 };
@@ -17,14 +18,15 @@ use millpond_protocol::{
     compression::Codec,
     error::ErrorCode,
     message::{
-        AlterTopic, AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, Limit, ModuleRef, OnError, OpenConsume, PlacedRecord,
-        TopicConfig,
+        AlterTopic, AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, DeriveInto, Limit, ModuleRef, OnError, OpenConsume,
+        PlacedRecord, Position, TopicConfig,
     },
     partitioner,
     record::{NewRecord, Record},
 };
 use parking_lot::Mutex;
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{
         Arc,
@@ -263,6 +265,48 @@ async fn a_batch_that_comes_again_is_stored_once_and_so_are_its_dead_letters() {
     }
     assert_eq!(broker.values("dead", 0).await, ["b!", "c!", "d!", "b!", "p!"]);
     assert_eq!(broker.values("dead", 1).await, ["b!"]);
+}
+
+#[tokio::test]
+async fn the_record_that_a_module_names_is_told_wherever_it_runs() {
+    let (broker, _) = Broker::simulated().await;
+    for topic in ["t", "u", "out", "dead"] {
+        broker.topic(topic, 1, "sync").await;
+    }
+    broker.engine.deploy_module("csv", guests::built("csv-to-json")).await.expect("it can be deployed");
+    broker.engine.deploy_module("m", guests::transform()).await.expect("it can be deployed");
+    let params = BTreeMap::from([("header".to_owned(), "a,b".to_owned())]);
+    let attach = |topic: &str, on| AttachTransform { params: params.clone(), ..AttachTransform::new(topic, ModuleRef::current("csv"), on) };
+    broker.engine.attach(attachment("t", "m", 'e')).await.expect("it can be attached");
+    broker.engine.attach(attach("t", AttachPoint::Produce)).await.expect("it can be attached");
+    // The second one is left out by the module before.
+    let error = broker.produce("t", 0, &["1,1", "2,2", "3"]).await.expect_err("the last one has a field too few").to_wire();
+    assert!(error.message.contains("for the topic `t`, on record 2 of it, counted from 0: the module failed: "), "{}", error.message);
+
+    broker.produce("u", 0, &["1,1"]).await.expect("it is stored");
+    broker.produce("u", 0, &["2,2", "3"]).await.expect("it is stored");
+    let on_error = OnError::DeadLetter("dead".to_owned());
+    let derive = Some(DeriveInto { retries: Some(0), ..DeriveInto::new(["out"]) });
+    broker.engine.attach(AttachTransform { derive, on_error, ..attach("u", AttachPoint::Derive) }).await.expect("it can be attached");
+    caught_up(&broker, "u").await;
+    let letters = stored(&broker, "dead", 0).await;
+    let told = headers(&letters[0]).into_iter().find(|(name, _)| name == "millpond.error").expect("it is told").1;
+    assert!(told.contains("for the topic `u`, on the record at offset 2 of partition 0: the module failed: "), "{told}");
+
+    let view = AttachTransform { view: Some("v".to_owned()), ..attach("u", AttachPoint::Fetch) };
+    broker.engine.attach(view).await.expect("it can be attached");
+    let open = |offset| OpenConsume { topic: "u".to_owned(), partition: 0, from: Position::Offset(offset), view: Some("v".to_owned()) };
+    let (mut stream, _) = broker.engine.open_consume(&open(1)).await.expect("it opens");
+    let error = stream.next(1 << 20).await.expect_err("a record of the batch fails").to_wire();
+    assert!(error.message.contains(", on the record at offset 2 of partition 0: "), "{}", error.message);
+    // A module that names none.
+    broker.produce("u", 0, &["4,4", "5!"]).await.expect("it is stored");
+    let view = AttachTransform { view: Some("w".to_owned()), on: AttachPoint::Fetch, ..attachment("u", "m", 'i') };
+    broker.engine.attach(view).await.expect("it can be attached");
+    let open = OpenConsume { view: Some("w".to_owned()), ..open(3) };
+    let (mut stream, _) = broker.engine.open_consume(&open).await.expect("it opens");
+    let error = stream.next(1 << 20).await.expect_err("a record of the batch fails").to_wire();
+    assert!(error.message.contains(", on a record from offset 3 of partition 0 on: "), "{}", error.message);
 }
 
 #[tokio::test]
