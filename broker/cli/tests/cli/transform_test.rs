@@ -151,3 +151,25 @@ fn a_module_that_fails_says_on_which_lines() {
     let (_, stderr) = fails(&place, &["text.wasm", "--input", "four.jsonl"], 1);
     assert!(stderr.contains("text.wasm can't be used as a module") && stderr.contains("it is WebAssembly text"), "{stderr}");
 }
+
+#[test]
+fn records_on_which_it_fails_end_the_test_or_are_told_and_left_out() {
+    let place = prepared();
+    place.file("bad.jsonl", b"{\"value\":\"a\"}\n{\"value\":\"b!\"}\n{\"value\":\"c\"}\n{\"value\":\"d?\"}\n");
+    let arguments = ["half.wasm", "--input", "bad.jsonl", "--param", "mode=c", "--batch", "2"];
+    let (_, stderr) = fails(&place, &arguments, 1);
+    assert!(stderr.contains("the module failed on lines 1 to 2 of bad.jsonl"), "{stderr}");
+    let skipping = [&arguments[..], &["--on-error", "skip"]].concat();
+    let told = fates(&place, &skipping);
+    let whose = |line: &str| told.lines().find(|told| told.starts_with(line)).map(str::to_owned).unwrap_or_default();
+    assert!(whose("  line 1: ").ends_with("changed") && whose("  line 3: ").ends_with("changed"), "{told}");
+    assert!(whose("  line 2: ").contains("failed: the module trapped: "), "{told}");
+    assert!(whose("  line 4: ").contains("failed: the module failed: refused"), "{told}");
+    let output = run(&place, &[&skipping[..], &["-o", "jsonl"]].concat());
+    let came = text(&output.stdout);
+    assert!(came.lines().count() == 2 && came.contains("\"offset\":1,"), "{came}");
+    let told = text(&output.stderr);
+    assert!(told.contains("4 records in: 2 changed, 2 failed; 2 records out") && told.contains("line 2: failed"), "{told}");
+    place.file("good.jsonl", b"{\"value\":\"A\"}\n{\"value\":\"C\"}\n");
+    assert!(run(&place, &[&skipping[..], &["--expect", "good.jsonl"]].concat()).status.success());
+}

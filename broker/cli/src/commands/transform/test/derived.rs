@@ -97,6 +97,11 @@ impl Derived {
         self.next_source_offset
     }
 
+    /// Records on which the module has failed have their offsets too.
+    pub(super) fn pass_over(&mut self, records: usize) {
+        self.next_source_offset += i64::try_from(records).unwrap_or(i64::MAX);
+    }
+
     /// The state for one batch, if one was granted. It is let go with all that was changed if the batch fails.
     pub(super) fn draft(&self) -> Option<StateDraft> {
         (self.state_bytes_max > 0).then(|| StateDraft::new(Arc::clone(&self.state), self.state_bytes_max))
@@ -128,7 +133,7 @@ impl Derived {
         for change in changes {
             state.apply(change);
         }
-        self.next_source_offset += i64::try_from(prepared.records.len()).unwrap_or(i64::MAX);
+        self.pass_over(prepared.records.len());
         Ok(passed)
     }
 }

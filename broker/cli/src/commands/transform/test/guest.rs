@@ -32,6 +32,16 @@ enum Running {
     Derive(Derive),
 }
 
+/// A batch on which a module failed.
+pub(super) struct Failed {
+    /// As the end of the test.
+    pub(super) failure: Failure,
+    /// In a line.
+    pub(super) reason: String,
+    /// The record at fault, if the module named it.
+    pub(super) record: Option<usize>,
+}
+
 /// What a module has made of a batch.
 enum Returned {
     Records(Vec<u8>),
@@ -66,8 +76,8 @@ impl Guest {
     }
 
     /// Passes one batch through the module.
-    pub(super) fn pass(&mut self, arguments: &TestArgs, batch: &[Numbered]) -> Outcome<Passed> {
-        let prepared = Prepared::new(batch)?;
+    pub(super) fn pass(&mut self, arguments: &TestArgs, batch: &[Numbered]) -> Result<Passed, Failed> {
+        let prepared = Prepared::new(batch).map_err(|failure| Failed { reason: failure.to_string(), failure, record: None })?;
         let info = BatchInfo {
             topic: &arguments.topic,
             partition: (!matches!(self.module, Running::Partitioner(_))).then_some(SOURCE_PARTITION),
@@ -85,12 +95,20 @@ impl Guest {
             (Returned::Partitions(partitions), _) => Ok(Passed::placed(&prepared, partitions, self.records_out)),
         };
         let passed = passed.map_err(|reason| {
-            Failure::new(format!("what the module returned for {} would be refused by a broker", lines_of(batch)))
-                .cause(reason)
-                .hint("build the guest with the SDK for its language, it keeps to the contract")
+            let failure = Failure::new(format!("what the module returned for {} would be refused by a broker", lines_of(batch)))
+                .cause(reason.clone())
+                .hint("build the guest with the SDK for its language, it keeps to the contract");
+            Failed { failure, reason: format!("what it returned would be refused by a broker: {reason}"), record: None }
         })?;
         self.records_out += i64::try_from(passed.output.len()).unwrap_or(i64::MAX);
         Ok(Passed { time, memory_bytes_peak: self.memory_bytes_peak() as u64, ..passed })
+    }
+
+    /// Passes over records on which the module has failed.
+    pub(super) fn leave_out(&mut self, records: &[Numbered]) {
+        if let Some(derived) = &mut self.derived {
+            derived.pass_over(records.len());
+        }
     }
 
     /// What is kept for the next batch, and how many bytes it may have; none where none may be.
@@ -145,13 +163,15 @@ fn check(arguments: &TestArgs, module: &Module, derived: Option<&Derived>) -> Ou
     })
 }
 
-fn failed_on(arguments: &TestArgs, batch: &[Numbered], error: &PluginError) -> Failure {
-    let index = match error {
-        PluginError::Guest { record_index: Some(index), .. } => batch.get(*index as usize),
+fn failed_on(arguments: &TestArgs, batch: &[Numbered], error: &PluginError) -> Failed {
+    let record = match error {
+        PluginError::Guest { record_index: Some(index), .. } => Some(*index as usize),
         _ => None,
     };
-    let place = index.map_or(lines_of(batch), |record| lines_of(std::slice::from_ref(record)));
-    failure(format!("the module failed on {place} of {}", arguments.input.display()), error)
+    let at_fault = record.and_then(|index| batch.get(index));
+    let place = at_fault.map_or(lines_of(batch), |record| lines_of(std::slice::from_ref(record)));
+    let failure = failure(format!("the module failed on {place} of {}", arguments.input.display()), error);
+    Failed { failure, reason: error.to_string(), record }
 }
 
 /// Where a batch comes from.

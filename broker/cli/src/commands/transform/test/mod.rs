@@ -32,7 +32,7 @@ use clap::{Args, ValueEnum};
 use derived::DerivedArgs;
 use fate::Output;
 use guest::Guest;
-use input::Lines;
+use input::{Lines, Numbered};
 use report::Report;
 use std::{path::PathBuf, thread};
 
@@ -61,6 +61,10 @@ pub(crate) struct TestArgs {
     /// For a partitioner: how many partitions the topic has; with --into how many each topic has that says nothing else
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     partitions: u32,
+    /// What becomes of records on which the module fails: reject (the test ends at the first one) or skip (they are found, told and left out, as
+    /// a broker leaves them out with skip and dead-letter)
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnFailure::Reject, hide_possible_values = true)]
+    on_error: OnFailure,
     /// What is printed: text (what each record became), brief (a line for each batch) or jsonl (the records that come out)
     #[arg(long, short = 'o', value_name = "FORMAT", value_enum, default_value_t = Format::Text, hide_possible_values = true)]
     output: Format,
@@ -68,6 +72,15 @@ pub(crate) struct TestArgs {
     derived: DerivedArgs,
     #[command(flatten)]
     limits: LimitArgs,
+}
+
+/// What becomes of records on which the module fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum OnFailure {
+    /// The test ends
+    Reject,
+    /// They are left out
+    Skip,
 }
 
 /// What is printed.
@@ -103,10 +116,7 @@ fn test(arguments: &TestArgs) -> Outcome {
     print(&report.take())?;
     let mut came: Vec<Output> = Vec::new();
     for batch in records.chunks(arguments.batch as usize) {
-        let passed = guest.pass(arguments, batch).inspect_err(|_| report.flush_before_failure(guest.state()))?;
-        report.batch(batch, &passed);
-        came.extend(passed.output);
-        print(&report.take())?;
+        pass(arguments, batch, &mut guest, &mut report, &mut came)?;
     }
     report.finish(records.len(), guest.state());
     print(&report.take())?;
@@ -114,6 +124,40 @@ fn test(arguments: &TestArgs) -> Outcome {
         Some((path, expected)) => expect::compare(path, &expected, &came),
         None => Ok(()),
     }
+}
+
+/// Passes a batch to the module. Where it fails, and that is to be borne, the batch is taken apart down to the records on which it does: at the one
+/// that it names, else in the middle. Each part is a batch of its own, in order.
+fn pass(arguments: &TestArgs, batch: &[Numbered], guest: &mut Guest, report: &mut Report, came: &mut Vec<Output>) -> Outcome {
+    let mut left = vec![batch];
+    while let Some(part) = left.pop() {
+        match guest.pass(arguments, part) {
+            Ok(passed) => {
+                report.batch(part, &passed);
+                came.extend(passed.output);
+            }
+            Err(failed) if arguments.on_error == OnFailure::Reject => {
+                report.flush_before_failure(guest.state());
+                return Err(failed.failure);
+            }
+            Err(failed) => match (part, failed.record) {
+                ([one], _) => {
+                    report.failed(one, &failed.reason);
+                    guest.leave_out(part);
+                }
+                (_, Some(index)) if index < part.len() => {
+                    let parts = [&part[index + 1..], &part[index..=index], &part[..index]];
+                    left.extend(parts.into_iter().filter(|part| !part.is_empty()));
+                }
+                _ => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    left.extend([second, first]);
+                }
+            },
+        }
+        print(&report.take())?;
+    }
+    Ok(())
 }
 
 /// As much as a thread of the broker that compiles and runs modules has.
@@ -130,5 +174,6 @@ Examples:
   millpond transform test hot.wasm --input readings.jsonl --param limit=80
   millpond transform test hot.wasm --input readings.jsonl -o jsonl > expected.jsonl
   millpond transform test hot.wasm --input readings.jsonl --expect expected.jsonl
+  millpond transform test csv-to-json.wasm --input meters.jsonl --on-error skip
   millpond transform test changes.wasm --input readings.jsonl --into changed --state-bytes 1MiB
   millpond transform test route.wasm --input events.jsonl --into alarms,readings:12";

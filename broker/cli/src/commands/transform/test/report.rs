@@ -34,6 +34,7 @@ pub(super) struct Report {
     changed: u64,
     dropped: u64,
     several: u64,
+    failed: u64,
     came_out: u64,
     /// How many of these for each derived topic.
     into: BTreeMap<Arc<str>, u64>,
@@ -52,6 +53,7 @@ impl Report {
             changed: 0,
             dropped: 0,
             several: 0,
+            failed: 0,
             came_out: 0,
             into: BTreeMap::new(),
             time: Duration::ZERO,
@@ -97,14 +99,20 @@ impl Report {
         }
     }
 
+    /// A record on which the module has failed, and that is left out.
+    pub(super) fn failed(&mut self, record: &Numbered, reason: &str) {
+        self.failed += 1;
+        self.words(&format!("  line {}: failed: {reason}", record.line));
+    }
+
     /// The sum of all batches, and the state that they leave.
     pub(super) fn finish(&mut self, records: usize, state: Option<(&KeyValues, u64)>) {
-        let Report { kept, changed, dropped, several, came_out, .. } = *self;
+        let Report { kept, changed, dropped, several, failed, came_out, .. } = *self;
         let (time, memory) = (millis(self.time), human_bytes(self.memory_bytes_peak));
         let each =
             self.time.as_nanos().checked_div(records as u128).map(|each| format!(" ({} ns a record)", thousands(each.cast_signed())));
         let (records, came_out) = (counted(records as u64, "record"), counted(came_out, "record"));
-        let parts = [(kept, "kept"), (changed, "changed"), (dropped, "dropped"), (several, "became several")];
+        let parts = [(kept, "kept"), (changed, "changed"), (dropped, "dropped"), (several, "became several"), (failed, "failed")];
         let parts: Vec<_> =
             parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", thousands(*count))).collect();
         let parts = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
