@@ -142,6 +142,9 @@ impl Engine {
         let keep = |attachment: &StoredAttachment| !attachment.is(&module, on, view.as_deref());
         self.change_topic(&mut catalogue, &topic, next_runtime, |topic| topic.attachments.retain(keep)).await?;
         self.end([attachment]).await;
+        if let Some(derivation) = &attachment.lasting.derivation {
+            derivation.learn_places(&self.services, &self.data).await;
+        }
         let status = topic.status_of(attachment, false);
         self.remove_derivations(attachment.lasting.derivation.as_ref().map(|derivation| derivation.id));
         self.forget_unused(&module);
@@ -250,7 +253,7 @@ pub(crate) fn check_writers(catalogue: &Catalogue, request: &AttachTransform) ->
             let topics = topics.join(", ");
             return Err(EngineError::AttachRefused {
                 reason: format!("`{topic}` takes the dead letters of `{module}` on {topics}, and no module runs on those"),
-                hint: "attach it to another topic, or detach that one and attach it again with another `--on-error`",
+                hint: "attach it to another topic, or give that one another `--on-error`: `millpond transform alter`",
             });
         }
     }

@@ -194,7 +194,7 @@ async fn runtime_of(
     for attachment in &stored.attachments {
         let derivation = attachment.derive.as_ref().map(|derive| {
             let targets = derive.targets(|target| catalogue.topics.get(target).map_or(0, |topic| topic.partitions));
-            Derivation::new(derive.id, targets, stored.partitions)
+            Derivation::new(derive.id, targets, (0..stored.partitions).map(|_| None))
         });
         let (workshop, attachment) = (workshop.clone(), attachment.clone());
         let deployed = modules.get(&attachment.module).cloned();

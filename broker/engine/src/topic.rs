@@ -11,7 +11,9 @@ use crate::{
     transform::Attachment,
 };
 use arc_swap::ArcSwap;
-use millpond_protocol::message::{AttachPoint, AttachedModule, AttachmentStatus, Refused, TopicConfig, TopicInfo};
+use millpond_protocol::message::{
+    AttachPoint, AttachedModule, AttachmentStatus, DerivedPartition, Refused, TopicConfig, TopicInfo, Watermarks,
+};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::Semaphore;
 
@@ -110,7 +112,10 @@ impl Topic {
     pub(crate) fn status_of(&self, attachment: &Attachment, is_list: bool) -> AttachmentStatus {
         let mut status = attachment.status(is_list);
         for (derived, partition) in status.derived.iter_mut().flat_map(|derived| &mut derived.partitions).zip(&self.partitions) {
-            derived.lag = partition.watermarks().high_watermark.saturating_sub(derived.position).max(0).cast_unsigned();
+            let Watermarks { log_start, high_watermark, .. } = partition.watermarks();
+            // Where the position is not known yet it may be all that there is.
+            let position = if derived.position == DerivedPartition::UNKNOWN { log_start } else { derived.position };
+            derived.lag = high_watermark.saturating_sub(position).max(0).cast_unsigned();
         }
         status
     }

@@ -223,7 +223,7 @@ impl PluginError {
                 "give the module the settings that it asks for, each with `--param NAME=VALUE`; its documentation lists them"
             }
             PluginError::Guest { .. } => {
-                "the module refused this record by its own rules: correct the record, or attach the module with other settings"
+                "the module refused this record by its own rules: correct the record, or give the module other settings: `millpond transform alter`"
             }
             PluginError::TableFull { .. } => "build the guest so that its table of functions does not grow while it runs",
             PluginError::Engine { .. } => {

@@ -166,7 +166,7 @@ impl Row for DerivedRow<'_> {
         let partition = self.0;
         vec![
             partition.partition.to_string(),
-            thousands(partition.position),
+            if partition.position == DerivedPartition::UNKNOWN { "-".to_owned() } else { thousands(partition.position) },
             thousands(partition.lag),
             human_bytes(partition.state_bytes),
             thousands(partition.state_entries),

@@ -76,12 +76,12 @@ impl Engine {
         let places = join_all(places).await.into_iter().map(|found| found.map(|found| found.offset));
         let places = places.collect::<Result<Vec<_>, _>>()?;
         let id = new_id(catalogue);
-        let (services, data) = (Arc::clone(&self.services), self.data.clone());
-        self.services.io.run(move || make_folder(&*services.disk, &data, id, &places)).await??;
+        let (services, data, offsets) = (Arc::clone(&self.services), self.data.clone(), places.clone());
+        self.services.io.run(move || make_folder(&*services.disk, &data, id, &offsets)).await??;
         let retries = into.retries.unwrap_or(RETRIES_DEFAULT);
         let stored = StoredDerive { id, targets: into.targets.clone(), state_bytes: into.state_bytes, retries };
         let targets = stored.targets(|name| catalogue.topics.get(name).map_or(0, |topic| topic.partitions));
-        Ok((stored, Derivation::new(id, targets, topic.partition_count())))
+        Ok((stored, Derivation::new(id, targets, places.into_iter().map(Some))))
     }
 
     /// Lets what writes to a topic by itself try again.

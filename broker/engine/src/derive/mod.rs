@@ -58,7 +58,7 @@ pub(crate) use turns::rounds_of_source;
 
 pub(crate) use attach::{StoredDerive, check_bounds, check_request, check_state, check_targets, remove_leftovers};
 
-use crate::{engine::Engine, topic::Topic, transform::Attachment};
+use crate::{data_dir::DataDir, engine::Engine, services::Services, topic::Topic, transform::Attachment};
 use futures_util::future::join_all;
 use millpond_log::BROKER_PRODUCER_ID_MIN;
 use millpond_plugin::Target;
@@ -66,6 +66,7 @@ use millpond_protocol::message::{DerivedPartition, DerivedStatus};
 use parking_lot::Mutex;
 use runner::Runner;
 use std::{pin::pin, sync::Arc, time::Duration};
+use store::Store;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use turns::Turns;
 
@@ -94,7 +95,8 @@ pub(crate) struct Control {
 /// How far a runner is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress {
-    position: i64,
+    /// None until its files were read, after a start.
+    position: Option<i64>,
     state_bytes: u64,
     state_entries: u64,
     file_bytes: u64,
@@ -105,8 +107,10 @@ pub(crate) struct Progress {
 }
 
 impl Derivation {
-    pub(crate) fn new(id: u64, targets: Vec<Target>, partitions: u32) -> Arc<Derivation> {
-        let progress = (0..partitions).map(|_| Mutex::default()).collect();
+    /// With the places of the partitions, as far as they are known.
+    pub(crate) fn new(id: u64, targets: Vec<Target>, places: impl IntoIterator<Item = Option<i64>>) -> Arc<Derivation> {
+        let progress = |position| Mutex::new(Progress { position, ..Progress::default() });
+        let progress = places.into_iter().map(progress).collect();
         let control = watch::Sender::default();
         Arc::new(Derivation { id, targets, control, progress, runners: Mutex::default() })
     }
@@ -120,6 +124,7 @@ impl Derivation {
     pub(crate) fn status(&self, settings: &StoredDerive, output_bytes_max: u64) -> DerivedStatus {
         let of_partition = |(partition, progress): (u32, &Mutex<Progress>)| {
             let Progress { position, state_bytes, state_entries, file_bytes, skipped, error } = progress.lock().clone();
+            let position = position.unwrap_or(DerivedPartition::UNKNOWN);
             DerivedPartition { partition, position, lag: 0, state_bytes, state_entries, file_bytes, skipped, error }
         };
         DerivedStatus {
@@ -150,6 +155,19 @@ impl Derivation {
         for ended in ended {
             if let Err(error) = ended {
                 tracing::error!(%error, "a derived topic's runner panicked; this is a bug, please report it");
+            }
+        }
+    }
+
+    /// Reads the places that are not known yet. One behind which there is something that the targets don't have stays unknown.
+    pub(crate) async fn learn_places(&self, services: &Services, data: &DataDir) {
+        for (partition, progress) in (0..).zip(&self.progress) {
+            if progress.lock().position.is_some() {
+                continue;
+            }
+            let (disk, dir) = (Arc::clone(&services.disk), data.derivation(self.id));
+            if let Ok(Ok(store)) = services.io.run(move || Store::open(disk, &dir, partition)).await {
+                progress.lock().position = store.pending().is_empty().then(|| store.position());
             }
         }
     }

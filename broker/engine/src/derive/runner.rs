@@ -413,7 +413,7 @@ impl Runner {
 
     fn note_place(&self, store: &Store) {
         self.derivation.note(self.partition, |progress| {
-            progress.position = store.position();
+            progress.position = Some(store.position());
             progress.state_bytes = store.state().bytes();
             progress.state_entries = store.state().len() as u64;
             progress.file_bytes = store.file_bytes();

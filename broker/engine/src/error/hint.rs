@@ -75,7 +75,9 @@ impl EngineError {
                     .to_owned()
             }
             EngineError::TopicInUse { topics, module, .. } => {
-                format!("`{}` first, or attach it with another `--on-error`", detach_first(topics, module))
+                let alter =
+                    topics.first().map_or_else(String::new, |topic| format!("millpond transform alter {topic} {module} --on-error skip"));
+                format!("`{}` first, or give it another `--on-error`, such as `{alter}`", detach_first(topics, module))
             }
             EngineError::AttachmentExists { topic, module, on } => of_second(topic, module, *on),
             EngineError::PlaceTaken { topic, module, .. } => format!("`{}` makes room", detach(topic, module)),
@@ -97,8 +99,9 @@ fn of_limit(what: &str) -> String {
 }
 
 fn of_second(topic: &str, module: &str, on: AttachPoint) -> String {
-    let (detach, other) = (detach(topic, module), deploy(&format!("{module}-2")));
-    let change = format!("a module runs once at one place: `{detach}` first to give it other parameters");
+    let other = deploy(&format!("{module}-2"));
+    let change =
+        format!("a module runs once at one place: `millpond transform alter {topic} {module}` gives it other parameters or limits");
     match on {
         AttachPoint::Partition => change,
         _ => format!("{change}, or deploy it under another name to run it there a second time: `{other}`"),
@@ -253,8 +256,8 @@ fn of_guest(source: &PluginError, topic: &str, module: &str) -> String {
 /// Fewer records at once, or more of what they need.
 fn smaller(topic: &str, module: &str, limit: &str) -> String {
     format!(
-        "send smaller batches (`millpond produce {topic} --batch-bytes SIZE`), or detach the module and give it more: `millpond transform \
-         attach {topic} {module} --{limit}`"
+        "send smaller batches (`millpond produce {topic} --batch-bytes SIZE`), or give the module more: `millpond transform alter {topic} \
+         {module} --{limit} VALUE`"
     )
 }
 

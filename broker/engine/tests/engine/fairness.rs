@@ -32,6 +32,9 @@ async fn looping(broker: &Broker, topic: &str, time_ms: u64) {
 /// As long as a module may have: the tests don't wait for its end.
 const LONG_MS: u64 = 60_000;
 
+/// Batches of each neighbour: many for one that would wait for another, and few for a machine on which some guests loop and others build.
+const ROUNDS: usize = 20;
+
 #[tokio::test]
 async fn many_batches_of_neighbours_pass_while_one_batch_of_a_hostile_module_runs() {
     let broker = broker_with(2).await;
@@ -51,14 +54,14 @@ async fn many_batches_of_neighbours_pass_while_one_batch_of_a_hostile_module_run
     for submitted in &mut slow {
         assert!(submitted.now_or_never().is_none());
     }
-    for number in 0..200 {
+    for number in 0..ROUNDS {
         let value = number.to_string();
         for topic in ["a", "b", "plain"] {
             broker.produce(topic, 0, &[&value]).await.expect("it is stored");
         }
     }
     assert!(slow.iter_mut().all(|submitted| submitted.now_or_never().is_none()), "the slow one is still at its first batch");
-    assert_eq!(broker.values("b", 0).await.len(), 200);
+    assert_eq!(broker.values("b", 0).await.len(), ROUNDS);
     let status = broker.engine.topic("slow").expect("it is there").attachments.remove(0);
     assert_eq!((status.batches, status.paused), (0, None));
     broker.engine.shutdown().await;
@@ -87,13 +90,13 @@ async fn a_slow_derived_topic_of_many_partitions_holds_up_no_other_derived_topic
         let attach = AttachTransform { derive, limits: limits.clone(), on_error: OnError::Stop, ..attachment(source, "m", 'c') };
         broker.engine.attach(AttachTransform { on: AttachPoint::Derive, ..attach }).await.expect("it can be attached");
     }
-    for _ in 0..50 {
+    for _ in 0..ROUNDS {
         broker.produce("fast", 0, &["a"]).await.expect("it is stored");
         caught_up(&broker, "fast").await;
         let status = broker.engine.topic("slow").expect("it is there").attachments.remove(0);
         assert_eq!((status.batches, status.paused), (0, None), "the slow one is still at its first batch");
     }
-    assert_eq!(broker.values("fast-target", 0).await.len(), 50);
+    assert_eq!(broker.values("fast-target", 0).await.len(), ROUNDS);
     broker.engine.shutdown().await;
 }
 
@@ -111,7 +114,7 @@ async fn a_slow_view_and_a_slow_start_hold_up_no_producer() {
     let mut reading = Box::pin(consumer.next(1 << 20));
     assert!((&mut reading).now_or_never().is_none());
     let produce_many = async || {
-        for _ in 0..100 {
+        for _ in 0..ROUNDS {
             // The view's own topic has no module on produce.
             for topic in ["neighbour", "viewed"] {
                 broker.produce(topic, 0, &["a"]).await.expect("it is stored");

@@ -308,7 +308,7 @@ async fn what_can_not_be_deployed_attached_or_deleted_says_why() {
     let again = attach(attachment("t", "mask", 'i')).await;
     assert_eq!((again.code, &*again.message), (ErrorCode::AttachmentExists, "the topic `t` has the module `mask` on produce already"));
     let hint = again.hint.expect("there is one");
-    assert!(hint.contains("runs once at one place") && hint.contains("detach t mask") && hint.contains("--name mask-2"), "{hint}");
+    assert!(hint.contains("runs once at one place") && hint.contains("transform alter t mask") && hint.contains("--name mask-2"), "{hint}");
     let in_use = engine.delete_module(ModuleRef::current("mask")).await.expect_err("it is attached");
     assert!(matches!(&in_use, EngineError::ModuleInUse { topics, .. } if topics == &["t"]), "{in_use:?}");
     let unknown = engine.detach(detachment("t", "other")).await.expect_err("it is not attached");

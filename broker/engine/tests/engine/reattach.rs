@@ -205,10 +205,20 @@ async fn who_detaches_hears_where_it_was_and_it_can_begin_there_again() {
     send(&broker, "source", 0, &[("k", "0"), ("k", "0"), ("k", "0")]).await.expect("it is stored");
     send(&broker, "source", 2, &[("k", "0")]).await.expect("it is stored");
     caught_up(&broker, "source").await;
-    let detach = DetachTransform { topic: "source".to_owned(), module: "counter".to_owned(), on: AttachPoint::Derive, view: None };
-    let last = broker.engine.detach(detach).await.expect("it is attached").derived.expect("it derived topics");
+    let detach = || DetachTransform { topic: "source".to_owned(), module: "counter".to_owned(), on: AttachPoint::Derive, view: None };
+    let at_end = |targets: &[&str]| {
+        let mut attach = into("source", "counter", targets);
+        attach.derive.as_mut().expect("it has targets").start = Position::End;
+        attach
+    };
+    let last = broker.engine.detach(detach()).await.expect("it is attached").derived.expect("it derived topics");
     let places: BTreeMap<_, _> = last.partitions.iter().map(|one| (one.partition, one.position)).collect();
     assert_eq!(places, BTreeMap::from([(0, 3), (1, 0), (2, 1)]));
+    // Also where nobody has read the place since the start.
+    broker.engine.attach(at_end(&["a"])).await.expect("it can be attached");
+    let broker = broker.restart().await;
+    let last = broker.engine.detach(detach()).await.expect("it is attached").derived.expect("it derived topics");
+    assert_eq!(last.partitions.iter().map(|one| one.position).collect::<Vec<_>>(), [3, 0, 1]);
 
     send(&broker, "source", 2, &[("l", "0")]).await.expect("it is stored");
     let at = |offsets: BTreeMap<u32, i64>, start| {

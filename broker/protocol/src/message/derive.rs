@@ -52,7 +52,8 @@ pub struct DerivedStatus {
 pub struct DerivedPartition {
     /// Which.
     pub partition: u32,
-    /// All records before this offset have had their effect, and none from it on.
+    /// All records before this offset have had their effect, and none from it on. [`DerivedPartition::UNKNOWN`] until the broker has read
+    /// it, after its start.
     pub position: i64,
     /// Offsets from there to the last one that consumers can see.
     pub lag: u64,
@@ -69,6 +70,11 @@ pub struct DerivedPartition {
     /// What keeps it from going on at this moment. None where nothing does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+impl DerivedPartition {
+    /// A position that is not known yet.
+    pub const UNKNOWN: i64 = -1;
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]

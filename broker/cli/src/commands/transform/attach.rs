@@ -12,7 +12,8 @@ use clap::{ArgGroup, Args, ValueEnum};
 use millpond::Client;
 use millpond_plugin::Limits;
 use millpond_protocol::message::{
-    AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, DeriveInto, DetachTransform, ModuleRef, OnError, Position,
+    AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, DeriveInto, DerivedPartition, DetachTransform, ModuleRef, OnError,
+    Position,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt::Write as _};
@@ -268,7 +269,8 @@ pub(super) async fn detach(arguments: DetachArgs) -> Outcome {
     };
     let (on, view, last) = client.with(detach).await?;
     let derived = last.and_then(|last| last.derived).unwrap_or_default();
-    let positions = derived.partitions.iter().map(|one| (one.partition, one.position)).collect();
+    let known = derived.partitions.iter().filter(|one| one.position != DerivedPartition::UNKNOWN);
+    let positions = known.map(|one| (one.partition, one.position)).collect();
     let had_state = derived.state_bytes_max > 0;
     let detached = Attachment { topic, module, on, view, into: derived.targets, attached: false, positions, had_state };
     output.one(&detached, |now| now.words("detached {} from"))
