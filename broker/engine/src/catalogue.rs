@@ -160,6 +160,7 @@ impl StoredAttachment {
         if let Some(derive) = &mut next.derive {
             derive.state_bytes = change.state_bytes.unwrap_or(derive.state_bytes);
             derive.retries = change.retries.unwrap_or(derive.retries);
+            derive.note_letters(&self.on_error, &next.on_error);
         }
         next
     }

@@ -106,6 +106,10 @@ impl Engine {
         let letters = request.on_error.dead_letter_topic();
         letters.map_or(Ok(()), |letters| self.find_topic(letters).map(drop))?;
         let (Some(into), Some(derivation)) = (&request.derive, &old.lasting.derivation) else { return Ok(()) };
+        let all_letters = stored.derive.as_ref().map_or(0, |derive| derive.letters(&stored.on_error).len());
+        if all_letters > LETTERS_MAX {
+            return Err(EngineError::TooMany { what: "topics that have taken the dead letters of one module", limit: LETTERS_MAX });
+        }
         check_targets(catalogue, &topic.name, into, letters)?;
         check_bounds(catalogue, topic.partition_count(), into, Some(derivation.id))?;
         let has = derivation.state_bytes();
@@ -121,6 +125,9 @@ impl Engine {
         self.find_topic(&topic.name).is_ok_and(|found| Arc::ptr_eq(&found, topic))
     }
 }
+
+/// So many topics may one attachment be told for its dead letters, one after the other.
+const LETTERS_MAX: usize = 32;
 
 /// What can't be asked for, whatever there is.
 fn check_change(request: &AlterTransform) -> Result<(), EngineError> {

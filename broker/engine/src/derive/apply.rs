@@ -25,8 +25,9 @@ use millpond_protocol::{
 use std::sync::Arc;
 
 impl Engine {
-    /// Appends what was committed to the targets, and waits until they have it on disk.
-    pub(super) async fn apply(&self, targets: &[Arc<Topic>], outputs: &[Output]) -> Result<(), EngineError> {
+    /// Appends what was committed to the targets, and waits until they have it on disk. What was for a topic that has taken dead letters and is
+    /// gone, is gone with it.
+    pub(super) async fn apply(&self, targets: &[Option<Arc<Topic>>], outputs: &[Output]) -> Result<(), EngineError> {
         // Those for one partition follow each other, in order.
         let places = outputs.chunk_by(|one, next| (one.target, one.partition) == (next.target, next.partition));
         let applied = join_all(places.map(|outputs| apply_to(targets, outputs))).await;
@@ -35,10 +36,13 @@ impl Engine {
 }
 
 /// For one partition of one target.
-async fn apply_to(targets: &[Arc<Topic>], outputs: &[Output]) -> Result<(), EngineError> {
+async fn apply_to(targets: &[Option<Arc<Topic>>], outputs: &[Output]) -> Result<(), EngineError> {
     let mut durable_to = None;
     for (index, output) in outputs.iter().enumerate() {
-        let Some(topic) = targets.get(output.target as usize) else { continue };
+        let Some(Some(topic)) = targets.get(output.target as usize) else {
+            tracing::warn!(partition = output.partition, "dead letters go nowhere: their topic was deleted before it had them");
+            return Ok(());
+        };
         let partition = topic.partition(output.partition, Purpose::Produce)?;
         let batch = Batch::parse(output.batch.clone())?;
         // Longer ago than a partition remembers, its producer's batches are known by their numbers alone.

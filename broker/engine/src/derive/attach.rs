@@ -24,7 +24,7 @@ use crate::{
 use futures_util::future::join_all;
 use millpond_log::Disk;
 use millpond_plugin::{Module, Target, World};
-use millpond_protocol::message::{AttachPoint, AttachTransform, DeriveInto, Position};
+use millpond_protocol::message::{AttachPoint, AttachTransform, DeriveInto, OnError, Position};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -34,6 +34,10 @@ pub(crate) struct StoredDerive {
     /// Its own: the name of its folder, and a part of its producers' ids.
     pub(crate) id: u64,
     pub(crate) targets: Vec<String>,
+    /// All topics that its dead letters were told to go to: what is on its way to one goes there, whatever is said since. An output that was
+    /// committed names its topic by its place among the targets and, behind them, these; so none of them changes its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    letters: Vec<String>,
     /// For each partition; 0 is none.
     #[serde(default)]
     pub(crate) state_bytes: u64,
@@ -46,6 +50,26 @@ fn retries_default() -> u32 {
 }
 
 impl StoredDerive {
+    /// As it is asked for.
+    pub(crate) fn new(id: u64, into: &DeriveInto, on_error: &OnError) -> StoredDerive {
+        let letters = on_error.dead_letter_topic().map(str::to_owned).into_iter().collect();
+        let retries = into.retries.unwrap_or(RETRIES_DEFAULT);
+        StoredDerive { id, targets: into.targets.clone(), letters, state_bytes: into.state_bytes, retries }
+    }
+
+    /// All topics that its dead letters were told to go to, where this is what holds now; an older broker did not note them.
+    pub(crate) fn letters(&self, on_error: &OnError) -> Vec<String> {
+        let mut letters = self.letters.clone();
+        letters.extend(on_error.dead_letter_topic().filter(|now| !letters.iter().any(|one| one == now)).map(str::to_owned));
+        letters
+    }
+
+    /// What becomes of failed records is another thing from now on.
+    pub(crate) fn note_letters(&mut self, before: &OnError, after: &OnError) {
+        self.letters = self.letters(before);
+        self.letters = self.letters(after);
+    }
+
     /// The targets as a module knows them.
     pub(crate) fn targets(&self, partitions: impl Fn(&str) -> u32) -> Vec<Target> {
         let target = |name: &String| Target { name: name.clone(), partition_count: partitions(name) };
@@ -78,8 +102,7 @@ impl Engine {
         let id = new_id(catalogue);
         let (services, data, offsets) = (Arc::clone(&self.services), self.data.clone(), places.clone());
         self.services.io.run(move || make_folder(&*services.disk, &data, id, &offsets)).await??;
-        let retries = into.retries.unwrap_or(RETRIES_DEFAULT);
-        let stored = StoredDerive { id, targets: into.targets.clone(), state_bytes: into.state_bytes, retries };
+        let stored = StoredDerive::new(id, into, &request.on_error);
         let targets = stored.targets(|name| catalogue.topics.get(name).map_or(0, |topic| topic.partitions));
         Ok((stored, Derivation::new(id, targets, places.into_iter().map(Some))))
     }

@@ -52,6 +52,8 @@ pub(crate) struct Task {
     pub(crate) attachment: Arc<Attachment>,
     /// In the order of the attachment, and behind them the topic for dead letters, if there is one.
     pub(crate) targets: Vec<Arc<Topic>>,
+    /// The place of the topic for dead letters among those of outputs.
+    pub(crate) letters: Option<u32>,
     pub(crate) topics: Arc<Topics>,
     pub(crate) producer_id: i64,
     /// Bytes of state; 0 is none.
@@ -237,8 +239,11 @@ impl Work<'_> {
         // What can't be addressed is an error, and then nothing of this is an output.
         let addressed = self.address(header, &letters)?;
         self.add(header, &kept)?;
-        let dead = u32::try_from(self.task.targets.len().saturating_sub(1)).unwrap_or(u32::MAX);
-        addressed.iter().try_for_each(|Letters { partition, batch, .. }| self.outputs.add_batch((dead, *partition), batch))?;
+        for Letters { partition, batch, .. } in &addressed {
+            // Where there are letters, there is a topic for them.
+            let Some(place) = self.task.letters else { continue };
+            self.outputs.add_batch((place, *partition), batch)?;
+        }
         self.tally.add(attachment, letters.len() as u64);
         Ok(decided)
     }

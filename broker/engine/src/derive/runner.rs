@@ -88,6 +88,10 @@ struct Place {
     source: Arc<Partition>,
     attachment: Arc<Attachment>,
     targets: Vec<Arc<Topic>>,
+    /// The topics for dead letters, behind those: one that is none any more may be gone.
+    letters: Vec<Option<Arc<Topic>>>,
+    /// The one that holds, by its place among all of them.
+    letters_now: Option<u32>,
 }
 
 impl Runner {
@@ -187,10 +191,15 @@ impl Runner {
             attachment.lasting.derivation.as_ref().is_some_and(|derivation| Arc::ptr_eq(derivation, &self.derivation))
         };
         let attachment = topic.runtime().derived.iter().find(is_ours).map(Arc::clone).ok_or(Halt::End)?;
-        let names = self.derivation.targets.iter().map(|target| target.name.as_str()).chain(attachment.on_error.dead_letter_topic());
-        let targets = names.map(|name| engine.find_topic(name)).collect::<Result<Vec<_>, _>>()?;
+        let targets = self.derivation.targets.iter().map(|target| engine.find_topic(&target.name)).collect::<Result<Vec<_>, _>>()?;
+        let names = attachment.derive.as_ref().map(|settings| settings.letters(&attachment.on_error)).unwrap_or_default();
+        let now = attachment.on_error.dead_letter_topic();
+        now.map_or(Ok(()), |now| engine.find_topic(now).map(drop))?;
+        let letters_now = names.iter().position(|name| Some(name.as_str()) == now);
+        let letters_now = letters_now.and_then(|place| u32::try_from(targets.len() + place).ok());
+        let letters = names.iter().map(|name| engine.find_topic(name).ok()).collect();
         let source = Arc::clone(topic.partition(self.partition, Purpose::Read)?);
-        Ok(Place { engine, topic, source, attachment, targets })
+        Ok(Place { engine, topic, source, attachment, targets, letters, letters_now })
     }
 
     /// One round, or what is left of the one before.
@@ -307,6 +316,7 @@ impl Runner {
             partition: self.partition,
             attachment: Arc::clone(&place.attachment),
             targets: place.targets.clone(),
+            letters: place.letters_now,
             topics: Arc::clone(&place.engine.topics),
             producer_id: self.derivation.producer_id(self.partition),
             state_bytes_max: settings.state_bytes,
@@ -385,8 +395,9 @@ impl Runner {
         if store.pending().is_empty() {
             return Ok(store);
         }
+        let topics: Vec<_> = place.targets.iter().cloned().map(Some).chain(place.letters.iter().cloned()).collect();
         tokio::select! {
-            applied = place.engine.apply(&place.targets, store.pending()) => applied?,
+            applied = place.engine.apply(&topics, store.pending()) => applied?,
             () = grace_is_over(self.control.clone()) => return Err(self.given_up("for its targets")),
         }
         let job = move || {

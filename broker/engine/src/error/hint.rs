@@ -93,6 +93,7 @@ fn of_limit(what: &str) -> String {
         "modules" => "delete modules that are not needed, or raise the broker's `plugin.max_modules`".to_owned(),
         "modules on one topic" => "detach modules that are not needed, or raise the broker's `plugin.max_modules_per_topic`".to_owned(),
         "targets of one module" => "name fewer topics with `--into`".to_owned(),
+        "topics that have taken the dead letters of one module" => "name one of those that it had before".to_owned(),
         "partitions that are derived into one topic" => "derive into another topic, or from topics with fewer partitions".to_owned(),
         _ => format!("delete {what} that are not needed"),
     }

@@ -9,7 +9,7 @@ use millpond_protocol::{
     error::ErrorCode,
     message::{
         AlterTopic, AlterTransform, AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, Cleanup, DeriveInto, DetachTransform,
-        ModuleRef, OnError, Position, RollbackModule,
+        Limit, ModuleRef, OnError, Position, RollbackModule,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -242,4 +242,49 @@ async fn who_detaches_hears_where_it_was_and_it_can_begin_there_again() {
     }
     found.sort();
     assert_eq!(found, of(&[("k", 1), ("l", 1)]));
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_to_a_topic_for_dead_letters_goes_there_whatever_is_said_since() {
+    let (broker, _) = Broker::simulated().await;
+    for (topic, partitions) in [("source", 1), ("out", 1), ("first", 3), ("second", 1)] {
+        broker.topic(topic, partitions, "sync").await;
+    }
+    let room = |quota_bytes| AlterTopic { name: "first".to_owned(), quota_bytes: Some(quota_bytes), ..AlterTopic::default() };
+    let small = AlterTopic { max_batch_bytes: Some(1 << 10), ..room(Limit::Of(4 << 10)) };
+    broker.engine.alter_topic(small).await.expect("it can be changed");
+    broker.engine.deploy_module("m", guests::transform()).await.expect("it can be deployed");
+    let attach = AttachTransform { params: mode('i'), ..AttachTransform::new("source", ModuleRef::current("m"), AttachPoint::Derive) };
+    let (derive, on_error) = (Some(DeriveInto { retries: Some(0), ..DeriveInto::new(["out"]) }), OnError::DeadLetter("first".to_owned()));
+    broker.engine.attach(AttachTransform { derive, on_error, ..attach }).await.expect("it can be attached");
+    let value = |number: i32| format!("{number:03}{}!", "x".repeat(300));
+    let keyed = |number: i32| (format!("key-{number}"), value(number));
+    let send_some = async |numbers: std::ops::Range<i32>| {
+        let records: Vec<_> = numbers.map(keyed).collect();
+        let records: Vec<_> = records.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        send(&broker, "source", 0, &records).await.expect("it is stored");
+    };
+    send_some(0..60).await;
+    until(&broker, "source", |partitions| partitions[0].error.as_ref().is_some_and(|error| error.contains("room"))).await;
+    for (on_error, next) in [(OnError::DeadLetter("second".to_owned()), 60..70), (OnError::Skip, 70..80), (OnError::Stop, 80..80)] {
+        let change = AlterTransform { on_error: Some(on_error), ..alter("source", "m", AttachPoint::Derive) };
+        broker.engine.alter_attachment(change).await.expect("it can be changed");
+        if !next.is_empty() {
+            send_some(next).await;
+        }
+        // It goes on once there is room.
+        assert!(derived(&broker, "source")[0].lag > 0);
+    }
+    let change = AlterTransform { on_error: Some(OnError::DeadLetter("second".to_owned())), ..alter("source", "m", AttachPoint::Derive) };
+    broker.engine.alter_attachment(change).await.expect("it can be changed");
+    let broker = broker.restart().await;
+    broker.engine.alter_topic(room(Limit::Unlimited)).await.expect("it can be changed");
+    until(&broker, "source", |partitions| partitions[0].position == 80 && partitions[0].error.is_none()).await;
+    let mut letters = broker.values("second", 0).await;
+    assert!(letters.len() >= 20, "what came after is in the other one: {}", letters.len());
+    for partition in 0..3 {
+        letters.extend(broker.values("first", partition).await);
+    }
+    letters.sort();
+    assert_eq!(letters, (0..80).map(value).collect::<Vec<_>>(), "each letter once");
 }
