@@ -14,7 +14,9 @@ use crate::{
     transform::{Attachment, Lasting},
 };
 use millpond_plugin::{Interrupt, MEMORY_BYTES_MAX, Module};
-use millpond_protocol::message::{AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, DetachTransform, ModuleRef, OnError, Pick};
+use millpond_protocol::message::{
+    AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, DetachTransform, ModuleRef, OnError, Pick, Undelivered,
+};
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
@@ -127,7 +129,7 @@ impl Engine {
     }
 
     async fn detach_now(self: Arc<Self>, request: DetachTransform) -> Result<AttachmentStatus, EngineError> {
-        let DetachTransform { topic: topic_name, module, on, view } = request;
+        let DetachTransform { topic: topic_name, module, on, view, force } = request;
         let mut catalogue = self.catalogue.lock().await;
         self.refuse_while_closing()?;
         let topic = self.find_topic(&topic_name)?;
@@ -136,6 +138,16 @@ impl Engine {
         let Some(attachment) = runtime.attachments().find(is_it) else {
             return Err(EngineError::AttachmentNotFound { topic: topic_name, module, on });
         };
+        let would_be_lost = attachment.lasting.derivation.as_ref().and_then(|derivation| derivation.would_be_lost());
+        if let Some((partition, Undelivered { batches, committed })) = would_be_lost.filter(|_| !force) {
+            return Err(EngineError::AttachRefused {
+                reason: format!(
+                    "what `{module}` has made of records before offset {committed} of partition {partition} is not in its targets yet \
+                     ({batches} batches), and would be lost"
+                ),
+                hint: "`millpond topic describe TOPIC` says what they wait for; to lose it all the same, `--force`",
+            });
+        }
         let mut next_runtime = Runtime::clone(&runtime);
         next_runtime.epoch += 1;
         next_runtime.remove(&module, on, view.as_deref());
@@ -156,13 +168,7 @@ impl Engine {
     pub(crate) async fn end(&self, attachments: impl IntoIterator<Item = &Arc<Attachment>>) {
         let (derived, others): (Vec<_>, Vec<_>) = attachments.into_iter().partition(|attachment| attachment.on == AttachPoint::Derive);
         derive::stop(&derived).await;
-        let interrupts: Vec<_> = others.iter().map(|attachment| attachment.lasting.interrupt.clone()).collect();
-        if !interrupts.is_empty() {
-            self.services.timers.spawn(async move {
-                sleep(END_GRACE).await;
-                interrupts.iter().for_each(Interrupt::raise);
-            });
-        }
+        self.raise_later(others.iter().map(|attachment| attachment.lasting.interrupt.clone()).collect());
     }
 
     /// Writes a change of one topic, then puts it in force.
@@ -180,8 +186,34 @@ impl Engine {
             }
         })
         .await?;
-        topic.set_runtime(runtime);
+        self.put_in_force_on(topic, runtime);
         Ok(())
+    }
+
+    /// From the next batch on. What an attachment is at that another one has taken the place of has a while to come to its end.
+    pub(crate) fn put_in_force_on(&self, topic: &Topic, runtime: Runtime) {
+        let before = topic.runtime();
+        topic.set_runtime(runtime);
+        let now = topic.runtime();
+        let is_replaced = |old: &&Arc<Attachment>| {
+            let takes_its_place = |new: &Arc<Attachment>| !Arc::ptr_eq(old, new) && new.is(&old.module, old.on, old.view.as_deref());
+            now.attachments().any(takes_its_place)
+        };
+        let replaced = before.attachments().filter(is_replaced).inspect(|old| {
+            // Lest it be forgotten with it.
+            old.memory_bytes_peak();
+        });
+        self.raise_later(replaced.map(|old| old.interrupt.clone()).collect());
+    }
+
+    fn raise_later(&self, interrupts: Vec<Interrupt>) {
+        if interrupts.is_empty() {
+            return;
+        }
+        self.services.timers.spawn(async move {
+            sleep(END_GRACE).await;
+            interrupts.iter().for_each(Interrupt::raise);
+        });
     }
 
     fn check_place(&self, runtime: &Runtime, topic: &str, module: &str, on: AttachPoint, view: Option<&str>) -> Result<(), EngineError> {
@@ -238,7 +270,7 @@ impl Engine {
     ) -> Result<Arc<Attachment>, EngineError> {
         let plan = stored.plan(version, lasting);
         let (workshop, module) = (self.workshop.clone(), module.clone());
-        self.services.plugin.run(move || workshop.attach(plan, &module)).await?
+        self.services.starts.run(move || workshop.attach(plan, &module)).await?
     }
 }
 

@@ -120,6 +120,7 @@ impl StoredAttachment {
     /// As it was asked for; `version` is the one that was named.
     pub(crate) fn new(request: AttachTransform, version: Option<u32>, derive: Option<StoredDerive>) -> StoredAttachment {
         let AttachTransform { module, on, view, params, limits, on_error, .. } = request;
+        let on_error = on_error_at(on, on_error);
         StoredAttachment { module: module.name, version, on, view, params, limits, on_error, derive, unknown: Map::new() }
     }
 
@@ -155,7 +156,7 @@ impl StoredAttachment {
         let before = if change.limits_reset { &AttachLimits::default() } else { &self.limits };
         next.limits = change.limits.clone().or(before);
         if let Some(on_error) = &change.on_error {
-            next.on_error = on_error.clone();
+            next.on_error = on_error_at(self.on, on_error.clone());
         }
         if let Some(derive) = &mut next.derive {
             derive.state_bytes = change.state_bytes.unwrap_or(derive.state_bytes);
@@ -180,6 +181,11 @@ impl StoredAttachment {
             lasting,
         }
     }
+}
+
+/// Where topics are derived there is no producer to refuse a batch to: the topic stops before it.
+fn on_error_at(on: AttachPoint, on_error: OnError) -> OnError {
+    if (on, &on_error) == (AttachPoint::Derive, &OnError::Reject) { OnError::Stop } else { on_error }
 }
 
 impl Catalogue {

@@ -17,7 +17,8 @@
 //! one of the same number, modulo how many there are. Modules don't run on dead letters, so no topic that takes
 //! them has one on produce, nor a partitioner.
 //!
-//! The producer gets its acknowledgement once both are stored, what is left of its batch and the dead letters. Where it numbers its batches and
+//! On produce, they are sent off once what is left of their batch is stored, so a batch that is refused, and comes again and again, leaves none;
+//! and the producer gets its acknowledgement once they are stored too. Where it numbers its batches and
 //! sends one again, as it does after a crash between the two, neither is stored twice: the letters have a producer of their own, made of theirs
 //! ([`producer_of`]), and a letter whose bytes are remembered under its number is there already. Each partition remembers the last
 //! five batches of letters of such a producer, and as many producers as of clients; a letter beyond that, or one that is another one the second
@@ -25,20 +26,23 @@
 
 use crate::{
     check::keyed,
-    error::EngineError,
+    error::{EngineError, Purpose},
+    inflight::{InflightPermit, Reserved},
     meters::AttachmentMeters,
+    partition::Submission,
     topic::Topic,
     transform::{Attachment, DeadLetter, Failed},
 };
+use millpond_log::SequenceOrder;
 use millpond_protocol::{
-    batch::{Batch, BatchBuilder, BatchHeader},
+    batch::{Batch, BatchBuilder, BatchHeader, sequence_after, with_producer},
     compression::Codec,
     partitioner,
     record::{self, NewRecord},
 };
 use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, mem, sync::Arc};
 
 /// All topics, by name.
 pub(crate) type Topics = RwLock<BTreeMap<String, Arc<Topic>>>;
@@ -76,6 +80,36 @@ pub(crate) fn producer_of(origin: Origin<'_>, header: &BatchHeader) -> Option<i6
     let first = u64::from_be_bytes(*hash.finalize().first_chunk()?);
     // As the ids of clients: below those of the broker's own, which are not forgotten.
     Some((first >> 2).cast_signed())
+}
+
+/// Numbers the letters of one batch of a producer as it is numbered itself: those for one partition follow each other.
+pub(crate) fn numbered(letters: Vec<Letters>, producer_id: i64, base_sequence: i32) -> Result<Vec<Letters>, EngineError> {
+    let mut sequences = BTreeMap::new();
+    let number = |letters: Letters| {
+        let Letters { topic, partition, batch } = letters;
+        let next = sequences.entry((Arc::clone(&topic.name), partition)).or_insert(base_sequence);
+        let base_sequence = mem::replace(next, sequence_after(*next, batch.header().record_count));
+        let batch = Batch::parse(with_producer(batch.bytes().clone(), producer_id, EPOCH, base_sequence)?)?;
+        Ok(Letters { topic, partition, batch })
+    };
+    letters.into_iter().map(number).collect()
+}
+
+/// Stores letters, and waits until they are.
+pub(crate) async fn send(letters: Vec<Letters>, permit: Option<InflightPermit>) -> Result<(), EngineError> {
+    let permit = permit.unwrap_or_else(|| InflightPermit::new(Reserved::nothing()));
+    let mut receivers = Vec::with_capacity(letters.len());
+    for Letters { topic, partition, batch } in letters {
+        let (topic_epoch, order) = (topic.runtime().epoch, SequenceOrder::Any);
+        let submission = Submission { batch, records_dropped: 0, topic_epoch, order, is_nothing: false, permit: permit.clone() };
+        let submitted = topic.partition(partition, Purpose::Produce)?.submit(submission).await;
+        receivers.push((submitted.map_err(|error| lost(&topic.name, error))?, topic));
+    }
+    for (receiver, topic) in receivers {
+        let stored = receiver.await.unwrap_or(Err(EngineError::JobLost { pool: "io" }));
+        stored.map_err(|error| lost(&topic.name, error))?;
+    }
+    Ok(())
 }
 
 /// Addresses dead letters, each batch within the limits of its topic. Fails where one can't be delivered.
@@ -120,6 +154,9 @@ impl Drop for Tally {
 fn lost(topic: &str, source: EngineError) -> EngineError {
     EngineError::DeadLetter { topic: topic.into(), source: Box::new(source) }
 }
+
+/// The epoch of a client is a part of the id of its letters.
+const EPOCH: i16 = 0;
 
 /// What the dead letters of one batch may come to, in bytes: each has the words of its error, which may be more than the record.
 pub(crate) const BYTES_PER_BATCH_MAX: usize = 64 << 20;

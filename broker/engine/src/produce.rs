@@ -30,14 +30,14 @@ use crate::{
     transform::{self, BatchLimits, DeadLetter, Records},
 };
 use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
 use millpond_log::SequenceOrder;
 use millpond_protocol::{
-    batch::{Batch, BatchHeader, sequence_after, with_producer},
+    batch::{Batch, BatchHeader},
     message::{Ack, PlacedRecord, Placements, ProduceOpened},
 };
 use std::{
-    collections::BTreeMap,
-    mem,
+    fmt, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -81,18 +81,28 @@ pub enum Answer {
 #[must_use = "it says whether the batch is stored"]
 pub struct PendingAnswer {
     state: State,
-    /// Records of the batch that go to other topics, and have to be stored as well.
-    dead_letters: Posted,
-    /// Why one of them is not stored.
-    lost: Option<Box<EngineError>>,
+    /// Records of the batch that go to other topics, and have to be stored as well, once the batch is.
+    dead_letters: Post,
+    /// What the batch is answered once they are.
+    answer: Option<Answer>,
 }
 
-/// Dead letters that are on their way.
+/// Dead letters before they are sent off.
 #[derive(Debug, Default)]
-struct Posted {
-    /// With their topics.
-    receivers: Vec<(Arc<str>, AckReceiver)>,
+struct Post {
+    letters: Vec<Letters>,
     tally: Tally,
+    permit: Option<InflightPermit>,
+    sending: Option<Sending>,
+}
+
+/// Dead letters on their way.
+struct Sending(BoxFuture<'static, Result<(), EngineError>>);
+
+impl fmt::Debug for Sending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sending")
+    }
 }
 
 type AckReceiver = oneshot::Receiver<Result<Ack, EngineError>>;
@@ -152,21 +162,21 @@ impl ProduceStream {
     /// Batches are appended in the order of the calls. The permit is held until the batch is answered. A future that is dropped before
     /// it is ready may have stored nothing or, where the broker places records, some parts.
     pub async fn submit(&mut self, batch: Bytes, permit: InflightPermit) -> PendingAnswer {
-        let mut dead_letters = Posted::default();
+        let mut dead_letters = Post::default();
         let state = self.take(batch, permit, &mut dead_letters).await.unwrap_or_else(|error| State::Known(Some(Err(error))));
-        PendingAnswer { state, dead_letters, lost: None }
+        PendingAnswer { state, dead_letters, answer: None }
     }
 
-    async fn take(&mut self, bytes: Bytes, permit: InflightPermit, posted: &mut Posted) -> Result<State, EngineError> {
+    async fn take(&mut self, bytes: Bytes, permit: InflightPermit, post: &mut Post) -> Result<State, EngineError> {
         let runtime = self.topic.runtime();
         let batch =
             check::accept(&self.topic.name, bytes, BatchLimits { batch_bytes_max: runtime.config.max_batch_bytes, ..self.limits() })?;
         match &mut self.target {
             Target::Partition(partition) => {
                 let partition = Arc::clone(partition);
-                self.take_for(&partition, runtime, batch, permit, posted).await
+                self.take_for(&partition, runtime, batch, permit, post).await
             }
-            Target::Placed { .. } => self.take_and_place(runtime, batch, permit, posted).await,
+            Target::Placed { .. } => self.take_and_place(runtime, batch, permit, post).await,
         }
     }
 
@@ -176,7 +186,7 @@ impl ProduceStream {
         runtime: Arc<Runtime>,
         batch: Batch,
         permit: InflightPermit,
-        posted: &mut Posted,
+        post: &mut Post,
     ) -> Result<State, EngineError> {
         let topic_epoch = runtime.epoch;
         let order = SequenceOrder::NextFrom { base_sequence: batch.header().base_sequence };
@@ -191,8 +201,8 @@ impl ProduceStream {
                 move || transform::transform(&topic, number, &runtime, &batch, limits)
             };
             let transformed = self.topic.plugin.run(job).await??;
-            posted.tally = transformed.tally;
-            self.post(&transformed.dead_letters, Some(number), &header, &permit, posted).await?;
+            post.tally = transformed.tally;
+            self.address(&transformed.dead_letters, Some(number), &header, &permit, post)?;
             match transformed.batch {
                 Some(batch) => (batch, transformed.records_dropped, false),
                 None if header.producer_id >= 0 => (transform::empty(&header)?, transformed.records_dropped, true),
@@ -208,7 +218,7 @@ impl ProduceStream {
         runtime: Arc<Runtime>,
         batch: Batch,
         permit: InflightPermit,
-        posted: &mut Posted,
+        post: &mut Post,
     ) -> Result<State, EngineError> {
         let header = *batch.header();
         let sticky = self.begin_placing(&header)?;
@@ -219,8 +229,8 @@ impl ProduceStream {
             move || place(&topic, partitions, sticky, &runtime, &batch, limits)
         };
         let (routed, dead_letters, tally) = self.topic.plugin.run(job).await??;
-        posted.tally = tally;
-        self.post(&dead_letters, None, &header, &permit, posted).await?;
+        post.tally = tally;
+        self.address(&dead_letters, None, &header, &permit, post)?;
         let mut placing = Placing {
             parts: Vec::with_capacity(routed.parts.len()),
             answered: 0,
@@ -246,44 +256,25 @@ impl ProduceStream {
         Ok(State::Placed(placing))
     }
 
-    /// Queues the dead letters of a batch for their topics.
-    async fn post(
+    /// Makes batches of the dead letters of a batch, for their topics; they are numbered as it is.
+    fn address(
         &self,
         letters: &[DeadLetter],
         partition: Option<u32>,
         header: &BatchHeader,
         permit: &InflightPermit,
-        posted: &mut Posted,
+        post: &mut Post,
     ) -> Result<(), EngineError> {
         if letters.is_empty() {
             return Ok(());
         }
         let origin = Origin { topic: &self.topic.name, partition, base_offset: None, base_timestamp: header.base_timestamp };
-        let producer = dead_letters::producer_of(origin, header);
-        // Where several batches go to one partition, they are numbered on.
-        let mut sequences = BTreeMap::new();
-        for Letters { topic, partition, batch } in dead_letters::address(&self.topics, origin, letters)? {
-            let batch = match producer {
-                Some(id) => {
-                    let next = sequences.entry((Arc::clone(&topic.name), partition)).or_insert(header.base_sequence);
-                    let base_sequence = mem::replace(next, sequence_after(*next, batch.header().record_count));
-                    Batch::parse(with_producer(batch.bytes().clone(), id, LETTERS_EPOCH, base_sequence)?)?
-                }
-                None => batch,
-            };
-            let submission = Submission {
-                batch,
-                records_dropped: 0,
-                topic_epoch: topic.runtime().epoch,
-                order: SequenceOrder::Any,
-                is_nothing: false,
-                permit: permit.clone(),
-            };
-            let refused = |source| EngineError::DeadLetter { topic: Arc::clone(&topic.name), source: Box::new(source) };
-            let receiver = topic.partition(partition, Purpose::Produce)?.submit(submission).await.map_err(refused)?;
-            posted.receivers.push((Arc::clone(&topic.name), receiver));
-        }
-        posted.tally.set_stored(true);
+        let addressed = dead_letters::address(&self.topics, origin, letters)?;
+        post.letters = match dead_letters::producer_of(origin, header) {
+            Some(producer_id) => dead_letters::numbered(addressed, producer_id, header.base_sequence)?,
+            None => addressed,
+        };
+        post.permit = Some(permit.clone());
         Ok(())
     }
 
@@ -347,28 +338,42 @@ impl Future for PendingAnswer {
     type Output = Result<Answer, EngineError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        while let Some((topic, receiver)) = self.dead_letters.receivers.last_mut() {
-            if let Err(source) = ready!(receive(receiver, context)) {
-                let error = EngineError::DeadLetter { topic: Arc::clone(topic), source: Box::new(source) };
-                self.lost = Some(Box::new(error));
-                self.dead_letters.tally.set_stored(false);
-                self.dead_letters.receivers.clear();
-                break;
+        if self.answer.is_none() {
+            let answer = ready!(match &mut self.state {
+                State::Known(answer) => Poll::Ready(answer.take().unwrap_or(Err(LOST))),
+                State::Stored(receiver) => receive(receiver, context).map_ok(Answer::Ack),
+                State::Placed(placing) => placing.poll(context).map_ok(Answer::Placements),
+            });
+            match answer {
+                Ok(answer) => self.answer = Some(answer),
+                // A batch that is refused has no dead letters: it may come again, any number of times.
+                Err(error) => {
+                    drop(mem::take(&mut self.dead_letters));
+                    return Poll::Ready(Err(error));
+                }
             }
-            self.dead_letters.receivers.pop();
         }
+        let sent = ready!(self.dead_letters.poll(context));
         // They are counted before anybody hears of them.
         drop(mem::take(&mut self.dead_letters.tally));
-        let answer = ready!(match &mut self.state {
-            State::Known(answer) => Poll::Ready(answer.take().unwrap_or(Err(LOST))),
-            State::Stored(receiver) => receive(receiver, context).map_ok(Answer::Ack),
-            State::Placed(placing) => placing.poll(context).map_ok(Answer::Placements),
-        });
-        // Nobody is told that its batch is stored before it is. If it comes again it is known, and the dead letters are made anew.
-        Poll::Ready(match self.lost.take() {
-            Some(lost) => answer.and(Err(EngineError::PartlyStored(lost))),
-            None => answer,
-        })
+        // If the batch comes again it is known, and the letters that are not there are made anew.
+        sent.map_err(|lost| EngineError::PartlyStored(Box::new(lost)))?;
+        Poll::Ready(self.answer.take().ok_or(LOST))
+    }
+}
+
+impl Post {
+    /// Sends the dead letters off, and waits until they are stored.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
+        if self.letters.is_empty() && self.sending.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        let (letters, permit) = (mem::take(&mut self.letters), self.permit.take());
+        let sending = self.sending.get_or_insert_with(|| Sending(dead_letters::send(letters, permit).boxed()));
+        let sent = ready!(sending.0.as_mut().poll(context));
+        self.sending = None;
+        self.tally.set_stored(sent.is_ok());
+        Poll::Ready(sent)
     }
 }
 
@@ -404,9 +409,6 @@ impl Placing {
 fn receive(receiver: &mut AckReceiver, context: &mut Context<'_>) -> Poll<Result<Ack, EngineError>> {
     Pin::new(receiver).poll(context).map(|received| received.unwrap_or(Err(LOST)))
 }
-
-/// The epoch of a client is a part of the id of its letters.
-const LETTERS_EPOCH: i16 = 0;
 
 /// The job that owed the answer panicked; the log of the broker has the cause.
 const LOST: EngineError = EngineError::JobLost { pool: "io" };

@@ -56,6 +56,9 @@ impl Engine {
             }
             let runtime = topic.runtime();
             let old = find(&runtime, request)?;
+            if let Some(derivation) = &old.lasting.derivation {
+                derivation.learn_places(&self.services, &self.data).await;
+            }
             self.check_altered(&catalogue, &topic, &stored, (&module, old))?;
             let attached = self.start(&stored, version, &module, old.lasting.clone()).await?;
             let mut next_runtime = Runtime::clone(&runtime);
@@ -80,6 +83,12 @@ impl Engine {
         let topic = catalogue.topics.get(&request.topic);
         let attachments = topic.map(|topic| topic.attachments.as_slice()).unwrap_or_default();
         let before = attachments.iter().find(|one| one.is(&module.name, *on, view.as_deref())).ok_or_else(|| not_found(request))?;
+        if let Some(name) = request.params_removed.iter().find(|name| !before.params.contains_key(*name)) {
+            return Err(EngineError::AttachRefused {
+                reason: format!("the module is told no parameter `{name}`, so it can't be removed"),
+                hint: "`millpond topic describe TOPIC` shows what it is told",
+            });
+        }
         let versions = self.find_module(&module.name)?.stored;
         let named = match &module.pick {
             Pick::Current => None,

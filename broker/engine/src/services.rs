@@ -14,6 +14,9 @@ pub(crate) struct Services {
     pub(crate) flush: Pool,
     /// Modules at work on batches, and splitting batches.
     pub(crate) plugin: Pool,
+    /// Starting modules, for one change of the catalogue at a time. One thread, which no batch takes: whoever wants to be rid of modules that hold
+    /// all others is not to wait for one of those.
+    pub(crate) starts: Pool,
     /// What takes seconds and is in nobody's hurry: compiling modules, compaction, retention, removing folders. One thread, so that it
     /// takes one core at most, and no core's worth of plugin or I/O threads.
     pub(crate) background: Pool,
@@ -58,6 +61,7 @@ impl Services {
             io: pool("io", config.io_threads)?,
             flush: pool("flush", config.flush_threads)?,
             plugin: pool("plugin", config.plugin_threads)?,
+            starts: pool("starts", 1)?,
             background: pool("background", 1)?,
             room: pool("room", 1)?,
             derive_rounds: Arc::new(Semaphore::new(config.plugin_threads.max(1))),

@@ -8,26 +8,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A guest that is in a call then ends within some milliseconds of its running time, wherever it is, with
 /// [`PluginError::Interrupted`](crate::PluginError::Interrupted).
 #[derive(Clone, Debug, Default)]
-pub struct Interrupt {
-    own: Arc<AtomicBool>,
-    /// Ends them as well.
-    parent: Option<Arc<AtomicBool>>,
+pub struct Interrupt(Arc<Flag>);
+
+#[derive(Debug, Default)]
+struct Flag {
+    is_raised: AtomicBool,
+    parent: Option<Interrupt>,
 }
 
 impl Interrupt {
-    /// One that is raised with this one and can be raised without it. It takes no heed of what this one is a child of.
+    /// One that is raised with this one, and can be raised without it.
     #[must_use]
     pub fn child(&self) -> Interrupt {
-        Interrupt { own: Arc::default(), parent: Some(Arc::clone(&self.own)) }
+        Interrupt(Arc::new(Flag { is_raised: AtomicBool::new(false), parent: Some(self.clone()) }))
     }
 
     /// Ends them.
     pub fn raise(&self) {
-        self.own.store(true, Ordering::Relaxed);
+        self.0.is_raised.store(true, Ordering::Relaxed);
     }
 
     /// Whether it was raised.
     pub fn is_raised(&self) -> bool {
-        self.own.load(Ordering::Relaxed) || self.parent.as_ref().is_some_and(|parent| parent.load(Ordering::Relaxed))
+        self.0.is_raised.load(Ordering::Relaxed) || self.0.parent.as_ref().is_some_and(Interrupt::is_raised)
     }
 }

@@ -133,7 +133,8 @@ impl<F: Send + 'static> Pool<F> {
 
     fn start(&self) -> Result<Guest<F>, PluginError> {
         let given = (&*self.params, self.targets.as_deref());
-        let start = || Guest::start(&self.runtime, &self.module, &self.limits, given, Arc::clone(&self.outlets), self.find);
+        let limits = Limits { time: self.limits.time.min(START_TIME_MAX), ..self.limits.clone() };
+        let start = || Guest::start(&self.runtime, &self.module, &limits, given, Arc::clone(&self.outlets), self.find);
         match start() {
             Err(PluginError::Busy { .. }) => {
                 self.runtime.shed_idle();
@@ -183,6 +184,9 @@ fn check(limits: &Limits, params: &[(String, String)]) -> Result<(), PluginError
     }
     Ok(())
 }
+
+/// The most processor time that a guest has to start, however long it may take for a batch: others wait for a change that begins with it.
+const START_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The most idle instances that an attachment keeps: as many as a small node has processors to run them.
 const IDLE_INSTANCES_MAX: usize = 4;

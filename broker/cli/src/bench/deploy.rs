@@ -34,7 +34,7 @@ pub(super) async fn deploy(broker: &Broker, case: Case, module: &Module, values:
         if passed != 1 {
             return Err(BenchError::Miscounted { case: case.name(), expected: 1, actual: passed });
         }
-        admin.detach(DetachTransform { topic: case.name().to_owned(), module: name.clone(), on: AttachPoint::Produce, view: None }).await?;
+        admin.detach(DetachTransform::new(case.name(), name.clone(), AttachPoint::Produce)).await?;
         admin.delete_module(ModuleRef::current(&name)).await?;
     }
     producer.close().await?;

@@ -140,6 +140,12 @@ pub(super) fn derived(name: &str, derived: &DerivedStatus) -> String {
             let _ =
                 writeln!(notes, "partition {number}: {} offsets were gone before the module came to them", thousands(partition.skipped));
         }
+        if let (Some(undelivered), Some(_)) = (partition.undelivered, &partition.error) {
+            let batches =
+                if undelivered.batches == 1 { "1 batch".to_owned() } else { format!("{} batches", thousands(undelivered.batches)) };
+            let before = thousands(undelivered.committed);
+            let _ = writeln!(notes, "partition {number}: {batches} made of records before offset {before} are not in their targets yet");
+        }
         if let Some(error) = &partition.error {
             let _ = writeln!(notes, "partition {number} does not go on: {}", escaped(error));
         }

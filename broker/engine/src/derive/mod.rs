@@ -62,7 +62,7 @@ use crate::{data_dir::DataDir, engine::Engine, services::Services, topic::Topic,
 use futures_util::future::join_all;
 use millpond_log::BROKER_PRODUCER_ID_MIN;
 use millpond_plugin::Target;
-use millpond_protocol::message::{DerivedPartition, DerivedStatus};
+use millpond_protocol::message::{DerivedPartition, DerivedStatus, Undelivered};
 use parking_lot::Mutex;
 use runner::Runner;
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -97,6 +97,8 @@ pub(crate) struct Control {
 pub(crate) struct Progress {
     /// None until its files were read, after a start.
     position: Option<i64>,
+    /// What was committed and the targets don't have.
+    undelivered: Option<Undelivered>,
     state_bytes: u64,
     state_entries: u64,
     file_bytes: u64,
@@ -104,6 +106,12 @@ pub(crate) struct Progress {
     skipped: u64,
     /// What keeps it from going on.
     error: Option<String>,
+}
+
+/// See [`millpond_protocol::message::Undelivered`].
+fn undelivered(store: &Store) -> Option<Undelivered> {
+    let batches = store.pending().len() as u64;
+    (batches > 0).then(|| Undelivered { batches, committed: store.position() })
 }
 
 impl Derivation {
@@ -123,9 +131,9 @@ impl Derivation {
     /// How it is doing, but for the lag, which the partitions know. Its module may return so many bytes for one batch.
     pub(crate) fn status(&self, settings: &StoredDerive, output_bytes_max: u64) -> DerivedStatus {
         let of_partition = |(partition, progress): (u32, &Mutex<Progress>)| {
-            let Progress { position, state_bytes, state_entries, file_bytes, skipped, error } = progress.lock().clone();
+            let Progress { position, undelivered, state_bytes, state_entries, file_bytes, skipped, error } = progress.lock().clone();
             let position = position.unwrap_or(DerivedPartition::UNKNOWN);
-            DerivedPartition { partition, position, lag: 0, state_bytes, state_entries, file_bytes, skipped, error }
+            DerivedPartition { partition, position, undelivered, lag: 0, state_bytes, state_entries, file_bytes, skipped, error }
         };
         DerivedStatus {
             file_bytes_max: store::file_bytes_max(settings.state_bytes, round::outputs_bytes_max(output_bytes_max)),
@@ -159,7 +167,16 @@ impl Derivation {
         }
     }
 
-    /// Reads the places that are not known yet. One behind which there is something that the targets don't have stays unknown.
+    /// What would be lost with it at this moment, of a partition that does not go on: its number, and what its targets don't have.
+    pub(crate) fn would_be_lost(&self) -> Option<(u32, Undelivered)> {
+        let of = |(partition, progress): (u32, &Mutex<Progress>)| {
+            let progress = progress.lock();
+            progress.undelivered.filter(|_| progress.error.is_some()).map(|undelivered| (partition, undelivered))
+        };
+        (0..).zip(&self.progress).find_map(of)
+    }
+
+    /// Reads what is not known yet.
     pub(crate) async fn learn_places(&self, services: &Services, data: &DataDir) {
         for (partition, progress) in (0..).zip(&self.progress) {
             if progress.lock().position.is_some() {
@@ -167,7 +184,10 @@ impl Derivation {
             }
             let (disk, dir) = (Arc::clone(&services.disk), data.derivation(self.id));
             if let Ok(Ok(store)) = services.io.run(move || Store::open(disk, &dir, partition)).await {
-                progress.lock().position = store.pending().is_empty().then(|| store.position());
+                let mut progress = progress.lock();
+                progress.undelivered = undelivered(&store);
+                progress.position = progress.undelivered.is_none().then(|| store.position());
+                progress.state_bytes = store.state().bytes();
             }
         }
     }

@@ -176,6 +176,8 @@ impl Runner {
         let store = place.engine.services.io.run(move || Store::open(disk, &dir, partition)).await??;
         if store.pending().is_empty() {
             self.note_place(&store);
+        } else {
+            self.note_undelivered(&store);
         }
         Ok(store)
     }
@@ -229,6 +231,7 @@ impl Runner {
             };
             store = self.round(&place, store, batches, &mut turn).await?;
         }
+        self.note_undelivered(&store);
         let store = self.apply(&place, store).await?;
         self.note_place(&store);
         self.failures = 0;
@@ -342,7 +345,9 @@ impl Runner {
                 tally.set_stored(true);
                 Ok(store)
             }
-            failure if place.attachment.is_interrupted() => {
+            // Its batch goes to the one that has taken its place.
+            _ if place.attachment.is_interrupted() && !place.attachment.is_over() => Ok(store),
+            failure if place.attachment.is_over() => {
                 if failure.is_some() {
                     let (topic, partition, module) = (&*self.topic, self.partition, &*place.attachment.module);
                     tracing::info!(topic, partition, module, "a module was stopped at a batch, which has had no effect");
@@ -422,9 +427,18 @@ impl Runner {
         Halt::End
     }
 
+    fn note_undelivered(&self, store: &Store) {
+        self.derivation.note(self.partition, |progress| {
+            progress.undelivered = super::undelivered(store);
+            progress.state_bytes = store.state().bytes();
+            progress.file_bytes = store.file_bytes();
+        });
+    }
+
     fn note_place(&self, store: &Store) {
         self.derivation.note(self.partition, |progress| {
             progress.position = Some(store.position());
+            progress.undelivered = None;
             progress.state_bytes = store.state().bytes();
             progress.state_entries = store.state().len() as u64;
             progress.file_bytes = store.file_bytes();

@@ -236,6 +236,12 @@ fn of_batch(source: &BatchError) -> &'static str {
 }
 
 fn of_module(source: &PluginError, module: &str) -> String {
+    // It has not come to a batch.
+    match source {
+        PluginError::OutOfMemory { .. } => return "let it have more: `--memory SIZE`".to_owned(),
+        PluginError::TimedOut { .. } => return "let it have more: `--time TIME`, of which it may take 10 s to start".to_owned(),
+        _ => {}
+    }
     source.hint().unwrap_or_else(|| format!("mend it, then `{}` puts it in place", deploy(module)))
 }
 

@@ -480,8 +480,8 @@ pub enum EngineError {
         /// The topics that it is on.
         topics: Vec<String>,
     },
-    /// A module can't be attached in that way.
-    #[error("the module can't be attached so: {reason}")]
+    /// A module can't be attached, changed or detached in that way.
+    #[error("this can't be done: {reason}")]
     AttachRefused {
         /// Why.
         reason: String,

@@ -17,6 +17,7 @@ pub(crate) fn value_of(setting: &str, value: u64) -> String {
     match setting.rsplit_once('_') {
         Some((_, "bytes")) => Exact(value).to_string(),
         Some((_, "second")) => format!("{} each second", Exact(value)),
+        Some((_, "ms")) if value > 0 && value.is_multiple_of(1_000) => format!("{} s", value / 1_000),
         Some((_, unit)) => format!("{value} {unit}"),
         None => value.to_string(),
     }
@@ -30,7 +31,7 @@ mod tests {
     fn a_value_is_told_in_the_unit_of_its_setting_with_what_it_may_be() {
         for (setting, value, range, told) in [
             ("memory_bytes", 100, 65_536..=1 << 30, "`memory_bytes` is 100 B: 64 KiB to 1 GiB are allowed"),
-            ("time_ms", 0, 1..=60_000, "`time_ms` is 0 ms: 1 ms to 60000 ms are allowed"),
+            ("time_ms", 0, 1..=60_000, "`time_ms` is 0 ms: 1 ms to 60 s are allowed"),
             (
                 "log_bytes_per_second",
                 1 << 21,

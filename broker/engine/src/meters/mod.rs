@@ -45,6 +45,7 @@ pub(crate) struct AttachmentMeters {
     /// One for each of [`FAILURE_KINDS`], and one for all others.
     failures: [AtomicU64; FAILURE_KINDS.len() + 1],
     times: Times,
+    memory_bytes_peak: AtomicU64,
     failure_logged_at: Mutex<Option<Instant>>,
     pub(crate) log: ModuleLog,
 }
@@ -73,6 +74,11 @@ impl AttachmentMeters {
     /// So many dead letters are stored; or are not, and their batch is refused.
     pub(crate) fn dead_letters(&self, letters: u64, is_stored: bool) {
         add(if is_stored { &self.records_dead_lettered } else { &self.records_rejected }, letters);
+    }
+
+    /// An instance had so much memory. Gives the most that any had.
+    pub(crate) fn note_memory(&self, bytes: u64) -> u64 {
+        self.memory_bytes_peak.fetch_max(bytes, Ordering::Relaxed).max(bytes)
     }
 
     /// Batches on which the module failed.

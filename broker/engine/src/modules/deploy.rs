@@ -208,7 +208,7 @@ impl Engine {
         .await?;
         let topics = replacements.iter().map(|(topic, _)| topic.name.as_ref().to_owned()).collect();
         for (topic, runtime) in replacements {
-            topic.set_runtime(runtime);
+            self.put_in_force_on(&topic, runtime);
         }
         let current = next.current().version;
         {

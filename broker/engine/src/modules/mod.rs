@@ -157,6 +157,7 @@ impl Workshop {
         let limits = self.limits_of(&plan.limits);
         let Lasting { meters, interrupt, derivation } = &plan.lasting;
         let log = Arc::new(KeptLog { meters: Arc::clone(meters), version: plan.version });
+        let interrupt = interrupt.child();
         let module = &module.clone().logging_to(log).ended_by(interrupt.clone());
         let guest = match module.world() {
             World::Transform => Transform::new(&self.host, module, limits, &plan.params).map(Guest::Transform),
@@ -167,7 +168,7 @@ impl Workshop {
             }
         };
         let guest = guest.map_err(|source| EngineError::Module { module: plan.name.clone(), source: Arc::new(source) })?;
-        Ok(plan.finish(module.sha256().to_owned(), guest))
+        Ok(plan.finish(module.sha256().to_owned(), guest, interrupt))
     }
 
     /// The broker's limits where an attachment has none of its own.
@@ -186,13 +187,28 @@ impl Workshop {
 impl AttachmentPlan {
     /// An attachment that answers every batch with the reason why its module does not run.
     pub(crate) fn unavailable(self, sha256: String, reason: EngineError) -> Arc<Attachment> {
-        self.finish(sha256, Guest::Unavailable(reason))
+        self.finish(sha256, Guest::Unavailable(reason), Interrupt::default())
     }
 
-    fn finish(self, sha256: String, guest: Guest) -> Arc<Attachment> {
+    fn finish(self, sha256: String, guest: Guest, interrupt: Interrupt) -> Arc<Attachment> {
         let AttachmentPlan { name, version, pinned, on, view, params, limits, on_error, derive, lasting } = self;
         let (module, breaker) = (name.into(), Breaker::default());
-        Arc::new(Attachment { module, version, pinned, sha256, on, view, params, limits, on_error, derive, guest, breaker, lasting })
+        Arc::new(Attachment {
+            module,
+            version,
+            pinned,
+            sha256,
+            on,
+            view,
+            params,
+            limits,
+            on_error,
+            derive,
+            guest,
+            breaker,
+            interrupt,
+            lasting,
+        })
     }
 }
 

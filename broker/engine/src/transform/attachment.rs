@@ -42,6 +42,8 @@ pub(crate) struct Attachment {
     pub(crate) derive: Option<StoredDerive>,
     pub(crate) guest: Guest,
     pub(crate) breaker: Breaker,
+    /// Ends what this one is at, when another one has taken its place.
+    pub(crate) interrupt: Interrupt,
     pub(crate) lasting: Lasting,
 }
 
@@ -112,11 +114,9 @@ impl Attachment {
 
     /// How it is doing. A list of topics gets no more than the counts.
     pub(crate) fn status(&self, is_list: bool) -> AttachmentStatus {
-        let (paused, memory_bytes_peak) = match &self.guest {
-            Guest::Unavailable(error) => (Some(error.to_wire().message), 0),
-            Guest::Transform(transform) => (self.breaker.reason(Instant::now()), transform.memory_bytes_peak()),
-            Guest::Partitioner(partitioner) => (self.breaker.reason(Instant::now()), partitioner.memory_bytes_peak()),
-            Guest::Derive(derive) => (self.breaker.reason(Instant::now()), derive.memory_bytes_peak()),
+        let paused = match &self.guest {
+            Guest::Unavailable(error) => Some(error.to_wire().message),
+            Guest::Transform(_) | Guest::Partitioner(_) | Guest::Derive(_) => self.breaker.reason(Instant::now()),
         };
         let mut status = AttachmentStatus {
             limits: self.limits_in_force(),
@@ -133,8 +133,19 @@ impl Attachment {
         let derived = self.lasting.derivation.as_ref().zip(self.derive.as_ref());
         status.derived = derived.map(|(derivation, settings)| derivation.status(settings, output_bytes_max));
         self.lasting.meters.tell(&mut status, is_list);
-        status.work.memory_bytes_peak = memory_bytes_peak as u64;
+        status.work.memory_bytes_peak = self.memory_bytes_peak();
         status
+    }
+
+    /// The most memory that an instance of it had after a call, whatever version it was.
+    pub(crate) fn memory_bytes_peak(&self) -> u64 {
+        let of_guest = match &self.guest {
+            Guest::Transform(transform) => transform.memory_bytes_peak(),
+            Guest::Partitioner(partitioner) => partitioner.memory_bytes_peak(),
+            Guest::Derive(derive) => derive.memory_bytes_peak(),
+            Guest::Unavailable(_) => 0,
+        };
+        self.lasting.meters.note_memory(of_guest as u64)
     }
 
     /// What it may use, where it runs.
@@ -178,8 +189,13 @@ impl Attachment {
         result
     }
 
-    /// Whether nobody wants anything of it any more, and what it is at was ended.
+    /// Whether what it is at was ended: another one has taken its place, or nobody wants anything of it any more.
     pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupt.is_raised()
+    }
+
+    /// Whether nobody wants anything of it any more, in whatever version and with whatever settings.
+    pub(crate) fn is_over(&self) -> bool {
         self.lasting.interrupt.is_raised()
     }
 

@@ -25,7 +25,7 @@ pub(crate) fn into(topic: &str, module: &str, targets: &[&str]) -> AttachTransfo
 }
 
 fn detach(topic: &str, module: &str) -> DetachTransform {
-    DetachTransform { topic: topic.to_owned(), module: module.to_owned(), on: AttachPoint::Derive, view: None }
+    DetachTransform::new(topic, module, AttachPoint::Derive)
 }
 
 /// One batch with keys into one partition.

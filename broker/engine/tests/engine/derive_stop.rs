@@ -59,7 +59,7 @@ async fn soon<T>(what: &str, change: impl Future<Output = Result<T, EngineError>
 async fn detaching_waits_for_no_module_and_neither_do_other_changes() {
     let broker = with_looping().await;
     begin(&broker).await;
-    let detach = DetachTransform { topic: "source".to_owned(), module: "m".to_owned(), on: AttachPoint::Derive, view: None };
+    let detach = DetachTransform::new("source", "m", AttachPoint::Derive);
     let create = broker.engine.create_topic(crate::broker::create("new", 1, "sync"));
     tokio::join!(soon("detaching", broker.engine.detach(detach)), soon("making a topic", create));
     // The threads are free again.

@@ -123,8 +123,7 @@ async fn a_slow_view_and_a_slow_start_hold_up_no_producer() {
     };
     produce_many().await;
     assert!((&mut reading).now_or_never().is_none(), "the view is still at its first batch");
-    let (topic, module) = ("viewed".to_owned(), "m".to_owned());
-    let detach = DetachTransform { topic, module, on: AttachPoint::Fetch, view: Some("v".to_owned()) };
+    let detach = DetachTransform { view: Some("v".to_owned()), ..DetachTransform::new("viewed", "m", AttachPoint::Fetch) };
     broker.engine.detach(detach).await.expect("it can be detached");
     reading.await.expect_err("it is stopped a while after");
 

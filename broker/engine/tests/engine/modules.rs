@@ -22,7 +22,7 @@ fn status(broker: &Broker, topic: &str) -> AttachmentStatus {
 }
 
 pub(crate) fn detachment(topic: &str, module: &str) -> DetachTransform {
-    DetachTransform { topic: topic.to_owned(), module: module.to_owned(), on: AttachPoint::Produce, view: None }
+    DetachTransform::new(topic, module, AttachPoint::Produce)
 }
 
 async fn with_module(mode: char) -> Broker {

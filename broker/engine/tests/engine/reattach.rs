@@ -1,10 +1,11 @@
 //! How a module runs is changed in its place: between two batches, and nothing that it has done is done again.
 
 use crate::{
-    broker::{Broker, attachment},
+    broker::{Broker, attachment, batch},
     derive::{caught_up, counts, derived, into, send, until},
     derive_guests, guests,
 };
+use futures_util::FutureExt;
 use millpond_protocol::{
     error::ErrorCode,
     message::{
@@ -145,9 +146,10 @@ async fn what_makes_no_sense_is_refused_and_whatever_ran_goes_on() {
         (alter("t", "m", AttachPoint::Fetch), ErrorCode::AttachmentNotFound, "fetch"),
         (alter("t", "m@7", AttachPoint::Produce), ErrorCode::ModuleNotFound, "m@7"),
         (with(|m| m.params = mode('r')), ErrorCode::GuestFailed, "refused to start"),
-        (with(|m| m.limits.time_ms = Some(0)), ErrorCode::InvalidConfig, "`time_ms` is 0 ms: 1 ms to 60000 ms"),
+        (with(|m| m.limits.time_ms = Some(0)), ErrorCode::InvalidConfig, "`time_ms` is 0 ms: 1 ms to 60 s"),
         (with(|m| m.on_error = Some(OnError::Stop)), ErrorCode::InvalidConfig, "only what derives"),
         (with(|m| m.on_error = Some(OnError::DeadLetter("none".to_owned()))), ErrorCode::TopicNotFound, "none"),
+        (with(|m| m.params_removed = BTreeSet::from(["none".to_owned()])), ErrorCode::InvalidConfig, "no parameter `none`"),
         (with(|m| m.retries = Some(1)), ErrorCode::InvalidConfig, "only what derives"),
         (with(|m| (m.module, m.follow_current) = ("m@1".parse().expect("a version"), true)), ErrorCode::InvalidConfig, "stay one version"),
         (with(|m| (m.params, m.params_removed) = (mode('c'), BTreeSet::from(["mode".to_owned()]))), ErrorCode::InvalidConfig, "`mode`"),
@@ -205,7 +207,7 @@ async fn who_detaches_hears_where_it_was_and_it_can_begin_there_again() {
     send(&broker, "source", 0, &[("k", "0"), ("k", "0"), ("k", "0")]).await.expect("it is stored");
     send(&broker, "source", 2, &[("k", "0")]).await.expect("it is stored");
     caught_up(&broker, "source").await;
-    let detach = || DetachTransform { topic: "source".to_owned(), module: "counter".to_owned(), on: AttachPoint::Derive, view: None };
+    let detach = || DetachTransform::new("source", "counter", AttachPoint::Derive);
     let at_end = |targets: &[&str]| {
         let mut attach = into("source", "counter", targets);
         attach.derive.as_mut().expect("it has targets").start = Position::End;
@@ -266,6 +268,12 @@ async fn what_is_on_its_way_to_a_topic_for_dead_letters_goes_there_whatever_is_s
     };
     send_some(0..60).await;
     until(&broker, "source", |partitions| partitions[0].error.as_ref().is_some_and(|error| error.contains("room"))).await;
+    let undelivered = derived(&broker, "source")[0].undelivered.expect("some letters have no room");
+    let refused = broker.engine.detach(DetachTransform::new("source", "m", AttachPoint::Derive)).await.expect_err("they would be lost");
+    let refused = refused.to_wire();
+    let said =
+        format!("before offset {} of partition 0 is not in its targets yet ({} batches)", undelivered.committed, undelivered.batches);
+    assert!(refused.message.contains(&said) && refused.hint.is_some_and(|hint| hint.contains("--force")), "{}", refused.message);
     for (on_error, next) in [(OnError::DeadLetter("second".to_owned()), 60..70), (OnError::Skip, 70..80), (OnError::Stop, 80..80)] {
         let change = AlterTransform { on_error: Some(on_error), ..alter("source", "m", AttachPoint::Derive) };
         broker.engine.alter_attachment(change).await.expect("it can be changed");
@@ -280,6 +288,7 @@ async fn what_is_on_its_way_to_a_topic_for_dead_letters_goes_there_whatever_is_s
     let broker = broker.restart().await;
     broker.engine.alter_topic(room(Limit::Unlimited)).await.expect("it can be changed");
     until(&broker, "source", |partitions| partitions[0].position == 80 && partitions[0].error.is_none()).await;
+    assert_eq!(derived(&broker, "source")[0].undelivered, None);
     let mut letters = broker.values("second", 0).await;
     assert!(letters.len() >= 20, "what came after is in the other one: {}", letters.len());
     for partition in 0..3 {
@@ -287,4 +296,65 @@ async fn what_is_on_its_way_to_a_topic_for_dead_letters_goes_there_whatever_is_s
     }
     letters.sort();
     assert_eq!(letters, (0..80).map(value).collect::<Vec<_>>(), "each letter once");
+}
+
+#[tokio::test]
+async fn what_is_stuck_can_be_given_up_and_one_hears_where_it_was() {
+    let broker = with_counter().await;
+    let room = |quota_bytes| AlterTopic { name: "a".to_owned(), quota_bytes: Some(quota_bytes), ..AlterTopic::default() };
+    let small = AlterTopic { max_batch_bytes: Some(1 << 10), ..room(Limit::Of(4 << 10)) };
+    broker.engine.alter_topic(small).await.expect("it can be changed");
+    for _ in 0..30 {
+        send(&broker, "source", 0, &[("key", "0"); 20]).await.expect("it is stored");
+    }
+    until(&broker, "source", |partitions| partitions[0].error.is_some() && partitions[0].undelivered.is_some()).await;
+    let partition = derived(&broker, "source").remove(0);
+    let undelivered = partition.undelivered.expect("it waits");
+    assert!(partition.position < undelivered.committed && partition.lag > 0, "{partition:?}");
+    let detach = DetachTransform { force: true, ..DetachTransform::new("source", "counter", AttachPoint::Derive) };
+    let last = broker.engine.detach(detach).await.expect("it is told to").derived.expect("it derived topics");
+    assert_eq!(last.partitions[0].undelivered, Some(undelivered));
+    // From there on each record has its effect once more, and none that had one.
+    broker.engine.alter_topic(room(Limit::Unlimited)).await.expect("it can be changed");
+    let before = counts(&broker, "a", 0).await.len();
+    let mut attach = into("source", "counter", &["a"]);
+    attach.derive.as_mut().expect("it has targets").offsets = BTreeMap::from([(0, undelivered.committed)]);
+    broker.engine.attach(attach).await.expect("it can be attached");
+    caught_up(&broker, "source").await;
+    assert_eq!(counts(&broker, "a", 0).await.len() - before, usize::try_from(600 - undelivered.committed).expect("small"));
+}
+
+#[tokio::test]
+async fn what_it_is_at_with_the_old_settings_ends_a_while_after_and_goes_to_the_new_ones() {
+    let (broker, _) = Broker::simulated().await;
+    for topic in ["t", "source", "out"] {
+        broker.topic(topic, 1, "sync").await;
+    }
+    broker.engine.deploy_module("m", guests::transform()).await.expect("it can be deployed");
+    broker.engine.deploy_module("hostile", guests::hostile()).await.expect("it can be deployed");
+    // As long as a module may have: nobody waits for it.
+    let limits = AttachLimits { time_ms: Some(60_000), ..AttachLimits::default() };
+    let looping = || BTreeMap::from([("mode".to_owned(), "loop".to_owned())]);
+    let hostile = |topic, on| AttachTransform {
+        params: looping(),
+        limits: limits.clone(),
+        ..AttachTransform::new(topic, ModuleRef::current("hostile"), on)
+    };
+    broker.engine.attach(hostile("t", AttachPoint::Produce)).await.expect("it can be attached");
+    let derive = Some(DeriveInto { retries: Some(0), ..DeriveInto::new(["out"]) });
+    broker.engine.attach(AttachTransform { derive, ..hostile("source", AttachPoint::Derive) }).await.expect("it can be attached");
+    broker.produce("source", 0, &["a"]).await.expect("it is stored");
+    let mut producer = broker.producer("t", Some(0));
+    let mut submitting = Box::pin(broker.submit(&mut producer, batch(&["b"])));
+    assert!((&mut submitting).now_or_never().is_none());
+    for (topic, on) in [("source", AttachPoint::Derive), ("t", AttachPoint::Produce)] {
+        let change = AlterTransform { params_removed: BTreeSet::from(["mode".to_owned()]), ..alter(topic, "hostile", on) };
+        broker.engine.alter_attachment(change).await.expect("it can be changed while both threads are taken");
+    }
+    caught_up(&broker, "source").await;
+    assert_eq!((broker.values("out", 0).await, status(&broker, "source").failures), (vec!["a".to_owned()], 0));
+    let error = submitting.await.await.expect_err("it was stopped").to_wire();
+    assert_eq!((error.code, error.retryable), (ErrorCode::ShuttingDown, true), "{error:?}");
+    broker.produce("t", 0, &["b"]).await.expect("it is stored");
+    assert_eq!(status(&broker, "t").failures, 0);
 }

@@ -141,7 +141,7 @@ async fn modules_of_one_view_form_a_chain_and_each_view_is_for_itself_also_after
     let broker = broker.restart().await;
     assert_eq!(seen(&broker, "v").await.0, pairs(&[(0, "A")]));
     assert_eq!(seen(&broker, "w").await.0, pairs(&[(0, "a")]));
-    let detach = DetachTransform { topic: "t".to_owned(), module: "n".to_owned(), on: AttachPoint::Fetch, view: Some("v".to_owned()) };
+    let detach = DetachTransform { view: Some("v".to_owned()), ..DetachTransform::new("t", "n", AttachPoint::Fetch) };
     broker.engine.detach(detach).await.expect("it is attached");
     assert_eq!(seen(&broker, "v").await.0, pairs(&[(0, "A"), (1, "B")]));
     assert_eq!(seen(&broker, "w").await.0, pairs(&[(0, "a")]));
@@ -215,7 +215,7 @@ async fn a_view_that_is_not_there_or_goes_is_told() {
     let mut stream = open(&broker, Some("v"), Position::Beginning).await.expect("it opens");
     let mut idle = open(&broker, Some("v"), Position::End).await.expect("it opens");
     let idle = tokio::spawn(async move { while idle.next(1 << 20).await.is_ok() {} });
-    let detach = DetachTransform { topic: "t".to_owned(), module: "m".to_owned(), on: AttachPoint::Fetch, view: Some("v".to_owned()) };
+    let detach = DetachTransform { view: Some("v".to_owned()), ..DetachTransform::new("t", "m", AttachPoint::Fetch) };
     broker.engine.detach(detach).await.expect("it is attached");
     assert_eq!(stream.next(1 << 20).await.expect_err("it is gone").code(), ErrorCode::ViewNotFound);
     tokio::time::timeout(Duration::from_secs(30), idle).await.expect("one that waits for records hears of it too").expect("no panic");

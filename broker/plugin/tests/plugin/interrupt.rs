@@ -78,7 +78,7 @@ fn a_guest_that_does_not_come_to_the_end_of_its_start_is_ended_too() {
 #[test]
 fn a_child_is_raised_with_its_parent_and_not_the_other_way_round() {
     let parent = Interrupt::default();
-    let (child, other) = (parent.child(), parent.child());
+    let (child, other) = (parent.child(), parent.child().child());
     child.raise();
     assert!(child.is_raised() && !parent.is_raised() && !other.is_raised());
     parent.raise();

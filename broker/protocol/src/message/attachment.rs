@@ -68,6 +68,16 @@ pub struct DetachTransform {
     /// On fetch: the view.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<String>,
+    /// On derive: what it has made and its targets can't take at this moment is lost with it, rather than a reason to refuse.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+}
+
+impl DetachTransform {
+    /// Loses nothing.
+    pub fn new(topic: impl Into<String>, module: impl Into<String>, on: AttachPoint) -> DetachTransform {
+        DetachTransform { topic: topic.into(), module: module.into(), on, view: None, force: false }
+    }
 }
 
 /// Changes how a module runs on a topic: from the next batch on, and in its place. What is not named stays as it is; what derives topics goes
@@ -377,7 +387,7 @@ mod tests {
         let fields = [("topic", text("t")), ("module", text("m")), ("on", text("derive")), ("params", map(&[])), ("derive", into)];
         is_golden(&derived, &map(&fields));
         is_golden(
-            &Request::DetachTransform(DetachTransform { topic: "t".into(), module: "m".into(), on: AttachPoint::Partition, view: None }),
+            &Request::DetachTransform(DetachTransform::new("t", "m", AttachPoint::Partition)),
             &map(&[("detach_transform", map(&[("topic", text("t")), ("module", text("m")), ("on", text("partition"))]))]),
         );
     }

@@ -46,6 +46,16 @@ pub struct DerivedStatus {
     pub partitions: Vec<DerivedPartition>,
 }
 
+/// What a module has made, that is on the disk and not in its targets: because these take nothing at this moment, or for a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Undelivered {
+    /// So many batches.
+    pub batches: u64,
+    /// They were made of records before this offset, which the module is not given again.
+    pub committed: i64,
+}
+
 /// How it is doing on one partition of the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -55,6 +65,9 @@ pub struct DerivedPartition {
     /// All records before this offset have had their effect, and none from it on. [`DerivedPartition::UNKNOWN`] until the broker has read
     /// it, after its start.
     pub position: i64,
+    /// What was made of records behind the position and is not in the targets yet. None where there is nothing, as nearly always.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undelivered: Option<Undelivered>,
     /// Offsets from there to the last one that consumers can see.
     pub lag: u64,
     /// What the state counts, in bytes.
@@ -108,6 +121,9 @@ mod tests {
         let fields =
             [("partition", vec![1]), ("position", vec![2]), ("lag", vec![3]), ("state_bytes", vec![4]), ("state_entries", vec![5])];
         is_golden(&partition, &map(&fields));
+        let held = DerivedPartition { undelivered: Some(Undelivered { batches: 2, committed: 9 }), ..partition.clone() };
+        let undelivered = ("undelivered", map(&[("batches", vec![2]), ("committed", vec![9])]));
+        is_golden(&held, &map(&[&fields[..2], &[undelivered], &fields[2..]].concat()));
         let stopped = DerivedPartition { file_bytes: 7, skipped: 6, error: Some("why".into()), ..partition };
         let stopped_bytes = map(&[&fields[..], &[("file_bytes", vec![7]), ("skipped", vec![6]), ("error", text("why"))]].concat());
         let status =

@@ -16,7 +16,7 @@ mod topic;
 mod work;
 
 pub use attachment::{AlterTransform, AttachLimits, AttachTransform, AttachmentStatus, DetachTransform, OnError, ParseOnErrorError};
-pub use derive::{DeriveInto, DerivedPartition, DerivedStatus};
+pub use derive::{DeriveInto, DerivedPartition, DerivedStatus, Undelivered};
 pub use fixed::{Ack, PlacedRecord, Placements, Watermarks};
 pub use module::{
     AttachedModule, DeleteModule, DeployModule, DescribeModule, ModuleInfo, ModuleRef, ModuleVersion, ParseModuleRefError, Pick,

@@ -169,6 +169,9 @@ pub(crate) struct DetachArgs {
     /// On fetch: which view; needed only if it makes several
     #[arg(long, value_name = "VIEW", value_parser = names::parse)]
     name: Option<String>,
+    /// Derived topics: lose what the module has made and its targets can't take at this moment
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -261,16 +264,18 @@ pub(super) async fn attach(arguments: AttachArgs) -> Outcome {
 
 /// Runs `millpond transform detach`.
 pub(super) async fn detach(arguments: DetachArgs) -> Outcome {
-    let DetachArgs { topic, module, on, name, output, client } = arguments;
+    let DetachArgs { topic, module, on, name, force, output, client } = arguments;
     let detach = async |client: &Client| {
         let (on, view) = attached_on(client, &topic, &module, on.map(AttachPoint::from), name.as_deref()).await?;
-        let request = DetachTransform { topic: topic.clone(), module: module.clone(), on, view: view.clone() };
+        let request = DetachTransform { view: view.clone(), force, ..DetachTransform::new(&topic, &module, on) };
         Ok((on, view, client.admin().detach(request).await?))
     };
     let (on, view, last) = client.with(detach).await?;
     let derived = last.and_then(|last| last.derived).unwrap_or_default();
-    let known = derived.partitions.iter().filter(|one| one.position != DerivedPartition::UNKNOWN);
-    let positions = known.map(|one| (one.partition, one.position)).collect();
+    // What was made and did not come to its targets is not made again.
+    let next = |one: &DerivedPartition| one.undelivered.map_or(one.position, |undelivered| undelivered.committed);
+    let next = derived.partitions.iter().map(|one| (one.partition, next(one)));
+    let positions = next.filter(|(_, position)| *position != DerivedPartition::UNKNOWN).collect();
     let had_state = derived.state_bytes_max > 0;
     let detached = Attachment { topic, module, on, view, into: derived.targets, attached: false, positions, had_state };
     output.one(&detached, |now| now.words("detached {} from"))
