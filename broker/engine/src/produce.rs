@@ -82,7 +82,7 @@ pub enum Answer {
 pub struct PendingAnswer {
     state: State,
     /// Records of the batch that go to other topics, and have to be stored as well, once the batch is.
-    dead_letters: Post,
+    dead_letters: Option<Box<Post>>,
     /// What the batch is answered once they are.
     answer: Option<Answer>,
 }
@@ -162,8 +162,9 @@ impl ProduceStream {
     /// Batches are appended in the order of the calls. The permit is held until the batch is answered. A future that is dropped before
     /// it is ready may have stored nothing or, where the broker places records, some parts.
     pub async fn submit(&mut self, batch: Bytes, permit: InflightPermit) -> PendingAnswer {
-        let mut dead_letters = Post::default();
-        let state = self.take(batch, permit, &mut dead_letters).await.unwrap_or_else(|error| State::Known(Some(Err(error))));
+        let mut post = Post::default();
+        let state = self.take(batch, permit, &mut post).await.unwrap_or_else(|error| State::Known(Some(Err(error))));
+        let dead_letters = (!post.letters.is_empty()).then(|| Box::new(post));
         PendingAnswer { state, dead_letters, answer: None }
     }
 
@@ -348,14 +349,15 @@ impl Future for PendingAnswer {
                 Ok(answer) => self.answer = Some(answer),
                 // A batch that is refused has no dead letters: it may come again, any number of times.
                 Err(error) => {
-                    drop(mem::take(&mut self.dead_letters));
+                    self.dead_letters = None;
                     return Poll::Ready(Err(error));
                 }
             }
         }
-        let sent = ready!(self.dead_letters.poll(context));
+        let sent = self.dead_letters.as_mut().map_or(Poll::Ready(Ok(())), |dead_letters| dead_letters.poll(context));
+        let sent = ready!(sent);
         // They are counted before anybody hears of them.
-        drop(mem::take(&mut self.dead_letters.tally));
+        self.dead_letters = None;
         // If the batch comes again it is known, and the letters that are not there are made anew.
         sent.map_err(|lost| EngineError::PartlyStored(Box::new(lost)))?;
         Poll::Ready(self.answer.take().ok_or(LOST))
@@ -365,9 +367,6 @@ impl Future for PendingAnswer {
 impl Post {
     /// Sends the dead letters off, and waits until they are stored.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
-        if self.letters.is_empty() && self.sending.is_none() {
-            return Poll::Ready(Ok(()));
-        }
         let (letters, permit) = (mem::take(&mut self.letters), self.permit.take());
         let sending = self.sending.get_or_insert_with(|| Sending(dead_letters::send(letters, permit).boxed()));
         let sent = ready!(sending.0.as_mut().poll(context));

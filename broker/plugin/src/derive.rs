@@ -88,6 +88,11 @@ impl Derive {
         self.0.limits()
     }
 
+    /// How long the call in progress is that has begun first; none where there is none.
+    pub fn busy_for(&self) -> Option<Duration> {
+        self.0.busy_for()
+    }
+
     /// The most memory that an instance had after a call, in bytes.
     pub fn memory_bytes_peak(&self) -> usize {
         self.0.memory_bytes_peak()

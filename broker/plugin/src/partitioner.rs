@@ -1,5 +1,7 @@
 //! An attached partitioner.
 
+use std::time::Duration;
+
 use crate::BatchInfo;
 use crate::contract::{self, World};
 use crate::error::PluginError;
@@ -49,6 +51,11 @@ impl Partitioner {
     /// What it may use.
     pub fn limits(&self) -> &Limits {
         self.0.limits()
+    }
+
+    /// How long the call in progress is that has begun first; none where there is none.
+    pub fn busy_for(&self) -> Option<Duration> {
+        self.0.busy_for()
     }
 
     /// The most memory that an instance had after a call, in bytes.

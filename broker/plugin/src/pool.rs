@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -29,6 +29,31 @@ pub(crate) struct Pool<F> {
     idle: Arc<Idle<F>>,
     /// The most memory that an instance had after a call.
     memory_bytes_peak: AtomicUsize,
+    /// When the calls that are in progress have begun.
+    begun: Mutex<Vec<Instant>>,
+}
+
+/// A call in progress.
+struct Call<'a> {
+    begun: Instant,
+    calls: &'a Mutex<Vec<Instant>>,
+}
+
+impl<'a> Call<'a> {
+    fn begin(calls: &'a Mutex<Vec<Instant>>) -> Call<'a> {
+        let begun = Instant::now();
+        calls.lock().push(begun);
+        Call { begun, calls }
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let mut calls = self.calls.lock();
+        if let Some(index) = calls.iter().position(|begun| *begun == self.begun) {
+            calls.swap_remove(index);
+        }
+    }
 }
 
 struct Idle<F>(Mutex<Vec<Guest<F>>>);
@@ -72,7 +97,7 @@ impl<F: Send + 'static> Pool<F> {
         let outlets = guest_log::outlets(module.name_shared(), module.log_sink(), &limits);
         let memory_bytes_peak = AtomicUsize::new(0);
         let (module, params, targets) = (module.clone(), params.into(), targets.map(Box::from));
-        let pool = Pool { runtime, module, limits, params, targets, find, outlets, idle, memory_bytes_peak };
+        let pool = Pool { runtime, module, limits, params, targets, find, outlets, idle, memory_bytes_peak, begun: Mutex::default() };
         let first = pool.start()?;
         pool.idle.give(first);
         Ok(pool)
@@ -89,6 +114,11 @@ impl<F: Send + 'static> Pool<F> {
     /// The most memory that an instance had after a call, in bytes.
     pub(crate) fn memory_bytes_peak(&self) -> usize {
         self.memory_bytes_peak.load(Ordering::Relaxed)
+    }
+
+    /// How long the oldest call that is in progress is; none where there is none.
+    pub(crate) fn busy_for(&self) -> Option<Duration> {
+        self.begun.lock().iter().min().map(Instant::elapsed)
     }
 
     /// The targets; none but for the world `derive`.
@@ -118,6 +148,7 @@ impl<F: Send + 'static> Pool<F> {
         if self.module.interrupt().is_raised() {
             return Err(PluginError::Interrupted);
         }
+        let _in_progress = Call::begin(&self.begun);
         let idle = self.idle.take();
         let mut guest = match idle {
             Some(guest) => guest,

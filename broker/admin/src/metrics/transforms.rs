@@ -107,6 +107,11 @@ const TRANSFORM: &[Family<AttachmentStatus>] = &[
     gauge("millpond_transform_memory_peak_bytes", "The most memory that an instance of the module had after a batch.", |module| {
         module.work.memory_bytes_peak.into()
     }),
+    gauge(
+        "millpond_transform_busy_seconds",
+        "How long the module is at the batch that it is at for longest; 0 below a second.",
+        |module| (module.work.busy_ms / 1_000).into(),
+    ),
     gauge_of_some("millpond_transform_memory_limit_bytes", "The most memory that an instance of the module may have.", |module| {
         module.limits.memory_bytes.map(i128::from)
     }),
@@ -205,6 +210,7 @@ mod tests {
             records_dead_lettered: 5,
             failures_by_kind: [("guest_trapped", 6), ("other", 0)].map(|(kind, batches)| (kind.to_owned(), batches)).into(),
             memory_bytes_peak: 7,
+            busy_ms: 12_345,
             batch_times: Some(BatchTimes { batches: 4, sum_us: 1_234_500, buckets }),
         };
         let on_produce =
@@ -226,6 +232,7 @@ mod tests {
             format!("millpond_transform_records_failed_total{{{place},outcome=\"dead_lettered\"}} 5"),
             format!("millpond_transform_records_failed_total{{{place},outcome=\"rejected\"}} 4"),
             format!("millpond_transform_memory_peak_bytes{{{place}}} 7"),
+            format!("millpond_transform_busy_seconds{{{place}}} 12"),
             format!("millpond_transform_paused{{{place}}} 0"),
             format!("millpond_transform_batch_seconds_bucket{{{place},le=\"0.00005\"}} 2"),
             format!("millpond_transform_batch_seconds_bucket{{{place},le=\"0.0025\"}} 3"),

@@ -49,6 +49,7 @@ pub(super) fn trouble(attachment: &AttachmentStatus) -> Option<String> {
     let held_up = derived.map_or(0, |derived| derived.partitions.iter().filter(|partition| partition.error.is_some()).count());
     match (&attachment.paused, held_up) {
         (Some(_), _) => Some("does not run".to_owned()),
+        (None, 0) if attachment.work.busy_ms > 0 => Some(format!("at a batch for {} s", attachment.work.busy_ms / 1_000)),
         (None, 0) => None,
         (None, held_up) => Some(format!("{held_up} of {} held up", derived.map_or(0, |derived| derived.partitions.len()))),
     }
@@ -188,6 +189,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
+    fn a_module_that_is_long_at_a_batch_does_not_look_as_if_all_were_well() {
+        let busy = AttachmentWork { busy_ms: 41_900, ..AttachmentWork::default() };
+        let status = AttachmentStatus { work: busy, ..AttachmentStatus::new("m", AttachPoint::Produce) };
+        assert_eq!(trouble(&status).as_deref(), Some("at a batch for 41 s"));
+        assert_eq!(trouble(&AttachmentStatus { paused: Some("why".to_owned()), ..status }).as_deref(), Some("does not run"));
+    }
+
+    #[test]
     fn limits_and_why_a_module_does_not_run_are_told() {
         let limits =
             AttachLimits { memory_bytes: Some(1 << 24), time_ms: Some(100), output_bytes: Some(1 << 23), log_bytes_per_second: Some(8192) };
@@ -204,6 +213,7 @@ mod tests {
                         field=device\nm does not run: it trapped\nold: on error reject\n";
         assert_eq!(words, expected);
     }
+
     #[test]
     fn time_memory_and_failures_are_told_and_nothing_of_them_where_there_was_no_batch() {
         let buckets = vec![TimeBucket { le_us: 1_000, batches: 60 }, TimeBucket { le_us: 2_500, batches: 98 }];
@@ -214,6 +224,7 @@ mod tests {
                 .map(|(kind, count)| (kind.to_owned(), count))
                 .into(),
             memory_bytes_peak: 1_258_291,
+            busy_ms: 0,
             batch_times: Some(BatchTimes { batches: 100, sum_us: 81_000, buckets }),
         };
         let attachment = AttachmentStatus { records_failed: 3, work, ..AttachmentStatus::new("m", AttachPoint::Produce) };

@@ -220,7 +220,9 @@ pub(crate) fn start(engine: &Arc<Engine>, topic: &Topic) {
 /// Ends some attachments, and their runners.
 pub(crate) async fn stop(attachments: &[&Arc<Attachment>]) {
     // First, so that a runner that is told sees a module that has ended.
-    attachments.iter().for_each(|attachment| attachment.lasting.interrupt.raise());
+    for attachment in attachments {
+        attachment.lasting.interrupt.raise();
+    }
     let derivations = attachments.iter().filter_map(|attachment| attachment.lasting.derivation.as_ref());
     join_all(derivations.map(|derivation| derivation.stop())).await;
 }

@@ -114,6 +114,7 @@ impl AttachmentMeters {
             records_dead_lettered: dead_lettered,
             failures_by_kind: if is_list { BTreeMap::new() } else { kinds.collect() },
             memory_bytes_peak: status.work.memory_bytes_peak,
+            busy_ms: status.work.busy_ms,
             batch_times: (!is_list).then(|| self.times.read()),
         };
     }

@@ -134,7 +134,19 @@ impl Attachment {
         status.derived = derived.map(|(derivation, settings)| derivation.status(settings, output_bytes_max));
         self.lasting.meters.tell(&mut status, is_list);
         status.work.memory_bytes_peak = self.memory_bytes_peak();
+        status.work.busy_ms =
+            self.busy_for().filter(|time| *time >= BUSY_TOLD).and_then(|time| u64::try_from(time.as_millis()).ok()).unwrap_or(0);
         status
+    }
+
+    /// How long it is at the batch that it is at for longest.
+    fn busy_for(&self) -> Option<Duration> {
+        match &self.guest {
+            Guest::Transform(transform) => transform.busy_for(),
+            Guest::Partitioner(partitioner) => partitioner.busy_for(),
+            Guest::Derive(derive) => derive.busy_for(),
+            Guest::Unavailable(_) => None,
+        }
     }
 
     /// The most memory that an instance of it had after a call, whatever version it was.
@@ -369,6 +381,9 @@ impl Share {
         if records >= of { time } else { (time / of * records).max(PART_TIME_MIN).min(time) }
     }
 }
+
+/// A module that is at a batch for so long is told to be.
+const BUSY_TOLD: Duration = Duration::from_secs(1);
 
 /// What a part of a batch has at least, however small.
 const PART_TIME_MIN: Duration = Duration::from_millis(10);

@@ -36,12 +36,13 @@ fn a_guest_ends_soon_after_it_was_interrupted_and_is_not_called_again() {
     thread::scope(|scope| {
         let calls = [&transform, &other].map(|transform| scope.spawn(|| transform.run(&batch(1), b"record")));
         (0..calls.len()).for_each(|_| has_begun.recv().expect("it begins"));
+        assert!(transform.busy_for().is_some());
         interrupt.raise();
         for call in calls {
             assert_eq!(call.join().expect("no panic"), Err(PluginError::Interrupted));
         }
     });
-    assert_eq!(transform.run(&batch(1), b"record"), Err(PluginError::Interrupted));
+    assert_eq!((transform.run(&batch(1), b"record"), transform.busy_for()), (Err(PluginError::Interrupted), None));
     assert!(has_begun.try_recv().is_err(), "it was not called again");
 }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub const BATCH_TIME_BOUNDS_US: [u64; 14] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000];
 
-/// What a module on a topic has done since the broker started; another version that takes its place counts on, but for the memory.
+/// What a module on a topic has done since the broker started; another version that takes its place counts on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AttachmentWork {
@@ -26,9 +26,12 @@ pub struct AttachmentWork {
     /// went wrong first. Empty in a list of topics.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub failures_by_kind: BTreeMap<String, u64>,
-    /// The most memory that an instance of the version that runs had after a batch, in bytes.
+    /// The most memory that an instance had after a batch, in bytes.
     #[serde(skip_serializing_if = "is_zero")]
     pub memory_bytes_peak: u64,
+    /// How long it is at the batch that it is at for longest, by the clock, in milliseconds; 0 where that is less than a second.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub busy_ms: u64,
     /// How long batches took. None in a list of topics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_times: Option<BatchTimes>,
@@ -93,6 +96,7 @@ mod tests {
             records_dead_lettered: 2,
             failures_by_kind: BTreeMap::from([("other".to_owned(), 3)]),
             memory_bytes_peak: 4,
+            busy_ms: 11,
             batch_times: Some(BatchTimes { batches: 9, sum_us: 10, buckets }),
         };
         let bucket = |le_us, batches| map(&[("le_us", vec![le_us]), ("batches", vec![batches])]);
@@ -102,6 +106,7 @@ mod tests {
             ("records_dead_lettered", vec![2]),
             ("failures_by_kind", map(&[("other", vec![3])])),
             ("memory_bytes_peak", vec![4]),
+            ("busy_ms", vec![11]),
             ("batch_times", times),
         ]);
         is_golden(&work, &golden);

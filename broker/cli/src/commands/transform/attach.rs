@@ -77,7 +77,7 @@ impl DeriveArgs {
         let DeriveArgs { into, from, state_bytes, retries } = self;
         let state_bytes = state_bytes.map_or(0, |size| size.0);
         let Begin { start, offsets } = from.unwrap_or_default();
-        (!into.is_empty()).then(|| DeriveInto { targets: into, start, offsets, state_bytes, retries })
+        (!into.is_empty()).then_some(DeriveInto { targets: into, start, offsets, state_bytes, retries })
     }
 }
 
