@@ -108,15 +108,36 @@ interface Sending {
   /** What they take, in bytes. */
   bytes: number;
   settle(index: number, answers: Native.Answers, row: number): void;
-  fail(index: number, error: Error): void;
+  /** Whether somebody is told. */
+  fail(index: number, error: Error): boolean;
   /** Fails what is left. */
   abandon(error: Error): void;
+}
+
+/** The promise of a `send`, which knows whether anybody looks at it. */
+class Sent extends Promise<RecordPlace> {
+  isLookedAt = false;
+
+  static override get [Symbol.species](): PromiseConstructor {
+    return Promise;
+  }
+
+  override then<A = RecordPlace, B = never>(
+    fulfilled?: ((place: RecordPlace) => A | PromiseLike<A>) | null,
+    rejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    this.isLookedAt = true;
+    return super.then(fulfilled, rejected);
+  }
 }
 
 interface Waiter {
   resolve(place: RecordPlace): void;
   reject(error: Error): void;
+  promise: Sent | undefined;
 }
+
+const ignore = (): void => undefined;
 
 const DEFAULT_BUFFER_BYTES = 32 << 20;
 
@@ -162,8 +183,8 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable, Handle {
   /**
    * Sends a record. The promise is fulfilled once the broker has stored it as its topic demands, and rejected if that failed for good.
    *
-   * Records that are sent without waiting share batches. A record whose promise nobody looks at is sent all the same: `flush` and `close` tell if it
-   * failed. Key, value and headers are copied at once. `send` itself never waits: where you send faster than the broker stores for long, await
+   * Records that are sent without waiting share batches. A record whose promise nobody looks at is sent all the same, and `flush` and `close` tell if
+   * it failed. Key, value and headers are copied at once. `send` itself never waits: where you send faster than the broker stores for long, await
    * {@link Producer.ready} now and then, or use {@link Producer.sendMany}. Aborting the signal ends the wait and not the sending.
    */
   send(record: NewRecord<K, V>, options: Waiting = {}): Promise<RecordPlace> {
@@ -173,9 +194,12 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable, Handle {
     } catch (error) {
       return Promise.reject(error);
     }
-    const place = new Promise<RecordPlace>((resolve, reject) => this.#waiters.push({ resolve, reject }));
+    let waiter!: Waiter;
+    const place = new Sent((resolve, reject) => (waiter = { resolve, reject, promise: undefined }));
+    waiter.promise = place;
+    this.#waiters.push(waiter);
     // `flush` and `close` tell of it: a promise that nobody looks at must not end the process.
-    place.catch(() => undefined);
+    Promise.prototype.then.call(place, undefined, ignore);
     if (this.#packer.isFull) this.#handOver();
     else this.#schedule();
     return options.signal ? waitFor(place, options.signal) : place;
@@ -217,8 +241,8 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable, Handle {
   }
 
   /**
-   * Waits until everything that was sent before is answered. Rejects with the first failure of any record since the last flush,
-   * whether anybody looked at its promise or not.
+   * Waits until everything that was sent before is answered. Rejects with the first failure since the last flush of a record whose promise nobody
+   * looked at.
    */
   async flush(options: Waiting = {}): Promise<void> {
     check(options.signal);
@@ -347,8 +371,7 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable, Handle {
       const failed = answers.failed[row] as number;
       if (failed >= 0) {
         const error = failures[failed] as Error;
-        this.#failure ??= error;
-        sending.fail(index, error);
+        if (!sending.fail(index, error)) this.#failure ??= error;
       } else sending.settle(index, answers, row);
       if (--sending.left === 0) {
         this.#sendings.delete(number);
@@ -377,9 +400,11 @@ class Each implements Sending {
     this.#waiters[index] = undefined;
   }
 
-  fail(index: number, error: Error): void {
-    this.#waiters[index]?.reject(error);
+  fail(index: number, error: Error): boolean {
+    const waiter = this.#waiters[index];
+    waiter?.reject(error);
     this.#waiters[index] = undefined;
+    return waiter?.promise?.isLookedAt ?? false;
   }
 
   abandon(error: Error): void {
@@ -413,6 +438,7 @@ class Many {
       fail: (_, error) => {
         this.#failure ??= error;
         this.#ended(1);
+        return true;
       },
       abandon: (error) => {
         this.#failure ??= error;
