@@ -421,7 +421,11 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
 
   /** Waits until something more is here; false once nothing will come any more. */
   async #fill(signal: AbortSignal | undefined): Promise<boolean> {
-    while (this.#command) await waitFor(this.#command.catch(() => undefined), signal);
+    if (this.#command) {
+      // It may have brought back what was put aside.
+      await waitFor(this.#command.catch(() => undefined), signal);
+      return true;
+    }
     if (this.#isClosed || this.#ended) return this.#rests.length > 0 || this.#pending !== undefined;
     const reading = (this.#reading ??= this.#read());
     reading.waiting++;

@@ -204,12 +204,13 @@ export class Message<K = Buffer, V = Buffer> {
     const { topic, partition, nextOffset, bytes, ranges, offsets, timestampsMs } = this.#chunk;
     const at = this.#index * COLUMNS;
     const row = ranges.slice(at, at + COLUMNS);
-    const parts: Buffer[] = [];
+    // Not from Node's pool, of which a slice would keep all.
+    const own = Buffer.allocUnsafeSlow(sizeOf(this.#chunk, this.#index));
     let length = 0;
     for (const column of [KEY_AT, VALUE_AT, HEADERS_AT]) {
       const size = Math.max(0, row[column + 1] as number);
       const start = row[column] as number;
-      parts.push(bytes.subarray(start, start + size));
+      bytes.copy(own, length, start, start + size);
       row[column] = length;
       length += size;
     }
@@ -217,15 +218,15 @@ export class Message<K = Buffer, V = Buffer> {
       topic,
       partition,
       nextOffset,
-      bytes: Buffer.concat(parts, length),
+      bytes: own,
       ranges: row,
       offsets: offsets.slice(this.#index, this.#index + 1),
       timestampsMs: timestampsMs.slice(this.#index, this.#index + 1),
     };
     // What was decoded is the user's own; bytes that were not are a view, which has to move.
-    const own = <T>(decoded: T): T | typeof AS_SENT =>
+    const moved = <T>(decoded: T): T | typeof AS_SENT =>
       decoded instanceof Uint8Array && decoded.buffer === bytes.buffer ? AS_SENT : decoded;
-    return new Message(one, 0, own(this.#key), own(this.#value), this.decodeError);
+    return new Message(one, 0, moved(this.#key), moved(this.#value), this.decodeError);
   }
 
   /** For `JSON.stringify`: the offset as text, bytes as UTF-8 text. */
