@@ -3,10 +3,11 @@
 import { spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 const repository = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
@@ -81,6 +82,13 @@ export class Broker {
 
   signal(name) {
     this.#child.kill(name);
+  }
+
+  /** Lets it stand still (SIGSTOP), and waits until it does. */
+  async freeze() {
+    this.#child.kill('SIGSTOP');
+    const state = () => readFileSync(`/proc/${this.#child.pid}/stat`, 'utf8').split(') ')[1][0];
+    while (state() !== 'T') await setImmediate();
   }
 
   /** `kill -9`, and waits until it is gone; the folder stays. */
