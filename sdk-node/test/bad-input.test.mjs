@@ -145,8 +145,9 @@ test('what is closed says so, in every call, and may be closed again', async () 
   const producer = own.producer(t);
   const consumer = own.consumer(t);
   const isClosed = isError('ClosedError', 'closed');
-  const waiting = consumer.next();
   await producer.send({ value: 'x' });
+  await consumer.open();
+  const waiting = consumer.next();
   await producer.close();
   await producer.close();
   await assert.rejects(producer.send({ value: 'x' }), isClosed);
