@@ -362,6 +362,7 @@ export type Requester = (request: Record<string, unknown>, wasm: Uint8Array | un
 class Requests {
   readonly #send: Requester;
 
+  /** @internal */
   constructor(send: Requester) {
     this.#send = send;
   }

@@ -4,7 +4,7 @@ import { Admin } from './admin.js';
 import { call, type Waiting } from './abort.js';
 import { Consumer, type ConsumerOptions } from './consumer.js';
 import { ClosedError, closed, invalid, type DecodeError } from './errors.js';
-import { closed as isClosed, opened, type Handle, type OpenHandle } from './handles.js';
+import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
 import { Message, type Chunk } from './message.js';
 import { native, type Native } from './native.js';
@@ -45,7 +45,7 @@ export async function connect(url?: string, options: ClientOptions = {}): Promis
 }
 
 /** A connection to a broker, from {@link connect}. */
-export class Client implements AsyncDisposable, Handle {
+export class Client implements AsyncDisposable {
   /** Topics, transforms, and the broker. */
   readonly admin: Admin;
   readonly #native: Native.Client;

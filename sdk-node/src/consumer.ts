@@ -3,7 +3,7 @@
 import { Readable } from 'node:stream';
 import { call, check, waitFor, type Waiting } from './abort.js';
 import { DecodeError, closed, invalid, toError, AbortError, CANCELLED, MillpondError } from './errors.js';
-import { closed as isClosed, opened, type Handle, type OpenHandle } from './handles.js';
+import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
 import { AS_SENT, Batch, Message, rawKey, rawValue, sizeOf, type Chunk } from './message.js';
 import { native, type Native } from './native.js';
@@ -105,7 +105,7 @@ export type DeadLetters = (topic: string, chunk: Chunk, index: number, error: De
  * larger batch), one more for each partition, and 4 MiB for each partition that the network holds; a consumer that is not read makes the broker wait.
  * Leaving a loop, and aborting a wait, lose nothing: the next read goes on with the next record.
  */
-export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K, V>>, AsyncDisposable, Handle {
+export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K, V>>, AsyncDisposable {
   /** The topic. */
   readonly topic: string;
   readonly #native: Native.Consumer;

@@ -2,7 +2,7 @@
 
 import { check, waitFor, type Waiting } from './abort.js';
 import { ClosedError, EncodeError, TimeoutError, closed, invalid, toError } from './errors.js';
-import { closed as isClosed, opened, type Handle, type OpenHandle } from './handles.js';
+import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
 import { type Native } from './native.js';
 import { Packer } from './packer.js';
@@ -145,7 +145,7 @@ const DEFAULT_BUFFER_BYTES = 32 << 20;
 const CLOSE_TIMEOUT_MS = 30_000;
 
 /** Sends records to one topic. From `client.producer`; opened when it is first used. */
-export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable, Handle {
+export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
   /** The topic. */
   readonly topic: string;
   readonly #native: Native.Producer;
