@@ -1,8 +1,9 @@
 // Builds the native half with cargo into the repository's target folder, puts it beside this package as native/millpond.<platform>.node, and
-// writes its types to native/binding.d.ts. With a Rust target as argument (aarch64-unknown-linux-gnu) it is built for that, and put into npm/.
+// writes its types to native/binding.d.ts. A copy goes to npm/<platform>, from which scripts/pack.mjs makes packages. With a Rust target as argument
+// (aarch64-unknown-linux-gnu) it is built for that, and put there alone.
 
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -41,12 +42,13 @@ const built = spawnSync(cargo, flags, {
 if (built.status !== 0) process.exit(built.status ?? 1);
 
 const library = join(target, triple ?? '', profile, 'libmillpond_node.so');
-const folder = triple ? join(here, 'npm', platform) : join(here, 'native');
-mkdirSync(folder, { recursive: true });
-const place = join(folder, `millpond.${platform}.node`);
-// Renamed into its place: a process that has loaded the old one keeps it.
-copyFileSync(library, `${place}.new`);
-renameSync(`${place}.new`, place);
+for (const folder of [join(here, 'npm', platform), ...(triple ? [] : [join(here, 'native')])]) {
+  if (!existsSync(folder)) continue;
+  const place = join(folder, `millpond.${platform}.node`);
+  // Renamed into its place: a process that has loaded the old one keeps it.
+  copyFileSync(library, `${place}.new`);
+  renameSync(`${place}.new`, place);
+}
 
 const lines = readdirSync(definitions).flatMap((name) => readFileSync(join(definitions, name), 'utf8').split('\n'));
 const items = lines.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));

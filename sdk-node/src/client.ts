@@ -98,6 +98,7 @@ export class Client implements AsyncDisposable {
     return (this.#closing ??= this.#close(options));
   }
 
+  /** Closes it, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

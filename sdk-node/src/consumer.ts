@@ -13,7 +13,19 @@ import { BUFFER, type Deserializer } from './serializers.js';
  * A place in a partition: its beginning, its end (what comes from now on), an offset, or the first record at or after a time. A time in milliseconds
  * is `{ timestampMs }`, so that no number is taken for another.
  */
-export type Place = 'beginning' | 'end' | bigint | Date | { readonly offset: bigint | number } | { readonly timestampMs: number };
+export type Place = 'beginning' | 'end' | bigint | Date | AtOffset | AtTime;
+
+/** A place by its offset. */
+export interface AtOffset {
+  /** The offset. */
+  readonly offset: bigint | number;
+}
+
+/** A place by its time. */
+export interface AtTime {
+  /** Milliseconds since 1970-01-01 UTC. */
+  readonly timestampMs: number;
+}
 
 /**
  * What happens to a record whose key or value cannot be decoded. `raise`: a {@link DecodeError}; the next read goes on behind the record.
@@ -356,6 +368,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
     await this.#native.close();
   }
 
+  /** Closes it, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

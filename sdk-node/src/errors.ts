@@ -69,10 +69,18 @@ export class SequenceError extends MillpondError {}
 /** Something that should not be: a fault of the broker or of this client. */
 export class InternalError extends MillpondError {}
 
+/** Offsets that can be asked for. */
+export interface OffsetRange {
+  /** The first. */
+  readonly first: bigint;
+  /** One past the last. */
+  readonly end: bigint;
+}
+
 /** An offset that the partition does not reach to: retention has passed it, or it lies behind the end. */
 export class OffsetOutOfRangeError extends MillpondError {
   /** The offsets that can be asked for, the first and one past the last, where the broker said so. */
-  readonly range: { readonly first: bigint; readonly end: bigint } | undefined;
+  readonly range: OffsetRange | undefined;
 
   constructor(message: string, details: ErrorDetails & { range?: readonly [bigint, bigint] | undefined }) {
     super(message, details);

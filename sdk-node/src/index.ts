@@ -47,6 +47,8 @@ export {
 export { Client, connect, type ClientOptions, type CloseOptions } from './client.js';
 export {
   Consumer,
+  type AtOffset,
+  type AtTime,
   type BatchOptions,
   type ConsumerOptions,
   type OnDecodeError,
@@ -77,6 +79,7 @@ export {
   TransformError,
   UnavailableError,
   type ErrorDetails,
+  type OffsetRange,
 } from './errors.js';
 export { openHandles, type OpenHandle } from './handles.js';
 export { Batch, Headers, Message } from './message.js';

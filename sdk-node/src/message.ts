@@ -77,6 +77,7 @@ export class Headers implements Iterable<[name: string, value: Buffer | null]> {
     return this.#list.some(([found]) => found === name);
   }
 
+  /** Names and values, in order. */
   [Symbol.iterator](): IterableIterator<[string, Buffer | null]> {
     return this.#list.map(([name, value]): [string, Buffer | null] => [name, value]).values();
   }
@@ -86,6 +87,7 @@ export class Headers implements Iterable<[name: string, value: Buffer | null]> {
     return Object.fromEntries(this.#list.map(([name, value]) => [name, value && value.toString('utf8')]));
   }
 
+  /** What `console.log` shows. */
   [inspect.custom](_depth: number, options: InspectOptions): string {
     return `Headers ${inspect(this.toJSON(), options)}`;
   }
@@ -243,6 +245,7 @@ export class Message<K = Buffer, V = Buffer> {
     };
   }
 
+  /** What `console.log` shows. */
   [inspect.custom](_depth: number, options: InspectOptions): string {
     const { topic, partition, offset, timestamp, key, value, headers } = this;
     return `Message ${inspect({ topic, partition, offset, timestamp, key, value, headers }, options)}`;
@@ -273,6 +276,7 @@ export class Batch<K = Buffer, V = Buffer> implements Iterable<Message<K, V>> {
     return [...this.#records];
   }
 
+  /** The records, in order. */
   [Symbol.iterator](): IterableIterator<Message<K, V>> {
     return this.#records.values();
   }

@@ -96,6 +96,7 @@ export class Places implements Iterable<RecordPlace> {
     return answers && placeOf(answers, this.#rows.at(index) as number);
   }
 
+  /** The places, in order. */
   *[Symbol.iterator](): IterableIterator<RecordPlace> {
     for (let index = 0; index < this.#rows.length; index++) yield this.at(index) as RecordPlace;
   }
@@ -288,6 +289,7 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
     }
   }
 
+  /** Closes it, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -13,11 +13,11 @@ use napi_derive::napi;
 /// A connection to a broker.
 #[napi]
 #[derive(Debug)]
-pub(crate) struct Client(millpond_bridge::Client);
+pub struct Client(millpond_bridge::Client);
 
 /// Connects; the options are JSON.
 #[napi(ts_return_type = "Promise<Client>")]
-pub(crate) fn connect<'env>(env: &'env Env, options: String, cancel: &Cancel) -> napi::Result<Object<'env>> {
+pub fn connect<'env>(env: &'env Env, options: String, cancel: &Cancel) -> napi::Result<Object<'env>> {
     promise(env, Some(cancel), async move {
         let options = ClientOptions::from_json(&options)?;
         millpond_bridge::Client::connect(options).await.map(Client)

@@ -14,11 +14,11 @@ use std::time::Duration;
 /// Reads one topic.
 #[napi]
 #[derive(Debug)]
-pub(crate) struct Consumer(millpond_bridge::Consumer);
+pub struct Consumer(millpond_bridge::Consumer);
 
 /// Records of one partition, as [`Records`] draws them.
 #[napi(object, object_from_js = false)]
-pub(crate) struct Chunk {
+pub struct Chunk {
     /// The topic.
     pub topic: String,
     /// The partition.
@@ -39,7 +39,7 @@ pub(crate) struct Chunk {
 
 /// How a partition is doing.
 #[napi(object, object_from_js = false)]
-pub(crate) struct PartitionState {
+pub struct PartitionState {
     /// Its number.
     pub partition: u32,
     /// The offset of the next record that is read.
@@ -56,7 +56,7 @@ pub(crate) struct PartitionState {
 }
 
 /// Bytes that become a `Buffer` without a copy, and are held until that is collected.
-pub(crate) struct SharedBytes(Bytes);
+pub struct SharedBytes(Bytes);
 
 impl ToNapiValue for SharedBytes {
     #[expect(unsafe_code, reason = "Node-API has no safe way to lend memory")]

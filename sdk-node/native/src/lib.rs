@@ -18,7 +18,9 @@
 //! Nothing here waits on the thread of the event loop. A promise that is not settled keeps the process alive, and nothing else does. A failure is the
 //! text of a JSON object, of which the TypeScript half makes an error.
 
-mod client;
-mod consumer;
-mod producer;
-mod promise;
+#![expect(clippy::needless_pass_by_value, reason = "texts that come from JavaScript are handed over")]
+
+pub mod client;
+pub mod consumer;
+pub mod producer;
+pub mod promise;

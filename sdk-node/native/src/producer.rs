@@ -33,7 +33,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Sends records to one topic.
 #[napi]
 #[derive(Debug)]
-pub(crate) struct Producer {
+pub struct Producer {
     queue: Mutex<Option<mpsc::UnboundedSender<Command>>>,
     answered: Arc<Answered>,
 }
@@ -76,7 +76,7 @@ struct Rows {
 
 /// Answers to records: a row for each, in columns.
 #[napi(object, object_from_js = false)]
-pub(crate) struct Answers {
+pub struct Answers {
     /// The number of the hand-over.
     pub sendings: Float64Array,
     /// Which of its records.

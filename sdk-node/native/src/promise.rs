@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 /// Ends the wait for a promise: it is rejected with the code `cancelled`, unless it is settled already.
 #[napi]
 #[derive(Debug, Default)]
-pub(crate) struct Cancel(CancellationToken);
+pub struct Cancel(CancellationToken);
 
 #[napi]
 impl Cancel {

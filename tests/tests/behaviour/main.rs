@@ -75,7 +75,9 @@ async fn perform(client: Client, case: &Value) -> Result<(), String> {
             (Ok(_), Some(fails)) => return Err(format!("{at}: it must fail with {}", fails["code"])),
             (Err(error), None) => return Err(format!("{at}: {error}")),
             (Err(error), Some(fails)) if fails["code"] == error.code() => {}
-            (Err(error), Some(fails)) => return Err(format!("{at}: it must fail with {}, and not with {}: {error}", fails["code"], error.code())),
+            (Err(error), Some(fails)) => {
+                return Err(format!("{at}: it must fail with {}, and not with {}: {error}", fails["code"], error.code()));
+            }
         }
     }
     Ok(())

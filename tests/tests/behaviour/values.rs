@@ -14,7 +14,9 @@ pub(crate) fn check(actual: &Value, expected: &Value, at: &str) -> Result<(), St
             let mut pairs = list.iter().zip(expected).enumerate();
             pairs.try_for_each(|(index, (actual, expected))| check(actual, expected, &format!("{at}[{index}]")))
         }
-        Value::Object(expected) if expected.contains_key("fails") => check(&actual["code"], &expected["fails"]["code"], &format!("{at}.code")),
+        Value::Object(expected) if expected.contains_key("fails") => {
+            check(&actual["code"], &expected["fails"]["code"], &format!("{at}.code"))
+        }
         // Bytes, which are compared as they are.
         Value::Object(expected) if expected.contains_key("hex") => same(actual, &Value::Object(expected.clone()), at),
         Value::Object(expected) => expected.iter().try_for_each(|(name, expected)| check(&actual[name], expected, &format!("{at}.{name}"))),
@@ -51,16 +53,15 @@ fn bytes(given: &Value) -> Option<Bytes> {
     match given {
         Value::Null => None,
         Value::String(text) => Some(Bytes::copy_from_slice(text.as_bytes())),
-        given => match given["hex"].as_str() {
-            Some(hex) => {
-                let digits: Vec<u8> = hex.chars().map(|digit| u8::try_from(digit.to_digit(16).expect("a hex digit")).expect("a nibble")).collect();
-                Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+        given => {
+            if let Some(hex) = given["hex"].as_str() {
+                let digit = |digit: char| u8::try_from(digit.to_digit(16).expect("a hex digit")).expect("four bits");
+                let digits: Vec<u8> = hex.chars().map(digit).collect();
+                return Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect());
             }
-            None => {
-                let times = usize::try_from(given["times"].as_u64().expect("`times` is a number")).expect("a small number");
-                Some(given["text"].as_str().expect("`text` is text").repeat(times).into())
-            }
-        },
+            let times = usize::try_from(given["times"].as_u64().expect("`times` is a number")).expect("a small number");
+            Some(given["text"].as_str().expect("`text` is text").repeat(times).into())
+        }
     }
 }
 
@@ -111,10 +112,12 @@ pub(crate) fn shown(record: &ConsumedRecord) -> Value {
 
 fn shown_bytes(bytes: Option<&Bytes>) -> Value {
     let Some(bytes) = bytes else { return Value::Null };
-    match std::str::from_utf8(bytes) {
-        Ok(text) => json!(text),
-        Err(_) => json!({ "hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() }),
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return json!(text);
     }
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let hex: String = digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect();
+    json!({ "hex": hex })
 }
 
 /// In the order of partition and offset, where the step asks for that.
@@ -128,6 +131,8 @@ pub(crate) fn sorted(step: &Value, mut records: Vec<Value>) -> Value {
 /// A limit as the protocol writes it.
 pub(crate) fn with_limits(config: &Value) -> Map<String, Value> {
     let limits = ["retention_ms", "retention_bytes", "quota_bytes"];
-    let limit = |name: &String, value: &Value| if limits.contains(&name.as_str()) && value.is_number() { json!({ "of": value }) } else { value.clone() };
+    let limit = |name: &String, value: &Value| {
+        if limits.contains(&name.as_str()) && value.is_number() { json!({ "of": value }) } else { value.clone() }
+    };
     config.as_object().expect("`config` is an object").iter().map(|(name, value)| (name.clone(), limit(name, value))).collect()
 }
