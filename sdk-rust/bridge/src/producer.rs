@@ -107,6 +107,34 @@ impl Producer {
         Ok(Sending::known(self.0.opened().await?.enqueue(record).await?))
     }
 
+    /// Sends records that came over together, in order; waits while the buffer is full. What can't be sent is told for each. Beside
+    /// [`Producer::send`] it looks only once whether this can be done at all.
+    pub async fn send_many(&self, records: impl Iterator<Item = Result<Record, Failure>>) -> Vec<Result<Sending, Failure>> {
+        let usable = async {
+            self.0.check_open()?;
+            self.0.opened().await
+        };
+        let core = match usable.await {
+            Ok(core) => core,
+            Err(failure) => return records.map(|record| record.and(Err(failure.clone()))).collect(),
+        };
+        let mut sent = Vec::with_capacity(records.size_hint().0);
+        let posted = self.0.posted.lock().running;
+        for record in records {
+            sent.push(match record {
+                // In the order of the calls.
+                Ok(record) if posted => self.post(record),
+                Ok(record) => match core.try_enqueue(&record) {
+                    Ok(Some(delivery)) => Ok(Sending::known(delivery)),
+                    Ok(None) => core.enqueue(record).await.map(Sending::known).map_err(Failure::from),
+                    Err(error) => Err(error.into()),
+                },
+                Err(failure) => Err(failure),
+            });
+        }
+        sent
+    }
+
     /// Sends a record and never waits: one that finds no room has its place behind those that were posted before. They stay in memory, so
     /// somebody should wait for answers now and then.
     pub fn post(&self, record: Record) -> Result<Sending, Failure> {
