@@ -199,8 +199,6 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
     const place = new Sent((resolve, reject) => (waiter = { resolve, reject, promise: undefined }));
     waiter.promise = place;
     this.#waiters.push(waiter);
-    // `flush` and `close` tell of it: a promise that nobody looks at must not end the process.
-    Promise.prototype.then.call(place, undefined, ignore);
     if (this.#packer.isFull) this.#handOver();
     else this.#schedule();
     return options.signal ? waitFor(place, options.signal) : place;
@@ -404,13 +402,16 @@ class Each implements Sending {
 
   fail(index: number, error: Error): boolean {
     const waiter = this.#waiters[index];
-    waiter?.reject(error);
     this.#waiters[index] = undefined;
-    return waiter?.promise?.isLookedAt ?? false;
+    const isLookedAt = waiter?.promise?.isLookedAt ?? false;
+    // `flush` and `close` tell of it: a promise that nobody looks at must not end the process.
+    if (waiter?.promise && !isLookedAt) Promise.prototype.then.call(waiter.promise, undefined, ignore);
+    waiter?.reject(error);
+    return isLookedAt;
   }
 
   abandon(error: Error): void {
-    for (const waiter of this.#waiters) waiter?.reject(error);
+    for (let index = 0; index < this.#waiters.length; index++) this.fail(index, error);
   }
 }
 

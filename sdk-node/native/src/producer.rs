@@ -145,14 +145,7 @@ async fn run(producer: millpond_bridge::Producer, mut commands: mpsc::UnboundedR
     while let Some(command) = commands.recv().await {
         match command {
             Command::Send(sent) => {
-                let mut sendings = Vec::with_capacity(sent.table.len() / COLUMNS);
-                for record in records(&sent) {
-                    let sending = match record {
-                        Ok(record) => producer.send(record).await,
-                        Err(failure) => Err(failure),
-                    };
-                    sendings.push(sending);
-                }
+                let sendings = producer.send_many(records(&sent)).await;
                 tokio::spawn(watch(sent.number, sendings, Arc::clone(&answered)));
             }
             Command::Hurry => {
