@@ -26,7 +26,7 @@ export interface ClientOptions extends Waiting {
 }
 
 /** How to close a client. */
-export interface CloseOptions {
+export interface CloseOptions extends Waiting {
   /** How long to wait for the answers to records that were sent, in milliseconds; 30,000. */
   timeoutMs?: number | undefined;
 }

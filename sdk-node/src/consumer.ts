@@ -317,10 +317,12 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
   }
 
   /** Hands out no more records of a partition, or of all, until {@link Consumer.resume}. Nothing that was read ahead is lost. */
-  async pause(partition?: number): Promise<void> {
+  async pause(partition?: number, options: Waiting = {}): Promise<void> {
+    check(options.signal);
     await this.#commanded(async () => {
-      const numbers = await this.#numbers(partition);
-      await call(undefined, () => this.#native.pause(partition));
+      const signal = this.#either(options.signal);
+      const numbers = await this.#numbers(partition, signal);
+      await call(signal, () => this.#native.pause(partition));
       for (const number of numbers) this.#paused.add(number);
       this.#park();
     });
@@ -405,8 +407,18 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
       const index = rest.next++;
       if (this.#isRaw) return new Message(chunk, index);
       const message = this.#decode(chunk, index);
+      if (message instanceof Promise) return message.catch((error: unknown) => this.#takeBack(rest, index, error));
       if (message) return message;
     }
+  }
+
+  /** A dead letter that could not be stored: the next read tries again, so that its record is not lost. */
+  #takeBack(rest: Rest, index: number, error: unknown): never {
+    if (rest.next === index + 1 && !this.#isClosed) {
+      rest.next = index;
+      if (!this.#rests.includes(rest) && !this.#parked.includes(rest)) this.#rests.unshift(rest);
+    }
+    throw error;
   }
 
   #decode(chunk: Chunk, index: number): Message<K, V> | Promise<void> | undefined {
@@ -498,9 +510,9 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
     }
   }
 
-  async #numbers(partition: number | undefined): Promise<number[]> {
+  async #numbers(partition: number | undefined, signal: AbortSignal | undefined): Promise<number[]> {
     if (partition !== undefined) return [partition];
-    return (await call(undefined, (cancel) => this.#native.partitions(cancel))).map((state) => state.partition);
+    return (await call(signal, (cancel) => this.#native.partitions(cancel))).map((state) => state.partition);
   }
 
   /** Puts aside what belongs to partitions that are paused. */

@@ -131,8 +131,7 @@ export class Message<K = Buffer, V = Buffer> {
   #headers: Headers | undefined;
   #key: K | null | typeof AS_SENT;
   #value: V | null | typeof AS_SENT;
-  /** With `onDecodeError: 'raw'`: why the key or the value could not be decoded. */
-  readonly decodeError: Error | undefined;
+  readonly #decodeError: Error | undefined;
 
   /** @internal */
   constructor(
@@ -146,7 +145,7 @@ export class Message<K = Buffer, V = Buffer> {
     this.#index = index;
     this.#key = key;
     this.#value = value;
-    this.decodeError = decodeError;
+    this.#decodeError = decodeError;
   }
 
   /** The key; null where it has none. */
@@ -159,6 +158,11 @@ export class Message<K = Buffer, V = Buffer> {
   get value(): V | null {
     if (this.#value === AS_SENT) this.#value = this.rawValue as V | null;
     return this.#value;
+  }
+
+  /** With `onDecodeError: 'raw'`: why the key or the value could not be decoded. */
+  get decodeError(): Error | undefined {
+    return this.#decodeError;
   }
 
   /** The topic. */
@@ -228,7 +232,7 @@ export class Message<K = Buffer, V = Buffer> {
     // What was decoded is the user's own; bytes that were not are a view, which has to move.
     const moved = <T>(decoded: T): T | typeof AS_SENT =>
       decoded instanceof Uint8Array && decoded.buffer === bytes.buffer ? AS_SENT : decoded;
-    return new Message(one, 0, moved(this.#key), moved(this.#value), this.decodeError);
+    return new Message(one, 0, moved(this.#key), moved(this.#value), this.#decodeError);
   }
 
   /** For `JSON.stringify`: the offset as text, bytes as UTF-8 text. */

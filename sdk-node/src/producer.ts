@@ -206,7 +206,8 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
 
   /**
    * Sends many records and waits for all their answers; at most the producer's buffer of them is in memory at a time, so the source may have
-   * millions. Rejects with the first failure once all are answered. Aborting the signal takes no more from the source and ends the wait;
+   * millions. Rejects with the first failure once all are answered; a
+   * record that cannot be sent at all ends it at once, and what was taken before is sent. Aborting the signal takes no more from the source and ends the wait;
    * what was taken is sent.
    */
   async sendMany(records: Iterable<NewRecord<K, V>> | AsyncIterable<NewRecord<K, V>>, options: Waiting = {}): Promise<Places> {

@@ -206,6 +206,12 @@ test('a deserializer that throws: raise goes on behind, skip leaves out, raw han
   assert.deepEqual(['code', ''].map((part) => typeof letter.headers.text(`millpond.error${part && `.${part}`}`)), ['string', 'string']);
   assert.deepEqual([letter.headers.text('millpond.topic'), letter.headers.text('millpond.offset')], [t, '1']);
 
+  const missing = topicName('missing');
+  const stuck = client.consumer(t, { ...all, value: json(), onDecodeError: 'dead-letter', deadLetterTopic: missing });
+  assert.equal((await stuck.next()).value, 1);
+  await assert.rejects(stuck.next(), NotFoundError, 'the letter could not be stored');
+  await client.admin.createTopic(missing);
+  assert.deepEqual([(await stuck.next()).value, (await read(client.consumer(missing, all))).length], [3, 1], 'and was not lost');
   assert.throws(() => client.consumer(t, { onDecodeError: 'dead-letter' }), /needs a topic/);
   assert.throws(() => client.consumer(t, { onDecodeError: 'ignore' }), InvalidError);
   const batches = client.consumer(t, { ...all, value: json() }).batches();
@@ -359,6 +365,12 @@ test('an aborted wait loses no record', async () => {
     () => consumer.next({ signal: aborted }),
     () => consumer.open({ signal: aborted }),
     () => consumer.seek('end', { signal: aborted }),
+    () => consumer.pause(0, { signal: aborted }),
+    () => consumer.resume(0, { signal: aborted }),
+    () => consumer.partitions({ signal: aborted }),
+    () => producer.ready({ signal: aborted }),
+    () => consumer.batches({ signal: aborted }).next(),
+    () => consumer.stream({ signal: aborted }).toArray(),
     () => producer.send({ value: 'x' }, { signal: aborted }),
     () => producer.sendMany([{ value: 'x' }], { signal: aborted }),
     () => producer.flush({ signal: aborted }),
