@@ -140,6 +140,12 @@ impl Producer {
     }
 }
 
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 /// Sends what comes, in order, until the queue is closed.
 async fn run(producer: millpond_bridge::Producer, mut commands: mpsc::UnboundedReceiver<Command>, answered: Arc<Answered>) {
     while let Some(command) = commands.recv().await {

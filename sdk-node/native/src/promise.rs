@@ -33,6 +33,13 @@ impl Cancel {
     }
 }
 
+impl Drop for Cancel {
+    /// When its owner is gone, as with a worker thread that is ended, nobody waits any more: what waited lets go of its connection.
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
 /// Runs this on the runtime; the promise is settled with what comes of it. What is cancelled is dropped.
 pub(crate) fn promise<'env, T: ToNapiValue + Send + 'static>(
     env: &'env Env,
