@@ -83,6 +83,15 @@ export interface RunOptions<K = Buffer, V = Buffer> extends BatchOptions {
   eachBatch?: ((batch: Batch<K, V>) => unknown) | undefined;
 }
 
+/** A stream of records: what it is iterated over, and what a `data` event has, are messages. */
+export type MessageStream<K = Buffer, V = Buffer> = Messages<K, V> & Readable;
+
+/** What can be iterated over for messages. */
+export interface Messages<K = Buffer, V = Buffer> {
+  /** The records, one by one. */
+  [Symbol.asyncIterator](): NodeJS.AsyncIterator<Message<K, V>>;
+}
+
 /** How a partition is doing. */
 export interface PartitionState {
   /** Its number. */
@@ -234,7 +243,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
   }
 
   /** The records as a stream of objects, for `pipeline` and the like. What it has read ahead and nobody has read from it is not handed out again. */
-  stream(options: StreamOptions = {}): Readable {
+  stream(options: StreamOptions = {}): MessageStream<K, V> {
     this.#checkOpen();
     const limit = positive(options.highWaterMarkBytes ?? HIGH_WATER_MARK_BYTES, 'highWaterMarkBytes');
     const stop = new AbortController();

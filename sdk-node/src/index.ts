@@ -51,6 +51,8 @@ export {
   type AtTime,
   type BatchOptions,
   type ConsumerOptions,
+  type MessageStream,
+  type Messages,
   type OnDecodeError,
   type PartitionState,
   type Place,

@@ -22,7 +22,6 @@ function load(): typeof Native {
   const here = platform();
   const built = join(__dirname, '..', 'native', `millpond.${here}.node`);
   try {
-    // eslint-disable-next-line @typescript-eslint/no-require-imports
     return require(existsSync(built) ? built : `millpond-${here}`) as typeof Native;
   } catch (cause) {
     throw new MillpondError(`there is no native half of millpond for ${here}`, {

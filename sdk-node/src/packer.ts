@@ -17,6 +17,8 @@ import { kindOf, type Bytes } from './serializers.js';
 const COLUMNS = 6;
 /** From here on what is packed goes over at once, in bytes: about what a batch holds. */
 const FULL_BYTES = 1 << 20;
+/** Of the table, of the answer and of who waits for it, about. */
+const RECORD_BYTES = 100;
 const FIRST_BYTES = 64 << 10;
 const FIRST_RECORDS = 256;
 const HEADER_FRONT_BYTES = 8;
@@ -39,12 +41,13 @@ export class Packer {
     return this.#count;
   }
 
+  /** What it takes in memory until it is answered; a record without a byte takes some as well. */
   get bytes(): number {
-    return this.#at;
+    return this.#at + this.#count * RECORD_BYTES;
   }
 
   get isFull(): boolean {
-    return this.#at >= FULL_BYTES;
+    return this.bytes >= FULL_BYTES;
   }
 
   /** Adds a record whole, or throws and adds nothing of it. */

@@ -344,9 +344,9 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
   #give(sending: Sending): void {
     const number = this.#nextSending++;
     this.#sendings.set(number, sending);
+    sending.bytes = this.#packer.bytes;
+    this.#unanswered += sending.bytes;
     const { bytes, table } = this.#packer.take();
-    sending.bytes = bytes.length;
-    this.#unanswered += bytes.length;
     this.#native.send(number, bytes, table);
     void this.#listen();
   }

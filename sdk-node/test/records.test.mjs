@@ -115,6 +115,16 @@ test('sendMany takes any source, in order, and one that is far larger than the b
   assert.equal((await producer.sendMany([])).length, 0);
 });
 
+test('records without a byte are bounded as well', async () => {
+  const t = await topic(1, { durability: 'os' });
+  const places = await client.producer(t, { bufferBytes: 1 << 20 }).sendMany(
+    (function* () {
+      for (let sent = 0; sent < 50_000; sent++) yield {};
+    })(),
+  );
+  assert.deepEqual([places.length, places.at(-1).offset], [50_000, 49_999n]);
+});
+
 test('serializers make the types, both ways', async () => {
   const t = await topic();
   const producer = client.producer(t, { key: string(), value: json() });

@@ -39,6 +39,7 @@ for await (const message of consumer) {
   same<typeof message.timestamp, Date>(true);
 }
 for await (const batch of consumer.batches({ maxRecords: 5 })) for (const message of batch) same<typeof message.value, Reading | null>(true);
+for await (const message of consumer.stream({ highWaterMarkBytes: 5 })) same<typeof message, Message<string, Reading>>(true);
 await consumer.run({ eachMessage: (message) => same<typeof message.key, string | null>(true) });
 // Without: buffers.
 const raw = client.consumer('t');
