@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Waiting } from './abort.js';
 import { place, type Place } from './consumer.js';
-import { AlreadyExistsError, invalid } from './errors.js';
+import { AlreadyExistsError, invalid, wrongType } from './errors.js';
 import { fromWire, parse, toWire } from './json.js';
 import { kindOf } from './serializers.js';
 
@@ -440,7 +440,7 @@ export class Transforms extends Requests {
   /** Uploads a module, from a file or as bytes; the broker checks and compiles it before it answers. It becomes the current version at once. */
   async deploy(name: string, wasm: string | URL | Uint8Array, options: RequestOptions = {}): Promise<ModuleInfo> {
     if (typeof wasm !== 'string' && !(wasm instanceof URL) && !(wasm instanceof Uint8Array)) {
-      throw invalid(`a module is the path of a file or its bytes, and this is ${kindOf(wasm)}`);
+      throw wrongType(`a module is the path of a file or its bytes, and this is ${kindOf(wasm)}`);
     }
     const bytes = wasm instanceof Uint8Array ? wasm : await readFile(wasm);
     return (await this.ask('deploy_module', { name }, options, bytes)) as ModuleInfo;

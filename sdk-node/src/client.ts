@@ -3,7 +3,7 @@
 import { Admin } from './admin.js';
 import { call, type Waiting } from './abort.js';
 import { Consumer, type ConsumerOptions } from './consumer.js';
-import { ClosedError, closed, invalid, type DecodeError } from './errors.js';
+import { ClosedError, closed, type DecodeError, wrongType } from './errors.js';
 import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
 import { Message, type Chunk } from './message.js';
@@ -38,7 +38,7 @@ export interface CloseOptions extends Waiting {
  * Makes one attempt and fails with its error. Once connected, a client reconnects by itself. All that is made from it shares one connection.
  */
 export async function connect(url?: string, options: ClientOptions = {}): Promise<Client> {
-  if (url !== undefined && typeof url !== 'string') throw invalid(`an address is a string, and this is ${kindOf(url)}`);
+  if (url !== undefined && typeof url !== 'string') throw wrongType(`an address is a string, and this is ${kindOf(url)}`);
   const { signal, ...settings } = options;
   const json = stringify(toWire({ url: url ?? process.env['MILLPOND_URL'], ...settings }));
   return new Client(await call(signal, (cancel) => native.connect(json, cancel)));
@@ -121,8 +121,8 @@ export class Client implements AsyncDisposable {
 
   #check(topic: unknown, options: unknown): void {
     if (this.#closing) throw closed('client');
-    if (typeof topic !== 'string') throw invalid(`a topic is a string, and this is ${kindOf(topic)}`);
-    if (options === null || typeof options !== 'object') throw invalid(`options are an object, and this is ${kindOf(options)}`);
+    if (typeof topic !== 'string') throw wrongType(`a topic is a string, and this is ${kindOf(topic)}`);
+    if (options === null || typeof options !== 'object') throw wrongType(`options are an object, and this is ${kindOf(options)}`);
   }
 
   async #request(request: Record<string, unknown>, wasm: Uint8Array | undefined, signal: AbortSignal | undefined): Promise<string> {

@@ -2,7 +2,7 @@
 
 import { Readable } from 'node:stream';
 import { call, check, waitFor, type Waiting } from './abort.js';
-import { DecodeError, closed, invalid, toError, AbortError, CANCELLED, MillpondError } from './errors.js';
+import { AbortError, CANCELLED, DecodeError, MillpondError, closed, invalid, toError, wrongType } from './errors.js';
 import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
 import { AS_SENT, Batch, Message, rawKey, rawValue, sizeOf, type Chunk } from './message.js';
@@ -570,15 +570,14 @@ function decodeError(chunk: Chunk, index: number, part: 'key' | 'value', cause: 
     partition,
     offset,
     part,
-    rawKey: rawKey(chunk, index),
-    rawValue: rawValue(chunk, index),
+    record: new Message(chunk, index),
   });
 }
 
 function deserializer<T>(given: Deserializer<T> | undefined, name: string): Deserializer<T> {
   // Without one, what is read is typed as a `Buffer`.
   if (given === undefined) return BUFFER as unknown as Deserializer<T>;
-  if (typeof given?.deserialize !== 'function') throw invalid(`\`${name}\` has no method \`deserialize\``, 'as json(), string() and buffer() have');
+  if (typeof given?.deserialize !== 'function') throw wrongType(`\`${name}\` has no method \`deserialize\``, 'as json(), string() and buffer() have');
   return given;
 }
 
@@ -590,7 +589,7 @@ export function place(at: Place): unknown {
   if (at !== null && typeof at === 'object' && 'offset' in at && isWhole(at.offset)) return { offset: BigInt(at.offset) };
   if (at !== null && typeof at === 'object' && 'timestampMs' in at && isWhole(at.timestampMs)) return { timestamp_ms: at.timestampMs };
   const shown = typeof at === 'object' ? JSON.stringify(at) : String(at);
-  throw invalid(`${shown} is no place in a partition`, 'it is "beginning", "end", an offset as a bigint, a Date, { offset } or { timestampMs }');
+  throw wrongType(`${shown} is no place in a partition`, 'it is "beginning", "end", an offset as a bigint, a Date, { offset } or { timestampMs }');
 }
 
 function isWhole(number: unknown): boolean {

@@ -5,6 +5,8 @@
  * clients and in its command line.
  */
 
+import type { Message } from './message.js';
+
 /** What an error carries beside its message. */
 export interface ErrorDetails {
   /** A name that never changes its meaning, such as `topic_not_found`. */
@@ -52,6 +54,8 @@ export class NotFoundError extends MillpondError {}
 export class AlreadyExistsError extends MillpondError {}
 /** An argument, a setting or a request that cannot be. */
 export class InvalidError extends MillpondError {}
+/** A value of a type that cannot be. */
+export class WrongTypeError extends InvalidError {}
 /** A record, a batch or a module has too many bytes. */
 export class TooLargeError extends MillpondError {}
 /** It is in use, and cannot be removed. */
@@ -115,10 +119,8 @@ export class DecodeError extends MillpondError {
   readonly offset: bigint;
   /** Which part of the record it was. */
   readonly part: 'key' | 'value';
-  /** The record's key as it was sent. */
-  readonly rawKey: Buffer | null;
-  /** The record's value as it was sent. */
-  readonly rawValue: Buffer | null;
+  /** The record, with bytes as they were sent. */
+  readonly record: Message;
 
   constructor(
     message: string,
@@ -127,8 +129,7 @@ export class DecodeError extends MillpondError {
       partition: number;
       offset: bigint;
       part: 'key' | 'value';
-      rawKey: Buffer | null;
-      rawValue: Buffer | null;
+      record: Message;
     },
   ) {
     super(message, details);
@@ -136,8 +137,7 @@ export class DecodeError extends MillpondError {
     this.partition = details.partition;
     this.offset = details.offset;
     this.part = details.part;
-    this.rawKey = details.rawKey;
-    this.rawValue = details.rawValue;
+    this.record = details.record;
   }
 }
 
@@ -222,9 +222,14 @@ export function camelCase(name: string): string {
   return name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 }
 
-/** An argument that is not of the type that it must be. @internal */
+/** An argument with a value that it cannot have. @internal */
 export function invalid(message: string, hint?: string): InvalidError {
-  return new InvalidError(message, { code: 'invalid_argument', hint });
+  return new InvalidError(message, { code: 'invalid_setting', hint });
+}
+
+/** An argument of a type that it cannot have. @internal */
+export function wrongType(message: string, hint?: string): WrongTypeError {
+  return new WrongTypeError(message, { code: 'wrong_type', hint });
 }
 
 /** @internal */

@@ -80,6 +80,7 @@ export {
   TooLargeError,
   TransformError,
   UnavailableError,
+  WrongTypeError,
   type ErrorDetails,
   type OffsetRange,
 } from './errors.js';

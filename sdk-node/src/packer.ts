@@ -10,7 +10,7 @@
  * @internal
  */
 
-import { invalid } from './errors.js';
+import { invalid, wrongType } from './errors.js';
 import type { HeadersInit } from './producer.js';
 import { kindOf, type Bytes } from './serializers.js';
 
@@ -113,11 +113,11 @@ export class Packer {
   }
 
   #writeHeaders(headers: HeadersInit): number {
-    if (headers === null || typeof headers !== 'object') throw invalid(`headers are an object or pairs, and this is ${kindOf(headers)}`);
+    if (headers === null || typeof headers !== 'object') throw wrongType(`headers are an object or pairs, and this is ${kindOf(headers)}`);
     const pairs = Symbol.iterator in headers ? headers : Object.entries(headers);
     let count = 0;
     for (const [name, value] of pairs) {
-      if (typeof name !== 'string') throw invalid(`the name of a header is a string, and this is ${kindOf(name)}`);
+      if (typeof name !== 'string') throw wrongType(`the name of a header is a string, and this is ${kindOf(name)}`);
       if (value !== null && typeof value !== 'string' && !(value instanceof Uint8Array)) {
         throw invalid(`the value of the header \`${name}\` is a string, bytes or null, and this is ${kindOf(value)}`);
       }
@@ -138,13 +138,13 @@ function timestampOf(given: Date | number | undefined): number {
   if (given === undefined) return NaN;
   const ms = given instanceof Date ? given.getTime() : given;
   if (!Number.isSafeInteger(ms)) {
-    throw invalid(`a timestamp is a Date or whole milliseconds since 1970-01-01 UTC, and this is ${String(given)}`);
+    throw wrongType(`a timestamp is a Date or whole milliseconds since 1970-01-01 UTC, and this is ${String(given)}`);
   }
   return ms;
 }
 
 function partitionOf(given: number | undefined): number {
   if (given === undefined) return -1;
-  if (!Number.isInteger(given) || given < 0 || given > PARTITION_MAX) throw invalid(`a partition is a whole number from 0 on, and this is ${String(given)}`);
+  if (!Number.isInteger(given) || given < 0 || given > PARTITION_MAX) throw wrongType(`a partition is a whole number from 0 on, and this is ${String(given)}`);
   return given;
 }

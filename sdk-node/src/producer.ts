@@ -1,7 +1,7 @@
 /** Sending records. What is sent in one turn of the event loop goes over to the native half in one call; answers come back many at a time. */
 
 import { check, waitFor, type Waiting } from './abort.js';
-import { ClosedError, EncodeError, TimeoutError, closed, invalid, toError } from './errors.js';
+import { ClosedError, EncodeError, MillpondError, TimeoutError, closed, toError, wrongType } from './errors.js';
 import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
 import { type Native } from './native.js';
@@ -303,7 +303,7 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
 
   #pack(record: NewRecord<K, V>): void {
     if (this.#closing) throw closed('producer');
-    if (record === null || typeof record !== 'object') throw invalid('a record is an object, as in { key, value, headers }');
+    if (record === null || typeof record !== 'object') throw wrongType('a record is an object, as in { key, value, headers }');
     const key = record.key == null ? null : encode(this.#key, record.key, 'key', this.topic);
     const value = record.value == null ? null : encode(this.#value, record.value, 'value', this.topic);
     this.#packer.add(key, value, record);
@@ -480,6 +480,7 @@ function encode<T>(by: Serializer<T>, what: T, part: 'key' | 'value', topic: str
   try {
     bytes = by.serialize(what);
   } catch (cause) {
+    if (cause instanceof MillpondError) throw cause;
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new EncodeError(`the ${part} of a record for \`${topic}\` could not be serialized: ${reason}`, { code: 'encode_failed', cause });
   }
@@ -492,7 +493,7 @@ function encode<T>(by: Serializer<T>, what: T, part: 'key' | 'value', topic: str
 function serializer<T>(given: Serializer<T> | undefined, name: string): Serializer<T> {
   // Without one, what is sent is typed as bytes.
   if (given === undefined) return BUFFER as unknown as Serializer<T>;
-  if (typeof given?.serialize !== 'function') throw invalid(`\`${name}\` has no method \`serialize\``, 'as json(), string() and buffer() have');
+  if (typeof given?.serialize !== 'function') throw wrongType(`\`${name}\` has no method \`serialize\``, 'as json(), string() and buffer() have');
   return given;
 }
 

@@ -1,5 +1,7 @@
 /** How keys and values become bytes and come back. */
 
+import { wrongType } from './errors.js';
+
 /** Turns a key or a value into bytes. What is `null` never reaches it: it is stored as a null. */
 export interface Serializer<T> {
   /** The bytes; a string is written as UTF-8. */
@@ -35,7 +37,7 @@ export function string(): Codec<string> {
   const decoder = new TextDecoder('utf-8', { fatal: true });
   return {
     serialize(value: string): string {
-      if (typeof value !== 'string') throw new TypeError(`a string is expected, and this is ${kindOf(value)}`);
+      if (typeof value !== 'string') throw wrongType(`a string is expected, and this is ${kindOf(value)}`);
       return value;
     },
     deserialize: (bytes: Buffer): string => decoder.decode(bytes),
@@ -51,7 +53,7 @@ export function buffer(): Serializer<Bytes> & Deserializer<Buffer> {
 export const BUFFER: Serializer<Bytes> & Deserializer<Buffer> = {
   serialize(value: Bytes): Bytes {
     if (typeof value !== 'string' && !(value instanceof Uint8Array)) {
-      throw new TypeError(`a string or bytes are expected, and this is ${kindOf(value)}: name a serializer, as in { value: json() }`);
+      throw wrongType(`a string or bytes are expected, and this is ${kindOf(value)}`, 'name a serializer, as in { value: json() }');
     }
     return value;
   },

@@ -40,7 +40,7 @@ test('a wrong address says what one looks like', async () => {
   for (const url of ['', 'localhost:9440', 'http://localhost', 'millpond://', 'millpond://localhost:99999', 'millpond://localhost?fp=md5:5']) {
     await assert.rejects(connect(url), isError('InvalidError', 'invalid_url', /millpond:\/\/localhost:9440/));
   }
-  await assert.rejects(connect(5), isError('InvalidError', 'invalid_argument', /a number/));
+  await assert.rejects(connect(5), isError('WrongTypeError', 'wrong_type', /a number/));
   await assert.rejects(connect('millpond://localhost', { fingerprint: 'sha256:5' }), isError('InvalidError', 'invalid_setting', /64 hex digits/));
   await assert.rejects(connect('millpond://localhost', { caFile: '/nowhere.pem' }), isError('InvalidError', 'ca_file_unusable', /PEM/));
 });
@@ -54,13 +54,13 @@ test('a setting that is not known is refused with the nearest one, in the names 
   assert.throws(() => client.producer('t', { compression: 'zip' }), isError('InvalidError', 'invalid_setting', /zstd/));
   assert.throws(() => client.consumer('t', { untilTheEnd: true }), isError('InvalidError', 'invalid_setting', /untilEnd/));
   assert.throws(() => client.consumer('t', { onOutOfRange: 'first' }), isError('InvalidError', 'invalid_setting', /onOutOfRange/));
-  assert.throws(() => client.consumer('t', { start: 5 }), isError('InvalidError', 'invalid_argument', /a Date/));
-  assert.throws(() => client.consumer('t', null), isError('InvalidError', 'invalid_argument'));
-  assert.throws(() => client.producer(5), isError('InvalidError', 'invalid_argument', /a topic is a string/));
+  assert.throws(() => client.consumer('t', { start: 5 }), isError('WrongTypeError', 'wrong_type', /a Date/));
+  assert.throws(() => client.consumer('t', null), isError('WrongTypeError', 'wrong_type'));
+  assert.throws(() => client.producer(5), isError('WrongTypeError', 'wrong_type', /a topic is a string/));
   await assert.rejects(client.producer(await topic(), { inFlight: 6 }).send({ value: 'x' }), isError('InvalidError', 'invalid_setting', /idempotence/));
   await assert.rejects(client.admin.createTopic('t', { retention: 5 }), isError('InvalidError', 'invalid_setting', /retention/));
   await assert.rejects(client.admin.createTopic('t', { durability: 'never' }), isError('InvalidError', 'invalid_setting', /interval:200ms/));
-  await assert.rejects(client.admin.createTopic('t', { ifExists: 'maybe' }), isError('InvalidError', 'invalid_argument'));
+  await assert.rejects(client.admin.createTopic('t', { ifExists: 'maybe' }), isError('InvalidError', 'invalid_setting'));
 });
 
 test('a wrong fingerprint is not the broker that was meant', async () => {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { after, before, test } from 'node:test';
 import { pipeline } from 'node:stream/promises';
-import { connect, json, string, AbortError, DecodeError, EncodeError, InvalidError, NotFoundError, TooLargeError } from 'millpond';
+import { connect, json, string, AbortError, DecodeError, EncodeError, InvalidError, NotFoundError, TooLargeError, WrongTypeError } from 'millpond';
 import { broker, plugin, topicName } from './support/broker.mjs';
 
 let client;
@@ -141,9 +141,9 @@ test('a value of the wrong type is refused with what to do, and nothing of it is
   const t = await topic();
   const producer = client.producer(t);
   await assert.rejects(producer.send({ value: { celsius: 3 } }), (error) => {
-    assert.ok(error instanceof EncodeError && error.cause instanceof TypeError);
-    assert.match(error.message, /an object of the class Object.*json\(\)/);
-    return error.code === 'encode_failed';
+    assert.ok(error instanceof WrongTypeError && error instanceof InvalidError);
+    assert.match(`${error.message} ${error.hint}`, /an object of the class Object.*json\(\)/);
+    return error.code === 'wrong_type';
   });
   for (const [record, words] of [
     [{ value: 5 }, /a number/],
@@ -159,8 +159,11 @@ test('a value of the wrong type is refused with what to do, and nothing of it is
     await assert.rejects(producer.sendMany([record]), words);
   }
   const strict = client.producer(t, { value: string() });
-  await assert.rejects(strict.send({ value: 5 }), EncodeError);
-  await assert.rejects(client.producer(t, { value: json() }).send({ value: () => 1 }), /has no JSON/);
+  await assert.rejects(strict.send({ value: 5 }), WrongTypeError);
+  await assert.rejects(client.producer(t, { value: json() }).send({ value: () => 1 }), (error) => {
+    assert.ok(error instanceof EncodeError && error.cause instanceof TypeError);
+    return error.code === 'encode_failed';
+  });
   await assert.rejects(client.producer(t, { value: { serialize: () => 5 } }).send({ value: 1 }), /neither a string nor bytes/);
   assert.throws(() => client.producer(t, { value: {} }), InvalidError);
   assert.throws(() => client.consumer(t, { value: {} }), InvalidError);
@@ -198,7 +201,7 @@ test('a deserializer that throws: raise goes on behind, skip leaves out, raw han
     for await (const message of raising) seen.push(message.value);
   }, (error) => {
     assert.ok(error instanceof DecodeError && error.cause instanceof SyntaxError);
-    assert.deepEqual([error.code, error.offset, error.part, error.rawValue.toString()], ['decode_failed', 1n, 'value', '{']);
+    assert.deepEqual([error.code, error.offset, error.part, error.record.value.toString()], ['decode_failed', 1n, 'value', '{']);
     return true;
   });
   for await (const message of raising) seen.push(message.value);
