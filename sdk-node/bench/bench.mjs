@@ -8,7 +8,7 @@
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 import { connect } from '../dist/index.mjs';
-import { Broker, binary } from '../test/support/broker.mjs';
+import { binary, ownBroker } from '../test/support/broker.mjs';
 
 const { values: flags } = parseArgs({ options: { rounds: { type: 'string', default: '3' }, mib: { type: 'string', default: '200' } } });
 const rounds = Number(flags.rounds);
@@ -90,7 +90,7 @@ function memory(url, topic) {
   return JSON.parse(spawnSync(process.execPath, ['--input-type=module', '--eval', program], { encoding: 'utf8' }).stdout);
 }
 
-const broker = await Broker.start();
+const broker = await ownBroker();
 const client = await connect(broker.url);
 for (let round = 0; round < rounds; round++) {
   await node(client, round);

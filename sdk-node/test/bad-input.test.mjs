@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import * as millpond from 'millpond';
-import { broker, Broker, freePort, topicName } from './support/broker.mjs';
+import { broker, freePort, ownBroker, topicName } from './support/broker.mjs';
 
 const { connect, MillpondError } = millpond;
 
@@ -190,7 +190,7 @@ test('Symbol.asyncDispose closes', async () => {
 });
 
 test('a broker that is killed and comes back: nothing is lost, nothing is told twice', async () => {
-  const own = await Broker.start();
+  const own = await ownBroker();
   const c = await connect(own.url);
   await c.admin.createTopic('t');
   const producer = c.producer('t');
@@ -201,7 +201,7 @@ test('a broker that is killed and comes back: nothing is lost, nothing is told t
   await own.kill();
   const sent = Array.from({ length: 50 }, (_, number) => producer.send({ value: String(number + 1) }));
   const topics = c.admin.topics();
-  await own.restart();
+  await own.start();
   assert.deepEqual((await topics).map((found) => found.name), ['t']);
   assert.deepEqual((await Promise.all(sent)).map((place) => place.offset), Array.from({ length: 50 }, (_, number) => BigInt(number + 1)));
   const seen = [await waiting];
@@ -212,7 +212,7 @@ test('a broker that is killed and comes back: nothing is lost, nothing is told t
 });
 
 test('a broker that stays away: times that were given hold, and a client can be closed', async () => {
-  const own = await Broker.start();
+  const own = await ownBroker();
   const c = await connect(own.url, { requestTimeoutMs: 150 });
   await c.admin.createTopic('t');
   const short = c.producer('t', { deliveryTimeoutMs: 150 });
@@ -233,7 +233,7 @@ test('a broker that stays away: times that were given hold, and a client can be 
 });
 
 test('a broker that stands still (SIGSTOP) and goes on', async () => {
-  const own = await Broker.start();
+  const own = await ownBroker();
   const c = await connect(own.url, { idleTimeoutMs: 300, requestTimeoutMs: 200 });
   await c.admin.createTopic('t');
   const producer = c.producer('t');
@@ -241,7 +241,7 @@ test('a broker that stands still (SIGSTOP) and goes on', async () => {
   await own.freeze();
   const sent = producer.send({ value: 'b' });
   await assert.rejects(c.admin.topics(), { name: 'TimeoutError', code: 'timed_out', retryable: true });
-  own.signal('SIGCONT');
+  own.thaw();
   assert.equal((await sent).offset, 1n);
   assert.equal((await c.admin.topic('t')).partitions[0].highWatermark, 2n);
   await c.close();
