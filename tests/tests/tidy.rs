@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("broker/quic", &["millpond-protocol", "millpond-engine"]),
     ("broker/admin", &["millpond-protocol", "millpond-engine"]),
     ("sdk-rust", &["millpond-protocol"]),
+    ("sdk-rust/bridge", &["millpond", "millpond-protocol"]),
 ];
 
 /// Crates whose code may hold an explained `unsafe`.
