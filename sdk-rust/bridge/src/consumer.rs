@@ -166,6 +166,11 @@ impl Consumer {
         }
     }
 
+    /// Puts a failure that was taken back to where it was.
+    pub fn hand_back_failure(&self, failure: Failure) {
+        self.0.shelf.lock().items.push_front(Item::Failed(failure));
+    }
+
     /// Goes on from another place, in this partition or (none) in all of them. After an error nothing has changed.
     pub async fn seek(&self, partition: Option<u32>, place: Place) -> Result<(), Failure> {
         let mut source = self.0.command().await?;
