@@ -372,7 +372,7 @@ fn encoded(part: Option<&Bound<'_, PyAny>>, serializer: Option<&Py<PyAny>>, what
 
 #[cold]
 fn serializer_failed(py: Python<'_>, error: PyErr, what: &str) -> PyErr {
-    let failed = Failure::new(FailureKind::Invalid, "serialization_failed", format!("the serializer of the {what} failed: {error}"));
+    let failed = Failure::new(FailureKind::Invalid, "encode_failed", format!("the serializer of the {what} failed: {error}"));
     let wrapped = exception(py, &failed);
     wrapped.set_cause(py, Some(error));
     wrapped

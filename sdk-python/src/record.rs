@@ -253,9 +253,26 @@ impl Batch {
         self.parts.iter().flat_map(|records| records.timestamps_ms().iter().copied()).collect()
     }
 
-    /// The schema and the array of the Arrow C data interface, as two capsules.
-    fn arrow_c_array(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
+    /// The batch through the Arrow C data interface: partition, offset, timestamp, key, value, headers.
+    #[pyo3(signature = (requested_schema=None))]
+    fn __arrow_c_array__(&self, py: Python<'_>, requested_schema: Option<Py<PyAny>>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
+        // The interface allows to give the data as it is, whatever was asked for.
+        drop(requested_schema);
         crate::arrow::export(py, &self.parts)
+    }
+
+    /// The batch as a `pyarrow.RecordBatch`; needs pyarrow.
+    fn to_arrow<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        this.py().import("millpond._arrow")?.call_method1("to_arrow", (this,))
+    }
+
+    /// The batch as a `pandas.DataFrame`; needs pandas and pyarrow.
+    fn to_pandas<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        this.py().import("millpond._arrow")?.call_method1("to_pandas", (this,))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Batch(topic='{}', {} records)", self.topic(), self.__len__())
     }
 }
 

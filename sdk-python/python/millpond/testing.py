@@ -1,0 +1,173 @@
+"""A real broker for tests.
+
+::
+
+    def test_something() -> None:
+        with millpond.testing.broker() as broker, millpond.connect(broker.url) as client:
+            ...
+
+It runs the binary ``millpond`` in a process of its own, in a temporary folder, on free ports of the loopback address, and is killed at the
+end. The binary is the one that the environment names (``MILLPOND_BIN``), the one in this package, or the one in the ``PATH``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from millpond.errors import MillpondError
+
+__all__ = ["Broker", "BrokerError", "broker", "find_binary"]
+
+LOG_LINES_MAX = 1_000
+"""Lines of a broker's log that are kept."""
+
+STOP_TIMEOUT = 30.0
+"""Seconds that a planned stop may take."""
+
+
+class BrokerError(MillpondError, RuntimeError):
+    """A broker for tests could not be started."""
+
+
+def find_binary() -> Path:
+    """The broker's binary; raises `BrokerError` where there is none."""
+    named = os.environ.get("MILLPOND_BIN")
+    if named:
+        if not Path(named).is_file():
+            raise BrokerError(f"MILLPOND_BIN names {named}, and there is no such file", code="broker_missing")
+        return Path(named)
+    bundled = Path(__file__).parent / "bin" / "millpond"
+    if bundled.is_file():
+        return bundled
+    found = shutil.which("millpond")
+    if found is None:
+        raise BrokerError(
+            "there is no broker to run: the binary `millpond` is not in the PATH",
+            code="broker_missing",
+            hint="set MILLPOND_BIN to its path; `cargo build --release -p millpond-cli` builds it to target/release/millpond",
+        )
+    return Path(found)
+
+
+class Broker:
+    """A broker in a process of its own. From `broker`."""
+
+    url: str
+    """Its address, with the fingerprint of its certificate."""
+    data_dir: Path
+    """Its data folder."""
+
+    def __init__(self, binary: Path, folder: Path, arguments: Sequence[str]) -> None:
+        """From `broker`."""
+        self.data_dir = folder / "data"
+        self._binary = binary
+        self._folder = folder
+        self._arguments = list(arguments)
+        self._port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: list[str] = []
+        self.start()
+
+    def start(self) -> None:
+        """Starts it again, after `kill` or `stop`: on the same folder and port."""
+        if self._process is not None:
+            return
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MILLPOND_")}
+        environment["XDG_STATE_HOME"] = str(self._folder / "state")
+        command = [str(self._binary), "serve", "--data-dir", str(self.data_dir)]
+        command += ["--quic-listen", f"127.0.0.1:{self._port}", "--kafka-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+        process = subprocess.Popen(
+            command + self._arguments,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None and process.stderr is not None
+        reader = threading.Thread(target=self._read, args=(process.stderr,), name="millpond-broker-log", daemon=True)
+        reader.start()
+        self._process = process
+        url = process.stdout.readline().decode().strip()
+        if not url.startswith("millpond://"):
+            self.kill()
+            reader.join()
+            said = "\n".join(self._log[-20:])
+            raise BrokerError(f"the broker did not start; it said:\n{said}", code="broker_failed")
+        self.url = url
+
+    def _read(self, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                self._log.append(line.decode(errors="replace").rstrip())
+                del self._log[:-LOG_LINES_MAX]
+
+    @property
+    def log(self) -> str:
+        """The last lines that it has logged."""
+        return "\n".join(self._log)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._running().pid
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise BrokerError("the broker is not running", code="broker_stopped", hint="start() starts it again")
+        return self._process
+
+    def kill(self) -> None:
+        """Kills it, as a power cut would (``kill -9``)."""
+        if self._process is not None:
+            self._process.kill()
+            self._end()
+
+    def stop(self) -> None:
+        """Asks it to stop, and waits until it has."""
+        if self._process is not None:
+            self._process.terminate()
+            self._end()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.wait(STOP_TIMEOUT)
+            if process.stdout is not None:
+                process.stdout.close()
+
+    def freeze(self) -> None:
+        """Lets it stand still (SIGSTOP)."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets it go on (SIGCONT)."""
+        os.kill(self.pid, signal.SIGCONT)
+
+
+@contextmanager
+def broker(*arguments: str, binary: str | os.PathLike[str] | None = None) -> Iterator[Broker]:
+    """A broker in a temporary folder, which is killed at the end. ``arguments`` go to ``millpond serve``."""
+    path = find_binary() if binary is None else Path(binary)
+    with tempfile.TemporaryDirectory(prefix="millpond-") as folder:
+        running = Broker(path, Path(folder), arguments)
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", 0))
+        port: int = udp.getsockname()[1]
+        return port
