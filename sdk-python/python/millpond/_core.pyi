@@ -142,8 +142,8 @@ class Record(Generic[K, V]):
         partition: int,
         offset: int,
         timestamp_ms: int,
-        key: K | None,  # type: ignore[misc]
-        value: V | None,  # type: ignore[misc]
+        key: K | None,
+        value: V | None,
         headers: list[tuple[str, bytes | None]] = ...,
     ) -> Self: ...
     @property

@@ -11,7 +11,6 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -140,9 +139,9 @@ class DerivedPartition:
 class DerivedStatus:
     """How a derived topic is doing."""
 
-    targets: list[str] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list[str])
     """The topics that it writes to."""
-    partitions: list[DerivedPartition] = field(default_factory=list)
+    partitions: list[DerivedPartition] = field(default_factory=list[DerivedPartition])
     """One for each partition of the source."""
 
 
@@ -162,7 +161,7 @@ class Attachment:
     """Where it runs."""
     view: str | None = None
     """On fetch: the view."""
-    params: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict[str, str])
     """Its settings."""
     limits: Limits = field(default_factory=Limits)
     """What it may use."""
@@ -198,9 +197,9 @@ class Topic:
     """Its settings."""
     epoch: int = 0
     """Counts the changes of its settings."""
-    partitions: list[Partition] = field(default_factory=list)
+    partitions: list[Partition] = field(default_factory=list[Partition])
     """Its partitions, in order."""
-    attachments: list[Attachment] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list[Attachment])
     """The modules that run on it, in the order in which they run."""
     used_bytes: int = 0
     """Bytes of its batches."""
@@ -260,7 +259,7 @@ class ModuleVersion:
     """Whether it keeps state."""
     deployed_at: datetime | None = None
     """When it was deployed, by the broker's clock."""
-    attached: list[ModuleAttachment] = field(default_factory=list)
+    attached: list[ModuleAttachment] = field(default_factory=list[ModuleAttachment])
     """Where it runs."""
     unavailable: str | None = None
     """Why it can't run."""
@@ -282,11 +281,11 @@ class Transform:
     """What it implements: ``transform``, ``partitioner`` or ``derive``."""
     stateful: bool = False
     """Whether it keeps state."""
-    attached_to: list[str] = field(default_factory=list)
+    attached_to: list[str] = field(default_factory=list[str])
     """The topics that it is attached to, in any version."""
-    versions: list[ModuleVersion] = field(default_factory=list)
+    versions: list[ModuleVersion] = field(default_factory=list[ModuleVersion])
     """All that there are, the oldest first; of `describe` alone."""
-    removed: list[int] = field(default_factory=list)
+    removed: list[int] = field(default_factory=list[int])
     """Versions that an upload has removed, because a module has only so many."""
 
 
@@ -354,11 +353,11 @@ class LogPlace:
 class ModuleLog:
     """What a module has logged."""
 
-    lines: list[LogLine] = field(default_factory=list)
+    lines: list[LogLine] = field(default_factory=list[LogLine])
     """The oldest first."""
     lines_lost: int = 0
     """Lines that are not kept any more."""
-    next: list[LogPlace] = field(default_factory=list)
+    next: list[LogPlace] = field(default_factory=list[LogPlace])
     """Where this answer ends: to follow the log, ask again with it as ``after``."""
 
 
@@ -380,9 +379,14 @@ _RENAMED = {"deployed_at": "deployed_at_ms", "at": "at_ms"}
 """Times that the broker has in milliseconds."""
 
 
-@lru_cache(maxsize=None)
+_HINTS: dict[type[Any], dict[str, Any]] = {}
+"""The fields of the classes here and their types."""
+
+
 def _fields(cls: type[Any]) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
 
 
 def build(kind: Any, data: Any) -> Any:

@@ -372,7 +372,8 @@ class Consumer(Generic[K, V]):
         there, when that is 0.
         """
         _options.positive("max_records", max_records)
-        return _Batches(self._native, max_records, _options.wait_seconds(max_wait))
+        batches: _Batches[K, V] = _Batches(self._native, max_records, _options.wait_seconds(max_wait))
+        return batches
 
     @overload
     async def seek(self, to: Literal["beginning", "end"], *, partition: int | None = None) -> None: ...

@@ -111,27 +111,33 @@ def model(cls: type[T]) -> Serde[T]:
     )
 
 
+def _is(value: object, kind: type) -> bool:
+    return isinstance(value, kind)
+
+
+def _is_both(given: object) -> bool:
+    """Whether it has both methods. A class is a function, whatever methods its objects have."""
+    return isinstance(given, SerdeLike) and not isinstance(given, type)
+
+
 def _build(kind: Any, value: Any, where: str) -> Any:
     """A value of this type, from what JSON has."""
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, dict):
+        if not _is(value, dict):
             raise ValueError(f"{where} is not an object: {value!r:.100}")
-        given: dict[str, Any] = typing.cast("dict[str, Any]", value)
         hints = typing.get_type_hints(kind)
         names = {field.name for field in dataclasses.fields(kind) if field.init}
-        if unknown := given.keys() - names:
+        if unknown := value.keys() - names:
             raise ValueError(f"{where} has no field {', '.join(sorted(unknown))}")
         try:
-            return kind(**{name: _build(hints[name], part, f"{where}.{name}") for name, part in given.items()})
+            return kind(**{name: _build(hints[name], part, f"{where}.{name}") for name, part in value.items()})
         except TypeError as error:
             raise ValueError(f"{where}: {error}") from error
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is list and isinstance(value, list):
-        items: list[Any] = typing.cast("list[Any]", value)
-        return [_build(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(items)]
-    if origin is dict and isinstance(value, dict):
-        parts: dict[str, Any] = typing.cast("dict[str, Any]", value)
-        return {name: _build(arguments[1], part, f"{where}.{name}") for name, part in parts.items()}
+    if origin is list and _is(value, list):
+        return [_build(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if origin is dict and _is(value, dict):
+        return {name: _build(arguments[1], part, f"{where}.{name}") for name, part in value.items()}
     if value is not None and type(None) in arguments:
         others = [argument for argument in arguments if argument is not type(None)]
         if len(others) == 1:
@@ -143,10 +149,9 @@ def dumps_of(serializer: Serializer[Any] | None) -> Callable[[Any], Encoded] | N
     """The function of a serializer; none for bytes and text as they are."""
     if serializer is None or serializer is raw:
         return None
-    if isinstance(serializer, Serde):
-        return typing.cast("Serde[Any]", serializer)._dumps  # pyright: ignore[reportPrivateUsage]
-    if isinstance(serializer, SerdeLike):
-        return serializer.dumps
+    if _is_both(serializer):
+        both: Any = serializer
+        return typing.cast("Callable[[Any], Any]", both.dumps)
     if callable(serializer):
         return serializer
     raise _no_function(serializer, "serializer", "dumps")
@@ -156,10 +161,9 @@ def loads_of(deserializer: Deserializer[Any] | None) -> Callable[[bytes], Any] |
     """The function of a deserializer; none for bytes as they are."""
     if deserializer is None or deserializer is raw:
         return None
-    if isinstance(deserializer, Serde):
-        return typing.cast("Serde[Any]", deserializer)._loads  # pyright: ignore[reportPrivateUsage]
-    if isinstance(deserializer, SerdeLike):
-        return deserializer.loads
+    if _is_both(deserializer):
+        both: Any = deserializer
+        return typing.cast("Callable[[Any], Any]", both.loads)
     if callable(deserializer):
         return deserializer
     raise _no_function(deserializer, "deserializer", "loads")

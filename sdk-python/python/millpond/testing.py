@@ -19,7 +19,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -155,7 +155,7 @@ class Broker:
 
 
 @contextmanager
-def broker(*arguments: str, binary: str | os.PathLike[str] | None = None) -> Iterator[Broker]:
+def broker(*arguments: str, binary: str | os.PathLike[str] | None = None) -> Generator[Broker, None, None]:
     """A broker in a temporary folder, which is killed at the end. ``arguments`` go to ``millpond serve``."""
     path = find_binary() if binary is None else Path(binary)
     with tempfile.TemporaryDirectory(prefix="millpond-") as folder:
