@@ -13,7 +13,7 @@ from millpond._admin_blocking import Admin
 from millpond._core import Batch, Deliveries, Delivery, Record
 from millpond._dead_letters import dead_letter
 from millpond._records import Headers, NewRecord
-from millpond._states import PartitionState, ProducerStats, check_topic, partition_states
+from millpond._states import OpenProducers, PartitionState, ProducerStats, check_topic, partition_states
 from millpond._times import Seconds, to_seconds
 from millpond.errors import DecodeError, ForkedError, MillpondError
 from millpond.serde import Deserializer, Encoded, Serializer, dumps_of, loads_of
@@ -51,7 +51,7 @@ class Client:
         """From `connect`."""
         self._native = native
         self._closed = False
-        self._producers: WeakSet[Producer[Any, Any]] = WeakSet()
+        self._producers = OpenProducers()
         self._consumers: WeakSet[Consumer[Any, Any]] = WeakSet()
         self.admin = Admin(native)
 
@@ -76,7 +76,7 @@ class Client:
         native = self._native.producer(topic, _options.producer(**settings), dumps_of(key), dumps_of(value))
         native.open()
         producer: Producer[Any, Any] = Producer(native, topic)
-        self._producers.add(producer)
+        self._producers.add(producer, native)
         return producer
 
     @overload
@@ -133,9 +133,11 @@ class Client:
         failed: MillpondError | None = None
         for consumer in list(self._consumers):
             consumer.close()
-        for producer in list(self._producers):
+        for producer in self._producers.take():
             try:
-                producer.close(timeout)
+                producer.close(to_seconds(timeout))
+            except ForkedError:
+                pass
             except MillpondError as error:
                 failed = failed or error
         self._native.close()

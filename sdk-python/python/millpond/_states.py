@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from weakref import ReferenceType, ref
 
+from millpond import _core
 from millpond.errors import ClosedError, InvalidError
 
 
@@ -66,3 +68,28 @@ def check_topic(topic: object, client_closed: bool) -> None:
         raise ClosedError("the client is closed", code="closed")
     if not isinstance(topic, str):
         raise InvalidError(f"a topic is a str, not {type(topic).__name__}", code="wrong_type")
+
+
+class OpenProducers:
+    """The producers of a client that it still has to close: those that are in use, and those that were dropped with records on their way."""
+
+    def __init__(self) -> None:
+        self._all: list[tuple[ReferenceType[object], _core.Producer]] = []
+
+    def add(self, producer: object, native: _core.Producer) -> None:
+        """Remembers one, and forgets those that nobody can miss."""
+        self._all = [(user, known) for user, known in self._all if user() is not None or _is_missed(known)]
+        self._all.append((ref(producer), native))
+
+    def take(self) -> list[_core.Producer]:
+        """All that are not closed."""
+        taken, self._all = self._all, []
+        return [native for _, native in taken if not native.is_closed]
+
+
+def _is_missed(native: _core.Producer) -> bool:
+    """Whether records of a producer that was dropped are on their way, or failed."""
+    if native.is_closed:
+        return False
+    stats = native.stats()
+    return bool(stats["buffered_bytes"] or stats["records_failed"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import Union
 
-from millpond.errors import InvalidError
+from millpond.errors import InvalidError, WrongTypeError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -17,7 +17,7 @@ Seconds = Union[float, timedelta]
 def to_ms(at: datetime) -> int:
     """Milliseconds since 1970-01-01 UTC. Only an aware datetime says when it is."""
     if not isinstance(at, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidError(
+        raise WrongTypeError(
             f"a time is a datetime, not {type(at).__name__}",
             code="wrong_type",
             hint="as in datetime(2026, 1, 1, tzinfo=timezone.utc); a number could be seconds or milliseconds",

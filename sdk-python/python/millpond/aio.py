@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
@@ -28,7 +29,7 @@ from millpond._admin_aio import Admin, Transforms
 from millpond._core import Batch, Record, RecordPlace
 from millpond._dead_letters import dead_letter
 from millpond._records import Headers, NewRecord
-from millpond._states import PartitionState, ProducerStats, check_topic, partition_states
+from millpond._states import OpenProducers, PartitionState, ProducerStats, check_topic, partition_states
 from millpond._times import Seconds, to_seconds
 from millpond._waiting import wait_for
 from millpond.errors import DecodeError, ForkedError, MillpondError
@@ -89,7 +90,7 @@ class Client:
         """From `connect`."""
         self._native = native
         self._closed = False
-        self._producers: WeakSet[Producer[Any, Any]] = WeakSet()
+        self._producers = OpenProducers()
         self._consumers: WeakSet[Consumer[Any, Any]] = WeakSet()
         self.admin = Admin(native)
 
@@ -114,7 +115,7 @@ class Client:
         check_topic(topic, self._closed)
         native = self._native.producer(topic, _options.producer(**settings), dumps_of(key), dumps_of(value))
         producer: Producer[Any, Any] = Producer(native, topic)
-        self._producers.add(producer)
+        self._producers.add(producer, native)
         return producer
 
     @overload
@@ -171,9 +172,12 @@ class Client:
         failed: MillpondError | None = None
         for consumer in list(self._consumers):
             await consumer.close()
-        for producer in list(self._producers):
+        seconds = to_seconds(timeout)
+        for producer in self._producers.take():
             try:
-                await producer.close(timeout)
+                await wait_for(partial(_close, producer, seconds))
+            except ForkedError:
+                pass
             except MillpondError as error:
                 failed = failed or error
         try:
@@ -197,6 +201,10 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<millpond.aio.Client {self.url}{' closed' if self._closed else ''}>"
+
+
+def _close(producer: _core.Producer, timeout: float | None, future: asyncio.Future[Any]) -> _core.Operation:
+    return producer.close_async(future, timeout)
 
 
 class Delivery:
