@@ -12,6 +12,7 @@ import pytest_asyncio
 
 import millpond
 from millpond import NewRecord, aio
+from millpond.serde import Encoded
 from millpond.testing import Broker
 
 UTC = timezone.utc
@@ -138,7 +139,7 @@ async def test_the_event_loop_goes_on_while_a_consumer_waits(c: aio.Client, topi
 
 async def test_a_consumer_seeks_pauses_and_resumes(c: aio.Client, topic: str) -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
-    rows = [NewRecord[str, str](value=str(hour), partition=0, timestamp=start + timedelta(hours=hour)) for hour in range(5)]
+    rows = [NewRecord[Encoded, Encoded](value=str(hour), partition=0, timestamp=start + timedelta(hours=hour)) for hour in range(5)]
     await c.producer(topic).send_many(rows)
     async with c.consumer(topic, start="beginning", partitions=[0]) as consumer:
         assert (await anext_of(consumer)).value == b"0"

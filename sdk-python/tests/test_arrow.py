@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow  # type: ignore[import-untyped]
 import pytest
 
 import millpond
 from millpond import aio
 from millpond.testing import Broker
 
+pa: Any = pyarrow
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -65,7 +65,7 @@ async def test_something_else_listens() -> None:
 
 
 def test_settings_that_cannot_be(client: millpond.Client, topic: str) -> None:
-    for use, said in [
+    cases: list[tuple[Callable[[], object], str]] = [
         (lambda: client.producer(topic, in_flight=9), "in_flight"),
         (lambda: client.producer(topic, compression="zip"), "`compression` of a producer cannot be"),  # type: ignore[call-overload]
         (lambda: client.producer(topic, linger=-1), "linger cannot be -1"),
@@ -80,16 +80,17 @@ def test_settings_that_cannot_be(client: millpond.Client, topic: str) -> None:
         (lambda: client.admin.create_topic("t", partitions=0), "partition"),
         (lambda: client.admin.create_topic("sp ace"), "sp ace"),
         (lambda: client.admin.alter_topic(topic, durability="never"), "durability"),
-    ]:
+    ]
+    for use, said in cases:
         with pytest.raises(millpond.InvalidError) as raised:
-            use()  # type: ignore[no-untyped-call]
+            use()
         assert said in str(raised.value), raised.value
         assert isinstance(raised.value, ValueError)
 
 
 def test_values_of_a_wrong_type(client: millpond.Client, topic: str) -> None:
     producer: Any = client.producer(topic)
-    for use in (
+    uses: list[Callable[[], object]] = [
         lambda: producer.send(5),
         lambda: producer.send("x", key=1.5),
         lambda: producer.send("x", headers={"a": 5}),
@@ -97,7 +98,8 @@ def test_values_of_a_wrong_type(client: millpond.Client, topic: str) -> None:
         lambda: producer.send("x", headers=7),
         lambda: producer.send("x", timestamp=1_700_000_000),
         lambda: producer.send_many(["x", object()]),
-    ):
+    ]
+    for use in uses:
         with pytest.raises(TypeError) as raised:
             use()
         assert isinstance(raised.value, millpond.MillpondError) or "argument" in str(raised.value)
@@ -105,7 +107,12 @@ def test_values_of_a_wrong_type(client: millpond.Client, topic: str) -> None:
         producer.send("x", timestamp=datetime(2026, 1, 1))
     assert naive.value.code == "naive_datetime" and "timezone.utc" in (naive.value.hint or "")
     consumer: Any = client.consumer(topic)
-    for seek in (lambda: consumer.seek(at=datetime(2026, 1, 1)), lambda: consumer.seek(at=1e9), lambda: consumer.seek(5)):
+    seeks: list[Callable[[], object]] = [
+        lambda: consumer.seek(at=datetime(2026, 1, 1)),
+        lambda: consumer.seek(at=1e9),
+        lambda: consumer.seek(5),
+    ]
+    for seek in seeks:
         with pytest.raises(millpond.InvalidError):
             seek()
     with pytest.raises(millpond.InvalidError, match="one place"):
@@ -192,7 +199,12 @@ async def test_records_that_cannot_be_decoded_become_dead_letters(client: millpo
 
 
 async def test_a_topic_that_is_not_there(client: millpond.Client, shared: Broker) -> None:
-    for use in (lambda: client.producer("nowhere"), lambda: client.consumer("nowhere"), lambda: client.admin.topic("nowhere")):
+    uses: list[Callable[[], object]] = [
+        lambda: client.producer("nowhere"),
+        lambda: client.consumer("nowhere"),
+        lambda: client.admin.topic("nowhere"),
+    ]
+    for use in uses:
         with pytest.raises(millpond.NotFoundError) as raised:
             use()
         assert raised.value.code == "topic_not_found" and isinstance(raised.value, LookupError)
@@ -229,9 +241,10 @@ def test_an_offset_that_retention_has_passed(client: millpond.Client, topic: str
         producer.send_many(millpond.NewRecord(value=str(number), partition=0) for number in range(10))
         producer.flush()
         assert client.admin.delete_records(topic, 0, 6) == 6
-        reading: Callable[[], millpond.Consumer[bytes, bytes]] = lambda: client.consumer(  # noqa: E731
-            topic, start=2, partitions=[0], on_out_of_range=policy
-        )
+
+        def reading() -> millpond.Consumer[bytes, bytes]:
+            return client.consumer(topic, start=2, partitions=[0], on_out_of_range=policy)
+
         if policy == "error":
             with pytest.raises(millpond.OffsetOutOfRangeError) as raised:
                 reading()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -177,7 +178,13 @@ def test_what_is_closed_says_so(client: millpond.Client, topic: str, shared: Bro
     producer.close()
     producer.close()
     consumer.close()
-    for use in (lambda: producer.send("x"), lambda: next(iter(consumer)), lambda: consumer.seek("end"), lambda: consumer.position(0)):
+    uses: list[Callable[[], object]] = [
+        lambda: producer.send("x"),
+        lambda: next(iter(consumer)),
+        lambda: consumer.seek("end"),
+        lambda: consumer.position(0),
+    ]
+    for use in uses:
         with pytest.raises(millpond.ClosedError) as raised:
             use()
         assert raised.value.code == "closed" and isinstance(raised.value, RuntimeError)
@@ -186,7 +193,8 @@ def test_what_is_closed_says_so(client: millpond.Client, topic: str, shared: Bro
     other.close()
     other.close()
     assert not other.is_connected and "closed" in repr(other)
-    for use in (lambda: other.producer(topic), lambda: other.admin.topics(), lambda: kept.send("x")):
+    uses = [lambda: other.producer(topic), lambda: other.admin.topics(), lambda: kept.send("x")]
+    for use in uses:
         with pytest.raises(millpond.ClosedError):
             use()
 

@@ -205,17 +205,20 @@ def test_many_connects_leave_nothing_behind(shared: Broker, topic: str) -> None:
                 producer.send("x").result(10)
             assert next(iter(client.consumer(topic, start="beginning"))).value == b"x"
 
-    for _ in range(20):
-        once()
-    gc.collect()
-    threads, memory, sockets = len(os.listdir("/proc/self/task")), resident_kib(), len(os.listdir("/proc/self/fd"))
-    for _ in range(150):
-        once()
-    gc.collect()
+    def after(rounds: int) -> int:
+        for _ in range(rounds):
+            once()
+        gc.collect()
+        return resident_kib()
+
+    before = [after(60) for _ in range(4)]
+    threads, sockets = len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+    behind = [after(60) for _ in range(4)]
     wait_until(lambda: _core.task_count() <= 8)
     wait_until(lambda: len(os.listdir("/proc/self/fd")) <= sockets)
     assert len(os.listdir("/proc/self/task")) <= threads
-    assert resident_kib() - memory < 8 * 1024, "KiB more for 150 connects"
+    # The allocator keeps more or less of what was freed: what counts is that it does not grow on and on.
+    assert min(behind) - max(before) < 4 * 1024, "KiB more for 240 connects"
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

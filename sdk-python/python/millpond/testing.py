@@ -146,8 +146,9 @@ class Broker:
                 process.stdout.close()
 
     def freeze(self) -> None:
-        """Lets it stand still (SIGSTOP)."""
+        """Lets it stand still (SIGSTOP), and waits until it does."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Lets it go on (SIGCONT)."""
