@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from itertools import repeat
 from pathlib import Path
 
 import millpond
@@ -88,8 +89,7 @@ def consume_aio(url: str, topic: str, count: int, value: bytes) -> None:
 def produce_aio(url: str, topic: str, count: int, value: bytes) -> None:
     async def run() -> None:
         async with aio.connect(url) as client, client.producer(topic) as producer:
-            for done in range(0, count, 10_000):
-                await producer.send_many([value] * min(10_000, count - done))
+            await producer.send_many(repeat(value, count))
 
     asyncio.run(run())
 

@@ -1,5 +1,5 @@
 //! Batches through the Arrow C data interface (<https://arrow.apache.org/docs/format/CDataInterface.html>), as the two capsules of
-//! `__arrow_c_array__` (the Arrow PyCapsule interface). No Arrow library is needed to make them.
+//! `__arrow_c_array__` (the interface of Arrow by capsules). No Arrow library is needed to make them.
 //!
 //! ```text
 //!  struct
@@ -105,7 +105,7 @@ impl Buffer {
     }
 }
 
-/// ARROW_FLAG_NULLABLE.
+/// `ARROW_FLAG_NULLABLE`.
 const NULLABLE: i64 = 2;
 
 fn schema(format: &'static CStr, name: &'static CStr, flags: i64, children: Vec<ArrowSchema>) -> ArrowSchema {

@@ -109,7 +109,7 @@ fn decode(py: Python<'_>, deserializer: Option<&Py<PyAny>>, bytes: Option<&[u8]>
 /// Reads one topic.
 #[pyclass(frozen, module = "millpond._core")]
 pub(crate) struct Consumer {
-    consumer: millpond_bridge::Consumer,
+    source: millpond_bridge::Consumer,
     /// What is being handed out record by record.
     cursor: Arc<Mutex<Option<Cursor>>>,
     decoding: Arc<Decoding>,
@@ -121,15 +121,15 @@ struct Cursor {
 }
 
 impl Consumer {
-    pub(crate) fn new(consumer: millpond_bridge::Consumer, decoding: Decoding) -> Consumer {
-        Consumer { consumer, cursor: Arc::default(), decoding: Arc::new(decoding) }
+    pub(crate) fn new(source: millpond_bridge::Consumer, decoding: Decoding) -> Consumer {
+        Consumer { source, cursor: Arc::default(), decoding: Arc::new(decoding) }
     }
 
     /// Before a command, so that it counts for the records that were not handed out yet.
     fn hand_back(&self) {
         if let Some(Cursor { mut records, index }) = self.cursor.lock().take() {
             drop(records.split_to(index));
-            self.consumer.hand_back(records);
+            self.source.hand_back(records);
         }
     }
 
@@ -145,7 +145,7 @@ impl Consumer {
                         Some((records.clone(), *index - 1))
                     }
                     _ => {
-                        let taken = self.consumer.take(usize::MAX).map_err(raise)?;
+                        let taken = self.source.take(usize::MAX).map_err(raise)?;
                         let Some(records) = taken else {
                             *cursor = None;
                             return Ok(None);
@@ -168,12 +168,12 @@ impl Consumer {
 impl Consumer {
     /// Opens the partitions.
     fn open(&self, py: Python<'_>) -> PyResult<()> {
-        block_on(py, self.consumer.open())
+        block_on(py, self.source.open())
     }
 
     /// The same for a future of asyncio.
     fn open_async(&self, future: &Bound<'_, PyAny>) -> PyResult<Operation> {
-        let consumer = self.consumer.clone();
+        let consumer = self.source.clone();
         start(future, async move { consumer.open().await }, |()| Answer::Nothing)
     }
 
@@ -190,13 +190,13 @@ impl Consumer {
     fn ready(&self, py: Python<'_>, records: usize, wait: f64) -> PyResult<bool> {
         self.hand_back();
         let wait = seconds(Some(wait))?.unwrap_or_default();
-        block_on(py, self.consumer.ready(records, wait))
+        block_on(py, self.source.ready(records, wait))
     }
 
     /// The same for a future of asyncio.
     fn ready_async(&self, future: &Bound<'_, PyAny>, records: usize, wait: f64) -> PyResult<Operation> {
         self.hand_back();
-        let (consumer, wait) = (self.consumer.clone(), seconds(Some(wait))?.unwrap_or_default());
+        let (consumer, wait) = (self.source.clone(), seconds(Some(wait))?.unwrap_or_default());
         start(future, async move { consumer.ready(records, wait).await }, Answer::Bool)
     }
 
@@ -205,7 +205,7 @@ impl Consumer {
         self.hand_back();
         let (mut parts, mut left) = (Vec::new(), records_max);
         while left > 0 {
-            match self.consumer.take(left) {
+            match self.source.take(left) {
                 Ok(Some(records)) => {
                     left -= records.len();
                     parts.push(records);
@@ -214,7 +214,7 @@ impl Consumer {
                 Err(failure) if parts.is_empty() => return Err(exception(py, &failure)),
                 Err(failure) => {
                     // It comes behind what was read before it.
-                    self.consumer.hand_back_failure(failure);
+                    self.source.hand_back_failure(failure);
                     break;
                 }
             }
@@ -224,86 +224,86 @@ impl Consumer {
 
     /// Goes on from another place (JSON).
     fn seek(&self, py: Python<'_>, partition: Option<u32>, place: &str) -> PyResult<()> {
-        let place = self.place(place)?;
+        let place = parse_place(place)?;
         self.hand_back();
-        block_on(py, self.consumer.seek(partition, place))
+        block_on(py, self.source.seek(partition, place))
     }
 
     /// The same for a future of asyncio.
     fn seek_async(&self, future: &Bound<'_, PyAny>, partition: Option<u32>, place: &str) -> PyResult<Operation> {
-        let place = self.place(place)?;
+        let place = parse_place(place)?;
         self.hand_back();
-        let consumer = self.consumer.clone();
+        let consumer = self.source.clone();
         start(future, async move { consumer.seek(partition, place).await }, |()| Answer::Nothing)
     }
 
     /// Hands out no more records of a partition, or of all.
     fn pause(&self, py: Python<'_>, partition: Option<u32>) -> PyResult<()> {
         self.hand_back();
-        block_on(py, self.consumer.pause(partition))
+        block_on(py, self.source.pause(partition))
     }
 
     /// The same for a future of asyncio.
     fn pause_async(&self, future: &Bound<'_, PyAny>, partition: Option<u32>) -> PyResult<Operation> {
         self.hand_back();
-        let consumer = self.consumer.clone();
+        let consumer = self.source.clone();
         start(future, async move { consumer.pause(partition).await }, |()| Answer::Nothing)
     }
 
     /// Goes on with a partition, or with all.
     fn resume(&self, py: Python<'_>, partition: Option<u32>) -> PyResult<()> {
-        block_on(py, self.consumer.resume(partition))
+        block_on(py, self.source.resume(partition))
     }
 
     /// The same for a future of asyncio.
     fn resume_async(&self, future: &Bound<'_, PyAny>, partition: Option<u32>) -> PyResult<Operation> {
-        let consumer = self.consumer.clone();
+        let consumer = self.source.clone();
         start(future, async move { consumer.resume(partition).await }, |()| Answer::Nothing)
     }
 
     /// The offset of the next record of a partition.
     fn position(&self, py: Python<'_>, partition: u32) -> PyResult<i64> {
         self.hand_back();
-        block_on(py, self.consumer.position(partition))
+        block_on(py, self.source.position(partition))
     }
 
     /// The same for a future of asyncio.
     fn position_async(&self, future: &Bound<'_, PyAny>, partition: u32) -> PyResult<Operation> {
         self.hand_back();
-        let consumer = self.consumer.clone();
+        let consumer = self.source.clone();
         start(future, async move { consumer.position(partition).await }, Answer::Int)
     }
 
     /// How the partitions are doing, as JSON.
     fn partitions(&self, py: Python<'_>) -> PyResult<String> {
         self.hand_back();
-        block_on(py, states(&self.consumer))
+        block_on(py, states(&self.source))
     }
 
     /// The same for a future of asyncio.
     fn partitions_async(&self, future: &Bound<'_, PyAny>) -> PyResult<Operation> {
         self.hand_back();
-        let consumer = self.consumer.clone();
+        let consumer = self.source.clone();
         start(future, async move { states(&consumer).await }, Answer::Text)
     }
 
     /// Ends it.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.cursor.lock().take();
-        block_on(py, closed(&self.consumer))
+        block_on(py, closed(&self.source))
     }
 
     /// The same for a future of asyncio.
     fn close_async(&self, future: &Bound<'_, PyAny>) -> PyResult<Operation> {
         self.cursor.lock().take();
-        let consumer = self.consumer.clone();
+        let consumer = self.source.clone();
         start(future, async move { closed(&consumer).await }, |()| Answer::Nothing)
     }
 
     /// Whether it was closed.
     #[getter]
     fn is_closed(&self) -> bool {
-        self.consumer.is_closed()
+        self.source.is_closed()
     }
 
     /// Records that were skipped because they could not be decoded.
@@ -313,11 +313,10 @@ impl Consumer {
     }
 }
 
-impl Consumer {
-    fn place(&self, place: &str) -> PyResult<Place> {
-        let options = millpond_bridge::ConsumerOptions::from_json(&format!("{{\"start\": {place}}}")).map_err(raise)?;
-        options.start.ok_or_else(|| raise(Failure::invalid("there is no place to seek to")))
-    }
+/// A place from JSON.
+fn parse_place(place: &str) -> PyResult<Place> {
+    let options = millpond_bridge::ConsumerOptions::from_json(&format!("{{\"start\": {place}}}")).map_err(raise)?;
+    options.start.ok_or_else(|| raise(Failure::invalid("there is no place to seek to")))
 }
 
 async fn closed(consumer: &millpond_bridge::Consumer) -> Result<(), Failure> {
@@ -352,7 +351,7 @@ impl RecordIterator {
             if let Some(record) = consumer.next_here(py)? {
                 return Ok(Some(record));
             }
-            if !block_on(py, consumer.consumer.ready(1, Duration::ZERO))? {
+            if !block_on(py, consumer.source.ready(1, Duration::ZERO))? {
                 return Ok(None);
             }
         }

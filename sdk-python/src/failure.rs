@@ -13,6 +13,7 @@ pub(crate) fn exception(py: Python<'_>, failure: &Failure) -> PyErr {
 }
 
 /// As [`exception`], for who has no GIL in hand.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 pub(crate) fn raise(failure: Failure) -> PyErr {
     Python::attach(|py| exception(py, &failure))
 }

@@ -87,13 +87,13 @@ impl Producer {
     fn send(
         &self,
         py: Python<'_>,
-        value: Option<Bound<'_, PyAny>>,
-        key: Option<Bound<'_, PyAny>>,
-        headers: Option<Bound<'_, PyAny>>,
-        timestamp: Option<Bound<'_, PyAny>>,
+        value: Option<&Bound<'_, PyAny>>,
+        key: Option<&Bound<'_, PyAny>>,
+        headers: Option<&Bound<'_, PyAny>>,
+        timestamp: Option<&Bound<'_, PyAny>>,
         partition: Option<u32>,
     ) -> PyResult<Delivery> {
-        let parts = Parts { key: key.as_ref(), value: value.as_ref(), headers: headers.as_ref(), timestamp: timestamp.as_ref(), partition };
+        let parts = Parts { key, value, headers, timestamp, partition };
         let record = self.record(&parts)?;
         Ok(Delivery(Mutex::new(self.send_waiting(py, record)?)))
     }
@@ -102,44 +102,35 @@ impl Producer {
     fn post(
         &self,
         py: Python<'_>,
-        value: Option<Bound<'_, PyAny>>,
-        key: Option<Bound<'_, PyAny>>,
-        headers: Option<Bound<'_, PyAny>>,
-        timestamp: Option<Bound<'_, PyAny>>,
+        value: Option<&Bound<'_, PyAny>>,
+        key: Option<&Bound<'_, PyAny>>,
+        headers: Option<&Bound<'_, PyAny>>,
+        timestamp: Option<&Bound<'_, PyAny>>,
         partition: Option<u32>,
     ) -> PyResult<Delivery> {
-        let parts = Parts { key: key.as_ref(), value: value.as_ref(), headers: headers.as_ref(), timestamp: timestamp.as_ref(), partition };
+        let parts = Parts { key, value, headers, timestamp, partition };
         let sending = self.producer.post(self.record(&parts)?).map_err(|failure| exception(py, &failure))?;
         Ok(Delivery(Mutex::new(sending)))
     }
 
     /// Sends many records; waits on this thread while the buffer is full.
-    fn send_many(&self, py: Python<'_>, records: &Bound<'_, PyAny>, key_of: Option<Bound<'_, PyAny>>) -> PyResult<Deliveries> {
+    fn send_many(&self, py: Python<'_>, records: &Bound<'_, PyAny>, key_of: Option<&Bound<'_, PyAny>>) -> PyResult<Deliveries> {
         let mut sendings = Vec::with_capacity(records.len().unwrap_or_default());
         for item in records.try_iter()? {
-            let record = self.item(&item?, key_of.as_ref())?;
+            let record = self.item(&item?, key_of)?;
             sendings.push(self.send_waiting(py, record)?);
         }
         Ok(Deliveries(Mutex::new(sendings)))
     }
 
-    /// The same for a future of asyncio, which gets the places once all are answered.
-    fn send_many_async(
-        &self,
-        future: &Bound<'_, PyAny>,
-        records: &Bound<'_, PyAny>,
-        key_of: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Operation> {
-        let records = records.try_iter()?.map(|item| self.item(&item?, key_of.as_ref())).collect::<PyResult<Vec<_>>>()?;
-        let producer = self.producer.clone();
-        let work = async move {
-            let mut sendings = Vec::with_capacity(records.len());
-            for record in records {
-                sendings.push(producer.send(record).await?);
-            }
-            all(&mut sendings).await
-        };
-        start(future, work, Answer::Places)
+    /// Sends many records and never waits; a future of asyncio gets the places once all are answered.
+    fn post_many(&self, future: &Bound<'_, PyAny>, records: &Bound<'_, PyAny>, key_of: Option<&Bound<'_, PyAny>>) -> PyResult<Operation> {
+        let mut sendings = Vec::with_capacity(records.len().unwrap_or_default());
+        for item in records.try_iter()? {
+            let record = self.item(&item?, key_of)?;
+            sendings.push(self.producer.post(record).map_err(raise)?);
+        }
+        start(future, async move { all(&mut sendings).await }, Answer::Places)
     }
 
     /// Waits until all is answered.
@@ -306,10 +297,10 @@ pub(crate) struct RecordPlace(pub(crate) millpond_bridge::RecordPlace);
 
 #[pymethods]
 impl RecordPlace {
-    /// The partition.
+    /// The partition; -1 for a record that was dropped before it had one.
     #[getter]
-    fn partition(&self) -> u32 {
-        self.0.partition
+    fn partition(&self) -> i64 {
+        if self.0.partition == u32::MAX { -1 } else { i64::from(self.0.partition) }
     }
 
     /// The offset in the partition; -1 for a record that was dropped.
@@ -343,7 +334,7 @@ impl RecordPlace {
     }
 
     fn __repr__(&self) -> String {
-        format!("RecordPlace(partition={}, offset={}, fate='{}')", self.0.partition as i32, self.0.offset, self.fate())
+        format!("RecordPlace(partition={}, offset={}, fate='{}')", self.partition(), self.0.offset, self.fate())
     }
 
     fn __hash__(&self) -> u64 {

@@ -16,6 +16,7 @@ cancelled; no record is lost by that. One client may be used from several event 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from datetime import datetime
 from functools import partial
@@ -50,6 +51,9 @@ CLOSE_TIMEOUT_AFTER_ERROR = 5.0
 
 RECORDS_AT_ONCE = 10_000
 """Records that ``send_many`` takes from its iterable at a time: the event loop goes on in between."""
+
+CHUNKS_AT_ONCE = 4
+"""As many times that wait for their answers; so much of an iterable is in memory at most."""
 
 
 def connect(url: str | None = None, **settings: Unpack[ClientSettings]) -> Connecting:
@@ -237,7 +241,8 @@ class Delivery:
         return await asyncio.shield(self._future)
 
 
-def _seen(future: asyncio.Future[RecordPlace]) -> None:
+def _seen(future: asyncio.Future[Any]) -> None:
+    """An error that nobody awaits is told by flush."""
     if not future.cancelled():
         future.exception()
 
@@ -286,8 +291,16 @@ class Producer(Generic[K, V]):
         makes the keys of values. What was sent before an error stays sent."""
         places: list[RecordPlace] = []
         items = iter(records)
+        on_their_way: deque[asyncio.Future[list[RecordPlace]]] = deque()
         while chunk := list(islice(items, RECORDS_AT_ONCE)):
-            places += await wait_for(lambda future, chunk=chunk: self._native.send_many_async(future, chunk, key))  # type: ignore[misc]
+            future: asyncio.Future[list[RecordPlace]] = asyncio.get_running_loop().create_future()
+            future.add_done_callback(_seen)
+            self._native.post_many(future, chunk, key)
+            on_their_way.append(future)
+            if len(on_their_way) >= CHUNKS_AT_ONCE:
+                places += await on_their_way.popleft()
+        while on_their_way:
+            places += await on_their_way.popleft()
         return places
 
     async def send_arrow(self, table: Any, *, value: str = "value", key: str | None = None) -> list[RecordPlace]:
