@@ -29,7 +29,8 @@ export PATH="$venv/bin:$PATH" VIRTUAL_ENV="$venv"
 rm -rf "$wheels"
 mkdir -p "$wheels"
 cd "$here"
-maturin build --release --locked --compatibility "${MILLPOND_WHEEL_TAG:-linux}" --out "$wheels"
+# Tagged with the oldest manylinux that what it uses of the system is in.
+maturin build --release --locked --auditwheel check ${MILLPOND_WHEEL_TAG:+--compatibility "$MILLPOND_WHEEL_TAG"} --out "$wheels"
 [ "${1:-}" = --wheel ] && exit
 # What is tested is the wheel, and not the folder beside the tests.
 pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$wheels"/millpond-*.whl
@@ -39,4 +40,4 @@ pyright
 export MILLPOND_BIN="${MILLPOND_BIN:-$root/target/release/millpond}"
 pytest
 # The reference builds, and says so where a name is wrong.
-python -W error -m pdoc --output-directory "$root/target/python-docs" millpond millpond.admin millpond.aio millpond.errors millpond.serde millpond.testing
+python -W error -m pdoc --output-directory "$root/target/python-docs" millpond millpond.serde millpond.testing

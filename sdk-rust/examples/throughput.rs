@@ -23,7 +23,7 @@ async fn main() -> Result<(), Error> {
         drop(producer.enqueue(Record::new(value.clone())).await?);
     }
     producer.close().await?;
-    let produced = began.elapsed();
+    let producing = began.elapsed();
 
     let began = Instant::now();
     let mut consumer = client.consumer(topic.as_str()).start(Start::Beginning).build().await?;
@@ -34,12 +34,12 @@ async fn main() -> Result<(), Error> {
         read += 1;
         total += record.value.map_or(0, |value| value.len());
     }
-    let consumed = began.elapsed();
+    let consuming = began.elapsed();
     assert_eq!(total, records * value.len(), "every byte is there");
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let rate = |time: std::time::Duration| (records as f64 / time.as_secs_f64()).round();
     #[expect(clippy::print_stdout, reason = "it is what it is for")]
-    let () = println!("{{\"produce\": {}, \"consume\": {}}}", rate(produced), rate(consumed));
+    let () = println!("{{\"produce\": {}, \"consume\": {}}}", rate(producing), rate(consuming));
     client.close().await;
     Ok(())
 }
