@@ -37,6 +37,8 @@ pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$wh
 
 mypy --strict python/millpond tests examples bench
 pyright
+# The stub says what the native module has, no more and no less.
+python -m mypy.stubtest millpond._core
 export MILLPOND_BIN="${MILLPOND_BIN:-$root/target/release/millpond}"
 pytest
 # The reference builds, and says so where a name is wrong.

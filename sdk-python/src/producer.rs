@@ -219,6 +219,13 @@ impl Delivery {
         }
     }
 
+    /// Calls a function with this once the answer is there: on a thread of the client's own, which must not wait.
+    fn add_done_callback(this: &Bound<'_, Self>, function: Bound<'_, PyAny>) -> PyResult<()> {
+        let another = this.get().0.lock().another();
+        let sending = another.ok_or_else(|| raise(Failure::invalid("the record still waits for its room")))?;
+        watch(sending, Waiter::Callback { function: function.unbind(), argument: this.clone().into_any().unbind() })
+    }
+
     /// The answer for a future of asyncio.
     fn watch(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
         let sending = self.take()?;
@@ -243,7 +250,11 @@ impl Delivery {
 
     /// Another one for the same answer.
     fn take(&self) -> PyResult<Sending> {
-        self.0.lock().take().ok_or_else(|| raise(Failure::invalid("this answer is awaited already: await it once, and keep what it gives")))
+        let mut sending = self.0.lock();
+        sending
+            .another()
+            .or_else(|| sending.take())
+            .ok_or_else(|| raise(Failure::invalid("this answer is awaited already: await it once, and keep what it gives")))
     }
 }
 

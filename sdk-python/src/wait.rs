@@ -85,16 +85,18 @@ impl Answer {
     }
 }
 
-/// Who gets an answer: a future of asyncio, and its loop.
-pub(crate) struct Waiter {
-    event_loop: Py<PyAny>,
-    future: Py<PyAny>,
+/// Who gets an answer.
+pub(crate) enum Waiter {
+    /// A future of asyncio, and its loop.
+    Future { event_loop: Py<PyAny>, future: Py<PyAny> },
+    /// A function, and what it is called with.
+    Callback { function: Py<PyAny>, argument: Py<PyAny> },
 }
 
 impl Waiter {
     pub(crate) fn of_future(future: &Bound<'_, PyAny>) -> PyResult<Waiter> {
         let event_loop = future.call_method0("get_loop")?.unbind();
-        Ok(Waiter { event_loop, future: future.clone().unbind() })
+        Ok(Waiter::Future { event_loop, future: future.clone().unbind() })
     }
 }
 
@@ -189,7 +191,15 @@ fn hand_over(py: Python<'_>, all: Vec<Told>) {
             Ok(value) => (value, py.None()),
             Err(error) => (py.None(), error.into_value(py).into_any()),
         };
-        let Waiter { event_loop, future } = waiter;
+        let (event_loop, future) = match waiter {
+            Waiter::Future { event_loop, future } => (event_loop, future),
+            Waiter::Callback { function, argument } => {
+                if let Err(error) = function.call1(py, (argument,)) {
+                    error.write_unraisable(py, Some(function.bind(py)));
+                }
+                continue;
+            }
+        };
         let at = loops.iter().position(|(known, _)| known.is(&event_loop)).unwrap_or_else(|| {
             loops.push((event_loop, PyList::empty(py)));
             loops.len() - 1

@@ -212,3 +212,19 @@ def test_a_producer_tells_what_it_has_done(client: millpond.Client, topic: str) 
         stats = producer.stats
     assert (stats.records, stats.records_failed, stats.buffered_bytes) == (1_000, 0, 0)
     assert 0 < stats.bytes < 50_000 and stats.batches >= 1
+
+
+def test_a_callback_is_called_with_the_answer(client: millpond.Client, topic: str) -> None:
+    called: list[tuple[bool, int]] = []
+    done = threading.Event()
+
+    def callback(delivery: millpond.Delivery) -> None:
+        called.append((delivery.done(), delivery.result().offset))
+        done.set()
+
+    delivery = client.producer(topic).send("x", partition=0)
+    delivery.add_done_callback(callback)
+    assert done.wait(10) and called == [(True, 0)]
+    done.clear()
+    delivery.add_done_callback(callback)
+    assert done.wait(10) and delivery.result().offset == 0

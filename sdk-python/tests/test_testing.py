@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 import millpond
-from millpond.testing import BrokerError, broker, find_binary
+from millpond import NewRecord
+from millpond.serde import Encoded
+from millpond.testing import BrokerError, broker, find_binary, run_transform
 
 
 def test_a_broker_keeps_what_it_has_and_leaves_nothing() -> None:
@@ -45,3 +48,18 @@ def test_a_binary_that_is_not_there_says_where_to_get_one(monkeypatch: pytest.Mo
     assert raised.value.code == "broker_missing" and "MILLPOND_BIN" in (raised.value.hint or "")
     (tmp_path / "millpond").touch(mode=0o755)
     assert find_binary() == tmp_path / "millpond" and os.access(find_binary(), os.X_OK)
+
+
+def test_a_module_is_tried_without_a_broker() -> None:
+    dist = Path(__file__).parents[2] / "plugins" / "dist"
+    at = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    sent: list[NewRecord[Encoded, Encoded] | Encoded] = [
+        NewRecord[Encoded, Encoded](value=b"\xff\x00", key="k", headers=[("h", "1"), ("h", None), ("b", b"\xfe")], timestamp=at),
+        NewRecord[Encoded, Encoded](value=None, key=b"gone"),
+        "text",
+    ]
+    came = run_transform(dist / "identity.wasm", sent)
+    assert [(record.key, record.value) for record in came] == [(b"k", b"\xff\x00"), (b"gone", None), (None, b"text")]
+    assert came[0].timestamp == at and came[0].headers == [("h", b"1"), ("h", None), ("b", b"\xfe")]
+    with pytest.raises(millpond.TransformError):
+        run_transform(dist / "hostile.wasm", ["x"], params={"mode": "trap"})

@@ -3,24 +3,46 @@
 from asyncio import Future
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Any, Generic, TypeVar, overload
+from types import GenericAlias
+from typing import Any, Generic, TypeVar, final, overload
 
 from typing_extensions import Self
 
-K = TypeVar("K", covariant=True)
-V = TypeVar("V", covariant=True)
-D = TypeVar("D")
+_K = TypeVar("_K", covariant=True)
+_V = TypeVar("_V", covariant=True)
+_D = TypeVar("_D")
 
 __version__: str
+
+__all__ = [
+    "__version__",
+    "Client",
+    "Producer",
+    "Delivery",
+    "Deliveries",
+    "RecordPlace",
+    "Consumer",
+    "RecordIterator",
+    "Record",
+    "Batch",
+    "BatchIterator",
+    "Operation",
+    "connect",
+    "connect_async",
+    "shut_down",
+    "task_count",
+]
 
 def connect(options: str) -> Client: ...
 def connect_async(future: Future[Any], options: str) -> Operation: ...
 def shut_down() -> None: ...
 def task_count() -> int: ...
 
+@final
 class Operation:
     def cancel(self) -> None: ...
 
+@final
 class Client:
     @property
     def url(self) -> str: ...
@@ -42,6 +64,7 @@ class Client:
     def close(self) -> None: ...
     def close_async(self, future: Future[Any]) -> Operation: ...
 
+@final
 class Producer:
     def open(self) -> None: ...
     def open_async(self, future: Future[Any]) -> Operation: ...
@@ -57,6 +80,7 @@ class Producer:
     def is_closed(self) -> bool: ...
     def stats(self) -> dict[str, Any]: ...
 
+@final
 class Delivery:
     """The coming answer to one record: like a future of ``concurrent.futures``. It may be dropped: the record is sent all the same, and
     ``flush`` and ``close`` of the producer raise what went wrong."""
@@ -70,8 +94,12 @@ class Delivery:
     def exception(self, timeout: float | None = None) -> Exception | None:
         """What went wrong, or None. Waits for the answer, at most `timeout` seconds."""
 
+    def add_done_callback(self, function: Callable[[Delivery], object]) -> None:
+        """Calls a function with this once the answer is there, an error included: on a thread of the client's own, where it must not wait."""
+
     def watch(self, future: Future[Any]) -> None: ...
 
+@final
 class Deliveries:
     """The coming answers to many records."""
 
@@ -83,6 +111,7 @@ class Deliveries:
         """Where the records were stored, in their order. Waits for the answers, at most `timeout` seconds, and raises what went wrong
         first."""
 
+@final
 class RecordPlace:
     """Where a record was stored."""
 
@@ -106,6 +135,7 @@ class RecordPlace:
     def durability(self) -> str:
         """What the answer means: "sync", "interval:200ms" or "os"."""
 
+@final
 class Consumer:
     def open(self) -> None: ...
     def open_async(self, future: Future[Any]) -> Operation: ...
@@ -131,8 +161,12 @@ class Consumer:
     @property
     def skipped(self) -> int: ...
 
-class Record(Generic[K, V]):
+@final
+class Record(Generic[_K, _V]):
     """A record that was read. Its key, value and headers lie in the batch that it came in until they are asked for."""
+
+    @classmethod
+    def __class_getitem__(cls, key: Any) -> GenericAlias: ...
 
     def __new__(
         cls,
@@ -140,8 +174,8 @@ class Record(Generic[K, V]):
         partition: int,
         offset: int,
         timestamp_ms: int,
-        key: K | None,
-        value: V | None,
+        key: _K | None,
+        value: _V | None,
         headers: list[tuple[str, bytes | None]] = ...,
     ) -> Self: ...
     @property
@@ -165,11 +199,11 @@ class Record(Generic[K, V]):
         """When it happened, as its producer said: an aware datetime in UTC."""
 
     @property
-    def key(self) -> K | None:
+    def key(self) -> _K | None:
         """The key; None where it has none."""
 
     @property
-    def value(self) -> V | None:
+    def value(self) -> _V | None:
         """The value; None is a tombstone."""
 
     @property
@@ -179,15 +213,18 @@ class Record(Generic[K, V]):
     @overload
     def header(self, name: str) -> bytes | None: ...
     @overload
-    def header(self, name: str, default: D) -> bytes | D | None:
+    def header(self, name: str, default: _D) -> bytes | _D | None:
         """The value of the last header with this name, or the default where there is none."""
 
-class Batch(Generic[K, V]):
+@final
+class Batch(Generic[_K, _V]):
     """Records that were waited for together, in one crossing from the native module. It has the Arrow PyCapsule interface: whatever
     library knows that takes it without a copy of its own."""
 
+    @classmethod
+    def __class_getitem__(cls, key: Any) -> GenericAlias: ...
     def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Record[K, V]]: ...
+    def __iter__(self) -> Iterator[Record[_K, _V]]: ...
     @property
     def topic(self) -> str:
         """The topic."""
@@ -219,3 +256,13 @@ class Batch(Generic[K, V]):
 
     def to_pandas(self) -> Any:
         """The batch as a ``pandas.DataFrame``; needs pandas and pyarrow."""
+
+@final
+class RecordIterator:
+    def __iter__(self) -> RecordIterator: ...
+    def __next__(self) -> Record[Any, Any]: ...
+
+@final
+class BatchIterator:
+    def __iter__(self) -> BatchIterator: ...
+    def __next__(self) -> Record[Any, Any]: ...

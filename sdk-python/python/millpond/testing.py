@@ -12,6 +12,8 @@ end. The binary is the one that the environment names (``MILLPOND_BIN``), the on
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shutil
 import signal
@@ -19,14 +21,21 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from millpond.errors import MillpondError
+from millpond._records import NewRecord
+from millpond._times import from_ms, to_ms
+from millpond.admin import module_bytes
+from millpond.errors import MillpondError, TransformError
+from millpond.serde import Encoded
 
-__all__ = ["Broker", "BrokerError", "broker", "find_binary"]
+__all__ = ["Broker", "BrokerError", "Transformed", "broker", "find_binary", "run_transform"]
+
 
 LOG_LINES_MAX = 1_000
 """Lines of a broker's log that are kept."""
@@ -165,6 +174,90 @@ def broker(*arguments: str, binary: str | os.PathLike[str] | None = None) -> Gen
             yield running
         finally:
             running.kill()
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """A record as a module has made it."""
+
+    topic: str
+    """The topic: that of the test, or one that the module derives into."""
+    key: bytes | None
+    """The key."""
+    value: bytes | None
+    """The value."""
+    headers: list[tuple[str, bytes | None]]
+    """The headers."""
+    timestamp: datetime
+    """The timestamp."""
+
+
+def run_transform(
+    module: bytes | str | Path,
+    records: Iterable[NewRecord[Encoded, Encoded] | Encoded],
+    *,
+    params: Mapping[str, str] | None = None,
+    into: Sequence[str] = (),
+    state_bytes: int | None = None,
+) -> list[Transformed]:
+    """Runs a WebAssembly module on records as a broker would, in the same host and under the same limits, and gives what comes out. No broker
+    is asked. ``into`` names the topics of a module that derives. Raises `TransformError` where the module fails."""
+    with tempfile.TemporaryDirectory(prefix="millpond-") as folder:
+        wasm, lines = Path(folder, "module.wasm"), Path(folder, "records.jsonl")
+        wasm.write_bytes(module_bytes(module))
+        lines.write_text("".join(json.dumps(_line(record)) + "\n" for record in records))
+        command = [str(find_binary()), "transform", "test", str(wasm), "--input", str(lines), "-o", "jsonl"]
+        for name, value in (params or {}).items():
+            command += ["--param", f"{name}={value}"]
+        if into:
+            command += ["--into", ",".join(into)]
+        if state_bytes is not None:
+            command += ["--state-bytes", str(state_bytes)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise TransformError(done.stderr.decode(errors="replace").strip(), code="guest_failed")
+    return [_transformed(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def _line(record: NewRecord[Encoded, Encoded] | Encoded) -> dict[str, Any]:
+    """A record as a line of JSON."""
+    new = record if isinstance(record, NewRecord) else NewRecord[Encoded, Encoded](value=record)
+    line: dict[str, Any] = {"key_base64": _text(new.key), "value_base64": _text(new.value)}
+    line = {name if part is not None else name.removesuffix("_base64"): part for name, part in line.items()}
+    given: Any = new.headers or ()
+    headers: dict[str, list[Any]] = {}
+    for name, value in given.items() if hasattr(given, "items") else given:
+        headers.setdefault(name, []).append(None if value is None else {"base64": _text(value)})
+    line["headers"] = headers
+    if new.timestamp is not None:
+        line["timestamp"] = to_ms(new.timestamp)
+    return line
+
+
+def _text(part: Encoded | None) -> str | None:
+    if part is None:
+        return None
+    return base64.b64encode(part.encode() if isinstance(part, str) else bytes(part)).decode()
+
+
+def _transformed(line: dict[str, Any]) -> Transformed:
+    """A record from a line of JSON."""
+
+    def part(name: str) -> bytes | None:
+        encoded = line.get(f"{name}_base64")
+        return base64.b64decode(encoded) if encoded is not None else _header(line.get(name))
+
+    headers: list[tuple[str, bytes | None]] = []
+    for name, values in line["headers"].items():
+        several: Any = values if type(values) is list else [values]
+        headers += [(name, _header(value)) for value in several]
+    return Transformed(line["topic"], part("key"), part("value"), headers, from_ms(line["timestamp"]))
+
+
+def _header(value: Any) -> bytes | None:
+    if value is None:
+        return None
+    return value.encode() if isinstance(value, str) else base64.b64decode(value["base64"])
 
 
 def _free_port() -> int:

@@ -264,6 +264,15 @@ impl Sending {
         Sending(Progress::Sent(delivery))
     }
 
+    /// Another one for the same answer. None while the record still waits for its room ([`Producer::post`]): then [`Sending::take`] it.
+    pub fn another(&self) -> Option<Sending> {
+        match &self.0 {
+            Progress::Sent(delivery) => Some(Sending(Progress::Sent(delivery.clone()))),
+            Progress::Answered(outcome) => Some(Sending(Progress::Answered(outcome.clone()))),
+            Progress::Posted(_) | Progress::Taken => None,
+        }
+    }
+
     /// Takes the answer away, for who waits for it elsewhere; this one says nothing but that from then on, unless it is there already. None if it
     /// was taken before.
     pub fn take(&mut self) -> Option<Sending> {
