@@ -47,11 +47,11 @@ def alarm():
     # As soon as the main thread waits in the native module, which it does once it gives up the GIL.
     started.wait()
     main = f"/proc/self/task/{os.getpid()}/stat"
-    calm = 0
+    calm, turn = 0, threading.Event()
     while calm < 20:
         state = open(main).read().rsplit(")", 1)[1].split()[0]
         calm = calm + 1 if state == "S" else 0
-        time.sleep(0.001)
+        turn.wait(0.001)
     sent.append(time.monotonic())
     os.kill(os.getpid(), signal.SIGINT)
 

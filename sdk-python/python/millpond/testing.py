@@ -249,9 +249,12 @@ def _transformed(line: dict[str, Any]) -> Transformed:
 
     headers: list[tuple[str, bytes | None]] = []
     for name, values in line["headers"].items():
-        several: Any = values if type(values) is list else [values]
-        headers += [(name, _header(value)) for value in several]
+        headers += [(name, _header(value)) for value in _several(values)]
     return Transformed(line["topic"], part("key"), part("value"), headers, from_ms(line["timestamp"]))
+
+
+def _several(values: Any) -> Iterable[Any]:
+    return values if isinstance(values, list) else [values]  # pyright: ignore[reportUnknownVariableType]
 
 
 def _header(value: Any) -> bytes | None:
