@@ -21,6 +21,9 @@ pub(crate) struct Producer {
     encoding: Encoding,
 }
 
+/// While many records are sent and nothing is waited for: a few milliseconds.
+const SIGNALS_EVERY_RECORDS: usize = 4_096;
+
 /// How keys and values become bytes; none takes bytes and text.
 pub(crate) struct Encoding {
     pub(crate) key: Option<Py<PyAny>>,
@@ -119,6 +122,9 @@ impl Producer {
         for item in records.try_iter()? {
             let record = self.item(&item?, key_of)?;
             sendings.push(self.send_waiting(py, record)?);
+            if sendings.len().is_multiple_of(SIGNALS_EVERY_RECORDS) {
+                py.check_signals()?;
+            }
         }
         Ok(Deliveries(Mutex::new(sendings)))
     }

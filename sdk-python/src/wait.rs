@@ -15,7 +15,10 @@ use crate::{
     failure::{exception, raise},
     producer::RecordPlace,
 };
-use millpond_bridge::{Collector, Failure, Outcome, Sending, runtime};
+use millpond_bridge::{
+    Collector, Failure, Outcome, Sending,
+    runtime::{self, Kept},
+};
 use parking_lot::Mutex;
 use pyo3::{IntoPyObjectExt, prelude::*, sync::PyOnceLock, types::PyList};
 use std::{
@@ -102,7 +105,7 @@ impl Waiter {
 
 /// Something that was started for asyncio.
 #[pyclass(frozen, module = "millpond._core")]
-pub(crate) struct Operation(AbortHandle);
+pub(crate) struct Operation(Kept<AbortHandle>);
 
 #[pymethods]
 impl Operation {
@@ -126,7 +129,7 @@ where
         let result = work.await.map(answer);
         notifier.tell(waiter, result);
     });
-    Ok(Operation(task.abort_handle()))
+    Ok(Operation(Kept::new(task.abort_handle())))
 }
 
 /// Tells the answer of a record when it is there.

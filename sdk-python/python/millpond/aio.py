@@ -49,10 +49,10 @@ V = TypeVar("V")
 CLOSE_TIMEOUT_AFTER_ERROR = 5.0
 """Seconds that leaving an ``async with`` block waits for answers where the block has failed already."""
 
-RECORDS_AT_ONCE = 10_000
+RECORDS_AT_ONCE = 2_000
 """Records that ``send_many`` takes from its iterable at a time: the event loop goes on in between."""
 
-CHUNKS_AT_ONCE = 4
+CHUNKS_AT_ONCE = 8
 """As many times that wait for their answers; so much of an iterable is in memory at most."""
 
 

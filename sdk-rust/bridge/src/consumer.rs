@@ -128,6 +128,13 @@ impl Consumer {
             return Ok(ready);
         }
         let mut source = inner.source().await?;
+        if let Some(core) = source.as_ref() {
+            // A command that was given up half-way may have said nothing of what it has done.
+            let mut shelf = inner.shelf.lock();
+            if !shelf.paused.is_empty() {
+                shelf.set_paused(core.paused().collect());
+            }
+        }
         loop {
             let interrupted = inner.interrupt.notified();
             tokio::pin!(interrupted);
