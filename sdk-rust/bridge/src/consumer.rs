@@ -128,6 +128,13 @@ impl Consumer {
             return Ok(ready);
         }
         let mut source = inner.source().await?;
+        if let Some(core) = source.as_ref() {
+            // A command that was given up half-way may have said nothing of what it has done.
+            let mut shelf = inner.shelf.lock();
+            if !shelf.paused.is_empty() {
+                shelf.set_paused(core.paused().collect());
+            }
+        }
         loop {
             let interrupted = inner.interrupt.notified();
             tokio::pin!(interrupted);
@@ -164,6 +171,11 @@ impl Consumer {
         if !records.is_empty() {
             self.0.shelf.lock().items.push_front(Item::Records(records));
         }
+    }
+
+    /// Puts a failure that was taken back to where it was.
+    pub fn hand_back_failure(&self, failure: Failure) {
+        self.0.shelf.lock().items.push_front(Item::Failed(failure));
     }
 
     /// Goes on from another place, in this partition or (none) in all of them. After an error nothing has changed.

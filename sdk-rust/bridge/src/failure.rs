@@ -26,7 +26,7 @@ pub enum FailureKind {
     Invalid,
     /// A record, a batch or a module has too many bytes.
     TooLarge,
-    /// An offset that the partition does not reach to, see [`Failure::range`].
+    /// An offset that the partition does not reach to, see [`Details::range`].
     OutOfRange,
     /// It is in use, and cannot be removed.
     InUse,
@@ -34,7 +34,7 @@ pub enum FailureKind {
     Closed,
     /// A module failed.
     Guest,
-    /// Stored bytes are damaged, see [`Failure::next_offset`].
+    /// Stored bytes are damaged, see [`Details::next_offset`].
     Corrupt,
     /// The broker's disk is full, or has failed.
     Storage,

@@ -283,11 +283,35 @@ enum Progress {
     Posted(oneshot::Receiver<Result<Delivery, Failure>>),
     Sent(Delivery),
     Answered(Outcome),
+    /// Somebody else waits for it.
+    Taken,
 }
 
 impl Sending {
     const fn known(delivery: Delivery) -> Sending {
         Sending(Progress::Sent(delivery))
+    }
+
+    /// Another one for the same answer. None while the record still waits for its room ([`Producer::post`]): then [`Sending::take`] it.
+    pub fn another(&self) -> Option<Sending> {
+        match &self.0 {
+            Progress::Sent(delivery) => Some(Sending(Progress::Sent(delivery.clone()))),
+            Progress::Answered(outcome) => Some(Sending(Progress::Answered(outcome.clone()))),
+            Progress::Posted(_) | Progress::Taken => None,
+        }
+    }
+
+    /// Takes the answer away, for who waits for it elsewhere; this one says nothing but that from then on, unless it is there already. None if it
+    /// was taken before.
+    pub fn take(&mut self) -> Option<Sending> {
+        match std::mem::replace(&mut self.0, Progress::Taken) {
+            Progress::Taken => None,
+            Progress::Answered(outcome) => {
+                self.0 = Progress::Answered(outcome.clone());
+                Some(Sending(Progress::Answered(outcome)))
+            }
+            progress => Some(Sending(progress)),
+        }
     }
 
     /// The answer, if it is there.
@@ -323,6 +347,9 @@ impl Future for Sending {
                     self.0 = Progress::Answered(answer);
                 }
                 Progress::Answered(outcome) => return Poll::Ready(outcome.clone()),
+                Progress::Taken => {
+                    return Poll::Ready(Err(Failure::invalid("the answer to this record was taken to be awaited elsewhere")));
+                }
             }
         }
     }
