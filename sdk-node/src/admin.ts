@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Waiting } from './abort.js';
 import { place, type Place } from './consumer.js';
-import { AlreadyExistsError, invalid, wrongType } from './errors.js';
+import { AlreadyExistsError, InvalidError, invalid, wrongType } from './errors.js';
 import { fromWire, parse, toWire } from './json.js';
 import { kindOf } from './serializers.js';
 
@@ -356,6 +356,23 @@ export interface BatchCoordinates {
   readonly baseOffset?: bigint;
 }
 
+/** The bytes of a module, from a file or as they are. @internal */
+export async function moduleBytes(wasm: string | URL | Uint8Array): Promise<Uint8Array> {
+  if (wasm instanceof Uint8Array) return wasm;
+  if (typeof wasm !== 'string' && !(wasm instanceof URL)) {
+    throw wrongType(`a module is the path of a file or its bytes, and this is ${kindOf(wasm)}`);
+  }
+  try {
+    return await readFile(wasm);
+  } catch (cause) {
+    throw new InvalidError(`the module ${String(wasm)} cannot be read: ${(cause as Error).message}`, {
+      code: 'module_unreadable',
+      hint: 'give its bytes, or the path of its file',
+      cause,
+    });
+  }
+}
+
 /** Sends a request. @internal */
 export type Requester = (request: Record<string, unknown>, wasm: Uint8Array | undefined, signal: AbortSignal | undefined) => Promise<string>;
 
@@ -439,11 +456,7 @@ export class Admin extends Requests {
 export class Transforms extends Requests {
   /** Uploads a module, from a file or as bytes; the broker checks and compiles it before it answers. It becomes the current version at once. */
   async deploy(name: string, wasm: string | URL | Uint8Array, options: RequestOptions = {}): Promise<ModuleInfo> {
-    if (typeof wasm !== 'string' && !(wasm instanceof URL) && !(wasm instanceof Uint8Array)) {
-      throw wrongType(`a module is the path of a file or its bytes, and this is ${kindOf(wasm)}`);
-    }
-    const bytes = wasm instanceof Uint8Array ? wasm : await readFile(wasm);
-    return (await this.ask('deploy_module', { name }, options, bytes)) as ModuleInfo;
+    return (await this.ask('deploy_module', { name }, options, await moduleBytes(wasm))) as ModuleInfo;
   }
 
   /** All modules, in the order of their names. */

@@ -22,6 +22,11 @@ import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { setImmediate } from 'node:timers/promises';
 import { MillpondError } from './errors.js';
+import type { NewRecord } from './producer.js';
+import { run, type RunTransformOptions, type Transformed } from './run-transform.js';
+import type { Bytes } from './serializers.js';
+
+export type { RunTransformOptions, Transformed } from './run-transform.js';
 
 /** Which broker to start, and how. */
 export interface BrokerOptions {
@@ -147,6 +152,18 @@ export class TestBroker implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.stop();
   }
+}
+
+/**
+ * Runs a WebAssembly module on records as a broker would, in the same host and under the same limits, and gives what comes out. No broker is asked.
+ * Rejects with a `TransformError` where the module fails.
+ */
+export function runTransform(
+  module: string | URL | Uint8Array,
+  records: Iterable<NewRecord | Bytes>,
+  options: RunTransformOptions = {},
+): Promise<Transformed[]> {
+  return run(options.binary ?? findBinary(), module, records, options);
 }
 
 /** The binary that {@link broker} starts. */
