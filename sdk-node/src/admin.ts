@@ -1,11 +1,10 @@
 /** Topics, transforms, and the broker. */
 
-import { readFile } from 'node:fs/promises';
 import type { Waiting } from './abort.js';
-import { place, type Place } from './consumer.js';
-import { AlreadyExistsError, InvalidError, invalid, wrongType } from './errors.js';
+import { place, type Place } from './consumer-options.js';
+import { AlreadyExistsError, invalid } from './errors.js';
 import { fromWire, parse, toWire } from './json.js';
-import { kindOf } from './serializers.js';
+import { moduleBytes } from './module-bytes.js';
 
 /** What can be given to every request. */
 export interface RequestOptions extends Waiting {
@@ -354,23 +353,6 @@ export interface BatchCoordinates {
   readonly baseTimestamp: Date;
   /** Its first offset, where it is stored. */
   readonly baseOffset?: bigint;
-}
-
-/** The bytes of a module, from a file or as they are. @internal */
-export async function moduleBytes(wasm: string | URL | Uint8Array): Promise<Uint8Array> {
-  if (wasm instanceof Uint8Array) return wasm;
-  if (typeof wasm !== 'string' && !(wasm instanceof URL)) {
-    throw wrongType(`a module is the path of a file or its bytes, and this is ${kindOf(wasm)}`);
-  }
-  try {
-    return await readFile(wasm);
-  } catch (cause) {
-    throw new InvalidError(`the module ${String(wasm)} cannot be read: ${(cause as Error).message}`, {
-      code: 'module_unreadable',
-      hint: 'give its bytes, or the path of its file',
-      cause,
-    });
-  }
 }
 
 /** Sends a request. @internal */

@@ -2,7 +2,8 @@
 
 import { Admin } from './admin.js';
 import { call, type Waiting } from './abort.js';
-import { Consumer, type ConsumerOptions } from './consumer.js';
+import type { ConsumerOptions } from './consumer-options.js';
+import { Consumer } from './consumer.js';
 import { ClosedError, closed, type DecodeError, wrongType } from './errors.js';
 import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';

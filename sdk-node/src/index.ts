@@ -44,21 +44,22 @@ export {
   type TopicInfo,
   type TopicSettings,
 } from './admin.js';
+export { Places, type Fate, type RecordPlace } from './answers.js';
 export { Client, connect, type ClientOptions, type CloseOptions } from './client.js';
-export {
-  Consumer,
-  type AtOffset,
-  type AtTime,
-  type BatchOptions,
-  type ConsumerOptions,
-  type MessageStream,
-  type Messages,
-  type OnDecodeError,
-  type PartitionState,
-  type Place,
-  type RunOptions,
-  type StreamOptions,
-} from './consumer.js';
+export type {
+  AtOffset,
+  AtTime,
+  BatchOptions,
+  ConsumerOptions,
+  MessageStream,
+  Messages,
+  OnDecodeError,
+  PartitionState,
+  Place,
+  RunOptions,
+  StreamOptions,
+} from './consumer-options.js';
+export { Consumer } from './consumer.js';
 export {
   AbortError,
   AlreadyExistsError,
@@ -87,13 +88,10 @@ export {
 export { openHandles, type OpenHandle } from './handles.js';
 export { Batch, Headers, Message } from './message.js';
 export {
-  Places,
   Producer,
-  type Fate,
   type HeadersInit,
   type NewRecord,
   type ProducerOptions,
   type ProducerSettings,
-  type RecordPlace,
 } from './producer.js';
 export { buffer, json, string, type Bytes, type Codec, type Deserializer, type Serializer } from './serializers.js';

@@ -5,9 +5,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { moduleBytes } from './admin.js';
 import { TransformError } from './errors.js';
 import { Headers } from './message.js';
+import { moduleBytes } from './module-bytes.js';
 import type { NewRecord } from './producer.js';
 import type { Bytes } from './serializers.js';
 
