@@ -235,6 +235,18 @@ pub(crate) fn shut_down(py: Python<'_>) {
     }
 }
 
+/// Every fork of Python's is told to the child with [`forked`], from now on.
+#[pyfunction]
+pub(crate) fn forks_are_told() {
+    runtime::forks_are_told();
+}
+
+/// This is a child that was forked a moment ago.
+#[pyfunction]
+pub(crate) fn forked() {
+    runtime::forked();
+}
+
 /// Tasks of the runtime that are not done; for tests.
 #[pyfunction]
 pub(crate) fn task_count(py: Python<'_>) -> PyResult<usize> {
