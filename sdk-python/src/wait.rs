@@ -1,7 +1,7 @@
 //! Waiting.
 //!
 //! ```text
-//!  a thread         waits without the GIL, and looks for signals every 100 ms
+//!  a thread         waits without the GIL, and looks for signals every 50 ms
 //!
 //!  asyncio          Operation  ──spawned──>  runtime  ──done──>  queue  ──>  notifier thread
 //!                   (a future of the loop)                                   takes the GIL once for all that is there, and calls
@@ -33,7 +33,7 @@ use std::{
 use tokio::{task::AbortHandle, time::timeout};
 
 /// How long a thread waits before it looks for signals.
-const SIGNALS_EVERY: Duration = Duration::from_millis(100);
+const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 
 /// Completions that are handed over together at most.
 const HANDED_OVER_MAX: usize = 4_096;
