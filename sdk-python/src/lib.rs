@@ -50,6 +50,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(client::connect, module)?)?;
     module.add_function(wrap_pyfunction!(client::connect_async, module)?)?;
     module.add_function(wrap_pyfunction!(wait::shut_down, module)?)?;
+    module.add_function(wrap_pyfunction!(wait::forks_are_told, module)?)?;
+    module.add_function(wrap_pyfunction!(wait::forked, module)?)?;
     module.add_function(wrap_pyfunction!(wait::task_count, module)?)?;
     Ok(())
 }

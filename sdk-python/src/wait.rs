@@ -1,7 +1,7 @@
 //! Waiting.
 //!
 //! ```text
-//!  a thread         waits without the GIL, and looks for signals every 100 ms
+//!  a thread         waits without the GIL, and looks for signals every 50 ms
 //!
 //!  asyncio          Operation  ──spawned──>  runtime  ──done──>  queue  ──>  notifier thread
 //!                   (a future of the loop)                                   takes the GIL once for all that is there, and calls
@@ -33,7 +33,7 @@ use std::{
 use tokio::{task::AbortHandle, time::timeout};
 
 /// How long a thread waits before it looks for signals.
-const SIGNALS_EVERY: Duration = Duration::from_millis(100);
+const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 
 /// Completions that are handed over together at most.
 const HANDED_OVER_MAX: usize = 4_096;
@@ -233,6 +233,18 @@ pub(crate) fn shut_down(py: Python<'_>) {
         // It may be waiting for the GIL.
         py.detach(|| thread.map(JoinHandle::join));
     }
+}
+
+/// Every fork of Python's is told to the child with [`forked`], from now on.
+#[pyfunction]
+pub(crate) fn forks_are_told() {
+    runtime::forks_are_told();
+}
+
+/// This is a child that was forked a moment ago.
+#[pyfunction]
+pub(crate) fn forked() {
+    runtime::forked();
 }
 
 /// Tasks of the runtime that are not done; for tests.

@@ -112,14 +112,22 @@ async def test_a_cancelled_batch_loses_nothing(c: aio.Client, topic: str) -> Non
     assert batch.offsets() == list(range(10))
 
 
-async def test_an_answer_survives_who_gave_up_on_it(c: aio.Client, topic: str) -> None:
-    delivery = c.producer(topic).send("x", partition=0)
+async def test_an_answer_survives_who_gave_up_on_it(topic: str, own: Broker) -> None:
+    # Nothing is answered before it is thawed.
+    c = await aio.connect(own.url)
+    await c.admin.create_topic(topic)
+    producer = c.producer(topic)
+    await producer.open()
+    own.freeze()
+    delivery = producer.send("x", partition=0)
     first = asyncio.ensure_future(one(delivery))
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
+    own.thaw()
     assert (await delivery).offset == 0 and (await delivery).offset == 0
+    await c.close()
 
 
 async def one(delivery: aio.Delivery) -> millpond.RecordPlace:

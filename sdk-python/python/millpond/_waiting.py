@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 from collections.abc import Callable
 from typing import Any
 
 from millpond import _core
 
 atexit.register(_core.shut_down)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_core.forked)
+    _core.forks_are_told()
 
 
 def resolve(answers: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:

@@ -130,9 +130,9 @@ impl Consumer {
         let mut source = inner.source().await?;
         if let Some(core) = source.as_ref() {
             // A command that was given up half-way may have said nothing of what it has done.
-            let mut shelf = inner.shelf.lock();
-            if !shelf.paused.is_empty() {
-                shelf.set_paused(core.paused().collect());
+            let mut kept = inner.shelf.lock();
+            if !kept.paused.is_empty() {
+                kept.set_paused(core.paused().collect());
             }
         }
         loop {

@@ -10,7 +10,7 @@ use std::{
     process,
     sync::{
         OnceLock,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU8, AtomicU32, Ordering},
     },
 };
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -22,10 +22,34 @@ const WORKERS: usize = 2;
 /// making does not wait for it.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
+/// Whether a language tells of forks, and has.
+static FORKS: AtomicU8 = AtomicU8::new(UNTOLD);
+const UNTOLD: u8 = 0;
+const TOLD: u8 = 1;
+const FORKED: u8 = 2;
+
 static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
 
+/// From now on every fork is told to the child with [`forked`], so that nobody has to ask the system for each record which process this is.
+pub fn forks_are_told() {
+    // A child that was told already stays one.
+    let _ = FORKS.compare_exchange(UNTOLD, TOLD, Ordering::AcqRel, Ordering::Acquire);
+}
+
+/// This is a child that was forked a moment ago. Where its parent has made no runtime, it is as good as any process.
+pub fn forked() {
+    if OWNER.load(Ordering::Acquire) != 0 {
+        FORKS.store(FORKED, Ordering::Release);
+    }
+}
+
 /// Fails with the code `forked` in a child of the process that has made a runtime.
+#[inline]
 pub fn check_process() -> Result<(), Failure> {
+    if FORKS.load(Ordering::Acquire) == TOLD { Ok(()) } else { check_owner() }
+}
+
+fn check_owner() -> Result<(), Failure> {
     let owner = OWNER.load(Ordering::Acquire);
     if owner == 0 || owner == process::id() { Ok(()) } else { Err(Failure::forked(owner)) }
 }
