@@ -17,10 +17,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("broker/quic", &["millpond-protocol", "millpond-engine"]),
     ("broker/admin", &["millpond-protocol", "millpond-engine"]),
     ("sdk-rust", &["millpond-protocol"]),
+    ("sdk-rust/bridge", &["millpond", "millpond-protocol"]),
+    ("sdk-node/native", &["millpond-bridge"]),
+    ("sdk-python", &["millpond-bridge"]),
 ];
 
 /// Crates whose code may hold an explained `unsafe`.
-const UNSAFE_ALLOWED: &[&str] = &["broker/plugin"];
+const UNSAFE_ALLOWED: &[&str] = &["broker/plugin", "sdk-node/native", "sdk-python"];
 
 #[test]
 fn files_fit_and_functions_fit_a_screen() {
@@ -111,7 +114,8 @@ fn function_name(code: &str) -> Option<&str> {
 
 fn rust_files() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders: Vec<PathBuf> = ["broker", "sdk-rust", "plugins", "tests"].iter().map(|name| root().join(name)).collect();
+    let folders = ["broker", "sdk-rust", "sdk-node/native", "sdk-python", "plugins", "tests"];
+    let mut folders: Vec<PathBuf> = folders.iter().map(|name| root().join(name)).collect();
     while let Some(folder) = folders.pop() {
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         for entry in entries.flatten() {

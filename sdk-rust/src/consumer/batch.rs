@@ -27,6 +27,11 @@ impl ConsumedBatch {
         ConsumedBatch { topic, partition, watermarks, batches, wanted: from..i64::MAX }
     }
 
+    /// These batches of a partition, of which only the wanted offsets count; for who has them from elsewhere. The watermarks say nothing.
+    pub fn from_parts(topic: Arc<str>, partition: u32, batches: Vec<Batch>, wanted: Range<i64>) -> ConsumedBatch {
+        ConsumedBatch { topic, partition, watermarks: Watermarks::default(), batches, wanted }
+    }
+
     /// Leaves out what lies at `end` and behind.
     pub(crate) fn end_at(&mut self, end: i64) {
         self.wanted.end = self.wanted.end.min(end);
@@ -56,6 +61,11 @@ impl ConsumedBatch {
     pub fn next_offset(&self) -> i64 {
         let end = self.batches.last().map_or(self.wanted.start, |batch| batch.header().next_offset());
         end.clamp(self.wanted.start, self.wanted.end.max(self.wanted.start))
+    }
+
+    /// The offsets that are wanted of what [`ConsumedBatch::raw`] has.
+    pub fn wanted(&self) -> Range<i64> {
+        self.wanted.clone()
     }
 
     /// Bytes of the record batches, as they travelled.

@@ -86,6 +86,11 @@ impl Producer {
         }
     }
 
+    /// As [`Producer::enqueue`] where the buffer has room for the record at this moment; none, and nothing has happened, where it has not.
+    pub fn try_enqueue(&self, record: &Record) -> Result<Option<Delivery>, Error> {
+        self.shared.try_enqueue(record)
+    }
+
     /// Sends a record and waits until it is acknowledged. Records that are sent at the same time share batches.
     pub async fn send(&self, record: Record) -> Result<RecordPlace, Error> {
         self.enqueue(record).await?.await

@@ -92,6 +92,13 @@ impl Delivery {
     }
 }
 
+impl Clone for Delivery {
+    /// Another one for the same answer.
+    fn clone(&self) -> Delivery {
+        Delivery::new(Arc::clone(&self.pending), self.index)
+    }
+}
+
 impl Future for Delivery {
     type Output = Result<RecordPlace, Error>;
 
@@ -167,6 +174,7 @@ mod tests {
         pending.settle(Err(Error::Closed("producer")));
         pending.settle(Ok(Answer::Ack { ack: ack(0, 0, 0), partition: 0, records: 1 }));
         for delivery in deliveries(&pending, 2) {
+            assert_eq!(delivery.clone().await.unwrap_err().code(), "closed");
             assert_eq!(delivery.await.unwrap_err().code(), "closed");
         }
     }

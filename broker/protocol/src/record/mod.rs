@@ -80,6 +80,11 @@ impl<'a> HeadersRef<'a> {
         self.count == 0
     }
 
+    /// The headers as they are in the record, behind their count.
+    pub const fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Names and values, in order.
     pub const fn iter(&self) -> HeadersRefIter<'a> {
         HeadersRefIter { bytes: self.bytes }

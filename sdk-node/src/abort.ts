@@ -1,0 +1,52 @@
+/** Waiting that an `AbortSignal` can end. @internal */
+
+import { AbortError, CANCELLED, MillpondError, toError } from './errors.js';
+import { native, type Native } from './native.js';
+
+/** What can be given to everything that waits. */
+export interface Waiting {
+  /** Ends the wait, with an {@link AbortError}. */
+  signal?: AbortSignal | undefined;
+}
+
+/** Throws if it is aborted already. @internal */
+export function check(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new AbortError(signal.reason);
+}
+
+/** Starts a native call that the signal cancels, and makes errors of its failures. @internal */
+export async function call<T>(
+  signal: AbortSignal | undefined,
+  start: (cancel: Native.Cancel) => Promise<T>,
+  maybeDone = false,
+): Promise<T> {
+  check(signal);
+  const cancel = new native.Cancel();
+  const stop = (): void => cancel.cancel();
+  signal?.addEventListener('abort', stop, { once: true });
+  try {
+    return await start(cancel);
+  } catch (thrown) {
+    const error = toError(thrown);
+    if (signal?.aborted && error instanceof MillpondError && error.code === CANCELLED) {
+      throw new AbortError(signal.reason, maybeDone);
+    }
+    throw error;
+  } finally {
+    signal?.removeEventListener('abort', stop);
+  }
+}
+
+/** Waits for a promise that goes on whether anybody waits or not. @internal */
+export function waitFor<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return promise;
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) {
+      reject(new AbortError(signal.reason));
+      return;
+    }
+    const stop = (): void => reject(new AbortError(signal.reason));
+    signal.addEventListener('abort', stop, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
+  });
+}

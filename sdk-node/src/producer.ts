@@ -1,0 +1,328 @@
+/** Sending records. What is sent in one turn of the event loop goes over to the native half in one call; answers come back many at a time. */
+
+import { check, waitFor, type Waiting } from './abort.js';
+import { Each, Many, Sent, type Places, type RecordPlace, type Sending, type Waiter } from './answers.js';
+import { ClosedError, EncodeError, MillpondError, TimeoutError, closed, toError, wrongType } from './errors.js';
+import { closed as isClosed, opened, type OpenHandle } from './handles.js';
+import { stringify, toWire } from './json.js';
+import { type Native } from './native.js';
+import { Packer } from './packer.js';
+import { BUFFER, type Bytes, type Serializer } from './serializers.js';
+
+/** Names and values of headers: an object, or pairs where a name occurs more than once. */
+export type HeadersInit = Readonly<Record<string, Bytes | null>> | Iterable<readonly [name: string, value: Bytes | null]>;
+
+/** A record to be sent. */
+export interface NewRecord<K = Bytes, V = Bytes> {
+  /** Decides about the partition: records with the same key go to the same one. */
+  key?: K | null | undefined;
+  /** The payload; null is a tombstone, which says that the key's value is gone. */
+  value?: V | null | undefined;
+  /** More about it. */
+  headers?: HeadersInit | undefined;
+  /** When it was made; now where it is not set. A number is in milliseconds since 1970-01-01 UTC. */
+  timestamp?: Date | number | undefined;
+  /** The partition, if it is decided already. */
+  partition?: number | undefined;
+}
+
+/** How to send. What is not set is as the core has it. */
+export interface ProducerSettings {
+  /** When a batch counts as full, in bytes before compression; 1 MiB. */
+  batchBytes?: number | undefined;
+  /** How long a record waits for others while a batch of its partition is in flight, in milliseconds; 5. */
+  lingerMs?: number | undefined;
+  /** How batches are compressed; not at all. */
+  compression?: 'none' | 'gzip' | 'snappy' | 'lz4' | 'zstd' | undefined;
+  /** Bytes of records that may wait for their answers before `sendMany` and `ready` wait; 32 MiB. */
+  bufferBytes?: number | undefined;
+  /** Batches of a partition that may be in flight, 1 to 5; 5. */
+  inFlight?: number | undefined;
+  /** How long a record may take from being sent to its answer, reconnecting included, in milliseconds; 120,000. */
+  deliveryTimeoutMs?: number | undefined;
+  /** Whether a batch is sent again after the connection was lost; yes. */
+  retry?: boolean | undefined;
+  /** Whether batches are numbered, so that one that is sent again is stored once (KIP-98); yes. */
+  idempotence?: boolean | undefined;
+}
+
+/** What makes bytes of keys and values. */
+export interface ProducerOptions<K = Bytes, V = Bytes> extends ProducerSettings {
+  /** For keys; strings and bytes are taken where it is not set. */
+  key?: Serializer<K> | undefined;
+  /** For values; strings and bytes are taken where it is not set. */
+  value?: Serializer<V> | undefined;
+}
+
+const DEFAULT_BUFFER_BYTES = 32 << 20;
+
+/** How long `close` waits for answers where nothing else is said, in milliseconds. */
+const CLOSE_TIMEOUT_MS = 30_000;
+
+/** Sends records to one topic. From `client.producer`; opened when it is first used. */
+export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
+  /** The topic. */
+  readonly topic: string;
+  readonly #native: Native.Producer;
+  readonly #key: Serializer<K>;
+  readonly #value: Serializer<V>;
+  readonly #bufferBytes: number;
+  readonly #packer = new Packer();
+  readonly #sendings = new Map<number, Sending>();
+  readonly #forget: (producer: Producer<K, V>) => void;
+  #waiters: Waiter[] = [];
+  #nextSending = 0;
+  #unanswered = 0;
+  #isScheduled = false;
+  #isListening = false;
+  #closing: Promise<void> | undefined;
+  #failure: Error | undefined;
+  #settled: (() => void)[] = [];
+
+  /** @internal */
+  constructor(client: Native.Client, topic: string, options: ProducerOptions<K, V>, forget: (producer: Producer<K, V>) => void) {
+    const { key, value, ...settings } = options;
+    this.topic = topic;
+    this.#key = serializer(key, 'key');
+    this.#value = serializer(value, 'value');
+    this.#bufferBytes = settings.bufferBytes ?? DEFAULT_BUFFER_BYTES;
+    this.#forget = forget;
+    try {
+      this.#native = client.producer(topic, stringify(toWire(settings)));
+    } catch (thrown) {
+      throw toError(thrown);
+    }
+    opened(this);
+  }
+
+  /**
+   * Sends a record. The promise is fulfilled once the broker has stored it as its topic demands, and rejected if that failed for good.
+   *
+   * Records that are sent without waiting share batches. A record whose promise nobody looks at is sent all the same, and `flush` and `close` tell if
+   * it failed. Key, value and headers are copied at once. `send` itself never waits: where you send faster than the broker stores for long, await
+   * {@link Producer.ready} now and then, or use {@link Producer.sendMany}. Aborting the signal ends the wait and not the sending.
+   */
+  send(record: NewRecord<K, V>, options: Waiting = {}): Promise<RecordPlace> {
+    try {
+      check(options.signal);
+      this.#pack(record);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    let waiter!: Waiter;
+    const place = new Sent((resolve, reject) => (waiter = { resolve, reject, promise: undefined }));
+    waiter.promise = place;
+    this.#waiters.push(waiter);
+    if (this.#packer.isFull) this.#handOver();
+    else this.#schedule();
+    return options.signal ? waitFor(place, options.signal) : place;
+  }
+
+  /**
+   * Sends many records and waits for all their answers; at most the producer's buffer of them is in memory at a time, so the source may have
+   * millions. Rejects with the first failure once all are answered; a
+   * record that cannot be sent at all ends it at once, and what was taken before is sent. Aborting the signal takes no more from the source and ends the wait;
+   * what was taken is sent.
+   */
+  async sendMany(records: Iterable<NewRecord<K, V>> | AsyncIterable<NewRecord<K, V>>, options: Waiting = {}): Promise<Places> {
+    check(options.signal);
+    // What was sent before goes before.
+    this.#handOver();
+    const many = new Many();
+    try {
+      const isAsync = Symbol.asyncIterator in records;
+      // A loop of its own for what is there already: awaiting each record would cost more than sending it.
+      if (isAsync) for await (const record of records) await this.#add(record, many, options.signal);
+      else {
+        for (const record of records) {
+          const room = this.#add(record, many, options.signal);
+          if (room) await room;
+        }
+      }
+    } finally {
+      this.#handOverMany(many);
+    }
+    return await waitFor(many.done(), options.signal);
+  }
+
+  /** Waits until there is room in the buffer. */
+  async ready(options: Waiting = {}): Promise<void> {
+    this.#handOver();
+    while (this.#unanswered > this.#bufferBytes) {
+      await waitFor(new Promise<void>((resolve) => this.#settled.push(resolve)), options.signal);
+    }
+    check(options.signal);
+  }
+
+  /**
+   * Waits until everything that was sent before is answered. Rejects with the first failure since the last flush of a record whose promise nobody
+   * looked at.
+   */
+  async flush(options: Waiting = {}): Promise<void> {
+    check(options.signal);
+    this.#handOver();
+    this.#native.hurry();
+    const last = this.#nextSending;
+    // They are there in the order in which they were handed over.
+    const oldest = (): number => this.#sendings.keys().next().value ?? last;
+    while (oldest() < last) await waitFor(new Promise<void>((resolve) => this.#settled.push(resolve)), options.signal);
+    const failure = this.#failure;
+    this.#failure = undefined;
+    if (failure) throw failure;
+  }
+
+  /**
+   * Takes no more records and waits for the answers to all that were sent, at most `timeoutMs` (30,000). What has no answer then is given up: its
+   * promises are rejected with the code `closed`. Rejects as {@link Producer.flush} does, and is closed in any case.
+   */
+  close(options: Waiting & { timeoutMs?: number | undefined } = {}): Promise<void> {
+    return (this.#closing ??= this.#close(options));
+  }
+
+  async #close(options: Waiting & { timeoutMs?: number | undefined }): Promise<void> {
+    this.#handOver();
+    const signal = withTimeout(options);
+    try {
+      await this.flush({ signal });
+    } catch (error) {
+      if (!signal.aborted || options.signal?.aborted) throw error;
+      throw new TimeoutError(`the producer of \`${this.topic}\` was closed before the broker had answered all records`, {
+        code: 'timed_out',
+        maybeDone: true,
+        hint: 'give `close` more time (`timeoutMs`), or look at what each `send` was answered',
+        cause: error,
+      });
+    } finally {
+      const error = new ClosedError('the producer was closed before the broker answered', { code: 'closed', maybeDone: true });
+      for (const sending of this.#sendings.values()) sending.abandon(error);
+      this.#sendings.clear();
+      this.#native.close();
+      this.#forget(this);
+      isClosed(this);
+    }
+  }
+
+  /** Closes it, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** @internal */
+  describe(): OpenHandle {
+    let count = this.#packer.count;
+    for (const sending of this.#sendings.values()) count += sending.left;
+    const waitsFor = count > 0 ? `${count} ${count === 1 ? 'record is' : 'records are'} not answered` : undefined;
+    return { kind: 'producer', name: this.topic, waitsFor };
+  }
+
+  #pack(record: NewRecord<K, V>): void {
+    if (this.#closing) throw closed('producer');
+    if (record === null || typeof record !== 'object') throw wrongType('a record is an object, as in { key, value, headers }');
+    const key = record.key == null ? null : encode(this.#key, record.key, 'key', this.topic);
+    const value = record.value == null ? null : encode(this.#value, record.value, 'value', this.topic);
+    this.#packer.add(key, value, record);
+  }
+
+  /** Packs a record of a `sendMany`; a promise where there is no room for the next one yet. */
+  #add(record: NewRecord<K, V>, many: Many, signal: AbortSignal | undefined): Promise<void> | undefined {
+    // Those of `send` that came in between belong to another hand-over.
+    if (this.#waiters.length > 0) this.#handOver();
+    this.#pack(record);
+    many.waiting++;
+    if (!this.#packer.isFull) return undefined;
+    this.#handOverMany(many);
+    return this.ready({ signal });
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    process.nextTick(() => {
+      this.#isScheduled = false;
+      this.#handOver();
+    });
+  }
+
+  #handOver(): void {
+    const waiters = this.#waiters;
+    if (waiters.length === 0) return;
+    this.#waiters = [];
+    this.#give(new Each(waiters));
+  }
+
+  #handOverMany(many: Many): void {
+    if (many.waiting === 0) return;
+    this.#give(many.part());
+  }
+
+  #give(sending: Sending): void {
+    const number = this.#nextSending++;
+    this.#sendings.set(number, sending);
+    sending.bytes = this.#packer.bytes;
+    this.#unanswered += sending.bytes;
+    const { bytes, table } = this.#packer.take();
+    this.#native.send(number, bytes, table);
+    void this.#listen();
+  }
+
+  /** Takes answers for as long as some are missing. While it waits, the process goes on. */
+  async #listen(): Promise<void> {
+    if (this.#isListening) return;
+    this.#isListening = true;
+    try {
+      while (this.#sendings.size > 0) this.#answer(await this.#native.answers());
+    } finally {
+      this.#isListening = false;
+    }
+  }
+
+  #answer(answers: Native.Answers): void {
+    const failures = answers.failures.map(toError);
+    for (let row = 0; row < answers.sendings.length; row++) {
+      const number = answers.sendings[row] as number;
+      const sending = this.#sendings.get(number);
+      if (!sending) continue;
+      const index = answers.indexes[row] as number;
+      const failed = answers.failed[row] as number;
+      if (failed >= 0) {
+        const error = failures[failed] as Error;
+        if (!sending.fail(index, error)) this.#failure ??= error;
+      } else sending.settle(index, answers, row);
+      if (--sending.left === 0) {
+        this.#sendings.delete(number);
+        this.#unanswered -= sending.bytes;
+      }
+    }
+    const settled = this.#settled;
+    this.#settled = [];
+    for (const wake of settled) wake();
+  }
+}
+
+function encode<T>(by: Serializer<T>, what: T, part: 'key' | 'value', topic: string): Uint8Array | string {
+  let bytes: unknown;
+  try {
+    bytes = by.serialize(what);
+  } catch (cause) {
+    if (cause instanceof MillpondError) throw cause;
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new EncodeError(`the ${part} of a record for \`${topic}\` could not be serialized: ${reason}`, { code: 'encode_failed', cause });
+  }
+  if (typeof bytes !== 'string' && !(bytes instanceof Uint8Array)) {
+    throw new EncodeError(`the serializer of the ${part} returned neither a string nor bytes`, { code: 'encode_failed' });
+  }
+  return bytes;
+}
+
+function serializer<T>(given: Serializer<T> | undefined, name: string): Serializer<T> {
+  // Without one, what is sent is typed as bytes.
+  if (given === undefined) return BUFFER as unknown as Serializer<T>;
+  if (typeof given?.serialize !== 'function') throw wrongType(`\`${name}\` has no method \`serialize\``, 'as json(), string() and buffer() have');
+  return given;
+}
+
+/** @internal */
+export function withTimeout(options: Waiting & { timeoutMs?: number | undefined }): AbortSignal {
+  const timeout = AbortSignal.timeout(options.timeoutMs ?? CLOSE_TIMEOUT_MS);
+  return options.signal ? AbortSignal.any([options.signal, timeout]) : timeout;
+}

@@ -1,0 +1,216 @@
+"""Admin calls of asyncio."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from millpond import _core, _options, admin
+from millpond._waiting import wait_for
+from millpond._times import Seconds
+from millpond.admin import (
+    AttachPoint,
+    BrokerInfo,
+    CleanupPolicy,
+    DeriveInto,
+    Durability,
+    Limits,
+    LogPlace,
+    ModuleLog,
+    OffsetFound,
+    OnFull,
+    Topic,
+    Transform,
+    Unlimited,
+)
+from millpond.errors import AlreadyExistsError
+
+
+class _Requests:
+    def __init__(self, native: _core.Client) -> None:
+        self._native = native
+
+    async def _call(self, request: str, wasm: bytes | None = None) -> str:
+        answer: str = await wait_for(lambda future: self._native.admin_async(future, request, wasm))
+        return answer
+
+
+class Admin(_Requests):
+    """Requests about topics, transforms and the broker. From ``client.admin``.
+
+    Each takes a ``timeout`` (seconds, or a timedelta); the client's ``request_timeout`` where it is not set.
+    """
+
+    transforms: Transforms
+    """WebAssembly modules that the broker runs on records."""
+
+    def __init__(self, native: _core.Client) -> None:
+        super().__init__(native)
+        self.transforms = Transforms(native)
+
+    async def broker_info(self, *, timeout: Seconds | None = None) -> BrokerInfo:
+        """What the broker is."""
+        answer: BrokerInfo = admin.parse(BrokerInfo, await self._call(admin.request("broker_info", timeout)))
+        return answer
+
+    async def topics(self, *, timeout: Seconds | None = None) -> list[Topic]:
+        """All topics, in the order of their names."""
+        answer: list[Topic] = admin.parse(list[Topic], await self._call(admin.request("topics", timeout)))
+        return answer
+
+    async def topic(self, name: str, *, timeout: Seconds | None = None) -> Topic:
+        """One topic. `NotFoundError` if there is none."""
+        answer: Topic = admin.parse(Topic, await self._call(admin.request("topic", timeout, name=name)))
+        return answer
+
+    async def create_topic(
+        self,
+        name: str,
+        *,
+        partitions: int = 1,
+        if_exists: Literal["error", "ok"] = "error",
+        durability: Durability | None = None,
+        max_batch_bytes: int | None = None,
+        segment_bytes: int | None = None,
+        retention: Seconds | None = None,
+        retention_bytes: int | None = None,
+        cleanup: CleanupPolicy | None = None,
+        delete_retention: Seconds | None = None,
+        quota_bytes: int | None = None,
+        on_full: OnFull | None = None,
+        timeout: Seconds | None = None,
+    ) -> Topic:
+        """Makes a topic; what is not set is as in `TopicConfig`. `AlreadyExistsError` if there is one, unless ``if_exists="ok"``."""
+        config = admin.settings(
+            durability, max_batch_bytes, retention, retention_bytes, cleanup, delete_retention, quota_bytes, on_full, segment_bytes
+        )
+        request = admin.request("create_topic", timeout, name=name, partitions=partitions, config=config)
+        try:
+            answer: Topic = admin.parse(Topic, await self._call(request))
+        except AlreadyExistsError:
+            if if_exists != "ok":
+                raise
+            answer = await self.topic(name, timeout=timeout)
+        return answer
+
+    async def alter_topic(
+        self,
+        name: str,
+        *,
+        durability: Durability | None = None,
+        max_batch_bytes: int | None = None,
+        retention: Seconds | Unlimited | None = None,
+        retention_bytes: int | Unlimited | None = None,
+        cleanup: CleanupPolicy | None = None,
+        delete_retention: Seconds | None = None,
+        quota_bytes: int | Unlimited | None = None,
+        on_full: OnFull | None = None,
+        timeout: Seconds | None = None,
+    ) -> Topic:
+        """Changes settings of a topic while it is used; what is not named stays as it is."""
+        config = admin.settings(
+            durability, max_batch_bytes, retention, retention_bytes, cleanup, delete_retention, quota_bytes, on_full
+        )
+        request = admin.request("alter_topic", timeout, name=name, config=config)
+        answer: Topic = admin.parse(Topic, await self._call(request))
+        return answer
+
+    async def delete_topic(self, name: str, *, timeout: Seconds | None = None) -> None:
+        """Removes a topic and all its records."""
+        await self._call(admin.request("delete_topic", timeout, name=name))
+
+    async def list_offset(
+        self, topic: str, partition: int, at: Literal["beginning", "end"] | datetime, *, timeout: Seconds | None = None
+    ) -> OffsetFound:
+        """The offset of a place in a partition: of the first record at or after a time; the end, where there is none."""
+        request = admin.request("list_offset", timeout, topic=topic, partition=partition, at=_options.place(at, "at"))
+        answer: OffsetFound = admin.parse(OffsetFound, await self._call(request))
+        return answer
+
+    async def delete_records(
+        self, topic: str, partition: int, before: Literal["end"] | datetime | int, *, timeout: Seconds | None = None
+    ) -> int:
+        """Deletes the records of a partition that lie before a place, for good. The answer is the first offset that is still there."""
+        request = admin.request(
+            "delete_records", timeout, topic=topic, partition=partition, before=_options.place(before, "before")
+        )
+        answer: dict[str, int] = admin.parse(dict, await self._call(request))
+        return answer["log_start"]
+
+
+class Transforms(_Requests):
+    """WebAssembly modules that the broker runs on records. From ``client.admin.transforms``."""
+
+    async def deploy(self, name: str, wasm: bytes | bytearray | str | Path, *, timeout: Seconds | None = None) -> Transform:
+        """Uploads a module, from a file or as bytes. The broker checks and compiles it before it answers; it is the current version then."""
+        request = admin.request("deploy_module", timeout, name=name)
+        answer: Transform = admin.parse(Transform, await self._call(request, admin.module_bytes(wasm)))
+        return answer
+
+    async def list(self, *, timeout: Seconds | None = None) -> builtins.list[Transform]:
+        """All modules, in the order of their names."""
+        answer: builtins.list[Transform] = admin.parse(_TRANSFORMS, await self._call(admin.request("modules", timeout)))
+        return answer
+
+    async def describe(self, name: str, *, timeout: Seconds | None = None) -> Transform:
+        """One module with all its versions, and how it is doing where it is attached."""
+        answer: Transform = admin.parse(Transform, await self._call(admin.request("module", timeout, name=name)))
+        return answer
+
+    async def attach(
+        self,
+        topic: str,
+        module: str,
+        *,
+        on: AttachPoint = "produce",
+        view: str | None = None,
+        params: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        on_error: str | None = None,
+        derive: DeriveInto | None = None,
+        timeout: Seconds | None = None,
+    ) -> None:
+        """Runs a module on a topic: the current version, whichever that is, or the one that is named (``NAME@3``).
+
+        ``on_error`` is what becomes of records on which it fails: ``"reject"``, ``"skip"``, ``"dead-letter:TOPIC"``, or ``"stop"`` for a
+        derived topic.
+        """
+        request = admin.attach_request(topic, module, on, view, params, limits, on_error, derive, timeout)
+        await self._call(request)
+
+    async def detach(
+        self, topic: str, module: str, *, on: AttachPoint = "produce", view: str | None = None, timeout: Seconds | None = None
+    ) -> None:
+        """Stops running a module on a topic."""
+        await self._call(admin.request("detach", timeout, topic=topic, module=module, on=on, view=view))
+
+    async def rollback(self, name: str, *, to: int | None = None, timeout: Seconds | None = None) -> Transform:
+        """Makes another version the current one: this, or the one that was current before."""
+        request = admin.request("rollback_module", timeout, name=name, to=to)
+        answer: Transform = admin.parse(Transform, await self._call(request))
+        return answer
+
+    async def logs(
+        self,
+        module: str,
+        *,
+        topic: str | None = None,
+        lines_max: int = 0,
+        after: Iterable[LogPlace] = (),
+        timeout: Seconds | None = None,
+    ) -> ModuleLog:
+        """What a module has logged where it is attached, and how it failed: the last lines, or those after the ``next`` of an answer."""
+        places = [{"log": place.log, "line": place.line} for place in after]
+        request = admin.request("module_log", timeout, module=module, topic=topic, lines_max=lines_max, after=places)
+        answer: ModuleLog = admin.parse(ModuleLog, await self._call(request))
+        return answer
+
+    async def delete(self, module: str, *, timeout: Seconds | None = None) -> None:
+        """Removes a module with all its versions, or one version of it: ``NAME``, ``NAME@3`` or ``NAME@sha256:HEX``."""
+        await self._call(admin.request("delete_module", timeout, module=module))
+
+
+_TRANSFORMS = list[Transform]

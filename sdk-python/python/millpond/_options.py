@@ -1,0 +1,213 @@
+"""What users give, as the settings that the native module takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from os import PathLike
+from typing import Any, Literal, TypedDict, Union
+
+from millpond._times import Seconds, length_ms, to_ms
+from millpond.errors import InvalidError
+
+Start = Union[Literal["beginning", "end"], datetime, int]
+"""Where to begin: at the first record that is there, behind the last one, at a time, or at an offset."""
+
+OutOfRange = Literal["error", "earliest", "latest"]
+"""What happens where a partition does not reach to the offset from which it is to be read."""
+
+Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+"""How batches are compressed."""
+
+OnDecodeError = Literal["raise", "skip", "raw", "dead-letter"]
+"""What becomes of a record that a deserializer fails on."""
+
+
+def dumps(settings: dict[str, Any]) -> str:
+    """Settings as the native module takes them; what is None is not set."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    try:
+        return json.dumps(given)
+    except TypeError as error:
+        raise InvalidError(f"a setting has a type that it cannot have: {error}", code="wrong_type") from error
+
+
+def _ms(name: str, length: Seconds | None) -> int | None:
+    return None if length is None else length_ms(name, length)
+
+
+def client(
+    url: str | None,
+    ca_file: object = None,
+    fingerprint: str | None = None,
+    connect_timeout: Seconds | None = None,
+    idle_timeout: Seconds | None = None,
+    request_timeout: Seconds | None = None,
+) -> str:
+    """The settings of a client."""
+    return dumps(
+        {
+            "url": url,
+            "ca_file": None if ca_file is None else str(ca_file),
+            "fingerprint": fingerprint,
+            "connect_timeout_ms": _ms("connect_timeout", connect_timeout),
+            "idle_timeout_ms": _ms("idle_timeout", idle_timeout),
+            "request_timeout_ms": _ms("request_timeout", request_timeout),
+        }
+    )
+
+
+def producer(
+    batch_bytes: int | None = None,
+    linger: Seconds | None = None,
+    compression: str | None = None,
+    buffer_bytes: int | None = None,
+    in_flight: int | None = None,
+    delivery_timeout: Seconds | None = None,
+    idempotence: bool = True,
+) -> str:
+    """The settings of a producer."""
+    return dumps(
+        {
+            "batch_bytes": batch_bytes,
+            "linger_ms": _ms("linger", linger),
+            "compression": compression,
+            "buffer_bytes": buffer_bytes,
+            "in_flight": in_flight,
+            "delivery_timeout_ms": _ms("delivery_timeout", delivery_timeout),
+            "idempotence": idempotence,
+        }
+    )
+
+
+def place(at: Any, name: str = "start") -> Any:
+    """A place in a partition."""
+    if isinstance(at, bool):
+        raise _no_place(at, name)
+    if isinstance(at, int):
+        return {"offset": at}
+    if isinstance(at, datetime):
+        return {"timestamp_ms": to_ms(at)}
+    if at in ("beginning", "end"):
+        return at
+    raise _no_place(at, name)
+
+
+def _no_place(at: object, name: str) -> InvalidError:
+    return InvalidError(
+        f"{name} cannot be {at!r}: it is \"beginning\", \"end\", an offset (int) or a time (aware datetime)",
+        hint="a time in seconds or milliseconds becomes a datetime with datetime.fromtimestamp(seconds, timezone.utc)",
+    )
+
+
+def seek_place(to: Any, offset: int | None, at: datetime | None) -> str:
+    """The place of a seek, of which exactly one is given."""
+    given = [part for part in (to, offset, at) if part is not None]
+    if len(given) != 1:
+        raise InvalidError("a seek goes to one place: seek(\"beginning\"), seek(\"end\"), seek(offset=7) or seek(at=datetime)")
+    if to is not None and to not in ("beginning", "end"):
+        hint = "seek(offset=...) goes to an offset, seek(at=...) to a time"
+        raise InvalidError(f"a seek cannot go to {to!r}: it is \"beginning\" or \"end\"", hint=hint)
+    if at is not None and not isinstance(at, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
+        to_ms(at)
+    if offset is not None and (isinstance(offset, bool) or not isinstance(offset, int)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidError(f"an offset is an int, not {type(offset).__name__}", code="wrong_type")
+    return json.dumps(place(given[0], "to"))
+
+
+def consumer(
+    start: Any = "end",
+    partitions: Iterable[int] | None = None,
+    until_end: bool = False,
+    view: str | None = None,
+    on_out_of_range: str | None = None,
+) -> str:
+    """The settings of a consumer."""
+    return dumps(
+        {
+            "start": place(start),
+            "partitions": None if partitions is None else list(partitions),
+            "until_end": until_end,
+            "view": view,
+            "on_out_of_range": on_out_of_range,
+        }
+    )
+
+
+def decode_policy(on_decode_error: str, dead_letter_topic: str | None) -> str:
+    """The native module's policy; dead letters are sent by the package."""
+    if on_decode_error not in ("raise", "skip", "raw", "dead-letter"):
+        raise InvalidError(f"on_decode_error cannot be {on_decode_error!r}: it is \"raise\", \"skip\", \"raw\" or \"dead-letter\"")
+    if (on_decode_error == "dead-letter") != (dead_letter_topic is not None):
+        raise InvalidError("on_decode_error=\"dead-letter\" and dead_letter_topic= go together: they say what to do, and where to")
+    return "raise" if on_decode_error == "dead-letter" else on_decode_error
+
+
+def wait_seconds(max_wait: Seconds) -> float:
+    """Seconds to wait."""
+    seconds = max_wait.total_seconds() if isinstance(max_wait, timedelta) else max_wait
+    if seconds < 0:
+        raise InvalidError(f"max_wait cannot be {max_wait!r}: it is seconds from 0 on, or a timedelta")
+    return float(seconds)
+
+
+def positive(name: str, value: int) -> int:
+    """A number from 1 on."""
+    if value < 1:
+        raise InvalidError(f"{name} cannot be {value!r}: it is a number from 1 on")
+    return value
+
+
+class ProducerSettings(TypedDict, total=False):
+    """How a producer sends. All can be left out."""
+
+    batch_bytes: int
+    """When a batch counts as full, in bytes before compression; 1 MiB when not set."""
+    linger: Seconds
+    """How long a record waits for others while a batch of its partition is in flight; 5 ms when not set."""
+    compression: Compression
+    """How batches are compressed; not at all when not set."""
+    buffer_bytes: int
+    """Bytes of records that may wait for their answers, before sending waits; 32 MiB when not set."""
+    in_flight: int
+    """Batches of a partition that may be in flight, 1 to 5; 5 when not set."""
+    delivery_timeout: Seconds
+    """How long a record may take to its answer, reconnecting and sending again included; 120 s when not set."""
+    idempotence: bool
+    """Whether a batch that is sent again is stored once; yes when not set."""
+
+
+class ConsumerSettings(TypedDict, total=False):
+    """What a consumer reads. All can be left out."""
+
+    start: Start
+    """Where to begin in each partition: ``"beginning"``, ``"end"``, an aware datetime, or an offset; the end when not set."""
+    partitions: Iterable[int]
+    """The partitions; all when not set."""
+    until_end: bool
+    """Whether iteration ends where the topic ended when reading began; no when not set."""
+    view: str
+    """The view to read; the records as they are stored when not set."""
+    on_out_of_range: OutOfRange
+    """What happens where a partition does not reach to an offset; ``"error"`` when not set."""
+    on_decode_error: OnDecodeError
+    """What becomes of a record that a deserializer fails on; ``"raise"`` when not set. ``"skip"`` leaves it out and counts it, ``"raw"`` hands it out
+    with bytes, ``"dead-letter"`` sends it to ``dead_letter_topic``."""
+    dead_letter_topic: str
+    """Where such records go, with what went wrong in their headers."""
+
+
+class ClientSettings(TypedDict, total=False):
+    """How a client connects. All can be left out."""
+
+    ca_file: Union[str, PathLike[str]]
+    """A PEM file of authorities to trust, whatever the URL says."""
+    fingerprint: str
+    """The fingerprint of the one certificate to trust, whatever the URL says."""
+    connect_timeout: Seconds
+    """How long one attempt to connect may take; 10 s when not set."""
+    idle_timeout: Seconds
+    """How long the broker may be silent before the connection counts as lost; 20 s when not set."""
+    request_timeout: Seconds
+    """How long a request may take, reconnecting and trying again included; 30 s when not set."""

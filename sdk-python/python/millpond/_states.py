@@ -1,0 +1,95 @@
+"""How producers and consumers are doing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from weakref import ReferenceType, ref
+
+from millpond import _core
+from millpond.errors import ClosedError, InvalidError
+
+
+@dataclass(frozen=True)
+class PartitionState:
+    """How a partition is doing that a consumer reads."""
+
+    partition: int
+    """Its number."""
+    position: int
+    """The offset of the next record that is handed out."""
+    paused: bool
+    """Whether it is paused."""
+    log_start: int
+    """The first offset that is still there, as the broker said last."""
+    high_watermark: int
+    """One past the last offset that can be read, as the broker said last."""
+
+    @property
+    def lag(self) -> int:
+        """Offsets from the position to the end."""
+        return max(0, self.high_watermark - self.position)
+
+
+@dataclass(frozen=True)
+class ProducerStats:
+    """What a producer has done so far."""
+
+    records: int
+    """Records that are stored."""
+    records_dropped: int
+    """Of these, records that a module has left out."""
+    records_failed: int
+    """Records that could not be sent."""
+    records_resent: int
+    """Records that were sent more than once."""
+    bytes: int
+    """Bytes of their batches, as they travelled."""
+    batches: int
+    """Batches that were acknowledged."""
+    retries: int
+    """Batches that were sent again."""
+    buffered_bytes: int
+    """Bytes of records that wait for their answers."""
+    ack_latency_p50: float
+    """Half of the batches were answered within so many seconds."""
+    ack_latency_p99: float
+    """99 of 100 were."""
+
+
+def partition_states(text: str) -> list[PartitionState]:
+    """The states of partitions, from JSON."""
+    return [PartitionState(**state) for state in json.loads(text)]
+
+
+def check_topic(topic: object, client_closed: bool) -> None:
+    """Refuses what is no name, and a client that is closed."""
+    if client_closed:
+        raise ClosedError("the client is closed", code="closed")
+    if not isinstance(topic, str):
+        raise InvalidError(f"a topic is a str, not {type(topic).__name__}", code="wrong_type")
+
+
+class OpenProducers:
+    """The producers of a client that it still has to close: those that are in use, and those that were dropped with records on their way."""
+
+    def __init__(self) -> None:
+        self._all: list[tuple[ReferenceType[object], _core.Producer]] = []
+
+    def add(self, producer: object, native: _core.Producer) -> None:
+        """Remembers one, and forgets those that nobody can miss."""
+        self._all = [(user, known) for user, known in self._all if user() is not None or _is_missed(known)]
+        self._all.append((ref(producer), native))
+
+    def take(self) -> list[_core.Producer]:
+        """All that are not closed."""
+        taken, self._all = self._all, []
+        return [native for _, native in taken if not native.is_closed]
+
+
+def _is_missed(native: _core.Producer) -> bool:
+    """Whether records of a producer that was dropped are on their way, or failed."""
+    if native.is_closed:
+        return False
+    stats = native.stats()
+    return bool(stats["buffered_bytes"] or stats["records_failed"])

@@ -1,0 +1,53 @@
+"""Times: what users give, and what the broker keeps."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Union
+
+from millpond.errors import InvalidError, WrongTypeError
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MILLISECOND = timedelta(milliseconds=1)
+
+Seconds = Union[float, timedelta]
+"""A length of time: seconds, or a timedelta."""
+
+
+def to_ms(at: datetime) -> int:
+    """Milliseconds since 1970-01-01 UTC. Only an aware datetime says when it is."""
+    if not isinstance(at, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise WrongTypeError(
+            f"a time is a datetime, not {type(at).__name__}",
+            code="wrong_type",
+            hint="as in datetime(2026, 1, 1, tzinfo=timezone.utc); a number could be seconds or milliseconds",
+        )
+    if at.utcoffset() is None:
+        raise InvalidError(
+            f"the datetime {at.isoformat()} has no time zone",
+            code="naive_datetime",
+            hint="say which one it is in, as in datetime.now(timezone.utc) or at.astimezone() for local time",
+        )
+    return (at - EPOCH) // _MILLISECOND
+
+
+def from_ms(ms: int) -> datetime:
+    """An aware datetime in UTC; the nearest one that there is, where the number lies outside what a datetime can say."""
+    try:
+        return EPOCH + timedelta(milliseconds=ms)
+    except OverflowError:
+        bound = datetime.max if ms > 0 else datetime.min
+        return bound.replace(tzinfo=timezone.utc)
+
+
+def to_seconds(length: Seconds | None) -> float | None:
+    """Seconds, of seconds or of a timedelta."""
+    return length.total_seconds() if isinstance(length, timedelta) else length
+
+
+def length_ms(name: str, length: Seconds) -> int:
+    """Milliseconds of a length of time that is a setting."""
+    seconds = to_seconds(length)
+    if not isinstance(seconds, (int, float)) or seconds < 0:
+        raise InvalidError(f"{name} cannot be {length!r}: it is seconds from 0 on, or a timedelta")
+    return round(seconds * 1000)

@@ -1,0 +1,497 @@
+"""Topics, transforms and the broker, as data: what admin calls take and give.
+
+Times are aware datetimes, lengths of time seconds or timedeltas. A newer broker may know fields that are not here: they are left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from millpond import _options
+from millpond._times import Seconds, from_ms, length_ms
+from millpond.errors import InvalidError
+
+__all__ = [
+    "AttachPoint",
+    "Attachment",
+    "BatchCoordinates",
+    "BrokerInfo",
+    "CleanupPolicy",
+    "DeriveInto",
+    "DerivedPartition",
+    "DerivedStatus",
+    "Durability",
+    "Limits",
+    "LogLine",
+    "LogPlace",
+    "ModuleAttachment",
+    "ModuleFailure",
+    "ModuleLog",
+    "ModuleVersion",
+    "OffsetFound",
+    "Partition",
+    "Topic",
+    "TopicConfig",
+    "Transform",
+    "Unlimited",
+]
+
+T = TypeVar("T")
+
+Durability = str
+"""``"sync"`` (after fdatasync), ``"interval:200ms"`` or ``"os"``."""
+CleanupPolicy = Literal["delete", "compact", "compact,delete"]
+"""What becomes of old records."""
+OnFull = Literal["reject", "drop-oldest"]
+"""What becomes of a batch for which there is no room."""
+AttachPoint = Literal["produce", "partition", "fetch", "derive"]
+"""Where in a topic's path a module runs."""
+Unlimited = Literal["unlimited"]
+"""Lifts a limit."""
+
+
+@dataclass(frozen=True)
+class TopicConfig:
+    """The settings of a topic."""
+
+    durability: Durability = "sync"
+    """When a batch is acknowledged."""
+    segment_bytes: int = 256 << 20
+    """A segment file is closed when it would grow over this."""
+    max_batch_bytes: int = 4 << 20
+    """The largest batch that is taken."""
+    retention_ms: int | None = None
+    """Records are deleted once they were appended longer ago; None keeps them."""
+    retention_bytes: int | None = None
+    """The oldest segments go as long as a partition has as much without them; None keeps them."""
+    cleanup: str = "delete"
+    """What becomes of old records."""
+    delete_retention_ms: int = 86_400_000
+    """How long a tombstone is kept at least in a compacted topic."""
+    quota_bytes: int | None = None
+    """Bytes that the topic may have; None leaves it to the broker's quota."""
+    on_full: str = "reject"
+    """What becomes of a batch for which there is no room."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One partition of a topic."""
+
+    partition: int = 0
+    """Its number."""
+    log_start: int = 0
+    """The first offset that is still there."""
+    high_watermark: int = 0
+    """One past the last offset that consumers can read."""
+    log_end: int = 0
+    """One past the last offset that was written."""
+    size_bytes: int = 0
+    """Bytes of its batches on disk."""
+    failure: str | None = None
+    """Why it has stopped writing, if it has."""
+    failure_hint: str | None = None
+    """What a person can do about that."""
+    unreadable: bool = False
+    """Nothing of it can be read, either."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a module may use on one topic; None is the broker's own limit."""
+
+    memory_bytes: int | None = None
+    """Memory of one instance."""
+    time_ms: int | None = None
+    """Processor time for one batch."""
+    output_bytes: int | None = None
+    """Bytes that it may return for one batch."""
+    log_bytes_per_second: int | None = None
+    """Bytes that it may log in the long run."""
+
+
+@dataclass(frozen=True)
+class DerivedPartition:
+    """How a derived topic is doing on one partition of its source."""
+
+    partition: int = 0
+    """Which."""
+    position: int = 0
+    """All records before this offset have had their effect."""
+    lag: int = 0
+    """Offsets from there to the end."""
+    state_bytes: int = 0
+    """What the state counts."""
+    state_entries: int = 0
+    """Entries of the state."""
+    error: str | None = None
+    """What keeps it from going on."""
+
+
+@dataclass(frozen=True)
+class DerivedStatus:
+    """How a derived topic is doing."""
+
+    targets: list[str] = field(default_factory=list[str])
+    """The topics that it writes to."""
+    partitions: list[DerivedPartition] = field(default_factory=list[DerivedPartition])
+    """One for each partition of the source."""
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A module on a topic, and what it has done since the broker started."""
+
+    module: str = ""
+    """The module's name."""
+    version: int | None = None
+    """Which of its versions runs."""
+    pinned: bool = False
+    """It stays this version, whichever is the current one."""
+    sha256: str = ""
+    """The SHA-256 of the upload, in hex."""
+    on: str = "produce"
+    """Where it runs."""
+    view: str | None = None
+    """On fetch: the view."""
+    params: dict[str, str] = field(default_factory=dict[str, str])
+    """Its settings."""
+    limits: Limits = field(default_factory=Limits)
+    """What it may use."""
+    on_error: str = "reject"
+    """What becomes of records on which it fails."""
+    paused: str | None = None
+    """Why it does not run at this moment."""
+    records_in: int = 0
+    """Records that were given to it."""
+    records_out: int = 0
+    """Records that it gave back."""
+    records_dropped: int = 0
+    """Records that it left out."""
+    records_changed: int = 0
+    """Records that came back with other bytes."""
+    batches: int = 0
+    """Batches that it ran on."""
+    failures: int = 0
+    """Batches on which it failed."""
+    records_failed: int = 0
+    """Records that were left out because it failed on them."""
+    derived: DerivedStatus | None = None
+    """On derive: how it is doing."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic."""
+
+    name: str = ""
+    """Its name."""
+    config: TopicConfig = field(default_factory=TopicConfig)
+    """Its settings."""
+    epoch: int = 0
+    """Counts the changes of its settings."""
+    partitions: list[Partition] = field(default_factory=list[Partition])
+    """Its partitions, in order."""
+    attachments: list[Attachment] = field(default_factory=list[Attachment])
+    """The modules that run on it, in the order in which they run."""
+    used_bytes: int = 0
+    """Bytes of its batches."""
+
+
+@dataclass(frozen=True)
+class BrokerInfo:
+    """What the broker is."""
+
+    version: str = ""
+    """Its version."""
+    max_batch_bytes: int = 0
+    """The largest batch, for any topic."""
+    max_module_bytes: int = 0
+    """The largest module."""
+
+
+@dataclass(frozen=True)
+class OffsetFound:
+    """An offset for a place."""
+
+    offset: int = 0
+    """The offset."""
+    timestamp: datetime | None = None
+    """The timestamp of the record there, for a time that was found."""
+
+
+@dataclass(frozen=True)
+class ModuleAttachment:
+    """Where a module runs."""
+
+    topic: str = ""
+    """The topic."""
+    on: str = "produce"
+    """Where in its path."""
+    view: str | None = None
+    """On fetch: the view."""
+    pinned: bool = False
+    """It stays this version, whichever is the current one."""
+    status: Attachment | None = None
+    """How it is doing there."""
+
+
+@dataclass(frozen=True)
+class ModuleVersion:
+    """One version of a module."""
+
+    version: int = 0
+    """The first is 1; a number is given once."""
+    sha256: str = ""
+    """The SHA-256 of the upload, in hex."""
+    size_bytes: int = 0
+    """Bytes of the upload."""
+    world: str = ""
+    """What it implements: ``transform``, ``partitioner`` or ``derive``."""
+    stateful: bool = False
+    """Whether it keeps state."""
+    deployed_at: datetime | None = None
+    """When it was deployed, by the broker's clock."""
+    attached: list[ModuleAttachment] = field(default_factory=list[ModuleAttachment])
+    """Where it runs."""
+    unavailable: str | None = None
+    """Why it can't run."""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """One WebAssembly module, as its current version is."""
+
+    name: str = ""
+    """Its name."""
+    version: int = 0
+    """Which version is the current one."""
+    sha256: str = ""
+    """The SHA-256 of the upload, in hex."""
+    size_bytes: int = 0
+    """Bytes of the upload."""
+    world: str = ""
+    """What it implements: ``transform``, ``partitioner`` or ``derive``."""
+    stateful: bool = False
+    """Whether it keeps state."""
+    attached_to: list[str] = field(default_factory=list[str])
+    """The topics that it is attached to, in any version."""
+    versions: list[ModuleVersion] = field(default_factory=list[ModuleVersion])
+    """All that there are, the oldest first; of `describe` alone."""
+    removed: list[int] = field(default_factory=list[int])
+    """Versions that an upload has removed, because a module has only so many."""
+
+
+@dataclass(frozen=True)
+class BatchCoordinates:
+    """What tells a batch from others."""
+
+    records: int = 0
+    """Records that the module was given."""
+    base_timestamp_ms: int = 0
+    """The timestamp that those of its records are counted from."""
+    base_offset: int | None = None
+    """Its first offset, where it is stored."""
+
+
+@dataclass(frozen=True)
+class ModuleFailure:
+    """A failure of a module on a batch."""
+
+    code: str = ""
+    """The error code."""
+    batch: BatchCoordinates = field(default_factory=BatchCoordinates)
+    """The batch."""
+    backtrace: str | None = None
+    """The module's functions at the moment of a trap, innermost first, a line each."""
+    left_out: int = 0
+    """Failures before this one that have no line, because there were too many in one second."""
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of a module's log."""
+
+    at: datetime = field(default_factory=lambda: from_ms(0))
+    """When, by the broker's clock."""
+    level: str = "info"
+    """``debug``, ``info``, ``warn`` or ``error``."""
+    topic: str = ""
+    """The topic."""
+    partition: int | None = None
+    """The partition, where it was known."""
+    on: str = "produce"
+    """Where the module runs."""
+    view: str | None = None
+    """On fetch: the view."""
+    version: int = 0
+    """Which version it was."""
+    message: str = ""
+    """The words."""
+    failure: ModuleFailure | None = None
+    """With a failure: on which batch, and where in the module."""
+
+
+@dataclass(frozen=True)
+class LogPlace:
+    """A place in a module's log, from which to read on."""
+
+    log: int = 0
+    """Which log."""
+    line: int = 0
+    """The number of the next line."""
+
+
+@dataclass(frozen=True)
+class ModuleLog:
+    """What a module has logged."""
+
+    lines: list[LogLine] = field(default_factory=list[LogLine])
+    """The oldest first."""
+    lines_lost: int = 0
+    """Lines that are not kept any more."""
+    next: list[LogPlace] = field(default_factory=list[LogPlace])
+    """Where this answer ends: to follow the log, ask again with it as ``after``."""
+
+
+@dataclass(frozen=True)
+class DeriveInto:
+    """Where the records of a module on ``derive`` go."""
+
+    targets: Sequence[str]
+    """The topics, which are there already."""
+    start: _options.Start = "beginning"
+    """Where in each partition of the source it begins."""
+    state_bytes: int = 0
+    """Bytes of state that it may keep for each partition."""
+    retries: int | None = None
+    """How often it is tried again on a batch on which it failed for want of time or room."""
+
+
+_RENAMED = {"deployed_at": "deployed_at_ms", "at": "at_ms"}
+"""Times that the broker has in milliseconds."""
+
+
+_HINTS: dict[type[Any], dict[str, Any]] = {}
+"""The fields of the classes here and their types."""
+
+
+def _fields(cls: type[Any]) -> dict[str, Any]:
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
+
+
+def build(kind: Any, data: Any) -> Any:
+    """A value of this type from what the broker said; fields that are not known are left out."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is list:
+        return [build(arguments[0], item) for item in data]
+    if data is None:
+        return None
+    if type(None) in arguments:
+        return build(next(argument for argument in arguments if argument is not type(None)), data)
+    if kind is datetime:
+        return from_ms(data)
+    if not dataclasses.is_dataclass(kind):
+        return data
+    cls = typing.cast("type[Any]", kind)
+    parts: dict[str, Any] = {}
+    for name, hint in _fields(cls).items():
+        source = _RENAMED.get(name, name)
+        if source in data:
+            parts[name] = build(hint, data[source])
+    return cls(**parts)
+
+
+def parse(kind: Any, text: str) -> Any:
+    """The same from JSON."""
+    return build(kind, json.loads(text))
+
+
+Bound = Union[int, Unlimited, None]
+
+
+def request(call: str, timeout: Seconds | None, **fields: Any) -> str:
+    """A request as the native module takes it; what is None is not set."""
+    timeout_ms = None if timeout is None else length_ms("timeout", timeout)
+    return _options.dumps({"call": call, "timeout_ms": timeout_ms, **fields})
+
+
+def settings(
+    durability: Durability | None,
+    max_batch_bytes: int | None,
+    retention: Seconds | Unlimited | None,
+    retention_bytes: Bound,
+    cleanup: str | None,
+    delete_retention: Seconds | None,
+    quota_bytes: Bound,
+    on_full: str | None,
+    segment_bytes: int | None = None,
+) -> dict[str, Any]:
+    """Settings of a topic that are given."""
+    retention_ms: Any = retention if retention is None or isinstance(retention, str) else length_ms("retention", retention)
+    given = {
+        "durability": durability,
+        "max_batch_bytes": max_batch_bytes,
+        "retention_ms": retention_ms,
+        "retention_bytes": retention_bytes,
+        "cleanup": cleanup,
+        "delete_retention_ms": None if delete_retention is None else length_ms("delete_retention", delete_retention),
+        "quota_bytes": quota_bytes,
+        "on_full": on_full,
+        "segment_bytes": segment_bytes,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def attach_request(
+    topic: str,
+    module: str,
+    on: str,
+    view: str | None,
+    params: Mapping[str, str] | None,
+    limits: Limits | None,
+    on_error: str | None,
+    derive: DeriveInto | None,
+    timeout: Seconds | None,
+) -> str:
+    """The request to attach a module."""
+    into = None
+    if derive is not None:
+        into = {"targets": list(derive.targets), "start": _options.place(derive.start), "state_bytes": derive.state_bytes}
+        if derive.retries is not None:
+            into["retries"] = derive.retries
+    bounds = {} if limits is None else {name: value for name, value in dataclasses.asdict(limits).items() if value is not None}
+    return request(
+        "attach",
+        timeout,
+        topic=topic,
+        module=module,
+        on=on,
+        view=view,
+        params=dict(params or {}),
+        limits=bounds,
+        on_error=on_error,
+        derive=into,
+    )
+
+
+def module_bytes(wasm: bytes | bytearray | str | Path) -> bytes:
+    """The bytes of a module, from a file or as they are."""
+    if isinstance(wasm, (bytes, bytearray)):
+        return bytes(wasm)
+    path = Path(wasm)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidError(
+            f"the module {path} cannot be read: {error.strerror}", code="module_unreadable", hint="give its bytes, or the path of its file"
+        ) from error

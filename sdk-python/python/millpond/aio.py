@@ -1,0 +1,476 @@
+"""The face of asyncio: the same names as in `millpond`, awaited.
+
+::
+
+    async with millpond.aio.connect(url) as client:
+        await client.admin.create_topic("readings", partitions=2)
+        async with client.producer("readings") as producer:
+            place = await producer.send(key="device-7", value="21.4")
+        async for record in client.consumer("readings", start="beginning"):
+            print(record.value)
+
+All I/O runs on threads of the native module: a handler that holds the event loop costs no connection. Whatever is awaited may be
+cancelled; no record is lost by that. One client may be used from several event loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from weakref import WeakSet
+
+from millpond import _arrow, _core, _options
+from millpond._admin_aio import Admin, Transforms
+from millpond._core import Batch, Record, RecordPlace
+from millpond._dead_letters import dead_letter
+from millpond._records import Headers, NewRecord
+from millpond._states import OpenProducers, PartitionState, ProducerStats, check_topic, partition_states
+from millpond._times import Seconds, to_seconds
+from millpond._waiting import wait_for
+from millpond.errors import DecodeError, ForkedError, MillpondError
+from millpond.serde import Deserializer, Encoded, Serializer, dumps_of, loads_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    from millpond._options import ClientSettings, ConsumerSettings, ProducerSettings
+
+__all__ = ["Admin", "Client", "Connecting", "Consumer", "Delivery", "Producer", "Transforms", "connect"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+CLOSE_TIMEOUT_AFTER_ERROR = 5.0
+"""Seconds that leaving an ``async with`` block waits for answers where the block has failed already."""
+
+RECORDS_AT_ONCE = 2_000
+"""Records that ``send_many`` takes from its iterable at a time: the event loop goes on in between."""
+
+CHUNKS_AT_ONCE = 8
+"""As many times that wait for their answers; so much of an iterable is in memory at most."""
+
+
+def connect(url: str | None = None, **settings: Unpack[ClientSettings]) -> Connecting:
+    """Connects to the broker at ``url``: in an ``async with`` block, or awaited. As `millpond.connect`."""
+    return Connecting(_options.client(url, **settings))
+
+
+class Connecting:
+    """A client that is being connected: ``async with`` it, or await it."""
+
+    def __init__(self, options: str) -> None:
+        """From `connect`."""
+        self._options = options
+        self._client: Client | None = None
+
+    async def _connect(self) -> Client:
+        return Client(await wait_for(lambda future: _core.connect_async(future, self._options)))
+
+    def __await__(self) -> Generator[Any, None, Client]:
+        return self._connect().__await__()
+
+    async def __aenter__(self) -> Client:
+        self._client = await self._connect()
+        return self._client
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._client is not None:
+            await self._client.__aexit__(kind, error, trace)
+
+
+class Client:
+    """A connection to a broker. All producers and consumers that are made from it share it. May be used from several event loops."""
+
+    admin: Admin
+    """Topics, transforms, and the broker."""
+
+    def __init__(self, native: _core.Client) -> None:
+        """From `connect`."""
+        self._native = native
+        self._closed = False
+        self._producers = OpenProducers()
+        self._consumers: WeakSet[Consumer[Any, Any]] = WeakSet()
+        self.admin = Admin(native)
+
+    @overload
+    def producer(self, topic: str, **settings: Unpack[ProducerSettings]) -> Producer[Encoded, Encoded]: ...
+    @overload
+    def producer(self, topic: str, *, value: Serializer[V], **settings: Unpack[ProducerSettings]) -> Producer[Encoded, V]: ...
+    @overload
+    def producer(self, topic: str, *, key: Serializer[K], **settings: Unpack[ProducerSettings]) -> Producer[K, Encoded]: ...
+    @overload
+    def producer(
+        self, topic: str, *, key: Serializer[K], value: Serializer[V], **settings: Unpack[ProducerSettings]
+    ) -> Producer[K, V]: ...
+    def producer(
+        self, topic: str, *, key: Serializer[Any] | None = None, value: Serializer[Any] | None = None, **settings: Unpack[ProducerSettings]
+    ) -> Producer[Any, Any]:
+        """A producer for a topic; ``key`` and ``value`` are serializers. It is opened with its first record, or by ``async with``: that is where
+        `NotFoundError` comes from if there is no such topic.
+
+        Without serializers it takes ``bytes`` and ``str``. The settings are those of `ProducerSettings`.
+        """
+        check_topic(topic, self._closed)
+        native = self._native.producer(topic, _options.producer(**settings), dumps_of(key), dumps_of(value))
+        producer: Producer[Any, Any] = Producer(native, topic)
+        self._producers.add(producer, native)
+        return producer
+
+    @overload
+    def consumer(self, topic: str, **settings: Unpack[ConsumerSettings]) -> Consumer[bytes, bytes]: ...
+    @overload
+    def consumer(self, topic: str, *, value: Deserializer[V], **settings: Unpack[ConsumerSettings]) -> Consumer[bytes, V]: ...
+    @overload
+    def consumer(self, topic: str, *, key: Deserializer[K], **settings: Unpack[ConsumerSettings]) -> Consumer[K, bytes]: ...
+    @overload
+    def consumer(
+        self, topic: str, *, key: Deserializer[K], value: Deserializer[V], **settings: Unpack[ConsumerSettings]
+    ) -> Consumer[K, V]: ...
+    def consumer(
+        self,
+        topic: str,
+        *,
+        key: Deserializer[Any] | None = None,
+        value: Deserializer[Any] | None = None,
+        on_decode_error: _options.OnDecodeError = "raise",
+        dead_letter_topic: str | None = None,
+        **settings: Any,
+    ) -> Consumer[Any, Any]:
+        """A consumer of a topic; ``key`` and ``value`` are deserializers. It is opened when it is first read, or by ``async with``: that is where
+        `NotFoundError` comes from, and where ``start="end"`` is.
+
+        Without deserializers it gives ``bytes``. The settings are those of `ConsumerSettings`.
+        """
+        check_topic(topic, self._closed)
+        policy = _options.decode_policy(on_decode_error, dead_letter_topic)
+        native = self._native.consumer(topic, _options.consumer(**settings), loads_of(key), loads_of(value), policy)
+        letters = None if dead_letter_topic is None else self.producer(dead_letter_topic)
+        consumer: Consumer[Any, Any] = Consumer(native, topic, letters)
+        self._consumers.add(consumer)
+        return consumer
+
+    @property
+    def url(self) -> str:
+        """The broker's address."""
+        return self._native.url
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection is up at this moment. Nothing needs to be done when it is not."""
+        return not self._closed and self._native.is_connected
+
+    async def close(self, timeout: Seconds | None = None) -> None:
+        """Closes consumers and producers, which wait for their answers (``timeout`` seconds at most), and the connection.
+
+        Raises what went wrong with a record that nobody has heard of. May be called in any state, and again; in a forked child it does nothing.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        failed: MillpondError | None = None
+        for consumer in list(self._consumers):
+            await consumer.close()
+        seconds = to_seconds(timeout)
+        for producer in self._producers.take():
+            try:
+                await wait_for(partial(_close, producer, seconds))
+            except ForkedError:
+                pass
+            except MillpondError as error:
+                failed = failed or error
+        try:
+            await wait_for(self._native.close_async)
+        except ForkedError:
+            pass
+        if failed is not None:
+            raise failed
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            await self.close()
+            return
+        try:
+            await self.close(CLOSE_TIMEOUT_AFTER_ERROR)
+        except MillpondError:
+            pass  # the error that ends the block says more
+
+    def __repr__(self) -> str:
+        return f"<millpond.aio.Client {self.url}{' closed' if self._closed else ''}>"
+
+
+def _close(producer: _core.Producer, timeout: float | None, future: asyncio.Future[Any]) -> _core.Operation:
+    return producer.close_async(future, timeout)
+
+
+class Delivery:
+    """The coming answer to one record: await it for partition and offset. It may be dropped: the record is sent all the same, and ``flush`` and
+    ``close`` of the producer raise what went wrong."""
+
+    __slots__ = ("_future", "_native")
+
+    def __init__(self, native: _core.Delivery) -> None:
+        """From `Producer.send`."""
+        self._native = native
+        self._future: asyncio.Future[RecordPlace] | None = None
+
+    def done(self) -> bool:
+        """Whether the answer is there, an error included."""
+        return self._native.done() if self._future is None else self._future.done()
+
+    def __await__(self) -> Generator[Any, None, RecordPlace]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> RecordPlace:
+        if self._future is None:
+            if self._native.done():
+                return self._native.result()
+            self._future = asyncio.get_running_loop().create_future()
+            # Where nobody looks at it, flush tells.
+            self._future.add_done_callback(_seen)
+            self._native.watch(self._future)
+        # Whoever is cancelled here leaves the answer to the others.
+        return await asyncio.shield(self._future)
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """An error that nobody awaits is told by flush."""
+    if not future.cancelled():
+        future.exception()
+
+
+class Producer(Generic[K, V]):
+    """Sends records to one topic. From `Client.producer`.
+
+    Records become batches, and are sent again until they are stored, once. Leaving its ``async with`` block waits for all answers.
+    """
+
+    def __init__(self, native: _core.Producer, topic: str) -> None:
+        """From `Client.producer`."""
+        self._native = native
+        self._topic = topic
+
+    @property
+    def topic(self) -> str:
+        """The topic."""
+        return self._topic
+
+    async def open(self) -> None:
+        """Asks the broker for the topic, which the first record does else. Raises `NotFoundError` if there is no such topic."""
+        await wait_for(self._native.open_async)
+
+    def send(
+        self,
+        value: V | None = None,
+        *,
+        key: K | None = None,
+        headers: Headers | None = None,
+        timestamp: datetime | None = None,
+        partition: int | None = None,
+    ) -> Delivery:
+        """Sends a record, in the order of the calls. Await what it returns, once, for partition and offset; or drop it, and `flush` and
+        `close` raise what went wrong.
+
+        Where the buffer is full, the record waits for its room, and so does who awaits it. Who sends very much without awaiting keeps it all in
+        memory: await an answer now and then, or use `send_many`. Raises at once if the record can never be sent: it is of a wrong type.
+        """
+        return Delivery(self._native.post(value, key, headers, timestamp, partition))
+
+    async def send_many(
+        self, records: Iterable[V | NewRecord[K, V]], *, key: Callable[[V], K] | None = None
+    ) -> list[RecordPlace]:
+        """Sends many records in few crossings, and waits until they are stored: values, or `NewRecord` where a record is more than that. ``key``
+        makes the keys of values. What was sent before an error stays sent."""
+        places: list[RecordPlace] = []
+        items = iter(records)
+        on_their_way: deque[asyncio.Future[list[RecordPlace]]] = deque()
+        while chunk := list(islice(items, RECORDS_AT_ONCE)):
+            future: asyncio.Future[list[RecordPlace]] = asyncio.get_running_loop().create_future()
+            future.add_done_callback(_seen)
+            self._native.post_many(future, chunk, key)
+            on_their_way.append(future)
+            if len(on_their_way) >= CHUNKS_AT_ONCE:
+                places += await on_their_way.popleft()
+        while on_their_way:
+            places += await on_their_way.popleft()
+        return places
+
+    async def send_arrow(self, table: Any, *, value: str = "value", key: str | None = None) -> list[RecordPlace]:
+        """Sends the rows of a table: ``pyarrow``'s, or whatever has the Arrow PyCapsule interface. Needs pyarrow.
+
+        ``value`` and ``key`` name columns; columns ``headers`` and ``timestamp`` as `Batch.to_arrow` makes them are taken as well.
+        """
+        return await self.send_many(_arrow.rows(table, value, key))
+
+    async def flush(self, timeout: Seconds | None = None) -> None:
+        """Waits until everything that was sent before is stored. Raises the first error of any record since the last flush, or `TimeoutError`."""
+        seconds = to_seconds(timeout)
+        await wait_for(lambda future: self._native.flush_async(future, seconds))
+
+    async def close(self, timeout: Seconds | None = None) -> None:
+        """Takes no more records and flushes. In a forked child it does nothing."""
+        seconds = to_seconds(timeout)
+        try:
+            await wait_for(lambda future: self._native.close_async(future, seconds))
+        except ForkedError:
+            pass
+
+    @property
+    def stats(self) -> ProducerStats:
+        """What it has done so far."""
+        return ProducerStats(**self._native.stats())
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            await self.close()
+            return
+        try:
+            await self.close(CLOSE_TIMEOUT_AFTER_ERROR)
+        except MillpondError:
+            pass  # the error that ends the block says more
+
+    def __repr__(self) -> str:
+        return f"<millpond.aio.Producer {self._topic}{' closed' if self._native.is_closed else ''}>"
+
+
+class Consumer(Generic[K, V]):
+    """Reads one topic. From `Client.consumer`. Iterate over it for records (``async for``), or over `batches`.
+
+    Records of one partition come in the order of their offsets, each once for as long as this consumer lives, whatever happens to the connection. An
+    error ends one partition; `seek` takes it up again.
+    """
+
+    def __init__(self, native: _core.Consumer, topic: str, letters: Producer[Encoded, Encoded] | None) -> None:
+        """From `Client.consumer`."""
+        self._native = native
+        self._topic = topic
+        self._letters = letters
+
+    @property
+    def topic(self) -> str:
+        """The topic."""
+        return self._topic
+
+    async def open(self) -> None:
+        """Opens the partitions, which the first read does else. Raises `NotFoundError` if there is no such topic."""
+        await wait_for(self._native.open_async)
+
+    def __aiter__(self) -> AsyncIterator[Record[K, V]]:
+        return self
+
+    async def __anext__(self) -> Record[K, V]:
+        while True:
+            try:
+                record = self._native.take_next()
+            except DecodeError as error:
+                if self._letters is None:
+                    raise
+                # Stored there before reading goes on.
+                await self._letters.send(**dead_letter(error))
+                continue
+            if record is not None:
+                return record
+            # Waiting and taking are two steps: who is cancelled in between has taken nothing.
+            if not await wait_for(lambda future: self._native.ready_async(future, 1, 0.0)):
+                raise StopAsyncIteration
+
+    def batches(self, max_records: int = 10_000, max_wait: Seconds = 0.0) -> AsyncIterator[Batch[K, V]]:
+        """Batches of at most so many records, each with at least one.
+
+        A batch is handed out when it is full, or ``max_wait`` (seconds, or a timedelta) after its first record; at once, with what is
+        there, when that is 0.
+        """
+        _options.positive("max_records", max_records)
+        batches: _Batches[K, V] = _Batches(self._native, max_records, _options.wait_seconds(max_wait))
+        return batches
+
+    @overload
+    async def seek(self, to: Literal["beginning", "end"], *, partition: int | None = None) -> None: ...
+    @overload
+    async def seek(self, *, offset: int, partition: int | None = None) -> None: ...
+    @overload
+    async def seek(self, *, at: datetime, partition: int | None = None) -> None: ...
+    async def seek(
+        self,
+        to: Literal["beginning", "end"] | None = None,
+        *,
+        offset: int | None = None,
+        at: datetime | None = None,
+        partition: int | None = None,
+    ) -> None:
+        """Goes on from another place, in one partition or in all: ``"beginning"``, ``"end"``, an offset, or a time (an aware datetime).
+
+        A partition that has failed is taken up again. After an error nothing has changed.
+        """
+        place = _options.seek_place(to, offset, at)
+        await wait_for(lambda future: self._native.seek_async(future, partition, place))
+
+    async def pause(self, partition: int | None = None) -> None:
+        """Hands out no more records of a partition, or of all, until `resume`. Its position stays."""
+        await wait_for(lambda future: self._native.pause_async(future, partition))
+
+    async def resume(self, partition: int | None = None) -> None:
+        """Goes on with a partition, or with all that are paused, from their positions."""
+        await wait_for(lambda future: self._native.resume_async(future, partition))
+
+    async def position(self, partition: int) -> int:
+        """The offset of the next record of a partition that is handed out."""
+        answer: int = await wait_for(lambda future: self._native.position_async(future, partition))
+        return answer
+
+    async def partitions(self) -> list[PartitionState]:
+        """How the partitions are doing that are read, in order."""
+        return partition_states(await wait_for(self._native.partitions_async))
+
+    @property
+    def skipped(self) -> int:
+        """Records that were left out because they could not be decoded (``on_decode_error="skip"``)."""
+        return self._native.skipped
+
+    async def close(self) -> None:
+        """Ends it; who waits for a record in another task gets `ClosedError`. In a forked child it does nothing."""
+        try:
+            await wait_for(self._native.close_async)
+        except ForkedError:
+            pass
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<millpond.aio.Consumer {self._topic}{' closed' if self._native.is_closed else ''}>"
+
+
+class _Batches(Generic[K, V]):
+    """The batches of a consumer. No generator: one that is left in the middle would have to be closed."""
+
+    def __init__(self, native: _core.Consumer, max_records: int, max_wait: float) -> None:
+        self._native = native
+        self._max_records = max_records
+        self._max_wait = max_wait
+
+    def __aiter__(self) -> AsyncIterator[Batch[K, V]]:
+        return self
+
+    async def __anext__(self) -> Batch[K, V]:
+        while await wait_for(lambda future: self._native.ready_async(future, self._max_records, self._max_wait)):
+            batch = self._native.take_batch(self._max_records)
+            if batch is not None:
+                return batch
+        raise StopAsyncIteration

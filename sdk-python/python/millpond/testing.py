@@ -1,0 +1,270 @@
+"""A real broker for tests.
+
+::
+
+    def test_something() -> None:
+        with millpond.testing.broker() as broker, millpond.connect(broker.url) as client:
+            ...
+
+It runs the binary ``millpond`` in a process of its own, in a temporary folder, on free ports of the loopback address, and is killed at the
+end. The binary is the one that the environment names (``MILLPOND_BIN``), the one in this package, or the one in the ``PATH``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from millpond._records import NewRecord
+from millpond._times import from_ms, to_ms
+from millpond.admin import module_bytes
+from millpond.errors import MillpondError, TransformError
+from millpond.serde import Encoded
+
+__all__ = ["Broker", "BrokerError", "Transformed", "broker", "find_binary", "run_transform"]
+
+
+LOG_LINES_MAX = 1_000
+"""Lines of a broker's log that are kept."""
+
+STOP_TIMEOUT = 30.0
+"""Seconds that a planned stop may take."""
+
+
+class BrokerError(MillpondError, RuntimeError):
+    """A broker for tests could not be started."""
+
+
+def find_binary() -> Path:
+    """The broker's binary; raises `BrokerError` where there is none."""
+    named = os.environ.get("MILLPOND_BIN")
+    if named:
+        if not Path(named).is_file():
+            raise BrokerError(f"MILLPOND_BIN names {named}, and there is no such file", code="broker_missing")
+        return Path(named)
+    bundled = Path(__file__).parent / "bin" / "millpond"
+    if bundled.is_file():
+        return bundled
+    found = shutil.which("millpond")
+    if found is None:
+        raise BrokerError(
+            "there is no broker to run: the binary `millpond` is not in the PATH",
+            code="broker_missing",
+            hint="set MILLPOND_BIN to its path; `cargo build --release -p millpond-cli` builds it to target/release/millpond",
+        )
+    return Path(found)
+
+
+class Broker:
+    """A broker in a process of its own. From `broker`."""
+
+    url: str
+    """Its address, with the fingerprint of its certificate."""
+    data_dir: Path
+    """Its data folder."""
+
+    def __init__(self, binary: Path, folder: Path, arguments: Sequence[str]) -> None:
+        """From `broker`."""
+        self.data_dir = folder / "data"
+        self._binary = binary
+        self._folder = folder
+        self._arguments = list(arguments)
+        self._port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: list[str] = []
+        self.start()
+
+    def start(self) -> None:
+        """Starts it again, after `kill` or `stop`: on the same folder and port."""
+        if self._process is not None:
+            return
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MILLPOND_")}
+        environment["XDG_STATE_HOME"] = str(self._folder / "state")
+        command = [str(self._binary), "serve", "--data-dir", str(self.data_dir)]
+        command += ["--quic-listen", f"127.0.0.1:{self._port}", "--kafka-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+        process = subprocess.Popen(
+            command + self._arguments,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None and process.stderr is not None
+        reader = threading.Thread(target=self._read, args=(process.stderr,), name="millpond-broker-log", daemon=True)
+        reader.start()
+        self._process = process
+        url = process.stdout.readline().decode().strip()
+        if not url.startswith("millpond://"):
+            self.kill()
+            reader.join()
+            said = "\n".join(self._log[-20:])
+            raise BrokerError(f"the broker did not start; it said:\n{said}", code="broker_failed")
+        self.url = url
+
+    def _read(self, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                self._log.append(line.decode(errors="replace").rstrip())
+                del self._log[:-LOG_LINES_MAX]
+
+    @property
+    def log(self) -> str:
+        """The last lines that it has logged."""
+        return "\n".join(self._log)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._running().pid
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise BrokerError("the broker is not running", code="broker_stopped", hint="start() starts it again")
+        return self._process
+
+    def kill(self) -> None:
+        """Kills it, as a power cut would (``kill -9``)."""
+        if self._process is not None:
+            self._process.kill()
+            self._end()
+
+    def stop(self) -> None:
+        """Asks it to stop, and waits until it has."""
+        if self._process is not None:
+            self._process.terminate()
+            self._end()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.wait(STOP_TIMEOUT)
+            if process.stdout is not None:
+                process.stdout.close()
+
+    def freeze(self) -> None:
+        """Lets it stand still (SIGSTOP), and waits until it does."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def thaw(self) -> None:
+        """Lets it go on (SIGCONT)."""
+        os.kill(self.pid, signal.SIGCONT)
+
+
+@contextmanager
+def broker(*arguments: str, binary: str | os.PathLike[str] | None = None) -> Generator[Broker, None, None]:
+    """A broker in a temporary folder, which is killed at the end. ``arguments`` go to ``millpond serve``."""
+    path = find_binary() if binary is None else Path(binary)
+    with tempfile.TemporaryDirectory(prefix="millpond-") as folder:
+        running = Broker(path, Path(folder), arguments)
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """A record as a module has made it."""
+
+    topic: str
+    """The topic: that of the test, or one that the module derives into."""
+    key: bytes | None
+    """The key."""
+    value: bytes | None
+    """The value."""
+    headers: list[tuple[str, bytes | None]]
+    """The headers."""
+    timestamp: datetime
+    """The timestamp."""
+
+
+def run_transform(
+    module: bytes | str | Path,
+    records: Iterable[NewRecord[Encoded, Encoded] | Encoded],
+    *,
+    params: Mapping[str, str] | None = None,
+    into: Sequence[str] = (),
+    state_bytes: int | None = None,
+) -> list[Transformed]:
+    """Runs a WebAssembly module on records as a broker would, in the same host and under the same limits, and gives what comes out. No broker
+    is asked. ``into`` names the topics of a module that derives. Raises `TransformError` where the module fails."""
+    with tempfile.TemporaryDirectory(prefix="millpond-") as folder:
+        wasm, lines = Path(folder, "module.wasm"), Path(folder, "records.jsonl")
+        wasm.write_bytes(module_bytes(module))
+        lines.write_text("".join(json.dumps(_line(record)) + "\n" for record in records))
+        command = [str(find_binary()), "transform", "test", str(wasm), "--input", str(lines), "-o", "jsonl"]
+        for name, value in (params or {}).items():
+            command += ["--param", f"{name}={value}"]
+        if into:
+            command += ["--into", ",".join(into)]
+        if state_bytes is not None:
+            command += ["--state-bytes", str(state_bytes)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise TransformError(done.stderr.decode(errors="replace").strip(), code="guest_failed")
+    return [_transformed(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def _line(record: NewRecord[Encoded, Encoded] | Encoded) -> dict[str, Any]:
+    """A record as a line of JSON."""
+    new = record if isinstance(record, NewRecord) else NewRecord[Encoded, Encoded](value=record)
+    line: dict[str, Any] = {"key_base64": _text(new.key), "value_base64": _text(new.value)}
+    line = {name if part is not None else name.removesuffix("_base64"): part for name, part in line.items()}
+    given: Any = new.headers or ()
+    headers: dict[str, list[Any]] = {}
+    for name, value in given.items() if hasattr(given, "items") else given:
+        headers.setdefault(name, []).append(None if value is None else {"base64": _text(value)})
+    line["headers"] = headers
+    if new.timestamp is not None:
+        line["timestamp"] = to_ms(new.timestamp)
+    return line
+
+
+def _text(part: Encoded | None) -> str | None:
+    if part is None:
+        return None
+    return base64.b64encode(part.encode() if isinstance(part, str) else bytes(part)).decode()
+
+
+def _transformed(line: dict[str, Any]) -> Transformed:
+    """A record from a line of JSON."""
+
+    def part(name: str) -> bytes | None:
+        encoded = line.get(f"{name}_base64")
+        return base64.b64decode(encoded) if encoded is not None else _header(line.get(name))
+
+    headers: list[tuple[str, bytes | None]] = []
+    for name, values in line["headers"].items():
+        headers += [(name, _header(value)) for value in _several(values)]
+    return Transformed(line["topic"], part("key"), part("value"), headers, from_ms(line["timestamp"]))
+
+
+def _several(values: Any) -> Iterable[Any]:
+    return values if isinstance(values, list) else [values]  # pyright: ignore[reportUnknownVariableType]
+
+
+def _header(value: Any) -> bytes | None:
+    if value is None:
+        return None
+    return value.encode() if isinstance(value, str) else base64.b64decode(value["base64"])
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", 0))
+        port: int = udp.getsockname()[1]
+        return port

@@ -1,0 +1,359 @@
+//! Records on their way to an iterator.
+
+use crate::{
+    failure::{exception, raise},
+    producer::seconds,
+    record::{Batch, Part, Record},
+    wait::{Answer, Operation, block_on, start},
+};
+use millpond_bridge::{Failure, Place, Records, options::Options};
+use parking_lot::Mutex;
+use pyo3::{prelude::*, sync::PyOnceLock, types::PyBytes};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// How bytes become keys and values; none leaves them as they are.
+pub(crate) struct Decoding {
+    key: Option<Py<PyAny>>,
+    value: Option<Py<PyAny>>,
+    policy: Policy,
+    /// Records that were skipped because they could not be decoded.
+    skipped: AtomicU64,
+}
+
+/// What becomes of a record that cannot be decoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    /// The exception goes to who iterates.
+    Raise,
+    Skip,
+    /// It is handed out with bytes.
+    Raw,
+}
+
+/// A record that was made, or not.
+pub(crate) enum Made {
+    Record(Record),
+    Skipped,
+}
+
+impl Decoding {
+    pub(crate) fn new(key: Option<Py<PyAny>>, value: Option<Py<PyAny>>, on_error: &str) -> Decoding {
+        // Dead letters are the package's business: it gets the exception.
+        let policy = match on_error {
+            "skip" => Policy::Skip,
+            "raw" => Policy::Raw,
+            _ => Policy::Raise,
+        };
+        Decoding { key, value, policy, skipped: AtomicU64::new(0) }
+    }
+
+    /// A record as who iterates gets it.
+    #[inline]
+    pub(crate) fn record(&self, py: Python<'_>, records: &Records, index: usize) -> PyResult<Made> {
+        let raw = |key, value| Record::new(records.clone(), index, key, value);
+        if self.key.is_none() && self.value.is_none() {
+            return Ok(Made::Record(raw(Part::Raw, Part::Raw)));
+        }
+        let decoded = decode(py, self.key.as_ref(), records.key(index), "key")
+            .and_then(|key| Ok((key, decode(py, self.value.as_ref(), records.value(index), "value")?)));
+        match (decoded, self.policy) {
+            (Ok((key, value)), _) => Ok(Made::Record(raw(key, value))),
+            // Not a mistake in the data: the user wants to stop.
+            (Err(failed), _) if !failed.error.is_instance_of::<pyo3::exceptions::PyException>(py) => Err(failed.error),
+            (Err(failed), Policy::Raise) => Err(failed.exception(py, raw(Part::Raw, Part::Raw))),
+            (Err(_), Policy::Raw) => Ok(Made::Record(raw(Part::Raw, Part::Raw))),
+            (Err(_), Policy::Skip) => {
+                self.skipped.fetch_add(1, Ordering::Relaxed);
+                Ok(Made::Skipped)
+            }
+        }
+    }
+}
+
+/// A deserializer that has failed.
+struct DecodeFailed {
+    what: &'static str,
+    error: PyErr,
+}
+
+impl DecodeFailed {
+    #[cold]
+    fn exception(self, py: Python<'_>, record: Record) -> PyErr {
+        static DECODE_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let make = || -> PyResult<PyErr> {
+            let class = DECODE_ERROR.get_or_try_init(py, || py.import("millpond.errors")?.getattr("_decode_error").map(Bound::unbind))?;
+            let exception = PyErr::from_value(class.bind(py).call1((self.what, self.error.value(py), record))?);
+            exception.set_cause(py, Some(self.error.clone_ref(py)));
+            Ok(exception)
+        };
+        make().unwrap_or_else(|error| error)
+    }
+}
+
+fn decode(py: Python<'_>, deserializer: Option<&Py<PyAny>>, bytes: Option<&[u8]>, what: &'static str) -> Result<Part, DecodeFailed> {
+    match (deserializer, bytes) {
+        (None, _) => Ok(Part::Raw),
+        (Some(_), None) => Ok(Part::Decoded(py.None())),
+        (Some(deserializer), Some(bytes)) => {
+            deserializer.call1(py, (PyBytes::new(py, bytes),)).map(Part::Decoded).map_err(|error| DecodeFailed { what, error })
+        }
+    }
+}
+
+/// Reads one topic.
+#[pyclass(frozen, module = "millpond._core")]
+pub(crate) struct Consumer {
+    source: millpond_bridge::Consumer,
+    /// What is being handed out record by record.
+    cursor: Arc<Mutex<Option<Cursor>>>,
+    decoding: Arc<Decoding>,
+}
+
+struct Cursor {
+    records: Records,
+    index: usize,
+}
+
+impl Consumer {
+    pub(crate) fn new(source: millpond_bridge::Consumer, decoding: Decoding) -> Consumer {
+        Consumer { source, cursor: Arc::default(), decoding: Arc::new(decoding) }
+    }
+
+    /// Before a command, so that it counts for the records that were not handed out yet.
+    fn hand_back(&self) {
+        if let Some(Cursor { mut records, index }) = self.cursor.lock().take() {
+            drop(records.split_to(index));
+            self.source.hand_back(records);
+        }
+    }
+
+    /// The next record that is here, without waiting. No lock is held while Python objects are made.
+    #[inline]
+    fn next_here(&self, py: Python<'_>) -> PyResult<Option<Record>> {
+        loop {
+            let here = {
+                let mut cursor = self.cursor.lock();
+                match cursor.as_mut() {
+                    Some(Cursor { records, index }) if *index < records.len() => {
+                        *index += 1;
+                        Some((records.clone(), *index - 1))
+                    }
+                    _ => {
+                        let taken = self.source.take(usize::MAX).map_err(raise)?;
+                        let Some(records) = taken else {
+                            *cursor = None;
+                            return Ok(None);
+                        };
+                        *cursor = Some(Cursor { records, index: 0 });
+                        None
+                    }
+                }
+            };
+            if let Some((records, index)) = here
+                && let Made::Record(record) = self.decoding.record(py, &records, index)?
+            {
+                return Ok(Some(record));
+            }
+        }
+    }
+}
+
+#[pymethods]
+impl Consumer {
+    /// Opens the partitions.
+    fn open(&self, py: Python<'_>) -> PyResult<()> {
+        block_on(py, self.source.open())
+    }
+
+    /// The same for a future of asyncio.
+    fn open_async(&self, future: &Bound<'_, PyAny>) -> PyResult<Operation> {
+        let consumer = self.source.clone();
+        start(future, async move { consumer.open().await }, |()| Answer::Nothing)
+    }
+
+    fn __iter__(this: Py<Self>) -> RecordIterator {
+        RecordIterator(this)
+    }
+
+    /// The next record that is here; None if none is.
+    fn take_next(&self, py: Python<'_>) -> PyResult<Option<Record>> {
+        self.next_here(py)
+    }
+
+    /// Waits until there is something to take: so many records, or what has come so many seconds after the first. False at the end.
+    fn ready(&self, py: Python<'_>, records: usize, wait: f64) -> PyResult<bool> {
+        self.hand_back();
+        let wait = seconds(Some(wait))?.unwrap_or_default();
+        block_on(py, self.source.ready(records, wait))
+    }
+
+    /// The same for a future of asyncio.
+    fn ready_async(&self, future: &Bound<'_, PyAny>, records: usize, wait: f64) -> PyResult<Operation> {
+        self.hand_back();
+        let (consumer, wait) = (self.source.clone(), seconds(Some(wait))?.unwrap_or_default());
+        start(future, async move { consumer.ready(records, wait).await }, Answer::Bool)
+    }
+
+    /// What is here, at most so many records; None if nothing is.
+    fn take_batch(&self, py: Python<'_>, records_max: usize) -> PyResult<Option<Batch>> {
+        self.hand_back();
+        let (mut parts, mut left) = (Vec::new(), records_max);
+        while left > 0 {
+            match self.source.take(left) {
+                Ok(Some(records)) => {
+                    left -= records.len();
+                    parts.push(records);
+                }
+                Ok(None) => break,
+                Err(failure) if parts.is_empty() => return Err(exception(py, &failure)),
+                Err(failure) => {
+                    // It comes behind what was read before it.
+                    self.source.hand_back_failure(failure);
+                    break;
+                }
+            }
+        }
+        Ok(if parts.is_empty() { None } else { Some(Batch::new(parts, Arc::clone(&self.decoding))) })
+    }
+
+    /// Goes on from another place (JSON).
+    fn seek(&self, py: Python<'_>, partition: Option<u32>, place: &str) -> PyResult<()> {
+        let place = parse_place(place)?;
+        self.hand_back();
+        block_on(py, self.source.seek(partition, place))
+    }
+
+    /// The same for a future of asyncio.
+    fn seek_async(&self, future: &Bound<'_, PyAny>, partition: Option<u32>, place: &str) -> PyResult<Operation> {
+        let place = parse_place(place)?;
+        self.hand_back();
+        let consumer = self.source.clone();
+        start(future, async move { consumer.seek(partition, place).await }, |()| Answer::Nothing)
+    }
+
+    /// Hands out no more records of a partition, or of all.
+    fn pause(&self, py: Python<'_>, partition: Option<u32>) -> PyResult<()> {
+        self.hand_back();
+        block_on(py, self.source.pause(partition))
+    }
+
+    /// The same for a future of asyncio.
+    fn pause_async(&self, future: &Bound<'_, PyAny>, partition: Option<u32>) -> PyResult<Operation> {
+        self.hand_back();
+        let consumer = self.source.clone();
+        start(future, async move { consumer.pause(partition).await }, |()| Answer::Nothing)
+    }
+
+    /// Goes on with a partition, or with all.
+    fn resume(&self, py: Python<'_>, partition: Option<u32>) -> PyResult<()> {
+        block_on(py, self.source.resume(partition))
+    }
+
+    /// The same for a future of asyncio.
+    fn resume_async(&self, future: &Bound<'_, PyAny>, partition: Option<u32>) -> PyResult<Operation> {
+        let consumer = self.source.clone();
+        start(future, async move { consumer.resume(partition).await }, |()| Answer::Nothing)
+    }
+
+    /// The offset of the next record of a partition.
+    fn position(&self, py: Python<'_>, partition: u32) -> PyResult<i64> {
+        self.hand_back();
+        block_on(py, self.source.position(partition))
+    }
+
+    /// The same for a future of asyncio.
+    fn position_async(&self, future: &Bound<'_, PyAny>, partition: u32) -> PyResult<Operation> {
+        self.hand_back();
+        let consumer = self.source.clone();
+        start(future, async move { consumer.position(partition).await }, Answer::Int)
+    }
+
+    /// How the partitions are doing, as JSON.
+    fn partitions(&self, py: Python<'_>) -> PyResult<String> {
+        self.hand_back();
+        block_on(py, states(&self.source))
+    }
+
+    /// The same for a future of asyncio.
+    fn partitions_async(&self, future: &Bound<'_, PyAny>) -> PyResult<Operation> {
+        self.hand_back();
+        let consumer = self.source.clone();
+        start(future, async move { states(&consumer).await }, Answer::Text)
+    }
+
+    /// Ends it.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.cursor.lock().take();
+        block_on(py, closed(&self.source))
+    }
+
+    /// The same for a future of asyncio.
+    fn close_async(&self, future: &Bound<'_, PyAny>) -> PyResult<Operation> {
+        self.cursor.lock().take();
+        let consumer = self.source.clone();
+        start(future, async move { closed(&consumer).await }, |()| Answer::Nothing)
+    }
+
+    /// Whether it was closed.
+    #[getter]
+    fn is_closed(&self) -> bool {
+        self.source.is_closed()
+    }
+
+    /// Records that were skipped because they could not be decoded.
+    #[getter]
+    fn skipped(&self) -> u64 {
+        self.decoding.skipped.load(Ordering::Relaxed)
+    }
+}
+
+/// A place from JSON.
+fn parse_place(place: &str) -> PyResult<Place> {
+    let options = millpond_bridge::ConsumerOptions::from_json(&format!("{{\"start\": {place}}}")).map_err(raise)?;
+    options.start.ok_or_else(|| raise(Failure::invalid("there is no place to seek to")))
+}
+
+async fn closed(consumer: &millpond_bridge::Consumer) -> Result<(), Failure> {
+    consumer.close().await;
+    Ok(())
+}
+
+async fn states(consumer: &millpond_bridge::Consumer) -> Result<String, Failure> {
+    let states = consumer.partitions().await?;
+    let state = |state: &millpond_bridge::PartitionState| {
+        format!(
+            "{{\"partition\":{},\"position\":{},\"paused\":{},\"log_start\":{},\"high_watermark\":{}}}",
+            state.partition, state.position, state.paused, state.log_start, state.high_watermark
+        )
+    };
+    Ok(format!("[{}]", states.iter().map(state).collect::<Vec<_>>().join(",")))
+}
+
+/// The records of a consumer, one after the other; waits on this thread.
+#[pyclass(frozen, module = "millpond._core")]
+pub(crate) struct RecordIterator(Py<Consumer>);
+
+#[pymethods]
+impl RecordIterator {
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Record>> {
+        let consumer = self.0.get();
+        loop {
+            if let Some(record) = consumer.next_here(py)? {
+                return Ok(Some(record));
+            }
+            if !block_on(py, consumer.source.ready(1, Duration::ZERO))? {
+                return Ok(None);
+            }
+        }
+    }
+}

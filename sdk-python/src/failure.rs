@@ -1,0 +1,34 @@
+//! Failures become exceptions: `millpond.errors` decides the class by the kind.
+
+use millpond_bridge::Failure;
+use pyo3::{
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyDict, PyDictMethods},
+};
+
+/// The exception for a failure.
+pub(crate) fn exception(py: Python<'_>, failure: &Failure) -> PyErr {
+    make(py, failure).unwrap_or_else(|error| error)
+}
+
+/// As [`exception`], for who has no GIL in hand.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+pub(crate) fn raise(failure: Failure) -> PyErr {
+    Python::attach(|py| exception(py, &failure))
+}
+
+fn make(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
+    static FROM_FAILURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let from_failure = FROM_FAILURE.get_or_try_init(py, || py.import("millpond.errors")?.getattr("_from_failure").map(Bound::unbind))?;
+    let parts = PyDict::new(py);
+    parts.set_item("code", failure.code)?;
+    parts.set_item("hint", failure.hint.as_deref())?;
+    parts.set_item("retryable", failure.retryable)?;
+    parts.set_item("maybe_done", failure.maybe_done)?;
+    parts.set_item("range", failure.range)?;
+    parts.set_item("next_offset", failure.next_offset)?;
+    parts.set_item("partition", failure.partition)?;
+    let exception = from_failure.bind(py).call((failure.kind.name(), &failure.message), Some(&parts))?;
+    Ok(PyErr::from_value(exception))
+}

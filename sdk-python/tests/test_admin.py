@@ -1,0 +1,102 @@
+"""Topics and transforms."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import millpond
+from millpond import aio
+from millpond.admin import DeriveInto, Limits
+from millpond.testing import Broker
+
+ROOT = Path(__file__).parents[2]
+
+
+def module(name: str) -> Path:
+    path = ROOT / "plugins" / "dist" / f"{name}.wasm"
+    assert path.exists(), "run plugins/build.sh first"
+    return path
+
+
+def test_topics_and_their_settings(client: millpond.Client, topic: str) -> None:
+    made = client.admin.create_topic(
+        f"{topic}-made", partitions=3, durability="interval:50ms", retention=timedelta(days=1), cleanup="compact,delete", quota_bytes=1 << 30
+    )
+    assert len(made.partitions) == 3 and made.config.durability == "interval:50ms"
+    assert (made.config.retention_ms, made.config.cleanup, made.config.quota_bytes) == (86_400_000, "compact,delete", 1 << 30)
+    changed = client.admin.alter_topic(made.name, quota_bytes="unlimited", retention=3600, on_full="drop-oldest")
+    assert (changed.config.quota_bytes, changed.config.retention_ms, changed.config.on_full) == (None, 3_600_000, "drop-oldest")
+    assert changed.config.cleanup == "compact,delete" and changed.epoch > made.epoch
+    assert client.admin.topic(made.name).config == changed.config
+    assert {topic, made.name} <= {each.name for each in client.admin.topics()}
+    client.admin.delete_topic(made.name)
+    with pytest.raises(millpond.NotFoundError):
+        client.admin.topic(made.name)
+    assert client.admin.broker_info(timeout=5).version
+
+
+def test_a_transform_is_deployed_attached_watched_rolled_back_and_removed(client: millpond.Client, topic: str) -> None:
+    transforms = client.admin.transforms
+    name = f"{topic}-module"
+    first = transforms.deploy(name, module("identity"))
+    second = transforms.deploy(name, module("drop-idle").read_bytes())
+    assert (first.version, second.version, second.world) == (1, 2, "transform")
+    described = transforms.describe(name)
+    assert [version.version for version in described.versions] == [1, 2]
+    deployed_at = described.versions[0].deployed_at
+    assert deployed_at is not None and deployed_at.tzinfo is not None
+    assert name in {each.name for each in transforms.list()}
+    assert transforms.rollback(name).version == 1
+    transforms.attach(topic, name, limits=Limits(time_ms=500), on_error="skip")
+    with client.producer(topic) as producer:
+        assert producer.send("x").result(10).fate == "stored"
+    attachment = client.admin.topic(topic).attachments[0]
+    assert (attachment.module, attachment.version, attachment.on, attachment.on_error) == (name, 1, "produce", "skip")
+    assert attachment.records_in == 1 and attachment.limits.time_ms == 500
+    assert transforms.logs(name).lines_lost == 0
+    with pytest.raises(millpond.InUseError):
+        transforms.delete(name)
+    transforms.detach(topic, name)
+    transforms.delete(name)
+
+
+def test_what_is_no_module_is_refused(client: millpond.Client, topic: str, tmp_path: Path) -> None:
+    transforms = client.admin.transforms
+    with pytest.raises(millpond.InvalidError) as raised:
+        transforms.deploy("m", b"no wasm")
+    assert raised.value.code == "module_invalid"
+    with pytest.raises(millpond.InvalidError, match="cannot be read"):
+        transforms.deploy("m", tmp_path / "missing.wasm")
+    with pytest.raises(millpond.NotFoundError):
+        transforms.attach(topic, "missing")
+    with pytest.raises(millpond.InvalidError, match="NAME@3"):
+        transforms.attach(topic, "m@x")
+
+
+async def test_a_derived_topic_and_a_log(client: millpond.Client, topic: str, shared: Broker) -> None:
+    async with aio.connect(shared.url) as c:
+        transforms = c.admin.transforms
+        name = f"{topic}-count"
+        await transforms.deploy(name, module("hostile"))
+        await transforms.attach(topic, name, params={"mode": "trap"})
+        producer = c.producer(topic)
+        with pytest.raises(millpond.TransformError) as raised:
+            await producer.send("x")
+        assert raised.value.code.startswith("guest_")
+        with pytest.raises(millpond.TransformError):
+            await producer.close()
+        log = await transforms.logs(name)
+        assert log.lines and log.lines[-1].failure is not None and log.lines[-1].at.year >= 2024
+        assert not (await transforms.logs(name, after=log.next)).lines
+
+
+def test_what_the_broker_says_is_read_whatever_it_has_more_or_less() -> None:
+    from millpond.admin import Topic, build
+
+    topic = build(Topic, {"name": "t", "partitions": [{"partition": 1, "colour": "red"}], "newer": {}})
+    assert (topic.name, topic.partitions[0].partition, topic.config.durability) == ("t", 1, "sync")
+    assert dataclasses.replace(topic, name="u").name == "u" and DeriveInto(["a"]).start == "beginning"

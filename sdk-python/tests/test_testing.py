@@ -1,0 +1,65 @@
+"""The broker for tests."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+import millpond
+from millpond import NewRecord
+from millpond.serde import Encoded
+from millpond.testing import BrokerError, broker, find_binary, run_transform
+
+
+def test_a_broker_keeps_what_it_has_and_leaves_nothing() -> None:
+    with broker() as running:
+        folder = running.data_dir
+        with millpond.connect(running.url) as client:
+            client.admin.create_topic("t")
+            client.producer("t").send("kept").result(10)
+        pid = running.pid
+        running.kill()
+        running.kill()
+        with pytest.raises(BrokerError, match="is not running"):
+            running.freeze()
+        running.start()
+        with millpond.connect(running.url) as client:
+            assert next(iter(client.consumer("t", start="beginning"))).value == b"kept"
+        assert running.pid != pid and running.log
+    assert not folder.exists()
+
+
+def test_a_broker_that_does_not_start_says_why() -> None:
+    with pytest.raises(BrokerError, match="--no-such-flag"), broker("--no-such-flag"):
+        pass
+
+
+def test_a_binary_that_is_not_there_says_where_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MILLPOND_BIN", str(tmp_path / "none"))
+    with pytest.raises(BrokerError, match="no such file"):
+        find_binary()
+    monkeypatch.delenv("MILLPOND_BIN")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BrokerError) as raised:
+        find_binary()
+    assert raised.value.code == "broker_missing" and "MILLPOND_BIN" in (raised.value.hint or "")
+    (tmp_path / "millpond").touch(mode=0o755)
+    assert find_binary() == tmp_path / "millpond" and os.access(find_binary(), os.X_OK)
+
+
+def test_a_module_is_tried_without_a_broker() -> None:
+    dist = Path(__file__).parents[2] / "plugins" / "dist"
+    at = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    sent: list[NewRecord[Encoded, Encoded] | Encoded] = [
+        NewRecord[Encoded, Encoded](value=b"\xff\x00", key="k", headers=[("h", "1"), ("h", None), ("b", b"\xfe")], timestamp=at),
+        NewRecord[Encoded, Encoded](value=None, key=b"gone"),
+        "text",
+    ]
+    came = run_transform(dist / "identity.wasm", sent)
+    assert [(record.key, record.value) for record in came] == [(b"k", b"\xff\x00"), (b"gone", None), (None, b"text")]
+    assert came[0].timestamp == at and came[0].headers == [("h", b"1"), ("h", None), ("b", b"\xfe")]
+    with pytest.raises(millpond.TransformError):
+        run_transform(dist / "hostile.wasm", ["x"], params={"mode": "trap"})

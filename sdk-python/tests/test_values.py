@@ -1,0 +1,183 @@
+"""Serializers, records, errors, and that both faces have the same names."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import pickle
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Generic
+
+import pydantic
+import pytest
+
+import millpond
+from millpond import _admin_aio, _admin_blocking, _blocking, aio, errors
+from millpond.errors import MillpondError
+
+
+@dataclass
+class Place:
+    room: str
+    floor: int | None = None
+
+
+@dataclass
+class Reading:
+    celsius: float
+    place: Place | None = None
+    tags: list[Place] = field(default_factory=lambda: [])
+    by_name: dict[str, Place] = field(default_factory=lambda: {})
+
+
+class Checked(pydantic.BaseModel):
+    celsius: float
+    at: datetime
+
+
+class Pair:
+    """Both ways in one object."""
+
+    def dumps(self, value: int, /) -> bytes:
+        return value.to_bytes(4, "big")
+
+    def loads(self, data: bytes, /) -> int:
+        return int.from_bytes(data, "big")
+
+
+READING = Reading(21.4, Place("hall"), [Place("a", 1)], {"x": Place("b")})
+CHECKED = Checked(celsius=21.4, at=datetime(2026, 1, 1, tzinfo=timezone.utc))
+
+
+@pytest.mark.parametrize(
+    ("serde", "value", "sent"),
+    [
+        (millpond.raw, b"\x00\xff", b"\x00\xff"),
+        (millpond.string, "gr\u00fcn", "gr\u00fcn".encode()),
+        (millpond.json, {"a": [1, None, "\u00fc"]}, '{"a":[1,null,"\u00fc"]}'.encode()),
+        (millpond.model(Place), Place("hall", 2), b'{"room":"hall","floor":2}'),
+        (millpond.model(Reading), READING, None),
+        (millpond.model(Checked), CHECKED, b'{"celsius":21.4,"at":"2026-01-01T00:00:00Z"}'),
+        (Pair(), 7, b"\x00\x00\x00\x07"),
+    ],
+)
+def test_what_is_sent_is_what_is_read(client: millpond.Client, topic: str, serde: Any, value: Any, sent: bytes | None) -> None:
+    with client.producer(topic, key=serde, value=serde) as producer:
+        producer.send(value, key=value)
+        producer.send(None)
+    found = {record.value: record for record in client.consumer(topic, start="beginning", until_end=True)}
+    assert None in found and len(found) == 2
+    assert sent is None or sent in found
+    records = list(client.consumer(topic, start="beginning", until_end=True, key=serde, value=serde))
+    assert sorted((record.key, record.value) == (value, value) for record in records) == [False, True]
+
+
+def test_any_function_is_a_serializer(client: millpond.Client, topic: str) -> None:
+    def to_bytes(number: int) -> bytearray:
+        return bytearray([number])
+
+    with client.producer(topic, value=to_bytes) as producer:
+        producer.send(7)
+    assert [record.value for record in client.consumer(topic, start="beginning", until_end=True, value=len)] == [1]
+    assert [record.value for record in client.consumer(topic, start="beginning", until_end=True, value=bytes.hex)] == ["07"]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"{}", "celsius"),
+        (b'{"celsius": 1, "colour": "red"}', "has no field colour"),
+        (b"[]", "is not an object"),
+        (b'{"celsius": 1, "place": {"floor": 2}}', "Reading.place"),
+    ],
+)
+def test_a_dataclass_says_what_does_not_fit(data: bytes, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        millpond.model(Reading).loads(data)
+
+
+def test_no_other_class_is_a_model() -> None:
+    with pytest.raises(millpond.InvalidError, match="neither a dataclass"):
+        millpond.model(int)
+
+
+def all_errors() -> list[type[MillpondError]]:
+    return [getattr(errors, name) for name in errors.__all__]
+
+
+def test_every_error_is_in_the_tree_and_in_a_built_in_one_and_survives_a_pickle() -> None:
+    built_in = {TimeoutError, ConnectionError, PermissionError, LookupError, ValueError, RuntimeError, OSError, TypeError}
+    for cls in all_errors():
+        assert issubclass(cls, MillpondError) and cls.__doc__ and getattr(millpond, cls.__name__) is cls
+        assert cls is MillpondError or any(kind in built_in for kind in cls.__mro__), cls
+        error = cls("words", code="c", hint="h", retryable=True, maybe_done=True)
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is cls and str(again) == str(error) == "words [c]\n  hint: h"
+        assert (again.code, again.hint, again.retryable, again.maybe_done) == ("c", "h", True, True)
+
+
+def test_errors_with_more_to_tell_survive_a_pickle(client: millpond.Client, topic: str) -> None:
+    with client.producer(topic) as producer:
+        producer.send("no json", key="k", headers={"h": None}, partition=0)
+    with pytest.raises(millpond.DecodeError) as raised:
+        list(client.consumer(topic, start="beginning", until_end=True, value=millpond.json))
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert again.record == raised.value.record and again.record.headers == [("h", None)]
+    assert again.what == "value" and hash(again.record) == hash(raised.value.record)
+    with pytest.raises(millpond.OffsetOutOfRangeError) as gone:
+        client.consumer(topic, start=99)
+    assert pickle.loads(pickle.dumps(gone.value)).range == (0, 0) or gone.value.range == (0, 1)
+
+
+def test_a_record_can_be_made_for_tests() -> None:
+    record = millpond.Record("t", 1, 2, 1_000, b"k", {"a": 1}, [("h", b"v")])
+    assert (record.topic, record.partition, record.offset, record.key, record.value) == ("t", 1, 2, b"k", {"a": 1})
+    assert record.timestamp == datetime(1970, 1, 1, 0, 0, 1, tzinfo=timezone.utc) and record.header("h") == b"v"
+    assert record != millpond.Record("t", 1, 3, 1_000, b"k", {"a": 1}) and not record.__eq__(5) is True
+    assert millpond.Record("t", 0, 0, 2**62, None, None).timestamp.year == 9999
+
+
+def public(cls: type[Any]) -> dict[str, Any]:
+    return {name: member for name, member in inspect.getmembers(cls) if not name.startswith("_") and name not in dir(Generic)}
+
+
+@pytest.mark.parametrize(
+    ("blocking", "awaited", "more"),
+    [
+        (_blocking.Client, aio.Client, set[str]()),
+        (_blocking.Producer, aio.Producer, {"open"}),
+        (_blocking.Consumer, aio.Consumer, {"open"}),
+        (_admin_blocking.Admin, _admin_aio.Admin, set[str]()),
+        (_admin_blocking.Transforms, _admin_aio.Transforms, set[str]()),
+    ],
+)
+def test_both_faces_have_the_same_names_and_arguments(blocking: type[Any], awaited: type[Any], more: set[str]) -> None:
+    one, other = public(blocking), public(awaited)
+    assert other.keys() - one.keys() == more and not one.keys() - other.keys()
+    for name, member in one.items():
+        if callable(member):
+            assert list(inspect.signature(member).parameters.values()) == list(inspect.signature(other[name]).parameters.values()), name
+
+
+def test_everything_public_says_what_it_is() -> None:
+    for name in millpond.__all__:
+        thing = getattr(millpond, name)
+        if inspect.isclass(thing):
+            assert thing.__doc__, name
+            for part, member in public(thing).items():
+                if part in vars(thing) and (callable(member) or isinstance(member, property)):
+                    assert member.__doc__, f"{name}.{part}"
+    for cls in vars(millpond.admin).values():
+        if dataclasses.is_dataclass(cls):
+            assert cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}("), cls  # type: ignore[union-attr]
+
+
+def test_the_package_needs_no_library() -> None:
+    code = "import sys, millpond; print([name for name in ('pyarrow', 'pandas', 'pydantic', 'typing_extensions') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+

@@ -1,0 +1,356 @@
+//! Sending without an error for a full buffer.
+//!
+//! ```text
+//!  send    ──>  waits while the buffer is full: for a thread, or for a caller that awaits it
+//!  post    ──>  never waits: what finds no room queues up here, in order, until there is some
+//!                 |
+//!                 v
+//!          Sending: the coming answer, a future that may be dropped: flush tells what failed
+//! ```
+//!
+//! A producer is made at once and opened with its first record, so that making one never waits.
+
+use crate::{
+    client::Client,
+    failure::Failure,
+    options::{ProducerOptions, ms},
+    runtime::{Kept, check_process, handle},
+};
+use millpond::{Delivery, Record, RecordPlace};
+use parking_lot::Mutex;
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, OnceCell, oneshot},
+    time::timeout,
+};
+
+/// What became of a record.
+pub type Outcome = Result<RecordPlace, Failure>;
+
+/// Sends records to one topic; cheap to clone. See [`millpond::Producer`].
+#[derive(Clone, Debug)]
+pub struct Producer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    topic: Arc<str>,
+    options: ProducerOptions,
+    core: OnceCell<Kept<millpond::Producer>>,
+    posted: Mutex<Posted>,
+    /// Nothing is posted any more.
+    drained: Notify,
+    closed: AtomicBool,
+}
+
+/// What waits for room, or for the producer to be opened.
+#[derive(Debug, Default)]
+struct Posted {
+    records: VecDeque<(Record, oneshot::Sender<Result<Delivery, Failure>>)>,
+    /// A task takes them out. It holds one more record.
+    running: bool,
+    /// The first that could not be sent since the last flush.
+    failure: Option<Failure>,
+}
+
+impl Producer {
+    /// A producer, which is opened with its first record, or by [`Producer::open`].
+    pub fn new(client: &Client, topic: &str, options: ProducerOptions) -> Result<Producer, Failure> {
+        check_process()?;
+        Ok(Producer(Arc::new(Inner {
+            client: client.clone(),
+            topic: topic.into(),
+            options,
+            core: OnceCell::new(),
+            posted: Mutex::default(),
+            drained: Notify::new(),
+            closed: AtomicBool::new(false),
+        })))
+    }
+
+    /// Asks the broker for the topic. Fails with the code `topic_not_found` if there is no such topic, and can be called again then.
+    pub async fn open(&self) -> Result<(), Failure> {
+        self.0.opened().await.map(|_| ())
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &str {
+        &self.0.topic
+    }
+
+    /// Sends a record if that can be done at this moment; none, and nothing has happened, where it would have to wait.
+    pub fn try_send(&self, record: &Record) -> Result<Option<Sending>, Failure> {
+        self.0.check_open()?;
+        let Some(core) = self.0.core.get() else { return Ok(None) };
+        if self.0.posted.lock().running {
+            return Ok(None);
+        }
+        Ok(core.try_enqueue(record)?.map(Sending::known))
+    }
+
+    /// Sends a record; waits while the buffer is full. Fails at once if the record can never be sent.
+    pub async fn send(&self, record: Record) -> Result<Sending, Failure> {
+        self.0.check_open()?;
+        if self.0.posted.lock().running {
+            // In the order of the calls.
+            return self.post(record);
+        }
+        Ok(Sending::known(self.0.opened().await?.enqueue(record).await?))
+    }
+
+    /// Sends records that came over together, in order; waits while the buffer is full. What can't be sent is told for each. Beside
+    /// [`Producer::send`] it looks only once whether this can be done at all.
+    pub async fn send_many(&self, records: impl Iterator<Item = Result<Record, Failure>>) -> Vec<Result<Sending, Failure>> {
+        let usable = async {
+            self.0.check_open()?;
+            self.0.opened().await
+        };
+        let core = match usable.await {
+            Ok(core) => core,
+            Err(failure) => return records.map(|record| record.and(Err(failure.clone()))).collect(),
+        };
+        let mut sent = Vec::with_capacity(records.size_hint().0);
+        let posted = self.0.posted.lock().running;
+        for record in records {
+            sent.push(match record {
+                // In the order of the calls.
+                Ok(record) if posted => self.post(record),
+                Ok(record) => match core.try_enqueue(&record) {
+                    Ok(Some(delivery)) => Ok(Sending::known(delivery)),
+                    Ok(None) => core.enqueue(record).await.map(Sending::known).map_err(Failure::from),
+                    Err(error) => Err(error.into()),
+                },
+                Err(failure) => Err(failure),
+            });
+        }
+        sent
+    }
+
+    /// Sends a record and never waits: one that finds no room has its place behind those that were posted before. They stay in memory, so
+    /// somebody should wait for answers now and then.
+    pub fn post(&self, record: Record) -> Result<Sending, Failure> {
+        if let Some(sending) = self.try_send(&record)? {
+            return Ok(sending);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let starts = {
+            let mut posted = self.0.posted.lock();
+            posted.records.push_back((record, sender));
+            !std::mem::replace(&mut posted.running, true)
+        };
+        if starts {
+            handle()?.spawn(Arc::clone(&self.0).send_posted());
+        }
+        Ok(Sending(Progress::Posted(receiver)))
+    }
+
+    /// Waits until everything that was sent before is answered. Fails with the first error of any record since the last flush, whether
+    /// somebody waited for that record or not; or with the code `timed_out`.
+    pub async fn flush(&self, within: Option<Duration>) -> Result<(), Failure> {
+        check_process()?;
+        bounded("flushing the producer", within, self.0.flush()).await
+    }
+
+    /// Takes no more records and flushes. Further calls do the same again.
+    pub async fn close(&self, within: Option<Duration>) -> Result<(), Failure> {
+        check_process()?;
+        self.0.closed.store(true, Ordering::Release);
+        let close = async {
+            let flushed = self.0.flush().await;
+            match self.0.core.get() {
+                Some(core) => flushed.and(core.close().await.map_err(Failure::from)),
+                None => flushed,
+            }
+        };
+        bounded("closing the producer", within, close).await
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
+    }
+
+    /// What it has done so far; nothing before it was opened.
+    pub fn stats(&self) -> millpond::ProducerStats {
+        self.0.core.get().map(|core| core.stats()).unwrap_or_default()
+    }
+}
+
+async fn bounded<T>(what: &str, within: Option<Duration>, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    match within {
+        None => future.await,
+        Some(within) => timeout(within, future).await.unwrap_or_else(|_| Err(Failure::timed_out(what, within))),
+    }
+}
+
+impl Inner {
+    fn check_open(&self) -> Result<(), Failure> {
+        check_process()?;
+        if self.closed.load(Ordering::Acquire) { Err(Failure::closed("producer")) } else { Ok(()) }
+    }
+
+    async fn opened(&self) -> Result<&Kept<millpond::Producer>, Failure> {
+        check_process()?;
+        self.core.get_or_try_init(|| async { Ok(Kept::new(self.builder()?.build().await?)) }).await
+    }
+
+    fn builder(&self) -> Result<millpond::ProducerBuilder, Failure> {
+        let options = &self.options;
+        let mut builder = self.client.core()?.producer(Arc::clone(&self.topic));
+        if let Some(bytes) = options.batch_bytes {
+            builder = builder.batch_bytes(bytes);
+        }
+        if let Some(linger) = options.linger_ms {
+            builder = builder.linger(ms(linger));
+        }
+        if let Some(compression) = options.compression {
+            builder = builder.compression(compression.into());
+        }
+        if let Some(bytes) = options.buffer_bytes {
+            builder = builder.buffer_bytes(bytes);
+        }
+        if let Some(batches) = options.in_flight {
+            builder = builder.in_flight(batches);
+        }
+        if let Some(timeout) = options.delivery_timeout_ms {
+            builder = builder.delivery_timeout(ms(timeout));
+        }
+        if let Some(retry) = options.retry {
+            builder = builder.retry(retry);
+        }
+        if let Some(idempotence) = options.idempotence {
+            builder = builder.idempotence(idempotence);
+        }
+        Ok(builder)
+    }
+
+    /// Sends what was posted, until nothing is left.
+    async fn send_posted(self: Arc<Inner>) {
+        loop {
+            let (record, answer) = {
+                let mut posted = self.posted.lock();
+                let Some(next) = posted.records.pop_front() else {
+                    posted.running = false;
+                    break;
+                };
+                next
+            };
+            let sent = match self.opened().await {
+                Ok(core) => core.enqueue(record).await.map_err(Failure::from),
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = &sent {
+                self.posted.lock().failure.get_or_insert_with(|| failure.clone());
+            }
+            // Whoever posted it may not want to know.
+            let _ = answer.send(sent);
+        }
+        self.drained.notify_waiters();
+    }
+
+    async fn flush(&self) -> Result<(), Failure> {
+        loop {
+            let drained = self.drained.notified();
+            if !self.posted.lock().running {
+                break;
+            }
+            drained.await;
+        }
+        let posted = self.posted.lock().failure.take();
+        if let Some(core) = self.core.get() {
+            core.flush().await?;
+        }
+        posted.map_or(Ok(()), Err)
+    }
+}
+
+/// The coming answer to one record: a future. It may be dropped, and is still sent.
+#[derive(Debug)]
+#[must_use = "await it to know that the record is stored, or call flush and drop it"]
+pub struct Sending(Progress);
+
+#[derive(Debug)]
+enum Progress {
+    Posted(oneshot::Receiver<Result<Delivery, Failure>>),
+    Sent(Delivery),
+    Answered(Outcome),
+    /// Somebody else waits for it.
+    Taken,
+}
+
+impl Sending {
+    const fn known(delivery: Delivery) -> Sending {
+        Sending(Progress::Sent(delivery))
+    }
+
+    /// Another one for the same answer. None while the record still waits for its room ([`Producer::post`]): then [`Sending::take`] it.
+    pub fn another(&self) -> Option<Sending> {
+        match &self.0 {
+            Progress::Sent(delivery) => Some(Sending(Progress::Sent(delivery.clone()))),
+            Progress::Answered(outcome) => Some(Sending(Progress::Answered(outcome.clone()))),
+            Progress::Posted(_) | Progress::Taken => None,
+        }
+    }
+
+    /// Takes the answer away, for who waits for it elsewhere; this one says nothing but that from then on, unless it is there already. None if it
+    /// was taken before.
+    pub fn take(&mut self) -> Option<Sending> {
+        match std::mem::replace(&mut self.0, Progress::Taken) {
+            Progress::Taken => None,
+            Progress::Answered(outcome) => {
+                self.0 = Progress::Answered(outcome.clone());
+                Some(Sending(Progress::Answered(outcome)))
+            }
+            progress => Some(Sending(progress)),
+        }
+    }
+
+    /// The answer, if it is there.
+    pub fn try_get(&mut self) -> Option<Outcome> {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        match &self.0 {
+            // Without leaving a waker behind.
+            Progress::Sent(delivery) => delivery.try_get().map(|answer| answer.map_err(Failure::from)),
+            _ => match Pin::new(self).poll(&mut context) {
+                Poll::Ready(outcome) => Some(outcome),
+                Poll::Pending => None,
+            },
+        }
+    }
+}
+
+impl Future for Sending {
+    type Output = Outcome;
+
+    /// May be polled again after it is ready, and says the same.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        loop {
+            match &mut self.0 {
+                Progress::Posted(posted) => {
+                    let sent = ready!(Pin::new(posted).poll(context));
+                    self.0 = match sent.unwrap_or_else(|_| Err(Failure::closed("client"))) {
+                        Ok(delivery) => Progress::Sent(delivery),
+                        Err(failure) => Progress::Answered(Err(failure)),
+                    };
+                }
+                Progress::Sent(delivery) => {
+                    let answer = ready!(Pin::new(delivery).poll(context)).map_err(Failure::from);
+                    self.0 = Progress::Answered(answer);
+                }
+                Progress::Answered(outcome) => return Poll::Ready(outcome.clone()),
+                Progress::Taken => {
+                    return Poll::Ready(Err(Failure::invalid("the answer to this record was taken to be awaited elsewhere")));
+                }
+            }
+        }
+    }
+}
