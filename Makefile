@@ -8,10 +8,14 @@ SHELL := /bin/bash
 
 BIN := target/release/millpond
 
+# The native halves of the packages for Python and Node.js switch on features of crates that all others use, which would be built twice for it:
+# they are built by themselves.
+CRATES := --workspace --exclude millpond-python --exclude millpond-node
+
 # Succeeds where tests/src/small_disk.rs can mount a file system of its own.
 CAN_MOUNT = for flags in -Urm -m; do unshare $$flags sh -c 'mount -t tmpfs -o size=1m tmpfs /tmp' 2>/dev/null && exit; done; exit 1
 
-.PHONY: help setup build plugins demo test check unit soak fuzz kafka-check bench bench-log fmt dist clean
+.PHONY: help setup build plugins demo test check unit soak fuzz kafka-check bench bench-log bench-python bench-node fmt dist clean
 
 help: ## What can be done here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +44,9 @@ check: plugins ## Format, lints, docs
 	$(CARGO) fmt --all --check
 	cd plugins && $(CARGO) fmt --all --check
 	cd tests/fuzz && $(CARGO) fmt --all --check
-	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps
+	$(CARGO) clippy --release --locked $(CRATES) --all-targets -- -D warnings
+	$(CARGO) clippy --release --locked -p millpond-python -p millpond-node -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked $(CRATES) --no-deps
 	python3 -m compileall -q tests/demo tests/fuzz tests/kafka plugins/sdk-python plugins/hot-python plugins/alarms-python plugins/count-python
 	tests/fuzz/fuzz.py --check
 
@@ -50,7 +55,9 @@ unit: plugins ## Unit, property and end-to-end tests, the plugins' own among the
 	plugins/build.sh --test
 	@if ($(CAN_MOUNT)); then export REQUIRE_TMPFS=1; \
 		else echo "NOTE: nobody may mount a tmpfs here: the tests of a full disk run on a quota, and show less" >&2; fi; \
-	set -x; $(CARGO) test --release --locked --workspace
+	set -x; $(CARGO) test --release --locked $(CRATES)
+	sdk-python/check.sh
+	sdk-node/check.sh
 
 soak: setup ## Replay the crash simulation with many seeds (SEEDS=100000), or with one that has failed (SEED=14307)
 	@MILLPOND_CRASH_SEEDS="$(or $(SEEDS),100000)" MILLPOND_CRASH_FROM="$(FROM)" MILLPOND_CRASH_SEED="$(SEED)" \
@@ -62,6 +69,15 @@ fuzz: setup ## Feed arbitrary bytes to every parser and to the log (TARGET=folde
 kafka-check: setup ## Let Kafka's own dump tool read our files; needs Java and Maven, and downloads 50 MB once
 	@tests/kafka/check.py
 
+bench-python: build ## Measure the Python package beside the Rust client (ARGS="--rounds 5")
+	sdk-python/check.sh --wheel
+	$(CARGO) build --release --locked -p millpond --example throughput
+	target/python-venv/bin/pip install --quiet --force-reinstall --no-deps target/wheels/millpond-*.whl
+	MILLPOND_BIN=$(abspath $(BIN)) target/python-venv/bin/python sdk-python/bench/bench.py $(ARGS)
+
+bench-node: build ## Measure the Node.js package beside the Rust client (ARGS="--rounds 5")
+	cd sdk-node && npm ci --ignore-scripts --no-audit --no-fund && npm run build && npm run bench -- $(ARGS)
+
 fmt: ## Format everything
 	$(CARGO) fmt --all
 	cd plugins && $(CARGO) fmt --all
@@ -71,4 +87,4 @@ dist: setup ## Build the binary that is shipped: one codegen unit, link-time opt
 	$(CARGO) build --profile dist --locked -p millpond-cli
 
 clean: ## Remove what was built
-	rm -rf target plugins/target plugins/dist plugins/sdk-js/node_modules
+	rm -rf target plugins/target plugins/dist plugins/sdk-js/node_modules sdk-node/node_modules sdk-node/dist sdk-node/docs

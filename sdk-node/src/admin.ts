@@ -163,6 +163,8 @@ export interface DeriveOptions {
   targets: readonly string[];
   /** Where it begins; at the beginning. */
   start?: Place | undefined;
+  /** The offsets at which it begins in these partitions instead. */
+  offsets?: Readonly<Record<number, bigint | number>> | undefined;
   /** Bytes of state that it may have for each partition. */
   stateBytes?: number | undefined;
   /** How often a batch is tried again. */
@@ -191,6 +193,22 @@ export interface DetachOptions extends RequestOptions {
   on?: AttachPoint | undefined;
   /** With `on: 'fetch'`: the view. */
   view?: string | undefined;
+  /** With `on: 'derive'`: what it has made and its targets can't take at this moment is lost, rather than a reason to refuse. */
+  force?: boolean | undefined;
+}
+
+/** What is to change of how a module runs; what is not named stays as it is. */
+export interface AlterOptions extends RequestOptions, Pick<AttachOptions, 'on' | 'view' | 'params' | 'limits' | 'onError'> {
+  /** It runs the current version from here on, whichever that is. */
+  followCurrent?: boolean | undefined;
+  /** What it is told no more. */
+  removeParams?: readonly string[] | undefined;
+  /** Limits that are not named are the broker's again. */
+  defaultLimits?: boolean | undefined;
+  /** With `on: 'derive'`: bytes of state that it may have for each partition. */
+  stateBytes?: number | undefined;
+  /** With `on: 'derive'`: how often a batch is tried again. */
+  retries?: number | undefined;
 }
 
 /** A module on a topic, and what it has done since the broker started. */
@@ -471,8 +489,15 @@ export class Transforms extends Requests {
 
   /** Stops running a module on a topic. */
   async detach(topic: string, module: string, options: DetachOptions = {}): Promise<void> {
-    const { on = 'produce', view, ...rest } = options;
-    await this.ask('detach', { topic, module, on, view }, rest);
+    const { on = 'produce', view, force, ...rest } = options;
+    await this.ask('detach', { topic, module, on, view, force }, rest);
+  }
+
+  /** Changes how a module runs, from the next batch on; with `NAME@3` it stays that version. What derives topics goes on where it is. */
+  async alter(topic: string, module: string, options: AlterOptions = {}): Promise<AttachmentStatus> {
+    const { timeoutMs, signal, on = 'produce', limits, ...change } = options;
+    const fields = { topic, module, on, ...change, limits: limits && toWire(limits) };
+    return (await this.ask('alter_attachment', fields, { timeoutMs, signal })) as AttachmentStatus;
   }
 
   /** What a module has logged, and how it failed. To follow it, ask again with `after` of the answer's `next`. */

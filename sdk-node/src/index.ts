@@ -21,6 +21,7 @@ export {
   type AttachedModule,
   type AttachLimits,
   type AttachmentStatus,
+  type AlterOptions,
   type AttachOptions,
   type AttachPoint,
   type BatchCoordinates,

@@ -411,6 +411,11 @@ test('transforms: deploy, attach, roll back, logs, detach, delete', async () => 
   assert.equal((await client.admin.topic(t)).attachments[0].recordsDropped, 1);
   assert.deepEqual((await client.admin.topic(t)).attachments[0].params, { limit: '80' });
   await assert.rejects(transforms.delete(name), { name: 'InUseError', code: 'module_in_use' });
+  const altered = await transforms.alter(t, `${name}@2`, { params: { limit: '70' }, limits: { timeMs: 400 } });
+  assert.deepEqual([altered.params, altered.pinned, altered.onError], [{ limit: '70' }, true, 'skip']);
+  const following = await transforms.alter(t, name, { followCurrent: true, defaultLimits: true });
+  assert.notEqual(following.pinned, true);
+  await assert.rejects(transforms.alter(t, name, { removeParams: ['nope'] }), /no parameter `nope`/);
   const log = await transforms.logs(name);
   assert.deepEqual(log.lines, []);
   assert.ok(log.next.every((place) => typeof place.log === 'bigint'));

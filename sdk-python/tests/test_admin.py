@@ -57,6 +57,12 @@ def test_a_transform_is_deployed_attached_watched_rolled_back_and_removed(client
     attachment = client.admin.topic(topic).attachments[0]
     assert (attachment.module, attachment.version, attachment.on, attachment.on_error) == (name, 1, "produce", "skip")
     assert attachment.records_in == 1 and attachment.limits.time_ms == 500
+    altered = transforms.alter(topic, f"{name}@2", limits=Limits(time_ms=400), on_error="reject")
+    assert (altered.version, altered.pinned, altered.limits.time_ms, altered.on_error) == (2, True, 400, "reject")
+    altered = transforms.alter(topic, name, follow_current=True, default_limits=True)
+    assert (altered.version, altered.pinned) == (1, False) and altered.limits.time_ms != 400
+    with pytest.raises(millpond.InvalidError, match="no parameter `nope`"):
+        transforms.alter(topic, name, remove_params=["nope"])
     assert transforms.logs(name).lines_lost == 0
     with pytest.raises(millpond.InUseError):
         transforms.delete(name)

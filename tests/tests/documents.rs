@@ -20,7 +20,7 @@ fn the_quick_start_of_the_readme_works_as_it_is_written() {
     let (prepared, typed): (Vec<&str>, Vec<&str>) =
         commands.into_iter().partition(|line| line.starts_with("cargo ") || line.starts_with("millpond serve") || line.contains("://"));
     assert!(prepared.iter().any(|line| line.starts_with("millpond serve --data-dir ./data ")), "{prepared:?}");
-    assert_eq!(typed.len(), 13, "{typed:#?}");
+    assert_eq!(typed.len(), 14, "{typed:#?}");
 
     let site = Site::new();
     let broker = site.start();
@@ -47,6 +47,7 @@ fn the_quick_start_of_the_readme_works_as_it_is_written() {
     next("millpond topic create changed");
     assert!(next("millpond transform deploy").starts_with("deployed changes@1: "));
     assert!(next("millpond transform attach readings changes --into").contains("changed"));
+    assert!(next("millpond transform alter readings changes").contains("deadband=0.2"));
 
     let stored = broker.ok(&["consume", "readings", "--from-beginning", "--until-end"]);
     let readings: Vec<&str> = stored.lines().filter(|line| line.contains("device")).collect();

@@ -11,6 +11,7 @@ from typing import Literal
 from millpond import _core, _options, admin
 from millpond._times import Seconds
 from millpond.admin import (
+    Attachment,
     AttachPoint,
     BrokerInfo,
     CleanupPolicy,
@@ -179,11 +180,49 @@ class Transforms(_Requests):
         request = admin.attach_request(topic, module, on, view, params, limits, on_error, derive, timeout)
         self._call(request)
 
+    def alter(
+        self,
+        topic: str,
+        module: str,
+        *,
+        on: AttachPoint = "produce",
+        view: str | None = None,
+        params: Mapping[str, str] | None = None,
+        remove_params: Iterable[str] = (),
+        limits: Limits | None = None,
+        default_limits: bool = False,
+        follow_current: bool = False,
+        on_error: str | None = None,
+        state_bytes: int | None = None,
+        retries: int | None = None,
+        timeout: Seconds | None = None,
+    ) -> Attachment:
+        """Changes how a module runs on a topic, from the next batch on; what is not named stays as it is.
+
+        With a version (``NAME@3``) it stays that one, with ``follow_current`` it runs the current one again. What derives topics goes on where it
+        is, with its state. Gives how it is then.
+        """
+        request = admin.alter_request(
+            topic, module, on, view, params, remove_params, limits, default_limits, follow_current, on_error, state_bytes, retries, timeout
+        )
+        answer: Attachment = admin.parse(Attachment, self._call(request))
+        return answer
+
     def detach(
-        self, topic: str, module: str, *, on: AttachPoint = "produce", view: str | None = None, timeout: Seconds | None = None
+        self,
+        topic: str,
+        module: str,
+        *,
+        on: AttachPoint = "produce",
+        view: str | None = None,
+        force: bool = False,
+        timeout: Seconds | None = None,
     ) -> None:
-        """Stops running a module on a topic."""
-        self._call(admin.request("detach", timeout, topic=topic, module=module, on=on, view=view))
+        """Stops running a module on a topic.
+
+        Where it derives topics and something that it has made waits for its targets, that is refused; with ``force`` it is lost.
+        """
+        self._call(admin.request("detach", timeout, topic=topic, module=module, on=on, view=view, force=force))
 
     def rollback(self, name: str, *, to: int | None = None, timeout: Seconds | None = None) -> Transform:
         """Makes another version the current one: this, or the one that was current before."""

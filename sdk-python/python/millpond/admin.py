@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -369,6 +369,8 @@ class DeriveInto:
     """The topics, which are there already."""
     start: _options.Start = "beginning"
     """Where in each partition of the source it begins."""
+    offsets: Mapping[int, int] = field(default_factory=dict[int, int])
+    """The offsets at which it begins in these partitions instead."""
     state_bytes: int = 0
     """Bytes of state that it may keep for each partition."""
     retries: int | None = None
@@ -464,9 +466,11 @@ def attach_request(
     timeout: Seconds | None,
 ) -> str:
     """The request to attach a module."""
-    into = None
+    into: dict[str, Any] | None = None
     if derive is not None:
         into = {"targets": list(derive.targets), "start": _options.place(derive.start), "state_bytes": derive.state_bytes}
+        if derive.offsets:
+            into["offsets"] = {str(partition): offset for partition, offset in derive.offsets.items()}
         if derive.retries is not None:
             into["retries"] = derive.retries
     bounds = {} if limits is None else {name: value for name, value in dataclasses.asdict(limits).items() if value is not None}
@@ -481,6 +485,41 @@ def attach_request(
         limits=bounds,
         on_error=on_error,
         derive=into,
+    )
+
+
+def alter_request(
+    topic: str,
+    module: str,
+    on: str,
+    view: str | None,
+    params: Mapping[str, str] | None,
+    remove_params: Iterable[str],
+    limits: Limits | None,
+    default_limits: bool,
+    follow_current: bool,
+    on_error: str | None,
+    state_bytes: int | None,
+    retries: int | None,
+    timeout: Seconds | None,
+) -> str:
+    """The request to change how a module runs."""
+    bounds = {} if limits is None else {name: value for name, value in dataclasses.asdict(limits).items() if value is not None}
+    return request(
+        "alter_attachment",
+        timeout,
+        topic=topic,
+        module=module,
+        on=on,
+        view=view,
+        params=dict(params or {}),
+        remove_params=list(remove_params),
+        limits=bounds,
+        default_limits=default_limits,
+        follow_current=follow_current,
+        on_error=on_error,
+        state_bytes=state_bytes,
+        retries=retries,
     )
 
 

@@ -15,13 +15,13 @@ use crate::{
 };
 use bytes::Bytes;
 use millpond::{
-    AlterTopic, AttachLimits, AttachPoint, AttachTransform, Cleanup, CreateTopic, DetachTransform, Durability, Limit, ModuleLogPlace,
-    ModuleRef, OnError, OnFull, ReadModuleLog, TopicConfig,
+    AlterTopic, AlterTransform, AttachLimits, AttachPoint, AttachTransform, Cleanup, CreateTopic, DetachTransform, Durability, Limit,
+    ModuleLogPlace, ModuleRef, OnError, OnFull, ReadModuleLog, TopicConfig,
 };
 use millpond_protocol::message::DeriveInto;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One of the requests.
 #[derive(Debug, Deserialize)]
@@ -88,7 +88,37 @@ enum Call {
         on: AttachPoint,
         #[serde(default)]
         view: Option<String>,
+        #[serde(default)]
+        force: bool,
     },
+    AlterAttachment(Box<Alter>),
+}
+
+/// Changes of how a module runs; what is not named stays as it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Alter {
+    topic: String,
+    module: ModuleRef,
+    on: AttachPoint,
+    #[serde(default)]
+    view: Option<String>,
+    #[serde(default)]
+    follow_current: bool,
+    #[serde(default)]
+    params: BTreeMap<String, String>,
+    #[serde(default)]
+    remove_params: BTreeSet<String>,
+    #[serde(default)]
+    default_limits: bool,
+    #[serde(default)]
+    limits: Map<String, Value>,
+    #[serde(default)]
+    on_error: Option<OnError>,
+    #[serde(default)]
+    state_bytes: Option<u64>,
+    #[serde(default)]
+    retries: Option<u32>,
 }
 
 /// Changes of a topic's settings; a limit is a number, or `"unlimited"`.
@@ -152,6 +182,9 @@ struct Derive {
     targets: Vec<String>,
     #[serde(default)]
     start: Option<Place>,
+    /// By partition.
+    #[serde(default)]
+    offsets: BTreeMap<String, i64>,
     #[serde(default)]
     state_bytes: u64,
     #[serde(default)]
@@ -213,7 +246,10 @@ async fn perform(admin: &millpond::Admin, call: Call, wasm: Option<Bytes>) -> Re
             json(&admin.module_log(ReadModuleLog { module, topic, lines_max, after }).await?)
         }
         Call::Attach(attach) => json(&admin.attach(attach.into_request()?).await?),
-        Call::Detach { topic, module, on, view } => json(&admin.detach(DetachTransform { topic, module, on, view }).await?),
+        Call::Detach { topic, module, on, view, force } => {
+            json(&admin.detach(DetachTransform { view, force, ..DetachTransform::new(topic, module, on) }).await?)
+        }
+        Call::AlterAttachment(alter) => json(&admin.alter_attachment(alter.into_request()?).await?),
     }
 }
 
@@ -236,16 +272,41 @@ impl TopicChange {
 impl Attach {
     fn into_request(self) -> Result<AttachTransform, Failure> {
         let limits: AttachLimits = crate::options::read(self.limits, "a module's limits", LIMITS)?;
-        let derive = self.derive.map(|derive| DeriveInto {
-            targets: derive.targets,
-            start: derive.start.unwrap_or(Place::Beginning).into(),
-            state_bytes: derive.state_bytes,
-            retries: derive.retries,
-        });
+        let derive = self.derive.map(Derive::into_request).transpose()?;
         // Where nothing else can be, `stop` is what holds for a derived topic where nothing is said; the broker takes the default for that.
         let on_error = self.on_error.unwrap_or_default();
         let Attach { topic, module, on, view, params, .. } = self;
         Ok(AttachTransform { topic, module, on, view, params, limits, on_error, derive })
+    }
+}
+
+impl Derive {
+    fn into_request(self) -> Result<DeriveInto, Failure> {
+        let Derive { targets, start, offsets, state_bytes, retries } = self;
+        let offset = |(partition, offset): (String, i64)| match partition.parse() {
+            Ok(number) => Ok((number, offset)),
+            Err(_) => Err(Failure::invalid(format!("`{partition}` of `offsets` is no partition: it is a number"))),
+        };
+        let offsets = offsets.into_iter().map(offset).collect::<Result<_, _>>()?;
+        Ok(DeriveInto { targets, start: start.unwrap_or(Place::Beginning).into(), offsets, state_bytes, retries })
+    }
+}
+
+impl Alter {
+    fn into_request(self) -> Result<AlterTransform, Failure> {
+        let limits: AttachLimits = crate::options::read(self.limits, "a module's limits", LIMITS)?;
+        Ok(AlterTransform {
+            view: self.view,
+            follow_current: self.follow_current,
+            params: self.params,
+            params_removed: self.remove_params,
+            limits_reset: self.default_limits,
+            limits,
+            on_error: self.on_error,
+            state_bytes: self.state_bytes,
+            retries: self.retries,
+            ..AlterTransform::new(self.topic, self.module, self.on)
+        })
     }
 }
 
@@ -277,6 +338,9 @@ mod tests {
             r#"{"call": "delete_module", "module": "m@3"}"#,
             r#"{"call": "attach", "topic": "t", "module": "m", "on": "derive", "derive": {"targets": ["u"], "start": "end"}}"#,
             r#"{"call": "detach", "topic": "t", "module": "m", "on": "fetch", "view": "v"}"#,
+            r#"{"call": "detach", "topic": "t", "module": "m", "on": "derive", "force": true}"#,
+            r#"{"call": "alter_attachment", "topic": "t", "module": "m@3", "on": "derive", "params": {"a": "1"}, "remove_params": ["b"]}"#,
+            r#"{"call": "attach", "topic": "t", "module": "m", "on": "derive", "derive": {"targets": ["u"], "offsets": {"3": 7}}}"#,
             r#"{"call": "module_log", "module": "m", "after": [{"log": 18446744073709551615, "line": 0}]}"#,
         ] {
             parse(call).unwrap_or_else(|error| panic!("{call}: {error}"));

@@ -74,11 +74,7 @@ impl EngineError {
                 "detach the module and attach it again from where its targets end: what it knew of its place and its state is lost"
                     .to_owned()
             }
-            EngineError::TopicInUse { topics, module, .. } => {
-                let alter =
-                    topics.first().map_or_else(String::new, |topic| format!("millpond transform alter {topic} {module} --on-error skip"));
-                format!("`{}` first, or give it another `--on-error`, such as `{alter}`", detach_first(topics, module))
-            }
+            EngineError::TopicInUse { topics, module, .. } => of_letters(topics, module),
             EngineError::AttachmentExists { topic, module, on } => of_second(topic, module, *on),
             EngineError::PlaceTaken { topic, module, .. } => format!("`{}` makes room", detach(topic, module)),
             EngineError::AttachmentNotFound { topic, .. } => format!("`millpond topic describe {topic}` shows what is attached"),
@@ -97,6 +93,12 @@ fn of_limit(what: &str) -> String {
         "partitions that are derived into one topic" => "derive into another topic, or from topics with fewer partitions".to_owned(),
         _ => format!("delete {what} that are not needed"),
     }
+}
+
+fn of_letters(topics: &[String], module: &str) -> String {
+    let topic = topics.first().map_or("TOPIC", String::as_str);
+    let detach = detach_first(topics, module);
+    format!("`{detach}` first, or give it another `--on-error`: `millpond transform alter {topic} {module} --on-error skip`")
 }
 
 fn of_second(topic: &str, module: &str, on: AttachPoint) -> String {
