@@ -101,7 +101,8 @@ async def test_a_derived_topic_and_a_log(client: millpond.Client, topic: str, sh
 
 
 def test_what_the_broker_says_is_read_whatever_it_has_more_or_less() -> None:
-    from millpond.admin import Topic, build
+    from millpond._requests import build
+    from millpond.admin import Topic
 
     topic = build(Topic, {"name": "t", "partitions": [{"partition": 1, "colour": "red"}], "newer": {}})
     assert (topic.name, topic.partitions[0].partition, topic.config.durability) == ("t", 1, "sync")

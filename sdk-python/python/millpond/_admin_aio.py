@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from millpond import _core, _options, admin
+from millpond import _core, _options, _requests
 from millpond._waiting import wait_for
 from millpond._times import Seconds
 from millpond.admin import (
@@ -54,17 +54,17 @@ class Admin(_Requests):
 
     async def broker_info(self, *, timeout: Seconds | None = None) -> BrokerInfo:
         """What the broker is."""
-        answer: BrokerInfo = admin.parse(BrokerInfo, await self._call(admin.request("broker_info", timeout)))
+        answer: BrokerInfo = _requests.parse(BrokerInfo, await self._call(_requests.request("broker_info", timeout)))
         return answer
 
     async def topics(self, *, timeout: Seconds | None = None) -> list[Topic]:
         """All topics, in the order of their names."""
-        answer: list[Topic] = admin.parse(list[Topic], await self._call(admin.request("topics", timeout)))
+        answer: list[Topic] = _requests.parse(list[Topic], await self._call(_requests.request("topics", timeout)))
         return answer
 
     async def topic(self, name: str, *, timeout: Seconds | None = None) -> Topic:
         """One topic. `NotFoundError` if there is none."""
-        answer: Topic = admin.parse(Topic, await self._call(admin.request("topic", timeout, name=name)))
+        answer: Topic = _requests.parse(Topic, await self._call(_requests.request("topic", timeout, name=name)))
         return answer
 
     async def create_topic(
@@ -85,12 +85,12 @@ class Admin(_Requests):
         timeout: Seconds | None = None,
     ) -> Topic:
         """Makes a topic; what is not set is as in `TopicConfig`. `AlreadyExistsError` if there is one, unless ``if_exists="ok"``."""
-        config = admin.settings(
+        config = _requests.settings(
             durability, max_batch_bytes, retention, retention_bytes, cleanup, delete_retention, quota_bytes, on_full, segment_bytes
         )
-        request = admin.request("create_topic", timeout, name=name, partitions=partitions, config=config)
+        request = _requests.request("create_topic", timeout, name=name, partitions=partitions, config=config)
         try:
-            answer: Topic = admin.parse(Topic, await self._call(request))
+            answer: Topic = _requests.parse(Topic, await self._call(request))
         except AlreadyExistsError:
             if if_exists != "ok":
                 raise
@@ -112,33 +112,33 @@ class Admin(_Requests):
         timeout: Seconds | None = None,
     ) -> Topic:
         """Changes settings of a topic while it is used; what is not named stays as it is."""
-        config = admin.settings(
+        config = _requests.settings(
             durability, max_batch_bytes, retention, retention_bytes, cleanup, delete_retention, quota_bytes, on_full
         )
-        request = admin.request("alter_topic", timeout, name=name, config=config)
-        answer: Topic = admin.parse(Topic, await self._call(request))
+        request = _requests.request("alter_topic", timeout, name=name, config=config)
+        answer: Topic = _requests.parse(Topic, await self._call(request))
         return answer
 
     async def delete_topic(self, name: str, *, timeout: Seconds | None = None) -> None:
         """Removes a topic and all its records."""
-        await self._call(admin.request("delete_topic", timeout, name=name))
+        await self._call(_requests.request("delete_topic", timeout, name=name))
 
     async def list_offset(
         self, topic: str, partition: int, at: Literal["beginning", "end"] | datetime, *, timeout: Seconds | None = None
     ) -> OffsetFound:
         """The offset of a place in a partition: of the first record at or after a time; the end, where there is none."""
-        request = admin.request("list_offset", timeout, topic=topic, partition=partition, at=_options.place(at, "at"))
-        answer: OffsetFound = admin.parse(OffsetFound, await self._call(request))
+        request = _requests.request("list_offset", timeout, topic=topic, partition=partition, at=_options.place(at, "at"))
+        answer: OffsetFound = _requests.parse(OffsetFound, await self._call(request))
         return answer
 
     async def delete_records(
         self, topic: str, partition: int, before: Literal["end"] | datetime | int, *, timeout: Seconds | None = None
     ) -> int:
         """Deletes the records of a partition that lie before a place, for good. The answer is the first offset that is still there."""
-        request = admin.request(
+        request = _requests.request(
             "delete_records", timeout, topic=topic, partition=partition, before=_options.place(before, "before")
         )
-        answer: dict[str, int] = admin.parse(dict, await self._call(request))
+        answer: dict[str, int] = _requests.parse(dict, await self._call(request))
         return answer["log_start"]
 
 
@@ -147,18 +147,18 @@ class Transforms(_Requests):
 
     async def deploy(self, name: str, wasm: bytes | bytearray | str | Path, *, timeout: Seconds | None = None) -> Transform:
         """Uploads a module, from a file or as bytes. The broker checks and compiles it before it answers; it is the current version then."""
-        request = admin.request("deploy_module", timeout, name=name)
-        answer: Transform = admin.parse(Transform, await self._call(request, admin.module_bytes(wasm)))
+        request = _requests.request("deploy_module", timeout, name=name)
+        answer: Transform = _requests.parse(Transform, await self._call(request, _requests.module_bytes(wasm)))
         return answer
 
     async def list(self, *, timeout: Seconds | None = None) -> builtins.list[Transform]:
         """All modules, in the order of their names."""
-        answer: builtins.list[Transform] = admin.parse(_TRANSFORMS, await self._call(admin.request("modules", timeout)))
+        answer: builtins.list[Transform] = _requests.parse(_TRANSFORMS, await self._call(_requests.request("modules", timeout)))
         return answer
 
     async def describe(self, name: str, *, timeout: Seconds | None = None) -> Transform:
         """One module with all its versions, and how it is doing where it is attached."""
-        answer: Transform = admin.parse(Transform, await self._call(admin.request("module", timeout, name=name)))
+        answer: Transform = _requests.parse(Transform, await self._call(_requests.request("module", timeout, name=name)))
         return answer
 
     async def attach(
@@ -179,7 +179,7 @@ class Transforms(_Requests):
         ``on_error`` is what becomes of records on which it fails: ``"reject"``, ``"skip"``, ``"dead-letter:TOPIC"``, or ``"stop"`` for a
         derived topic.
         """
-        request = admin.attach_request(topic, module, on, view, params, limits, on_error, derive, timeout)
+        request = _requests.attach_request(topic, module, on, view, params, limits, on_error, derive, timeout)
         await self._call(request)
 
     async def alter(
@@ -204,10 +204,10 @@ class Transforms(_Requests):
         With a version (``NAME@3``) it stays that one, with ``follow_current`` it runs the current one again. What derives topics goes on where it
         is, with its state. Gives how it is then.
         """
-        request = admin.alter_request(
+        request = _requests.alter_request(
             topic, module, on, view, params, remove_params, limits, default_limits, follow_current, on_error, state_bytes, retries, timeout
         )
-        answer: Attachment = admin.parse(Attachment, await self._call(request))
+        answer: Attachment = _requests.parse(Attachment, await self._call(request))
         return answer
 
     async def detach(
@@ -224,12 +224,12 @@ class Transforms(_Requests):
 
         Where it derives topics and something that it has made waits for its targets, that is refused; with ``force`` it is lost.
         """
-        await self._call(admin.request("detach", timeout, topic=topic, module=module, on=on, view=view, force=force))
+        await self._call(_requests.request("detach", timeout, topic=topic, module=module, on=on, view=view, force=force))
 
     async def rollback(self, name: str, *, to: int | None = None, timeout: Seconds | None = None) -> Transform:
         """Makes another version the current one: this, or the one that was current before."""
-        request = admin.request("rollback_module", timeout, name=name, to=to)
-        answer: Transform = admin.parse(Transform, await self._call(request))
+        request = _requests.request("rollback_module", timeout, name=name, to=to)
+        answer: Transform = _requests.parse(Transform, await self._call(request))
         return answer
 
     async def logs(
@@ -243,13 +243,13 @@ class Transforms(_Requests):
     ) -> ModuleLog:
         """What a module has logged where it is attached, and how it failed: the last lines, or those after the ``next`` of an answer."""
         places = [{"log": place.log, "line": place.line} for place in after]
-        request = admin.request("module_log", timeout, module=module, topic=topic, lines_max=lines_max, after=places)
-        answer: ModuleLog = admin.parse(ModuleLog, await self._call(request))
+        request = _requests.request("module_log", timeout, module=module, topic=topic, lines_max=lines_max, after=places)
+        answer: ModuleLog = _requests.parse(ModuleLog, await self._call(request))
         return answer
 
     async def delete(self, module: str, *, timeout: Seconds | None = None) -> None:
         """Removes a module with all its versions, or one version of it: ``NAME``, ``NAME@3`` or ``NAME@sha256:HEX``."""
-        await self._call(admin.request("delete_module", timeout, module=module))
+        await self._call(_requests.request("delete_module", timeout, module=module))
 
 
 _TRANSFORMS = list[Transform]

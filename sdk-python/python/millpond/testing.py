@@ -30,7 +30,7 @@ from typing import IO, Any
 
 from millpond._records import NewRecord
 from millpond._times import from_ms, to_ms
-from millpond.admin import module_bytes
+from millpond._requests import module_bytes
 from millpond.errors import MillpondError, TransformError
 from millpond.serde import Encoded
 

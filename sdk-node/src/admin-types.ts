@@ -1,0 +1,371 @@
+/** What requests about topics, transforms and the broker take and give. */
+
+import type { Waiting } from './abort.js';
+import type { Place } from './consumer-options.js';
+
+/** What can be given to every request. */
+export interface RequestOptions extends Waiting {
+  /** How long it may take, reconnecting and trying again included, in milliseconds; the client's `requestTimeoutMs`. */
+  timeoutMs?: number | undefined;
+}
+
+/** What becomes of old records: `delete` by age and size, `compact` to the latest of each key, or both. */
+export type Cleanup = 'delete' | 'compact' | 'compact,delete';
+
+/** The settings of a topic that can be given; the broker's defaults hold for the others. */
+export interface TopicSettings {
+  /** When a batch is acknowledged: `sync` after it is on the disk, `interval:200ms` or `os` before that. */
+  durability?: 'sync' | 'os' | `interval:${string}` | undefined;
+  /** The size at which a segment file is closed, in bytes. */
+  segmentBytes?: number | undefined;
+  /** The largest batch that is taken, in bytes. */
+  maxBatchBytes?: number | undefined;
+  /** Records are deleted once they were appended longer ago than this, in milliseconds. */
+  retentionMs?: number | undefined;
+  /** The oldest records of a partition go while it has as many bytes without them. */
+  retentionBytes?: number | undefined;
+  /** What becomes of old records. */
+  cleanup?: Cleanup | undefined;
+  /** How long a tombstone is kept at least in a compacted topic, in milliseconds. */
+  deleteRetentionMs?: number | undefined;
+  /** Bytes that the topic may have. */
+  quotaBytes?: number | undefined;
+  /** What becomes of a batch for which there is no room. */
+  onFull?: 'reject' | 'drop-oldest' | undefined;
+}
+
+/** How to make a topic. */
+export interface CreateTopicOptions extends TopicSettings, RequestOptions {
+  /** How many partitions, 1 to 10,000; 1. */
+  partitions?: number | undefined;
+  /** What to do where there is a topic with this name: fail, or take it as it is. */
+  ifExists?: 'error' | 'ok' | undefined;
+}
+
+/** What to change of a topic. A limit is lifted with `unlimited`. */
+export interface TopicChange extends RequestOptions {
+  /** See {@link TopicSettings.durability}. */
+  durability?: TopicSettings['durability'];
+  /** See {@link TopicSettings.maxBatchBytes}. */
+  maxBatchBytes?: number | undefined;
+  /** See {@link TopicSettings.retentionMs}. */
+  retentionMs?: number | 'unlimited' | undefined;
+  /** See {@link TopicSettings.retentionBytes}. */
+  retentionBytes?: number | 'unlimited' | undefined;
+  /** See {@link TopicSettings.cleanup}. */
+  cleanup?: Cleanup | undefined;
+  /** See {@link TopicSettings.deleteRetentionMs}. */
+  deleteRetentionMs?: number | undefined;
+  /** See {@link TopicSettings.quotaBytes}. */
+  quotaBytes?: number | 'unlimited' | undefined;
+  /** See {@link TopicSettings.onFull}. */
+  onFull?: TopicSettings['onFull'];
+}
+
+/** The settings of a topic; a limit that is undefined is none. */
+export interface TopicConfig {
+  /** See {@link TopicSettings.durability}. */
+  readonly durability: string;
+  /** See {@link TopicSettings.segmentBytes}. */
+  readonly segmentBytes: number;
+  /** See {@link TopicSettings.maxBatchBytes}. */
+  readonly maxBatchBytes: number;
+  /** See {@link TopicSettings.retentionMs}. */
+  readonly retentionMs?: number;
+  /** See {@link TopicSettings.retentionBytes}. */
+  readonly retentionBytes?: number;
+  /** See {@link TopicSettings.cleanup}. */
+  readonly cleanup: Cleanup;
+  /** See {@link TopicSettings.deleteRetentionMs}. */
+  readonly deleteRetentionMs: number;
+  /** See {@link TopicSettings.quotaBytes}. */
+  readonly quotaBytes?: number;
+  /** See {@link TopicSettings.onFull}. */
+  readonly onFull: 'reject' | 'drop-oldest';
+}
+
+/** A partition of a topic. */
+export interface PartitionInfo {
+  /** Its number. */
+  readonly partition: number;
+  /** The first offset that is still there. */
+  readonly logStart: bigint;
+  /** One past the last offset that can be read. */
+  readonly highWatermark: bigint;
+  /** One past the last offset that was written. */
+  readonly logEnd: bigint;
+  /** Bytes of its batches. */
+  readonly sizeBytes: number;
+  /** Why it has stopped writing, if it has. */
+  readonly failure?: string | null;
+  /** What can be done about that. */
+  readonly failureHint?: string;
+}
+
+/** A topic. */
+export interface TopicInfo {
+  /** Its name. */
+  readonly name: string;
+  /** Its settings. */
+  readonly config: TopicConfig;
+  /** A number that grows with each change of its settings. */
+  readonly epoch: number;
+  /** Its partitions, in order. */
+  readonly partitions: readonly PartitionInfo[];
+  /** The transforms that run on it, in the order in which they run. */
+  readonly attachments: readonly AttachmentStatus[];
+  /** Bytes of its batches. */
+  readonly usedBytes: number;
+}
+
+/** The broker. */
+export interface BrokerInfo {
+  /** Its version. */
+  readonly version: string;
+  /** The largest batch that it takes, in bytes. */
+  readonly maxBatchBytes: number;
+  /** The largest module that it takes, in bytes. */
+  readonly maxModuleBytes: number;
+}
+
+/** An offset for a place. */
+export interface OffsetFound {
+  /** The offset. */
+  readonly offset: bigint;
+  /** The timestamp of the record there in milliseconds, for a time that was found. */
+  readonly timestamp?: number | null;
+}
+
+/**
+ * Where in a topic's path a module runs: on `produce` before records are stored, as the `partition`er, on `fetch` for those who read a view, or to
+ * `derive` other topics.
+ */
+export type AttachPoint = 'produce' | 'partition' | 'fetch' | 'derive';
+
+/** What a module may use on one topic; where there is none, the broker's setting holds. */
+export interface AttachLimits {
+  /** Bytes of memory for one instance. */
+  memoryBytes?: number | undefined;
+  /** Milliseconds of processor time for one batch. */
+  timeMs?: number | undefined;
+  /** Bytes that it may return for one batch. */
+  outputBytes?: number | undefined;
+  /** Bytes that it may log each second. */
+  logBytesPerSecond?: number | undefined;
+}
+
+/** For `on: 'derive'`: where the records go. */
+export interface DeriveOptions {
+  /** The topics that the module may write to. */
+  targets: readonly string[];
+  /** Where it begins; at the beginning. */
+  start?: Place | undefined;
+  /** The offsets at which it begins in these partitions instead. */
+  offsets?: Readonly<Record<number, bigint | number>> | undefined;
+  /** Bytes of state that it may have for each partition. */
+  stateBytes?: number | undefined;
+  /** How often a batch is tried again. */
+  retries?: number | undefined;
+}
+
+/** How to run a module on a topic. */
+export interface AttachOptions extends RequestOptions {
+  /** Where; on `produce`. */
+  on?: AttachPoint | undefined;
+  /** With `on: 'fetch'`: the view that it makes, or takes part in. */
+  view?: string | undefined;
+  /** What the module is given when it starts. */
+  params?: Readonly<Record<string, string>> | undefined;
+  /** What it may use. */
+  limits?: AttachLimits | undefined;
+  /** What becomes of records on which it fails; `reject`, and `stop` for a derived topic. */
+  onError?: 'reject' | 'skip' | 'stop' | `dead-letter:${string}` | undefined;
+  /** With `on: 'derive'`: where the records go. */
+  derive?: DeriveOptions | undefined;
+}
+
+/** Which attachment to end. */
+export interface DetachOptions extends RequestOptions {
+  /** Where it runs; on `produce`. */
+  on?: AttachPoint | undefined;
+  /** With `on: 'fetch'`: the view. */
+  view?: string | undefined;
+  /** With `on: 'derive'`: what it has made and its targets can't take at this moment is lost, rather than a reason to refuse. */
+  force?: boolean | undefined;
+}
+
+/** What is to change of how a module runs; what is not named stays as it is. */
+export interface AlterOptions extends RequestOptions, Pick<AttachOptions, 'on' | 'view' | 'params' | 'limits' | 'onError'> {
+  /** It runs the current version from here on, whichever that is. */
+  followCurrent?: boolean | undefined;
+  /** What it is told no more. */
+  removeParams?: readonly string[] | undefined;
+  /** Limits that are not named are the broker's again. */
+  defaultLimits?: boolean | undefined;
+  /** With `on: 'derive'`: bytes of state that it may have for each partition. */
+  stateBytes?: number | undefined;
+  /** With `on: 'derive'`: how often a batch is tried again. */
+  retries?: number | undefined;
+}
+
+/** A module on a topic, and what it has done since the broker started. */
+export interface AttachmentStatus {
+  /** The module. */
+  readonly module: string;
+  /** Which of its versions runs. */
+  readonly version?: number;
+  /** Whether it stays that version, whichever is the current one. */
+  readonly pinned?: boolean;
+  /** The SHA-256 of the upload, in hex. */
+  readonly sha256: string;
+  /** Where it runs. */
+  readonly on: AttachPoint;
+  /** On fetch: the view. */
+  readonly view?: string;
+  /** What it was given when it started. */
+  readonly params?: Readonly<Record<string, string>>;
+  /** What becomes of records on which it fails; `reject` where it is not there. */
+  readonly onError?: string;
+  /** Why it does not run at this moment. */
+  readonly paused?: string;
+  /** Records that were given to it. */
+  readonly recordsIn: number;
+  /** Records that it gave back. */
+  readonly recordsOut: number;
+  /** Records that it left out. */
+  readonly recordsDropped: number;
+  /** Records that came back with other bytes. */
+  readonly recordsChanged: number;
+  /** Batches that it ran on. */
+  readonly batches: number;
+  /** Batches on which it failed. */
+  readonly failures: number;
+  /** Records that were left out because it failed on them. */
+  readonly recordsFailed: number;
+}
+
+/** Where a module runs. */
+export interface AttachedModule {
+  /** The topic. */
+  readonly topic: string;
+  /** Where in its path. */
+  readonly on: AttachPoint;
+  /** On fetch: the view. */
+  readonly view?: string;
+  /** Whether it stays this version. */
+  readonly pinned: boolean;
+  /** How it is doing there. */
+  readonly status?: AttachmentStatus;
+}
+
+/** One version of a module. */
+export interface ModuleVersion {
+  /** Its number; the first is 1. */
+  readonly version: number;
+  /** The SHA-256 of the upload, in hex. */
+  readonly sha256: string;
+  /** Bytes of the upload. */
+  readonly sizeBytes: number;
+  /** What kind of module it is. */
+  readonly world: string;
+  /** Whether it keeps state. */
+  readonly stateful?: boolean;
+  /** When it was deployed, by the broker's clock. */
+  readonly deployedAt: Date;
+  /** Where it runs. */
+  readonly attached: readonly AttachedModule[];
+  /** Why it can't run. */
+  readonly unavailable?: string;
+}
+
+/** A module. */
+export interface ModuleInfo {
+  /** Its name. */
+  readonly name: string;
+  /** Its current version. */
+  readonly version: number;
+  /** The SHA-256 of that, in hex. */
+  readonly sha256: string;
+  /** Bytes of that. */
+  readonly sizeBytes: number;
+  /** What kind of module it is. */
+  readonly world: string;
+  /** Whether it keeps state. */
+  readonly stateful?: boolean;
+  /** The topics that it is attached to. */
+  readonly attachedTo: readonly string[];
+  /** All versions, the oldest first; in the answer to `describe` alone. */
+  readonly versions?: readonly ModuleVersion[];
+}
+
+/** A place in a module's log, to read on from. */
+export interface LogPlace {
+  /** Which log. */
+  readonly log: bigint;
+  /** The next line. */
+  readonly line: bigint;
+}
+
+/** What to read of a module's log. */
+export interface LogOptions extends RequestOptions {
+  /** Only on this topic. */
+  topic?: string | undefined;
+  /** How many lines at most; 1,000. */
+  linesMax?: number | undefined;
+  /** What was read already: {@link ModuleLog.next} of the answer before. */
+  after?: readonly LogPlace[] | undefined;
+}
+
+/** What a module has logged. */
+export interface ModuleLog {
+  /** The lines, the oldest first. */
+  readonly lines: readonly LogLine[];
+  /** Lines that are not kept any more. */
+  readonly linesLost: number;
+  /** Where this answer ends. */
+  readonly next: readonly LogPlace[];
+}
+
+/** One line of a module's log. */
+export interface LogLine {
+  /** When, by the broker's clock. */
+  readonly at: Date;
+  /** How bad. */
+  readonly level: 'trace' | 'debug' | 'info' | 'warn' | 'error';
+  /** The topic. */
+  readonly topic: string;
+  /** The partition, where it was known. */
+  readonly partition?: number;
+  /** Where the module runs. */
+  readonly on: AttachPoint;
+  /** On fetch: the view. */
+  readonly view?: string;
+  /** Which version it was. */
+  readonly version: number;
+  /** The words. */
+  readonly message: string;
+  /** With a failure: on which batch, and where in the module. */
+  readonly failure?: ModuleFailure;
+}
+
+/** A failure of a module on a batch. */
+export interface ModuleFailure {
+  /** The error code. */
+  readonly code: string;
+  /** The batch. */
+  readonly batch: BatchCoordinates;
+  /** The module's functions at the moment of a trap, innermost first, a line each. */
+  readonly backtrace?: string;
+  /** Failures before this one that have no line, because there were too many in one second. */
+  readonly leftOut: number;
+}
+
+/** What tells a batch from others. */
+export interface BatchCoordinates {
+  /** Records that the module was given. */
+  readonly records: number;
+  /** The timestamp that those of its records are counted from. */
+  readonly baseTimestamp: Date;
+  /** Its first offset, where it is stored. */
+  readonly baseOffset?: bigint;
+}

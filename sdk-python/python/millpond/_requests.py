@@ -1,0 +1,174 @@
+"""Admin calls as the native module takes them, and its answers as the classes of `millpond.admin`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Union
+
+from millpond import _options
+from millpond._times import Seconds, from_ms, length_ms
+from millpond.admin import DeriveInto, Durability, Limits, Unlimited
+from millpond.errors import InvalidError
+
+_RENAMED = {"deployed_at": "deployed_at_ms", "at": "at_ms"}
+"""Times that the broker has in milliseconds."""
+
+
+_HINTS: dict[type[Any], dict[str, Any]] = {}
+"""The fields of the classes here and their types."""
+
+
+def _fields(cls: type[Any]) -> dict[str, Any]:
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
+
+
+def build(kind: Any, data: Any) -> Any:
+    """A value of this type from what the broker said; fields that are not known are left out."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is list:
+        return [build(arguments[0], item) for item in data]
+    if data is None:
+        return None
+    if type(None) in arguments:
+        return build(next(argument for argument in arguments if argument is not type(None)), data)
+    if kind is datetime:
+        return from_ms(data)
+    if not dataclasses.is_dataclass(kind):
+        return data
+    cls = typing.cast("type[Any]", kind)
+    parts: dict[str, Any] = {}
+    for name, hint in _fields(cls).items():
+        source = _RENAMED.get(name, name)
+        if source in data:
+            parts[name] = build(hint, data[source])
+    return cls(**parts)
+
+
+def parse(kind: Any, text: str) -> Any:
+    """The same from JSON."""
+    return build(kind, json.loads(text))
+
+
+Bound = Union[int, Unlimited, None]
+
+
+def request(call: str, timeout: Seconds | None, **fields: Any) -> str:
+    """A request as the native module takes it; what is None is not set."""
+    timeout_ms = None if timeout is None else length_ms("timeout", timeout)
+    return _options.dumps({"call": call, "timeout_ms": timeout_ms, **fields})
+
+
+def settings(
+    durability: Durability | None,
+    max_batch_bytes: int | None,
+    retention: Seconds | Unlimited | None,
+    retention_bytes: Bound,
+    cleanup: str | None,
+    delete_retention: Seconds | None,
+    quota_bytes: Bound,
+    on_full: str | None,
+    segment_bytes: int | None = None,
+) -> dict[str, Any]:
+    """Settings of a topic that are given."""
+    retention_ms: Any = retention if retention is None or isinstance(retention, str) else length_ms("retention", retention)
+    given = {
+        "durability": durability,
+        "max_batch_bytes": max_batch_bytes,
+        "retention_ms": retention_ms,
+        "retention_bytes": retention_bytes,
+        "cleanup": cleanup,
+        "delete_retention_ms": None if delete_retention is None else length_ms("delete_retention", delete_retention),
+        "quota_bytes": quota_bytes,
+        "on_full": on_full,
+        "segment_bytes": segment_bytes,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def attach_request(
+    topic: str,
+    module: str,
+    on: str,
+    view: str | None,
+    params: Mapping[str, str] | None,
+    limits: Limits | None,
+    on_error: str | None,
+    derive: DeriveInto | None,
+    timeout: Seconds | None,
+) -> str:
+    """The request to attach a module."""
+    into: dict[str, Any] | None = None
+    if derive is not None:
+        into = {"targets": list(derive.targets), "start": _options.place(derive.start), "state_bytes": derive.state_bytes}
+        if derive.offsets:
+            into["offsets"] = {str(partition): offset for partition, offset in derive.offsets.items()}
+        if derive.retries is not None:
+            into["retries"] = derive.retries
+    bounds = {} if limits is None else {name: value for name, value in dataclasses.asdict(limits).items() if value is not None}
+    return request(
+        "attach",
+        timeout,
+        topic=topic,
+        module=module,
+        on=on,
+        view=view,
+        params=dict(params or {}),
+        limits=bounds,
+        on_error=on_error,
+        derive=into,
+    )
+
+
+def alter_request(
+    topic: str,
+    module: str,
+    on: str,
+    view: str | None,
+    params: Mapping[str, str] | None,
+    remove_params: Iterable[str],
+    limits: Limits | None,
+    default_limits: bool,
+    follow_current: bool,
+    on_error: str | None,
+    state_bytes: int | None,
+    retries: int | None,
+    timeout: Seconds | None,
+) -> str:
+    """The request to change how a module runs."""
+    bounds = {} if limits is None else {name: value for name, value in dataclasses.asdict(limits).items() if value is not None}
+    return request(
+        "alter_attachment",
+        timeout,
+        topic=topic,
+        module=module,
+        on=on,
+        view=view,
+        params=dict(params or {}),
+        remove_params=list(remove_params),
+        limits=bounds,
+        default_limits=default_limits,
+        follow_current=follow_current,
+        on_error=on_error,
+        state_bytes=state_bytes,
+        retries=retries,
+    )
+
+
+def module_bytes(wasm: bytes | bytearray | str | Path) -> bytes:
+    """The bytes of a module, from a file or as they are."""
+    if isinstance(wasm, (bytes, bytearray)):
+        return bytes(wasm)
+    path = Path(wasm)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidError(
+            f"the module {path} cannot be read: {error.strerror}", code="module_unreadable", hint="give its bytes, or the path of its file"
+        ) from error
