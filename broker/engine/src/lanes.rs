@@ -98,6 +98,11 @@ impl<J> Lanes<J> {
         }
     }
 
+    /// Whether a job waits that may begin.
+    pub(crate) fn is_any_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// A job of this lane has ended. True if lanes may have more threads now: all are to look. Otherwise it is enough that the thread
     /// which ran the job looks for the next one.
     pub(crate) fn finish(&mut self, lane: LaneId) -> bool {

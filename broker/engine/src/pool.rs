@@ -5,6 +5,10 @@
 //! because whoever spawns has one: a partition has at most one turn and one flush under way, a stream at most one read or one batch in
 //! a module, a request one job at a time.
 //!
+//! The pool of the modules has more threads while it needs them ([`Pool::elastic`]): where each one has been in one job for longer than a slice
+//! and others wait, one more is started, up to a bound; it ends when those come back. So lanes that may hold a thread for a minute, of whatever
+//! number up to that bound, leave one to the others.
+//!
 //! A job that panics is logged and costs nothing but itself: the thread goes on, and whoever waits for the result of [`Pool::run`]
 //! gets [`EngineError::JobLost`].
 
@@ -18,6 +22,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
+    time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
 
@@ -40,24 +45,65 @@ struct Shared {
     name: &'static str,
     state: Mutex<State>,
     wake: Condvar,
+    /// Threads while none is held for long, and at most.
+    threads: (usize, usize),
+    /// Wakes who looks whether one more is needed.
+    watch: Condvar,
 }
 
 struct State {
     lanes: Lanes<Job>,
+    /// A place for each thread, taken or free.
+    places: Vec<Place>,
+    /// Who looks whether one more thread is needed is told when a job waits.
+    is_watcher_asleep: bool,
     /// The pool is gone: the threads end when nothing is queued.
     closed: bool,
+}
+
+/// Whether a job is to run when nobody waits for its result any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Always,
+    WhileAwaited,
+}
+
+/// What the thread of a place does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// There is none.
+    Free,
+    Idle,
+    /// It is in a job that began then.
+    Busy(Instant),
 }
 
 impl Pool {
     /// Starts `threads` threads, at least one, called `NAME-0`, `NAME-1` and so on.
     pub(crate) fn new(name: &'static str, threads: usize) -> io::Result<Pool> {
-        let threads = threads.max(1);
-        let state = Mutex::new(State { lanes: Lanes::new(threads), closed: false });
-        let pool = Pool { shared: Arc::new(Shared { name, state, wake: Condvar::new() }) };
-        for number in 0..threads {
-            let shared = Arc::clone(&pool.shared);
-            thread::Builder::new().name(format!("{name}-{number}")).stack_size(STACK_BYTES).spawn(move || shared.work())?;
+        Pool::start(name, threads.max(1), 0)
+    }
+
+    /// As [`Pool::new`], with up to [`EXTRA_MAX`] more threads while all are held for longer than [`SLICE`], and one that looks after it.
+    pub(crate) fn elastic(name: &'static str, threads: usize) -> io::Result<Pool> {
+        let pool = Pool::start(name, threads.max(1), EXTRA_MAX)?;
+        let shared = Arc::clone(&pool.shared);
+        thread::Builder::new().name(format!("{name}-watch")).spawn(move || shared.watch())?;
+        Ok(pool)
+    }
+
+    fn start(name: &'static str, threads: usize, extra: usize) -> io::Result<Pool> {
+        let state = State { lanes: Lanes::new(threads), places: Vec::new(), is_watcher_asleep: false, closed: false };
+        let (wake, watch) = (Condvar::new(), Condvar::new());
+        let pool = Pool { shared: Arc::new(Shared { name, state: Mutex::new(state), wake, threads: (threads, threads + extra), watch }) };
+        let mut state = pool.shared.state.lock();
+        for _ in 0..threads {
+            if let Err(error) = pool.shared.start_thread(&mut state) {
+                drop(state);
+                return Err(error);
+            }
         }
+        drop(state);
         Ok(pool)
     }
 
@@ -72,7 +118,7 @@ impl Pool {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        self.shared.run(Lanes::<Job>::COMMON, job)
+        self.shared.run(Lanes::<Job>::COMMON, Wanted::Always, job)
     }
 
     /// A new lane.
@@ -89,7 +135,16 @@ impl Lane {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        self.shared.run(self.id, job)
+        self.shared.run(self.id, Wanted::Always, job)
+    }
+
+    /// As [`Lane::run`], for a job that is not begun once the future was dropped.
+    pub(crate) fn run_if_awaited<T, F>(&self, job: F) -> impl Future<Output = Result<T, EngineError>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.shared.run(self.id, Wanted::WhileAwaited, job)
     }
 }
 
@@ -106,6 +161,7 @@ impl Drop for Pool {
         // Not joined: the last owner may be a job of this very pool.
         self.shared.state.lock().closed = true;
         self.shared.wake.notify_all();
+        self.shared.watch.notify_all();
     }
 }
 
@@ -119,13 +175,57 @@ impl Shared {
             return;
         }
         let is_ready = state.lanes.push(lane, job);
+        self.wake_watcher(&state);
         drop(state);
         if is_ready {
             self.wake.notify_one();
         }
     }
 
-    fn run<T, F>(&self, lane: LaneId, job: F) -> impl Future<Output = Result<T, EngineError>> + Send + use<T, F>
+    /// To be called whenever a job or a thread may have been the last one without the other: so wherever a job waits for a thread that is in
+    /// another one, the watcher knows.
+    fn wake_watcher(&self, state: &State) {
+        if state.is_watcher_asleep && state.lanes.is_any_ready() && !state.places.contains(&Place::Idle) {
+            self.watch.notify_one();
+        }
+    }
+
+    fn start_thread(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        let number = state.places.iter().position(|place| *place == Place::Free).unwrap_or(state.places.len());
+        let (shared, name) = (Arc::clone(self), format!("{}-{number}", self.name));
+        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || shared.work(number))?;
+        // The thread looks here once the lock is free.
+        match state.places.get_mut(number) {
+            Some(place) => *place = Place::Idle,
+            None => state.places.push(Place::Idle),
+        }
+        Ok(())
+    }
+
+    /// Starts one more thread wherever a job waits and no thread comes back.
+    fn watch(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        while !state.closed {
+            if !state.lanes.is_any_ready() {
+                state.is_watcher_asleep = true;
+                self.watch.wait(&mut state);
+                state.is_watcher_asleep = false;
+                continue;
+            }
+            let (alive, held) = state.count(Instant::now());
+            let mut pause = SLICE;
+            if held == alive
+                && alive < self.threads.1
+                && let Err(error) = self.start_thread(&mut state)
+            {
+                tracing::warn!(pool = self.name, %error, "no more threads can be started; jobs wait for those that are there");
+                pause = NO_THREAD_PAUSE;
+            }
+            self.watch.wait_for(&mut state, pause);
+        }
+    }
+
+    fn run<T, F>(&self, lane: LaneId, wanted: Wanted, job: F) -> impl Future<Output = Result<T, EngineError>> + Send + use<T, F>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
@@ -133,16 +233,18 @@ impl Shared {
         let (sender, receiver) = oneshot::channel();
         let job = move || {
             // No receiver: the one who asked has gone.
-            let _ = sender.send(job());
+            if wanted == Wanted::Always || !sender.is_closed() {
+                let _ = sender.send(job());
+            }
         };
         self.push(lane, Box::new(job));
         let name = self.name;
         async move { receiver.await.map_err(|_| EngineError::JobLost { pool: name }) }
     }
 
-    fn work(&self) {
+    fn work(&self, number: usize) {
         let mut finished = None;
-        while let Some((lane, job)) = self.next_job(finished) {
+        while let Some((lane, job)) = self.next_job(number, finished) {
             finished = Some(lane);
             // The default hook has printed where; a job leaves no shared state half-changed but its partition's, which guards itself.
             if let Err(cause) = catch_unwind(AssertUnwindSafe(job)) {
@@ -151,14 +253,27 @@ impl Shared {
         }
     }
 
-    /// The next job with its lane, for a thread that is through with one of the lane `finished`.
-    fn next_job(&self, finished: Option<LaneId>) -> Option<(LaneId, Job)> {
+    /// The next job with its lane, for the thread of this number, which is through with one of the lane `finished`. None if it is to end.
+    fn next_job(&self, number: usize, finished: Option<LaneId>) -> Option<(LaneId, Job)> {
         let mut state = self.state.lock();
+        state.places[number] = Place::Idle;
         if finished.is_some_and(|lane| state.lanes.finish(lane)) {
             self.wake.notify_all();
         }
+        let is_elastic = self.threads.1 > self.threads.0;
         loop {
+            if is_elastic && self.is_one_too_many(&state) {
+                state.places[number] = Place::Free;
+                // What it would have looked for is for another one.
+                self.wake.notify_one();
+                self.wake_watcher(&state);
+                return None;
+            }
             if let Some(next) = state.lanes.take() {
+                if is_elastic {
+                    state.places[number] = Place::Busy(Instant::now());
+                    self.wake_watcher(&state);
+                }
                 return Some(next);
             }
             if state.closed {
@@ -167,6 +282,23 @@ impl Shared {
             self.wake.wait(&mut state);
         }
     }
+
+    /// Whether there are as many threads without this one as are always there, and one among them that is not held.
+    fn is_one_too_many(&self, state: &State) -> bool {
+        if state.places.len() <= self.threads.0 {
+            return false;
+        }
+        let (alive, held) = state.count(Instant::now());
+        alive > self.threads.0 && alive - 1 > held
+    }
+}
+
+impl State {
+    /// Threads that there are, and those of them that are in one job for longer than a slice.
+    fn count(&self, now: Instant) -> (usize, usize) {
+        let is_held = |place: &&Place| matches!(place, Place::Busy(since) if now.saturating_duration_since(*since) >= SLICE);
+        (self.places.iter().filter(|place| **place != Place::Free).count(), self.places.iter().filter(is_held).count())
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -174,6 +306,15 @@ impl std::fmt::Debug for Shared {
         f.debug_struct("Shared").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+/// A thread that is in one job for longer does not count for the others. Several times what a module has for a batch if nobody says otherwise.
+pub(crate) const SLICE: Duration = Duration::from_millis(500);
+
+/// Threads beyond those that are always there. Each may have a guest's memory.
+pub(crate) const EXTRA_MAX: usize = 4;
+
+/// Where the system has no more threads, it is asked so often.
+const NO_THREAD_PAUSE: Duration = Duration::from_secs(10);
 
 /// Whatever `RUST_MIN_STACK` says: a guest needs what the plugin crate asks for, a compiler more than most.
 const STACK_BYTES: usize = 2 << 20;
@@ -195,6 +336,22 @@ mod tests {
         let lost = pool.run(|| panic!("as the test wants")).await;
         assert!(matches!(lost, Err::<(), _>(EngineError::JobLost { pool: "test" })), "{lost:?}");
         assert_eq!(pool.run(|| 7).await.expect("the thread is still there"), 7);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_nobody_awaits_any_more_is_not_begun_where_it_need_not_be() {
+        let pool = Pool::new("test", 1).expect("threads start");
+        let lane = pool.lane();
+        let (gate, job) = blocked();
+        let first = pool.run(job);
+        let (begun, seen) = mpsc::channel();
+        let also_begun = begun.clone();
+        drop(lane.run_if_awaited(move || begun.send("for nobody")));
+        drop(lane.run(move || also_begun.send("to the end")));
+        drop(gate);
+        first.await.expect("no panic");
+        lane.run_if_awaited(|| ()).await.expect("no panic");
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), ["to the end"]);
     }
 
     #[tokio::test]
@@ -256,6 +413,37 @@ mod tests {
                 job.await.expect("no panic");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn lanes_that_hold_all_threads_leave_the_others_one_more_and_it_ends_with_them() {
+        let pool = Pool::elastic("test", 2).expect("threads start");
+        let stuck: Vec<_> = (0..EXTRA_MAX + 1).map(|_| pool.lane()).collect();
+        let other = pool.lane();
+        let (gates, jobs): (Vec<_>, Vec<_>) = stuck
+            .iter()
+            .map(|lane| {
+                let (gate, job) = blocked();
+                (gate, lane.run(job))
+            })
+            .unzip();
+        for number in 0..100 {
+            assert_eq!(other.run(move || number).await.expect("no panic"), number);
+        }
+        assert_eq!(pool.shared.state.lock().count(Instant::now()).0, 2 + EXTRA_MAX, "one for each that is stuck, and one for the other");
+        drop(gates);
+        for job in jobs {
+            job.await.expect("no panic");
+        }
+        while pool.shared.state.lock().count(Instant::now()).0 > 2 {
+            // Threads look when they come back.
+            other.run(|| ()).await.expect("no panic");
+        }
+        let (gate, job) = blocked();
+        let job = other.run(job);
+        stuck[0].run(|| ()).await.expect("the other of the two is there");
+        drop(gate);
+        job.await.expect("no panic");
     }
 
     #[tokio::test]

@@ -1,9 +1,11 @@
 //! What every part of one engine shares: the threads, the disk, the clock, and the lock on the data folder.
 
-use crate::{clock::Clock, config::EngineConfig, data_dir::DirLock, error::EngineError, pool::Pool, reserve::Reserve, space::Space};
+use crate::{
+    clock::Clock, config::EngineConfig, data_dir::DirLock, derive::Rounds, error::EngineError, pool::Pool, reserve::Reserve, space::Space,
+};
 use millpond_log::{Disk, Now, OpenFiles, ProducerPool};
 use std::sync::Arc;
-use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
+use tokio::{runtime::Handle, time::Instant};
 
 /// Shared by all partitions and streams of one engine.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ pub(crate) struct Services {
     /// and not for long.
     pub(crate) room: Pool,
     /// Rounds of derived topics at modules: as many as there are threads for them.
-    pub(crate) derive_rounds: Arc<Semaphore>,
+    pub(crate) derive_rounds: Rounds,
     pub(crate) disk: Arc<dyn Disk>,
     /// The open segment files of all partitions.
     pub(crate) files: OpenFiles,
@@ -60,11 +62,11 @@ impl Services {
             space: Space::new(config.quota_bytes, reserve),
             io: pool("io", config.io_threads)?,
             flush: pool("flush", config.flush_threads)?,
-            plugin: pool("plugin", config.plugin_threads)?,
+            plugin: Pool::elastic("plugin", config.plugin_threads).map_err(|source| EngineError::Threads(Arc::new(source)))?,
             starts: pool("starts", 1)?,
             background: pool("background", 1)?,
             room: pool("room", 1)?,
-            derive_rounds: Arc::new(Semaphore::new(config.plugin_threads.max(1))),
+            derive_rounds: Rounds::new(config.plugin_threads),
             disk,
             files: OpenFiles::new(config.segment_files()),
             producers: ProducerPool::default(),

@@ -54,7 +54,7 @@ mod runner;
 mod store;
 mod turns;
 
-pub(crate) use turns::rounds_of_source;
+pub(crate) use turns::{Rounds, rounds_of_source};
 
 pub(crate) use attach::{StoredDerive, check_bounds, check_request, check_state, check_targets, remove_leftovers};
 

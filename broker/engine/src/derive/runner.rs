@@ -25,6 +25,7 @@ use crate::{
     engine::Engine,
     error::{EngineError, Purpose},
     partition::{Partition, Phase, View},
+    pool::SLICE,
     topic::Topic,
     transform::Attachment,
 };
@@ -32,10 +33,17 @@ use bytes::Bytes;
 use millpond_log::{Cursor, LogError};
 use millpond_protocol::message::Durability;
 use std::{
-    sync::{Arc, Weak},
+    pin::pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, interval_at, sleep},
+};
 
 /// See the module.
 pub(super) struct Runner {
@@ -327,14 +335,24 @@ impl Runner {
             retries_left: self.tries.left(position, settings.retries),
         };
         let retries_left = task.retries_left;
-        let job = move || {
-            let round = round::run(&task, &store, batches);
-            (store, round)
+        let has_begun = Arc::new(AtomicBool::new(false));
+        let job = {
+            let has_begun = Arc::clone(&has_begun);
+            move || {
+                has_begun.store(true, Ordering::Relaxed);
+                let round = round::run(&task, &store, batches);
+                (store, round)
+            }
         };
-        let (store, round) = tokio::select! {
-            done = place.topic.plugin.run(job) => done?,
-            // Others have the threads. When its turn comes it finds that it was interrupted, and it writes nothing.
-            () = grace_is_over(self.control.clone()) => return Err(self.given_up("for a thread to run the module on")),
+        let mut job = pin!(place.topic.plugin.run(job));
+        let mut slices = interval_at(Instant::now() + SLICE, SLICE);
+        let (store, round) = loop {
+            tokio::select! {
+                done = &mut job => break done?,
+                _ = slices.tick() => if has_begun.load(Ordering::Relaxed) { turn.make_way() },
+                // Others have the threads. When its turn comes it finds that it was interrupted, and it writes nothing.
+                () = grace_is_over(self.control.clone()) => return Err(self.given_up("for a thread to run the module on")),
+            }
         };
         turn.leave_module();
         let Round { commit, failure, mut tally } = round?;

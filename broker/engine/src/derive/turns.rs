@@ -10,9 +10,13 @@
 //! modules do, a round of another source meets a turn, and a thread, that this one can't have. Turns are given first come, first served, and
 //! each source waits with no more rounds than it may have there: so with one thread, and where several sources are slow, they take turns.
 //!
+//! A round that is at its module for longer than a slice makes way for others, as its thread does ([`crate::pool`]), up to a bound: it stays one of
+//! its source's.
+//!
 //! Once the module is done the turn is let go of: a disk that is slow, or a target that has no room, holds up its own attachment, of which
 //! one round more is in progress than may be at the module.
 
+use crate::pool::EXTRA_MAX;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -23,15 +27,39 @@ pub(super) struct Turns {
     in_progress: Arc<Semaphore>,
     /// Rounds of its source at modules.
     of_source: Arc<Semaphore>,
-    /// Rounds of all sources at modules.
-    of_all: Arc<Semaphore>,
+    of_all: Rounds,
+}
+
+/// Rounds of all sources at modules.
+#[derive(Clone, Debug)]
+pub(crate) struct Rounds {
+    /// Those that are not there for long: as many as there are threads.
+    at_module: Arc<Semaphore>,
+    /// Those that have made way.
+    held: Arc<Semaphore>,
 }
 
 /// A round may be had.
 #[derive(Debug)]
 pub(super) struct Turn {
-    at_module: Option<[OwnedSemaphorePermit; 2]>,
+    at_module: Option<AtModule>,
     _in_progress: OwnedSemaphorePermit,
+}
+
+/// Its place among those of its source, and among all.
+#[derive(Debug)]
+struct AtModule {
+    _of_source: OwnedSemaphorePermit,
+    of_all: OwnedSemaphorePermit,
+    /// Where it finds the place of those that have made way, until it has.
+    held: Option<Arc<Semaphore>>,
+}
+
+impl Rounds {
+    /// Those of one broker, with so many threads for modules.
+    pub(crate) fn new(threads: usize) -> Rounds {
+        Rounds { at_module: Arc::new(Semaphore::new(threads.max(1))), held: Arc::new(Semaphore::new(EXTRA_MAX)) }
+    }
 }
 
 /// What the rounds of one source share, with so many threads for modules.
@@ -41,9 +69,9 @@ pub(crate) fn rounds_of_source(threads: usize) -> Arc<Semaphore> {
 
 impl Turns {
     /// Those of one more attachment.
-    pub(super) fn new(of_all: &Arc<Semaphore>, of_source: &Arc<Semaphore>, threads: usize) -> Turns {
+    pub(super) fn new(of_all: &Rounds, of_source: &Arc<Semaphore>, threads: usize) -> Turns {
         let in_progress = Arc::new(Semaphore::new(at_module_max(threads) + 1));
-        Turns { in_progress, of_source: Arc::clone(of_source), of_all: Arc::clone(of_all) }
+        Turns { in_progress, of_source: Arc::clone(of_source), of_all: of_all.clone() }
     }
 
     /// Waits for a turn; without the module where all that is left to do is to apply what was committed. None is never given: the semaphores
@@ -52,7 +80,8 @@ impl Turns {
         let in_progress = self.in_progress.acquire_owned().await.ok()?;
         let at_module = if with_module {
             let of_source = self.of_source.acquire_owned().await.ok()?;
-            Some([of_source, self.of_all.acquire_owned().await.ok()?])
+            let of_all = self.of_all.at_module.acquire_owned().await.ok()?;
+            Some(AtModule { _of_source: of_source, of_all, held: Some(self.of_all.held) })
         } else {
             None
         };
@@ -61,6 +90,19 @@ impl Turns {
 }
 
 impl Turn {
+    /// The module takes long: its place among all is for another one. To be called again for as long as it does, for others may have all of those
+    /// that make way.
+    pub(super) fn make_way(&mut self) {
+        if let Some(at_module) = &mut self.at_module
+            && let Some(held) = at_module.held.take()
+        {
+            match Arc::clone(&held).try_acquire_owned() {
+                Ok(permit) => at_module.of_all = permit,
+                Err(_) => at_module.held = Some(held),
+            }
+        }
+    }
+
     /// The module is done with the round.
     pub(super) fn leave_module(&mut self) {
         self.at_module = None;
@@ -78,7 +120,7 @@ mod tests {
     use futures_util::FutureExt;
 
     fn turns(threads: usize, sources: usize) -> Vec<Turns> {
-        let of_all = Arc::new(Semaphore::new(threads));
+        let of_all = Rounds::new(threads);
         (0..sources).map(|_| Turns::new(&of_all, &rounds_of_source(threads), threads)).collect()
     }
 
@@ -100,6 +142,27 @@ mod tests {
             assert!(take(&turns[0], false).is_none(), "{threads}");
             drop(slow);
             assert!(take(&turns[0], false).is_some(), "{threads}");
+        }
+    }
+
+    #[test]
+    fn rounds_that_are_held_make_way_for_those_of_other_sources_and_for_so_many_only() {
+        for threads in 1..4 {
+            let turns = turns(threads, 1 + EXTRA_MAX + threads);
+            let mut held = Vec::new();
+            for turns in &turns[..EXTRA_MAX] {
+                let mut turn = take(turns, true).expect("those before it have made way");
+                turn.make_way();
+                held.push(turn);
+                assert_eq!(take(turns, true).is_some(), at_module_max(threads) > 1, "{threads}: it is still one of its source's");
+            }
+            let mut more: Vec<_> = turns[EXTRA_MAX..].iter().map_while(|turns| take(turns, true)).collect();
+            assert_eq!(more.len(), threads);
+            more.iter_mut().for_each(Turn::make_way);
+            assert!(take(&turns[EXTRA_MAX + threads], true).is_none(), "{threads}: there is a bound");
+            drop(held.pop());
+            more[0].make_way();
+            assert!(take(&turns[EXTRA_MAX + threads], true).is_some(), "{threads}");
         }
     }
 

@@ -72,6 +72,39 @@ async fn many_batches_of_neighbours_pass_while_one_batch_of_a_hostile_module_run
 }
 
 #[tokio::test]
+async fn modules_that_hold_all_threads_hold_up_no_neighbour_on_any_way() {
+    let broker = broker_with(2).await;
+    for topic in ["slow-1", "slow-2", "slow-3", "neighbour"] {
+        looping(&broker, topic, LONG_MS).await;
+    }
+    for topic in ["derived-1", "derived-2", "derived-3", "target"] {
+        broker.topic(topic, 1, "sync").await;
+    }
+    let mut producers: Vec<_> = ["slow-1", "slow-2", "slow-3"].map(|topic| broker.producer(topic, Some(0))).into();
+    let mut slow: Vec<_> = producers.iter_mut().map(|producer| Box::pin(broker.submit(producer, batch(&["x~"])))).collect();
+    for submitted in &mut slow {
+        assert!(submitted.now_or_never().is_none());
+    }
+    for (source, value) in [("derived-1", "x~"), ("derived-2", "x~"), ("derived-3", "a")] {
+        broker.produce(source, 0, &[value]).await.expect("it is stored");
+        let limits = AttachLimits { time_ms: Some(LONG_MS), ..AttachLimits::default() };
+        let attach = AttachTransform { derive: Some(DeriveInto::new(["target"])), limits, ..attachment(source, "m", 'c') };
+        broker.engine.attach(AttachTransform { on: AttachPoint::Derive, on_error: OnError::Stop, ..attach }).await.expect("it is attached");
+    }
+    caught_up(&broker, "derived-3").await;
+    for _ in 0..ROUNDS {
+        broker.produce("neighbour", 0, &["a"]).await.expect("it is stored");
+        broker.produce("derived-3", 0, &["a"]).await.expect("it is stored");
+        caught_up(&broker, "derived-3").await;
+    }
+    assert!(slow.iter_mut().all(|submitted| submitted.now_or_never().is_none()), "all of them are at their first batch");
+    for topic in ["slow-1", "slow-2", "slow-3", "derived-1", "derived-2"] {
+        assert_eq!(broker.engine.topic(topic).expect("it is there").attachments[0].batches, 0, "{topic}");
+    }
+    broker.engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_slow_derived_topic_of_many_partitions_holds_up_no_other_derived_topic() {
     let broker = broker_with(2).await;
     for topic in ["slow", "slow-target"] {
