@@ -70,7 +70,7 @@ impl TopicView {
             let chain = runtime.views.get(&view).map_or(&[][..], Vec::as_slice);
             see(&topic, partition, chain, batches, limits)
         };
-        self.topic.plugin.run(job).await?
+        self.topic.plugin.run_if_awaited(job).await?
     }
 }
 
