@@ -48,11 +48,12 @@ pub(crate) async fn watch(engine: Arc<Engine>, stop: Arc<AtomicBool>, heard: Hea
     let (mut failed, mut passed) = (0, 0);
     while !stop.load(Ordering::Relaxed) {
         let status = status(&engine);
-        let now = (status.failures, status.batches - status.failures);
+        // They are not counted in one step.
+        let now = (status.failures, status.batches.saturating_sub(status.failures));
         let code = failure(&status);
         (failed..now.0).for_each(|_| heard.send(code).expect("somebody counts"));
         (passed..now.1).for_each(|_| heard.send(None).expect("somebody counts"));
-        (failed, passed) = now;
+        (failed, passed) = (now.0, now.1.max(passed));
         tokio::task::yield_now().await;
     }
 }

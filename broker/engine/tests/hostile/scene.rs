@@ -12,7 +12,9 @@ use millpond_protocol::{
     batch::BatchBuilder,
     compression::Codec,
     error::ErrorCode,
-    message::{AttachPoint, AttachTransform, CreateTopic, Durability, ModuleRef, OpenConsume, OpenProduce, Position, TopicConfig},
+    message::{
+        AttachLimits, AttachPoint, AttachTransform, CreateTopic, Durability, ModuleRef, OpenConsume, OpenProduce, Position, TopicConfig,
+    },
     record::NewRecord,
 };
 use std::{
@@ -57,7 +59,9 @@ impl Scene {
             engine.deploy_module(module, built(module)).await.expect("it can be deployed");
         }
         let good = AttachTransform::new("neighbour", ModuleRef::current("identity"), AttachPoint::Produce);
-        engine.attach(AttachTransform { params: params(&[("drop_every", "2")]), ..good }).await.expect("it can be attached");
+        // A busy machine may take away what it needs: that is no attack.
+        let limits = AttachLimits { time_ms: Some(5_000), ..AttachLimits::default() };
+        engine.attach(AttachTransform { params: params(&[("drop_every", "2")]), limits, ..good }).await.expect("it can be attached");
         let scene = Scene { engine, config, dir };
         if matches!(attack.place, Place::View | Place::Derive) {
             scene.fill(attack.place).await;
