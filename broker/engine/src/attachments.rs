@@ -6,6 +6,7 @@
 use crate::{
     catalogue::{Catalogue, StoredAttachment, StoredTopic},
     derive::{self, check_state},
+    earlier,
     engine::Engine,
     error::{EngineError, runs_on, within, world_on},
     name::{self, NameOf},
@@ -17,7 +18,11 @@ use millpond_plugin::{Interrupt, MEMORY_BYTES_MAX, Module};
 use millpond_protocol::message::{
     AttachLimits, AttachPoint, AttachTransform, AttachmentStatus, DetachTransform, ModuleRef, OnError, Pick, Undelivered,
 };
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    ops::RangeInclusive,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::time::sleep;
 
 /// Holds a request against what its module is, whatever topics there are: the world, the state that it keeps, and how many topics it writes
@@ -168,7 +173,7 @@ impl Engine {
     pub(crate) async fn end(&self, attachments: impl IntoIterator<Item = &Arc<Attachment>>) {
         let (derived, others): (Vec<_>, Vec<_>) = attachments.into_iter().partition(|attachment| attachment.on == AttachPoint::Derive);
         derive::stop(&derived).await;
-        self.raise_later(others.iter().map(|attachment| attachment.lasting.interrupt.clone()).collect());
+        self.end_later(others.into_iter().map(|attachment| (attachment, attachment.lasting.interrupt.clone())));
     }
 
     /// Writes a change of one topic, then puts it in force.
@@ -203,16 +208,41 @@ impl Engine {
             // Lest it be forgotten with it.
             old.memory_bytes_peak();
         });
-        self.raise_later(replaced.map(|old| old.interrupt.clone()).collect());
+        self.end_later(replaced.map(|old| (old, old.interrupt.clone())));
+        let earlier = Arc::downgrade(&topic.earlier);
+        self.services.timers.spawn(async move {
+            sleep(earlier::KEPT).await;
+            if let Some(earlier) = earlier.upgrade() {
+                earlier.forget(Instant::now());
+            }
+        });
     }
 
-    fn raise_later(&self, interrupts: Vec<Interrupt>) {
-        if interrupts.is_empty() {
+    /// Ends what attachments are at that run no more, after a while. One that a batch went through which may come again is ended only if it
+    /// hangs, and looked at for as long as that one may come.
+    fn end_later<'a>(&self, ending: impl Iterator<Item = (&'a Arc<Attachment>, Interrupt)>) {
+        let (again, at_once): (Vec<_>, Vec<_>) =
+            ending.partition(|(attachment, _)| matches!(attachment.on, AttachPoint::Produce | AttachPoint::Partition));
+        let mut again: Vec<_> = again.into_iter().map(|(attachment, interrupt)| (Arc::downgrade(attachment), interrupt)).collect();
+        let at_once: Vec<_> = at_once.into_iter().map(|(_, interrupt)| interrupt).collect();
+        if again.is_empty() && at_once.is_empty() {
             return;
         }
         self.services.timers.spawn(async move {
+            let begun = Instant::now();
             sleep(END_GRACE).await;
-            interrupts.iter().for_each(Interrupt::raise);
+            at_once.iter().for_each(Interrupt::raise);
+            while !again.is_empty() && begun.elapsed() < earlier::KEPT {
+                again.retain(|(attachment, interrupt)| {
+                    let Some(attachment) = attachment.upgrade() else { return false };
+                    let hangs = attachment.busy_for().is_some_and(|time| time >= END_GRACE);
+                    if hangs {
+                        interrupt.raise();
+                    }
+                    !hangs
+                });
+                sleep(END_GRACE).await;
+            }
         });
     }
 

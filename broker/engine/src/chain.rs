@@ -13,7 +13,8 @@
 //! If a part is refused, those behind it in its partition are refused as well, until the producer sends the batch again. Sending it
 //! again begins the chain anew: the first part in each partition names none, and is taken if it is newer than all that were taken there,
 //! or recognised if it was. That is right because the producer sends everything from the refused batch on again, in order, and because the
-//! same records go to the same partition each time; where a module decides otherwise, the checksum of the part gives it away.
+//! same records go to the same partition each time, [through the modules of the first](crate::earlier); where a module decides otherwise, the
+//! checksum of the part gives it away.
 
 use millpond_log::SequenceError;
 use millpond_protocol::batch::{BatchHeader, sequence_after};

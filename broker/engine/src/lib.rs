@@ -84,6 +84,7 @@ mod consume;
 mod data_dir;
 mod dead_letters;
 mod derive;
+mod earlier;
 mod engine;
 mod error;
 mod folders;

@@ -15,12 +15,14 @@
 //!
 //! A producer that gets no answer sends its batch again, on another stream. The partition knows it by its sequence number and answers as
 //! it did the first time ([`millpond_log::Log::admit`]). Modules run once more, since what they would drop is not known before. Where the
-//! broker places the records, each part has the number of its batch, and [`Chain`] says which part it follows.
+//! broker places the records, each part has the number of its batch, and [`Chain`] says which part it follows; one that was stored in
+//! part goes through the modules that it went through then ([`crate::earlier`]).
 
 use crate::{
     chain::{self, Chain},
     check,
     dead_letters::{self, Letters, Origin, Tally, Topics},
+    earlier::Try,
     error::{EngineError, Purpose},
     inflight::InflightPermit,
     partition::{Partition, Submission},
@@ -41,6 +43,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 use tokio::sync::oneshot;
 
@@ -124,6 +127,9 @@ struct Placing {
     /// The answer but for the records.
     ack: Ack,
     error: Option<EngineError>,
+    /// Of all parts that failed nothing is stored.
+    is_refused: bool,
+    attempt: Try,
 }
 
 #[derive(Debug)]
@@ -223,21 +229,23 @@ impl ProduceStream {
     ) -> Result<State, EngineError> {
         let header = *batch.header();
         let sticky = self.begin_placing(&header)?;
-        let topic = Arc::clone(&self.topic.name);
-        let (partitions, limits) = (self.topic.partition_count(), self.limits());
-        let job = {
-            let runtime = Arc::clone(&runtime);
-            move || place(&topic, partitions, sticky, &runtime, &batch, limits)
+        let mut attempt = self.topic.earlier.begin(&header, &runtime, Instant::now());
+        let routed = match self.route(&attempt.runtime(&runtime), sticky, &batch, &permit, post).await {
+            // What it went through before can't run any more.
+            Err(_) if attempt.is_with_others() => self.route(&runtime, sticky, &batch, &permit, post).await?,
+            routed => routed?,
         };
-        let (routed, dead_letters, tally) = self.topic.plugin.run(job).await??;
-        post.tally = tally;
-        self.address(&dead_letters, None, &header, &permit, post)?;
+        if routed.parts.is_empty() {
+            attempt.may_be_stored();
+        }
         let mut placing = Placing {
             parts: Vec::with_capacity(routed.parts.len()),
             answered: 0,
             slots: routed.slots,
             ack: self.nothing_stored(&runtime, routed.records_dropped),
             error: None,
+            is_refused: true,
+            attempt,
         };
         for Part { partition, batch } in routed.parts {
             let order = SequenceOrder::After { previous: self.chain().previous(partition) };
@@ -247,14 +255,36 @@ impl ProduceStream {
                 Ok(receiver) => placing.parts.push(PlacingPart { partition, receiver, base_offset: -1 }),
                 // The parts before this one are on their way; they are waited for, so that the answer comes in order.
                 Err(error) => {
-                    placing.error = Some(error);
+                    placing.refuse(error);
                     return Ok(State::Placed(placing));
                 }
             }
             self.chain().submitted(partition, &header);
+            placing.attempt.may_be_stored();
         }
         self.chain().complete(&header);
         Ok(State::Placed(placing))
+    }
+
+    /// Runs the modules, makes parts of what is left, and batches of its dead letters.
+    async fn route(
+        &self,
+        runtime: &Arc<Runtime>,
+        sticky: u32,
+        batch: &Batch,
+        permit: &InflightPermit,
+        post: &mut Post,
+    ) -> Result<Routed, EngineError> {
+        let topic = Arc::clone(&self.topic.name);
+        let (partitions, limits) = (self.topic.partition_count(), self.limits());
+        let job = {
+            let (runtime, batch) = (Arc::clone(runtime), batch.clone());
+            move || place(&topic, partitions, sticky, &runtime, &batch, limits)
+        };
+        let (routed, dead_letters, tally) = self.topic.plugin.run(job).await??;
+        post.tally = tally;
+        self.address(&dead_letters, None, batch.header(), permit, post)?;
+        Ok(routed)
     }
 
     /// Makes batches of the dead letters of a batch, for their topics; they are numbered as it is.
@@ -384,17 +414,27 @@ impl Placing {
                     part.base_offset = ack.base_offset;
                     self.ack.append_time_ms = self.ack.append_time_ms.max(ack.append_time_ms);
                 }
-                Err(error) => {
-                    self.error.get_or_insert(error);
-                }
+                Err(error) => self.refuse(error),
             }
             self.answered += 1;
         }
+        let is_any_stored = self.parts.iter().any(|part| part.base_offset >= 0);
         Poll::Ready(match self.error.take() {
-            Some(error) if self.parts.iter().any(|part| part.base_offset >= 0) => Err(EngineError::PartlyStored(Box::new(error))),
-            Some(error) => Err(error),
+            Some(error) if is_any_stored => Err(EngineError::PartlyStored(Box::new(error))),
+            Some(error) => {
+                if self.is_refused {
+                    self.attempt.was_refused();
+                }
+                Err(error)
+            }
             None => Ok(Placements { ack: self.ack, records: self.slots.iter().map(|slot| self.place_of(*slot)).collect() }),
         })
+    }
+
+    /// A part is not stored, as far as is known.
+    fn refuse(&mut self, error: EngineError) {
+        self.is_refused &= error.says_nothing_is_stored();
+        self.error.get_or_insert(error);
     }
 
     fn place_of(&self, slot: Slot) -> PlacedRecord {

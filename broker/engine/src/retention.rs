@@ -14,7 +14,7 @@ use millpond_protocol::message::{DeleteRecords, Position, RecordsDeleted, TopicC
 use std::{
     ops::RangeInclusive,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Begins to look. Ends when the engine is dropped or stops.
@@ -66,6 +66,7 @@ impl Engine {
     async fn check_retention(&self) -> Result<(), EngineError> {
         let topics: Vec<_> = self.topics.read().values().map(Arc::clone).collect();
         for topic in topics {
+            topic.earlier.forget(Instant::now());
             for partition in &topic.partitions {
                 self.refuse_while_closing()?;
                 // Asked for each: they may be changed while a topic of many partitions is looked at.

@@ -2,6 +2,7 @@
 
 use crate::{
     derive,
+    earlier::Earlier,
     error::{EngineError, Purpose},
     modules::Use,
     partition::{Extent, Look, Partition},
@@ -27,6 +28,8 @@ pub(crate) struct Topic {
     runtime: ArcSwap<Runtime>,
     /// The topic's way to the plugin threads.
     pub(crate) plugin: Lane,
+    /// What the batches went through that it has placed.
+    pub(crate) earlier: Arc<Earlier>,
     /// Rounds of what is derived from it, at modules.
     pub(crate) derive_rounds: Arc<Semaphore>,
 }
@@ -53,7 +56,7 @@ pub(crate) struct Runtime {
 impl Topic {
     pub(crate) fn new(name: Arc<str>, (partitions, space): Opened, runtime: Runtime, services: &Services) -> Topic {
         let (plugin, derive_rounds) = (services.plugin.lane(), derive::rounds_of_source(services.config.plugin_threads));
-        Topic { name, partitions, space, runtime: ArcSwap::from_pointee(runtime), plugin, derive_rounds }
+        Topic { name, partitions, space, runtime: ArcSwap::from_pointee(runtime), plugin, earlier: Arc::default(), derive_rounds }
     }
 
     pub(crate) fn runtime(&self) -> Arc<Runtime> {

@@ -103,8 +103,9 @@ fn of_letters(topics: &[String], module: &str) -> String {
 
 fn of_second(topic: &str, module: &str, on: AttachPoint) -> String {
     let other = deploy(&format!("{module}-2"));
-    let change =
-        format!("a module runs once at one place: `millpond transform alter {topic} {module}` gives it other parameters or limits");
+    let change = format!(
+        "a module runs once at one place: `millpond transform alter {topic} {module} --on {on}` gives it other parameters or limits"
+    );
     match on {
         AttachPoint::Partition => change,
         _ => format!("{change}, or deploy it under another name to run it there a second time: `{other}`"),

@@ -2,7 +2,7 @@
 
 use super::{EngineError, is_no_room};
 use crate::name::NameOf;
-use millpond_log::{LogError, is_out_of_files};
+use millpond_log::{LogError, SequenceError, is_out_of_files};
 use millpond_protocol::{
     batch::BatchError,
     error::{ErrorCode, WireError},
@@ -20,6 +20,19 @@ impl From<BatchError> for EngineError {
 }
 
 impl EngineError {
+    /// Whether a batch that was refused so left nothing behind, for certain.
+    pub(crate) fn says_nothing_is_stored(&self) -> bool {
+        match self {
+            EngineError::Sequence { source, .. } => matches!(source, SequenceError::OutOfOrder { .. }),
+            EngineError::Full { .. }
+            | EngineError::LogNotOpened { .. }
+            | EngineError::PartitionLost { .. }
+            | EngineError::PartitionStopped { .. }
+            | EngineError::TopicNotFound { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The code that crosses the wire.
     pub fn code(&self) -> ErrorCode {
         match self {

@@ -140,7 +140,7 @@ impl Attachment {
     }
 
     /// How long it is at the batch that it is at for longest.
-    fn busy_for(&self) -> Option<Duration> {
+    pub(crate) fn busy_for(&self) -> Option<Duration> {
         match &self.guest {
             Guest::Transform(transform) => transform.busy_for(),
             Guest::Partitioner(partitioner) => partitioner.busy_for(),

@@ -21,6 +21,7 @@ mod journey;
 mod lies;
 mod modules;
 mod observed;
+mod placed_again;
 mod quotas;
 mod reattach;
 mod refusals;

@@ -1,9 +1,6 @@
 //! Producers that number their batches: nothing is stored twice, out of order or with a gap, whatever is sent again.
 
-use crate::{
-    broker::{Broker, NOW_MS},
-    guests,
-};
+use crate::broker::{Broker, NOW_MS};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use millpond_engine::{Answer, EngineError, ProduceStream};
@@ -12,7 +9,7 @@ use millpond_protocol::{
     batch::BatchBuilder,
     compression::Codec,
     error::ErrorCode,
-    message::{Ack, AttachPoint, AttachTransform, ModuleRef, OpenProduce, Placements},
+    message::{Ack, OpenProduce, Placements},
     record::NewRecord,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +21,7 @@ fn numbered(epoch: i16, base_sequence: i32, values: &[&str]) -> Bytes {
     keyed(epoch, base_sequence, &values.iter().map(|value| (None, *value)).collect::<Vec<_>>())
 }
 
-fn keyed(epoch: i16, base_sequence: i32, records: &[(Option<&str>, &str)]) -> Bytes {
+pub(crate) fn keyed(epoch: i16, base_sequence: i32, records: &[(Option<&str>, &str)]) -> Bytes {
     let mut builder = BatchBuilder::new();
     for (key, value) in records {
         let record = NewRecord { timestamp: NOW_MS, key: key.map(str::as_bytes), value: Some(value.as_bytes()), headers: &[] };
@@ -41,14 +38,14 @@ async fn send(broker: &Broker, stream: &mut ProduceStream, batch: Bytes) -> Resu
     }
 }
 
-async fn place(broker: &Broker, stream: &mut ProduceStream, batch: Bytes) -> Result<Placements, EngineError> {
+pub(crate) async fn place(broker: &Broker, stream: &mut ProduceStream, batch: Bytes) -> Result<Placements, EngineError> {
     match broker.submit(stream, batch).await.await? {
         Answer::Placements(placements) => Ok(placements),
         Answer::Ack(ack) => panic!("placements were expected, not {ack:?}"),
     }
 }
 
-fn code<T: std::fmt::Debug>(result: Result<T, EngineError>) -> ErrorCode {
+pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, EngineError>) -> ErrorCode {
     let error = result.expect_err("it is refused");
     assert!(error.hint().is_some(), "{error:?}");
     error.code()
@@ -269,19 +266,4 @@ async fn parts_that_were_stored_are_not_stored_again_with_those_that_were_not() 
         }
     }
     assert!(seen.len() == 16 && seen.values().all(|count| *count == 80), "{seen:?}");
-}
-
-#[tokio::test]
-async fn a_partitioner_that_changes_its_mind_is_found_out() {
-    let (broker, _) = Broker::simulated().await;
-    broker.topic("t", 2, "sync").await;
-    let records = [(Some("k"), "a"), (Some("k"), "b")];
-    let mut stream = broker.producer("t", None);
-    place(&broker, &mut stream, keyed(0, 0, &records)).await.expect("it is stored");
-    broker.engine.deploy_module("deal", guests::partitioner()).await.expect("it can be deployed");
-    let on = AttachPoint::Partition;
-    let attach = AttachTransform::new("t", ModuleRef::current("deal"), on);
-    broker.engine.attach(attach).await.expect("it can be attached");
-    let mut other = broker.producer("t", None);
-    assert_eq!(code(place(&broker, &mut other, keyed(0, 0, &records)).await), ErrorCode::DuplicateSequence);
 }
