@@ -2,10 +2,13 @@
 
 use crate::{QuicError, QuicLimits, budget::INITIAL_WINDOW_BYTES, tls::TlsMaterial};
 use quinn::{IdleTimeout, ServerConfig, TransportConfig, VarInt, crypto::rustls::QuicServerConfig};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Connection attempts that wait for the accept loop. It only ever lags by a burst; further attempts are refused.
 const INCOMING_MAX: usize = 512;
+
+/// Who says nothing else keeps a connection alive every five seconds, for an idle timeout of its own of 20 s.
+const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Bytes that one waiting attempt may hold: its handshake and a little early data.
 const INCOMING_BYTES_MAX: u64 = 64 << 10;
@@ -43,8 +46,9 @@ fn transport(limits: &QuicLimits) -> TransportConfig {
         .receive_window(bytes(INITIAL_WINDOW_BYTES))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .send_window(INITIAL_WINDOW_BYTES)
-        // Keep-alives come from the client: it knows whether it still wants the connection.
-        .keep_alive_interval(None)
+        // Keep-alives come from the client: it knows whether it still wants the connection. Not from one that does not know in time that they are
+        // wanted so often here.
+        .keep_alive_interval((limits.idle_timeout < CLIENT_IDLE_TIMEOUT).then_some(limits.idle_timeout / 4))
         .max_idle_timeout(Some(IdleTimeout::from(milliseconds(limits.idle_timeout))));
     transport
 }
