@@ -32,7 +32,7 @@ fn a_transform_that_drops_records_is_seen_by_producer_consumer_and_topic() {
     let produced = broker.run(&place, &["produce", "t", "-o", "jsonl", "--stats-json", "stats.json"], b"1\n2\n3\n4\n");
     assert_eq!(text(&produced.stdout).lines().count(), 4, "a line for each record");
     let summary = text(&produced.stderr);
-    assert!(summary.starts_with("stored 2 records ") && summary.contains("; 2 dropped by a transform"), "{summary}");
+    assert!(summary.starts_with("stored 2 records ") && summary.contains("; 2 left out by a transform"), "{summary}");
     let stats: Value = serde_json::from_slice(&std::fs::read(place.path("stats.json")).expect("written")).expect("JSON");
     assert_eq!((stats["records"].as_u64(), stats["dropped"].as_u64()), (Some(4), Some(2)));
     assert_eq!(broker.ok(&place, &["consume", "t", "--from-beginning", "--until-end"], b""), "1\n3\n");

@@ -71,7 +71,7 @@ impl Summary {
         );
         // Writing to a string can't fail.
         if self.dropped > 0 {
-            let _ = write!(words, "; {} dropped by a transform", thousands(self.dropped));
+            let _ = write!(words, "; {} left out by a transform", thousands(self.dropped));
         }
         if self.retries > 0 {
             let _ = write!(words, "; {} {} sent again", thousands(self.retries), if self.retries == 1 { "batch" } else { "batches" });
@@ -131,7 +131,7 @@ mod tests {
         assert!(less.words().starts_with("stored 1 record ("), "{}", less.words());
         let nothing = Summary { records: 0, bytes: 0, ..summary() };
         assert_eq!(nothing.words(), "stored no records: there were none in the input");
-        assert!(less.words().ends_with("; 2 dropped by a transform; 1 batch sent again"), "{}", less.words());
+        assert!(less.words().ends_with("; 2 left out by a transform; 1 batch sent again"), "{}", less.words());
     }
 
     #[test]
