@@ -12,6 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use millpond_protocol::{
+    error::ErrorCode,
     frame::{BODY_PAYLOAD_BYTES_MAX, Kind},
     message::{
         AlterTopic, AlterTransform, AttachTransform, AttachmentStatus, BrokerInfo, CreateTopic, DeleteModule, DeleteRecords, DeleteTopic,
@@ -59,6 +60,15 @@ impl Admin {
         match self.call(Request::CreateTopic(topic)).await? {
             Response::Topic(info) => Ok(info),
             other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The topic of this name, which is made if there is none. One that is there stays as it is, whatever settings it has.
+    pub async fn ensure_topic(&self, topic: CreateTopic) -> Result<TopicInfo, Error> {
+        let name = topic.name.clone();
+        match self.create_topic(topic).await {
+            Err(error) if error.code() == ErrorCode::TopicExists.name() => self.topic(&name).await,
+            other => other,
         }
     }
 

@@ -9,8 +9,8 @@
 //!
 //! Records of one partition come in the order of their offsets, each once for as long as this consumer lives, whatever
 //! happens to the connection. Partitions take turns, batch by batch. What is read ahead is bounded: a few frames, and what QUIC's windows hold. Every
-//! batch is checked against its checksum. An error ends one partition, not the consumer: [`Consumer::seek`] takes it up again. Where the broker's
-//! A partition that is paused keeps its position and costs nothing: its stream is given back. Where the broker's
+//! batch is checked against its checksum. An error ends one partition, not the consumer: [`Consumer::seek`] takes it up again. A
+//! partition that is paused keeps its position and costs nothing: its stream is given back. Where the broker's
 //! disk has damaged records, the broker's error says from which offset on ([`WireError::next_offset`](crate::WireError::next_offset)).
 
 mod batch;
