@@ -33,10 +33,12 @@ npm test
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 node scripts/pack.mjs "$scratch/packages" >/dev/null
+# Those of other platforms may be there too (packaging/build.sh), and npm refuses them here.
+platform=$(basename native/millpond.*.node .node)
 mkdir "$scratch/project"
 cd "$scratch/project"
 npm init --yes >/dev/null
-npm install --ignore-scripts --no-audit --no-fund --loglevel=error "$scratch"/packages/*.tgz
+npm install --ignore-scripts --no-audit --no-fund --loglevel=error "$scratch"/packages/millpond-[0-9]*.tgz "$scratch/packages/${platform/./-}"-*.tgz
 node -e 'require("millpond").connect("millpond://").catch((error) => process.exit(error.code === "invalid_url" ? 0 : 1))'
 node --input-type=module -e 'import { connect } from "millpond"; await connect("millpond://").catch((error) => process.exit(error.code === "invalid_url" ? 0 : 1))'
 echo "the Node.js package is whole"
