@@ -15,10 +15,10 @@ CRATES := --workspace --exclude millpond-python --exclude millpond-node
 # Succeeds where tests/src/small_disk.rs can mount a file system of its own.
 CAN_MOUNT = for flags in -Urm -m; do unshare $$flags sh -c 'mount -t tmpfs -o size=1m tmpfs /tmp' 2>/dev/null && exit; done; exit 1
 
-.PHONY: help setup build plugins demo test check unit soak fuzz kafka-check bench bench-log bench-python bench-node fmt dist clean
+.PHONY: help setup build plugins demo test check unit soak fuzz kafka-check packages packages-check bench bench-log bench-python bench-node fmt dist clean
 
 help: ## What can be done here
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing: a C compiler, and Rust's standard library for WebAssembly
 	@tests/setup.sh
@@ -85,6 +85,12 @@ fmt: ## Format everything
 
 dist: setup ## Build the binary that is shipped: one codegen unit, link-time optimisation, stripped
 	$(CARGO) build --profile dist --locked -p millpond-cli
+
+packages: setup ## Build the packages for Node.js and Python as they are published, for x64 and arm64, glibc and musl (ARGS=node)
+	@packaging/build.sh $(ARGS)
+
+packages-check: build ## Install those packages, each for its platform, and let it produce and consume there (ARGS=node)
+	@packaging/check.sh $(ARGS)
 
 clean: ## Remove what was built
 	rm -rf target plugins/target plugins/dist plugins/sdk-js/node_modules sdk-node/node_modules sdk-node/dist sdk-node/docs

@@ -1,6 +1,6 @@
 // Builds the native half with cargo into the repository's target folder, puts it beside this package as native/millpond.<platform>.node, and
 // writes its types to native/binding.d.ts. A copy goes to npm/<platform>, from which scripts/pack.mjs makes packages. With a Rust target as argument
-// (aarch64-unknown-linux-gnu) it is built for that, and put there alone.
+// (aarch64-unknown-linux-gnu) it is built for that, and put there alone; --zig before it links with zig, as what is published is (packaging/build.sh).
 
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
@@ -23,9 +23,27 @@ function hostPlatform() {
   return `linux-${process.arch}-${isGnu ? 'gnu' : 'musl'}`;
 }
 
-const triple = process.argv[2];
+// Rust's own standard library asks for no newer glibc on either processor.
+const oldestGlibc = '2.17';
+
+const withZig = process.argv[2] === '--zig';
+const triple = process.argv[withZig ? 3 : 2];
 const platform = triple === undefined ? hostPlatform() : platforms[triple];
-if (platform === undefined) throw new Error(`${triple} is none of ${Object.keys(platforms).join(', ')}`);
+if (platform === undefined || (withZig && triple === undefined)) throw new Error(`${triple} is none of ${Object.keys(platforms).join(', ')}`);
+
+/** What cargo is told to build for. */
+function cargoTarget() {
+  if (triple === undefined) return [];
+  return ['--target', withZig && triple.endsWith('-gnu') ? `${triple}.${oldestGlibc}` : triple];
+}
+
+/** A program for musl is linked statically unless told otherwise, and a module that Node.js loads can't be. */
+function musl() {
+  if (!platform.endsWith('-musl')) return {};
+  const name = triple ?? Object.keys(platforms).find((key) => platforms[key] === platform);
+  const variable = `CARGO_TARGET_${name.toUpperCase().replaceAll('-', '_')}_RUSTFLAGS`;
+  return { [variable]: `${process.env[variable] ?? ''} -C target-feature=-crt-static`.trim() };
+}
 
 // napi-derive writes a line of JSON for each exported item while it expands; so the crate has to be compiled, not taken from the cache.
 const definitions = mkdtempSync(join(tmpdir(), 'millpond-types-'));
@@ -33,11 +51,11 @@ const now = new Date();
 utimesSync(join(here, 'native', 'src', 'lib.rs'), now, now);
 const cargo = process.env.CARGO ?? 'cargo';
 const profile = process.env.MILLPOND_PROFILE ?? 'release';
-const flags = ['build', '--locked', '--profile', profile, '-p', 'millpond-node', ...(triple ? ['--target', triple] : [])];
+const flags = [withZig ? 'zigbuild' : 'build', '--locked', '--profile', profile, '-p', 'millpond-node', ...cargoTarget()];
 const built = spawnSync(cargo, flags, {
   cwd: here,
   stdio: 'inherit',
-  env: { ...process.env, CARGO_TARGET_DIR: target, NAPI_TYPE_DEF_TMP_FOLDER: definitions },
+  env: { ...process.env, ...musl(), CARGO_TARGET_DIR: target, NAPI_TYPE_DEF_TMP_FOLDER: definitions },
 });
 if (built.status !== 0) process.exit(built.status ?? 1);
 
