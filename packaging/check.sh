@@ -48,7 +48,7 @@ debian() {
     shift 2
     [ -f "$folder/installed" ] && return
     command -v apt-get >/dev/null && [ -f "$keyring" ] || return 1
-    mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'ORIGIN: Debian' 2>/dev/null | grep -v -e -security -e -updates | head -n 1 | cut -d ' ' -f 1)
+    mirror=$(apt-get indextargets --no-release-info --format '$(REPO_URI)' 2>/dev/null | grep '/debian/$' | sort -u | head -n 1)
     [ -n "$mirror" ] || return 1
     local options=(-qq -o "Dir::State=$lists/state" -o "Dir::State::status=$lists/status" -o "Dir::Cache=$lists/cache" -o "APT::Architecture=$arch"
         -o "APT::Architectures=$arch" -o "Dir::Etc::sourcelist=$lists/sources.list" -o Dir::Etc::sourceparts=/dev/null -o APT::Sandbox::User=)
