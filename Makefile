@@ -76,6 +76,7 @@ bench-python: build ## Measure the Python package beside the Rust client (ARGS="
 	MILLPOND_BIN=$(abspath $(BIN)) target/python-venv/bin/python sdk-python/bench/bench.py $(ARGS)
 
 bench-node: build ## Measure the Node.js package beside the Rust client (ARGS="--rounds 5")
+	$(CARGO) build --release --locked -p millpond --example throughput
 	cd sdk-node && npm ci --ignore-scripts --no-audit --no-fund && npm run build && npm run bench -- $(ARGS)
 
 fmt: ## Format everything

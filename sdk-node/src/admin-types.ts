@@ -224,6 +224,8 @@ export interface AttachmentStatus {
   readonly view?: string;
   /** What it was given when it started. */
   readonly params?: Readonly<Record<string, string>>;
+  /** What it may use: what it was given, and the broker's own limits for the rest. */
+  readonly limits?: AttachLimits;
   /** What becomes of records on which it fails; `reject` where it is not there. */
   readonly onError?: string;
   /** Why it does not run at this moment. */
@@ -242,6 +244,88 @@ export interface AttachmentStatus {
   readonly failures: number;
   /** Records that were left out because it failed on them. */
   readonly recordsFailed: number;
+  /** Time, memory, and how it failed. */
+  readonly work?: AttachmentWork;
+  /** With `on: 'derive'`: how far it is, in each partition. */
+  readonly derived?: DerivedStatus;
+}
+
+/** What running a module has cost. A number that is not there is 0. */
+export interface AttachmentWork {
+  /** Records of batches that were refused because it failed on them. */
+  readonly recordsRejected?: number;
+  /** Those of {@link AttachmentStatus.recordsFailed} that became dead letters; the others were skipped. */
+  readonly recordsDeadLettered?: number;
+  /** Batches on which it failed, by the name of an error code, such as `guest_trapped`. */
+  readonly failuresByKind?: Readonly<Record<string, number>>;
+  /** The most memory that an instance had after a batch, in bytes. */
+  readonly memoryBytesPeak?: number;
+  /** How long it is at the batch that it is at for longest, in milliseconds; not there where that is less than a second. */
+  readonly busyMs?: number;
+  /** How long batches took. Not in a list of topics. */
+  readonly batchTimes?: BatchTimes;
+}
+
+/** How long batches took. */
+export interface BatchTimes {
+  /** All of them. */
+  readonly batches: number;
+  /** Their times together, in microseconds. */
+  readonly sumUs: number;
+  /** How many took how long, by rising bound. */
+  readonly buckets: readonly TimeBucket[];
+}
+
+/** Batches that took no longer than a bound. */
+export interface TimeBucket {
+  /** The bound, in microseconds. */
+  readonly leUs: number;
+  /** How many, those of the buckets before this one included. */
+  readonly batches: number;
+}
+
+/** How a derived topic is doing. */
+export interface DerivedStatus {
+  /** The topics that it writes to. */
+  readonly targets: readonly string[];
+  /** Bytes of state that it may keep for each partition; 0 is none. */
+  readonly stateBytesMax: number;
+  /** How often it is tried again on a batch. */
+  readonly retries: number;
+  /** What its files may come to for each partition, in bytes. */
+  readonly fileBytesMax?: number;
+  /** One for each partition of the source, in order. */
+  readonly partitions: readonly DerivedPartition[];
+}
+
+/** How a derived topic is doing on one partition of its source. */
+export interface DerivedPartition {
+  /** Which. */
+  readonly partition: number;
+  /** Every record before this offset has had its effect, and none from it on; -1n until the broker has read it after its start. */
+  readonly position: bigint;
+  /** What was made and is not in the targets yet. Not there where that is nothing, as nearly always. */
+  readonly undelivered?: Undelivered;
+  /** Offsets from there to the last one that consumers can see. */
+  readonly lag: number;
+  /** What the state counts, in bytes. */
+  readonly stateBytes: number;
+  /** Entries of the state. */
+  readonly stateEntries: number;
+  /** What its files have at this moment, in bytes. */
+  readonly fileBytes?: number;
+  /** Offsets that were passed over because they were gone, or damaged, before the module saw them. */
+  readonly skipped?: number;
+  /** What keeps it from going on at this moment. */
+  readonly error?: string;
+}
+
+/** What a module has made that its targets do not have yet. */
+export interface Undelivered {
+  /** So many batches. */
+  readonly batches: number;
+  /** They were made of records before this offset, which the module is not given again. */
+  readonly committed: bigint;
 }
 
 /** Where a module runs. */

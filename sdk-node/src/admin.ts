@@ -16,9 +16,12 @@ import type {
   TopicInfo,
 } from './admin-types.js';
 import { place, type Place } from './consumer-options.js';
-import { AlreadyExistsError, invalid } from './errors.js';
+import { AlreadyExistsError, invalid, type TransformError } from './errors.js';
 import { fromWire, parse, toWire } from './json.js';
 import { moduleBytes } from './module-bytes.js';
+import type { NewRecord } from './producer.js';
+import { run, type RunTransformOptions, type Transformed } from './run-transform.js';
+import type { Bytes } from './serializers.js';
 
 export type * from './admin-types.js';
 
@@ -136,10 +139,22 @@ export class Transforms extends Requests {
     await this.ask('attach', fields, rest);
   }
 
-  /** Stops running a module on a topic. */
-  async detach(topic: string, module: string, options: DetachOptions = {}): Promise<void> {
+  /**
+   * Stops running a module on a topic. The answer is how it was at its end: for what derived topics, with the offsets from which it would go on.
+   * Undefined from a broker that does not tell.
+   */
+  async detach(topic: string, module: string, options: DetachOptions = {}): Promise<AttachmentStatus | undefined> {
     const { on = 'produce', view, force, ...rest } = options;
-    await this.ask('detach', { topic, module, on, view, force }, rest);
+    return ((await this.ask('detach', { topic, module, on, view, force }, rest)) as AttachmentStatus | null) ?? undefined;
+  }
+
+  /**
+   * Runs a module from a file on records as a broker would, in the same host and under the same limits, and gives what comes out. No broker is asked: the
+   * binary `millpond` does it, which `MILLPOND_BIN` names or the `PATH` has; the code `broker_missing` says that it was not found. Rejects with a
+   * {@link TransformError} where the module fails.
+   */
+  test(module: string | URL | Uint8Array, records: Iterable<NewRecord | Bytes>, options: RunTransformOptions = {}): Promise<Transformed[]> {
+    return run(module, records, options);
   }
 
   /** Changes how a module runs, from the next batch on; with `NAME@3` it stays that version. What derives topics goes on where it is. */

@@ -1,5 +1,6 @@
 /** Answers to records, and who waits for them. */
 
+import { inspect, type InspectOptions } from 'node:util';
 import type { Native } from './native.js';
 
 /** Where a record was stored. */
@@ -23,33 +24,57 @@ export type Fate = 'stored' | 'dropped' | 'stored-unless-dropped' | 'expanded';
 
 const FATES: readonly Fate[] = ['stored', 'dropped', 'stored-unless-dropped', 'expanded'];
 
+/** Records that follow each other and went the same way: a row of the answers, for these records of a `sendMany`. @internal */
+interface Run {
+  readonly first: number;
+  readonly answers: Native.Answers;
+  readonly row: number;
+}
+
 /** The places of the records of a `sendMany`, in their order; made when they are asked for. */
 export class Places implements Iterable<RecordPlace> {
-  readonly #answers: readonly Native.Answers[];
-  readonly #rows: readonly number[];
+  /** How many records that were. */
+  readonly length: number;
+  /** In the order of their records; they have no gaps. */
+  readonly #runs: readonly Run[];
 
   /** @internal */
-  constructor(answers: readonly Native.Answers[], rows: readonly number[]) {
-    this.#answers = answers;
-    this.#rows = rows;
-  }
-
-  /** How many records that were. */
-  get length(): number {
-    return this.#rows.length;
+  constructor(runs: readonly Run[], length: number) {
+    this.#runs = runs;
+    this.length = length;
   }
 
   /** Where the record with this number went; negative numbers count from the end. */
   at(index: number): RecordPlace | undefined {
-    const answers = this.#answers.at(index);
-    return answers && placeOf(answers, this.#rows.at(index) as number);
+    const wanted = Math.trunc(index) + (index < 0 ? this.length : 0);
+    if (!(wanted >= 0 && wanted < this.length)) return undefined;
+    let [low, high] = [0, this.#runs.length];
+    while (high - low > 1) {
+      const middle = (low + high) >>> 1;
+      if ((this.#runs[middle] as Run).first <= wanted) low = middle;
+      else high = middle;
+    }
+    const { first, answers, row } = this.#runs[low] as Run;
+    return placeOf(answers, row, wanted - first);
   }
 
   /** The places, in order. */
   *[Symbol.iterator](): IterableIterator<RecordPlace> {
-    for (let index = 0; index < this.#rows.length; index++) yield this.at(index) as RecordPlace;
+    for (const { answers, row } of this.#runs) {
+      const count = answers.counts[row] as number;
+      for (let behind = 0; behind < count; behind++) yield placeOf(answers, row, behind);
+    }
+  }
+
+  /** What `console.log` shows. */
+  [inspect.custom](depth: number, options: InspectOptions): string {
+    const shown = Array.from({ length: Math.min(this.length, PLACES_SHOWN) }, (_, index) => this.at(index));
+    const more = this.length > shown.length ? ` and ${this.length - shown.length} more` : '';
+    return depth < 0 ? `Places(${this.length})` : `Places(${this.length}) ${inspect(shown, options)}${more}`;
   }
 }
+
+const PLACES_SHOWN = 3;
 
 /** Who waits for the answers of one hand-over. @internal */
 export interface Sending {
@@ -57,9 +82,10 @@ export interface Sending {
   left: number;
   /** What they take, in bytes. */
   bytes: number;
-  settle(index: number, answers: Native.Answers, row: number): void;
-  /** Whether somebody is told. */
-  fail(index: number, error: Error): boolean;
+  /** The answer to `count` records from `index` on, which is this row. */
+  settle(index: number, count: number, answers: Native.Answers, row: number): void;
+  /** The same for records that failed; whether somebody is told of each. */
+  fail(index: number, count: number, error: Error): boolean;
   /** Fails what is left. */
   abandon(error: Error): void;
 }
@@ -101,12 +127,20 @@ export class Each implements Sending {
     this.left = waiters.length;
   }
 
-  settle(index: number, answers: Native.Answers, row: number): void {
-    this.#waiters[index]?.resolve(placeOf(answers, row));
-    this.#waiters[index] = undefined;
+  settle(index: number, count: number, answers: Native.Answers, row: number): void {
+    for (let behind = 0; behind < count; behind++) {
+      this.#waiters[index + behind]?.resolve(placeOf(answers, row, behind));
+      this.#waiters[index + behind] = undefined;
+    }
   }
 
-  fail(index: number, error: Error): boolean {
+  fail(index: number, count: number, error: Error): boolean {
+    let isTold = true;
+    for (let behind = 0; behind < count; behind++) isTold = this.#failOne(index + behind, error) && isTold;
+    return isTold;
+  }
+
+  #failOne(index: number, error: Error): boolean {
     const waiter = this.#waiters[index];
     this.#waiters[index] = undefined;
     const isLookedAt = waiter?.promise?.isLookedAt ?? false;
@@ -117,7 +151,7 @@ export class Each implements Sending {
   }
 
   abandon(error: Error): void {
-    for (let index = 0; index < this.#waiters.length; index++) this.fail(index, error);
+    this.fail(0, this.#waiters.length, error);
   }
 }
 
@@ -125,8 +159,7 @@ export class Each implements Sending {
 export class Many {
   /** Records that are packed and not handed over. */
   waiting = 0;
-  readonly #answers: Native.Answers[] = [];
-  readonly #rows: number[] = [];
+  readonly #runs: Run[] = [];
   #left = 0;
   #given = 0;
   #failure: Error | undefined;
@@ -139,14 +172,13 @@ export class Many {
     const sending: Sending = {
       left: this.waiting,
       bytes: 0,
-      settle: (index, answers, row) => {
-        this.#answers[first + index] = answers;
-        this.#rows[first + index] = row;
-        this.#ended(1);
+      settle: (index, count, answers, row) => {
+        this.#runs.push({ first: first + index, answers, row });
+        this.#ended(count);
       },
-      fail: (_, error) => {
+      fail: (_, count, error) => {
         this.#failure ??= error;
-        this.#ended(1);
+        this.#ended(count);
         return true;
       },
       abandon: (error) => {
@@ -161,7 +193,8 @@ export class Many {
   async done(): Promise<Places> {
     if (this.#left > 0) await new Promise<void>((resolve) => (this.#finish = resolve));
     if (this.#failure) throw this.#failure;
-    return new Places(this.#answers, this.#rows);
+    // Each partition answers in its own time.
+    return new Places(this.#runs.sort((a, b) => a.first - b.first), this.#given);
   }
 
   #ended(records: number): void {
@@ -170,12 +203,15 @@ export class Many {
   }
 }
 
-function placeOf(answers: Native.Answers, row: number): RecordPlace {
+/** The place of the record that lies so many records behind the first one of a row. */
+function placeOf(answers: Native.Answers, row: number, behind: number): RecordPlace {
   const appended = answers.appendTimesMs[row] as number;
+  const fate = FATES[answers.fates[row] as number] ?? 'stored';
+  const offset = answers.offsets[row] as bigint;
   return {
     partition: answers.partitions[row] as number,
-    offset: answers.offsets[row] as bigint,
-    fate: FATES[answers.fates[row] as number] ?? 'stored',
+    offset: behind === 0 || fate === 'dropped' || fate === 'expanded' ? offset : offset + BigInt(behind),
+    fate,
     appendTime: appended >= 0 ? new Date(appended) : undefined,
   };
 }

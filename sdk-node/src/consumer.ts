@@ -19,7 +19,7 @@ import {
 import { AbortError, CANCELLED, DecodeError, MillpondError, closed, invalid, toError } from './errors.js';
 import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
-import { AS_SENT, Batch, Message, rawKey, rawValue, sizeOf, type Chunk } from './message.js';
+import { AS_SENT, Batch, Message, rawKey, rawValue, sizeOf, type Chunk, type Span } from './message.js';
 import { native, type Native } from './native.js';
 import { BUFFER, type Deserializer } from './serializers.js';
 
@@ -453,24 +453,57 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
     const most = positive(options.maxRecords ?? MAX_RECORDS, 'maxRecords');
     const wait = options.maxWaitMs ?? 0;
     if (!(wait >= 0)) throw invalid(`\`maxWaitMs\` cannot be ${String(wait)}: it is a number of milliseconds from 0 on`);
-    const first = await this.#next(options.signal);
-    if (!first) return undefined;
-    const records = [first];
-    const until = wait > 0 ? AbortSignal.timeout(wait) : undefined;
-    const signal = until && options.signal ? AbortSignal.any([until, options.signal]) : until;
-    while (records.length < most) {
+    const given = this.#either(options.signal);
+    check(given);
+    const spans: Span<K, V>[] = [];
+    let count = 0;
+    let until: AbortSignal | undefined;
+    for (;;) {
       try {
-        const message = this.#take();
-        if (message instanceof Message) records.push(message);
-        else if (message) await message;
+        const taken = this.#takeSpan(spans, most - count);
+        if (taken instanceof Promise) await taken;
+        else count += taken;
+        if (count >= most) break;
+        if (taken !== 0) continue;
+        if (count === 0) {
+          if (!(await this.#fill(given))) return undefined;
+          continue;
+        }
         // Where no more is waited for, or the wait ended: what is here is the batch, and nothing of it is lost.
-        else if (!signal || signal.aborted || this.#signal?.aborted || !(await this.#fill(this.#either(signal)))) break;
+        if (wait === 0) break;
+        until ??= AbortSignal.timeout(wait);
+        if (until.aborted || given?.aborted || !(await this.#fill(given ? AbortSignal.any([until, given]) : until))) break;
       } catch (error) {
+        if (count === 0) throw error;
         if (error instanceof AbortError) break;
         this.#pending = { error };
         break;
       }
     }
-    return new Batch(records);
+    return new Batch(spans);
+  }
+
+  /** Puts at most `most` of the records that are here behind the others of a batch, and says how many; a promise as for {@link Consumer.#take}. */
+  #takeSpan(spans: Span<K, V>[], most: number): number | Promise<void> {
+    if (!this.#isRaw || this.#pending) {
+      const message = this.#take();
+      if (!(message instanceof Message)) return message ?? 0;
+      const last = spans.at(-1);
+      if (Array.isArray(last)) last.push(message);
+      else spans.push([message]);
+      return 1;
+    }
+    for (;;) {
+      const rest = this.#rests[0];
+      if (!rest) return 0;
+      const { chunk, next } = rest;
+      const count = Math.min(chunk.offsets.length - next, most);
+      if (count > 0) {
+        rest.next += count;
+        spans.push({ chunk, start: next, end: next + count });
+        return count;
+      }
+      this.#rests.shift();
+    }
   }
 }

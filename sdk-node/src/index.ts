@@ -21,13 +21,17 @@ export {
   type AttachedModule,
   type AttachLimits,
   type AttachmentStatus,
+  type AttachmentWork,
   type AlterOptions,
   type AttachOptions,
   type AttachPoint,
   type BatchCoordinates,
+  type BatchTimes,
   type BrokerInfo,
   type Cleanup,
   type CreateTopicOptions,
+  type DerivedPartition,
+  type DerivedStatus,
   type DeriveOptions,
   type DetachOptions,
   type LogLine,
@@ -40,10 +44,12 @@ export {
   type OffsetFound,
   type PartitionInfo,
   type RequestOptions,
+  type TimeBucket,
   type TopicChange,
   type TopicConfig,
   type TopicInfo,
   type TopicSettings,
+  type Undelivered,
 } from './admin.js';
 export { Places, type Fate, type RecordPlace } from './answers.js';
 export { Client, connect, type ClientOptions, type CloseOptions } from './client.js';
@@ -95,4 +101,5 @@ export {
   type ProducerOptions,
   type ProducerSettings,
 } from './producer.js';
+export type { RunTransformOptions, Transformed } from './run-transform.js';
 export { buffer, json, string, type Bytes, type Codec, type Deserializer, type Serializer } from './serializers.js';

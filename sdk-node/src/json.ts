@@ -38,6 +38,8 @@ const OFFSETS = new Set([
   'first_offset',
   'compacted_to',
   'producer_id',
+  'position',
+  'committed',
   'line',
   'log',
 ]);

@@ -256,32 +256,94 @@ export class Message<K = Buffer, V = Buffer> {
   }
 }
 
+/** Records that lie behind each other in a chunk; messages are made of them when they are asked for. @internal */
+export interface Rows {
+  readonly chunk: Chunk;
+  /** The first of them. */
+  readonly start: number;
+  /** One past the last. */
+  readonly end: number;
+}
+
+/** A part of a batch: rows, or messages where there are deserializers, whose errors count at the moment of reading. @internal */
+export type Span<K, V> = Rows | Message<K, V>[];
+
+const lengthOf = <K, V>(span: Span<K, V>): number => (Array.isArray(span) ? span.length : span.end - span.start);
+
+function messageOf<K, V>(span: Span<K, V>, index: number): Message<K, V> {
+  return Array.isArray(span) ? (span[index] as Message<K, V>) : new Message<K, V>(span.chunk, span.start + index);
+}
+
 /** Records that are handed out together, those of each partition in order. Iterate over it, as often as you like. */
 export class Batch<K = Buffer, V = Buffer> implements Iterable<Message<K, V>> {
-  readonly #records: readonly Message<K, V>[];
+  /** How many. */
+  readonly length: number;
+  readonly #spans: readonly Span<K, V>[];
 
   /** @internal */
-  constructor(records: readonly Message<K, V>[]) {
-    this.#records = records;
-  }
-
-  /** How many. */
-  get length(): number {
-    return this.#records.length;
+  constructor(spans: readonly Span<K, V>[]) {
+    this.#spans = spans;
+    this.length = spans.reduce((sum, span) => sum + lengthOf(span), 0);
   }
 
   /** The record at this place; negative numbers count from the end. */
   at(index: number): Message<K, V> | undefined {
-    return this.#records.at(index);
+    let wanted = Math.trunc(index) + (index < 0 ? this.length : 0);
+    if (!(wanted >= 0 && wanted < this.length)) return undefined;
+    for (const span of this.#spans) {
+      if (wanted < lengthOf(span)) return messageOf(span, wanted);
+      wanted -= lengthOf(span);
+    }
+    return undefined;
   }
 
   /** All of them in an array. */
   toArray(): Message<K, V>[] {
-    return [...this.#records];
+    return [...this];
   }
 
   /** The records, in order. */
   [Symbol.iterator](): IterableIterator<Message<K, V>> {
-    return this.#records.values();
+    return new Records(this.#spans);
+  }
+
+  /** For `JSON.stringify`. */
+  toJSON(): Message<K, V>[] {
+    return this.toArray();
+  }
+
+  /** What `console.log` shows. */
+  [inspect.custom](depth: number, options: InspectOptions): string {
+    if (depth < 0) return `Batch(${this.length})`;
+    const shown = Array.from({ length: Math.min(this.length, RECORDS_SHOWN) }, (_, index) => this.at(index));
+    const more = this.length > shown.length ? ` and ${this.length - shown.length} more` : '';
+    return `Batch(${this.length}) ${inspect(shown, options)}${more}`;
+  }
+}
+
+const RECORDS_SHOWN = 3;
+
+/** Not a generator, which takes twice as long for each record. */
+class Records<K, V> implements IterableIterator<Message<K, V>> {
+  readonly #spans: readonly Span<K, V>[];
+  #span = 0;
+  #next = 0;
+
+  constructor(spans: readonly Span<K, V>[]) {
+    this.#spans = spans;
+  }
+
+  next(): IteratorResult<Message<K, V>> {
+    for (;;) {
+      const span = this.#spans[this.#span];
+      if (span === undefined) return { done: true, value: undefined };
+      if (this.#next < lengthOf(span)) return { done: false, value: messageOf(span, this.#next++) };
+      this.#span++;
+      this.#next = 0;
+    }
+  }
+
+  [Symbol.iterator](): IterableIterator<Message<K, V>> {
+    return this;
   }
 }

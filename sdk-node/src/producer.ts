@@ -283,12 +283,14 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
       const sending = this.#sendings.get(number);
       if (!sending) continue;
       const index = answers.indexes[row] as number;
+      const count = answers.counts[row] as number;
       const failed = answers.failed[row] as number;
       if (failed >= 0) {
         const error = failures[failed] as Error;
-        if (!sending.fail(index, error)) this.#failure ??= error;
-      } else sending.settle(index, answers, row);
-      if (--sending.left === 0) {
+        if (!sending.fail(index, count, error)) this.#failure ??= error;
+      } else sending.settle(index, count, answers, row);
+      sending.left -= count;
+      if (sending.left === 0) {
         this.#sendings.delete(number);
         this.#unanswered -= sending.bytes;
       }

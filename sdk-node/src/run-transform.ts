@@ -5,21 +5,32 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { TransformError } from './errors.js';
+import { check, type Waiting } from './abort.js';
+import type { AttachLimits } from './admin-types.js';
+import { findBinary, MISSING_HINT } from './binary.js';
+import { AbortError, InvalidError, MillpondError, TransformError } from './errors.js';
 import { Headers } from './message.js';
 import { moduleBytes } from './module-bytes.js';
 import type { NewRecord } from './producer.js';
 import type { Bytes } from './serializers.js';
 
 /** How to run a module. */
-export interface RunTransformOptions {
+export interface RunTransformOptions extends Waiting {
   /** What the module is given when it starts. */
   params?: Readonly<Record<string, string>> | undefined;
   /** For a module that derives: the topics that it may write to. */
   into?: readonly string[] | undefined;
   /** For a module with state: how many bytes of it there may be. */
   stateBytes?: number | undefined;
-  /** The `millpond` binary; found as {@link BrokerOptions.binary} is. */
+  /** The topic that it is told; `test`. */
+  topic?: string | undefined;
+  /** For a partitioner, and for topics that it derives into: how many partitions there are; 4. */
+  partitions?: number | undefined;
+  /** What becomes of records on which it fails: the first one ends the test, or they are left out as with `skip` and dead letters; `reject`. */
+  onError?: 'reject' | 'skip' | undefined;
+  /** What it may use; what a broker allows where it is not set. */
+  limits?: AttachLimits | undefined;
+  /** The `millpond` binary; else the one that `MILLPOND_BIN` names, else that on the `PATH`. */
   binary?: string | undefined;
 }
 
@@ -27,6 +38,8 @@ export interface RunTransformOptions {
 export interface Transformed {
   /** The topic: that of the test, or one that the module derives into. */
   readonly topic: string;
+  /** The partition that it would go to. */
+  readonly partition: number;
   /** The key. */
   readonly key: Buffer | null;
   /** The value. */
@@ -42,6 +55,7 @@ type Encoded = string | { base64: string } | null;
 
 interface Line {
   topic: string;
+  partition: number;
   timestamp: number;
   headers: Record<string, Encoded | Encoded[]>;
   key?: Encoded;
@@ -52,27 +66,57 @@ interface Line {
 
 /** @internal */
 export async function run(
-  binary: string,
   module: string | URL | Uint8Array,
   records: Iterable<NewRecord | Bytes>,
   options: RunTransformOptions,
 ): Promise<Transformed[]> {
+  check(options.signal);
+  const binary = options.binary ?? findBinary();
   const folder = await mkdtemp(join(tmpdir(), 'millpond-transform-'));
   try {
     const [wasm, input] = [join(folder, 'module.wasm'), join(folder, 'records.jsonl')];
     await writeFile(wasm, await moduleBytes(module));
     await writeFile(input, Array.from(records, (record) => `${JSON.stringify(line(record))}\n`).join(''));
-    const args = ['transform', 'test', wasm, '--input', input, '-o', 'jsonl'];
-    for (const [name, value] of Object.entries(options.params ?? {})) args.push('--param', `${name}=${value}`);
-    if (options.into) args.push('--into', options.into.join(','));
-    if (options.stateBytes !== undefined) args.push('--state-bytes', String(options.stateBytes));
-    const { stdout } = await promisify(execFile)(binary, args, { maxBuffer: Infinity }).catch((error: Error & { stderr?: string }) => {
-      throw new TransformError(error.stderr?.trim() || error.message, { code: 'guest_failed' });
+    const args = ['transform', 'test', wasm, '--input', input, '-o', 'jsonl', ...flags(options)];
+    const spawning = { maxBuffer: Infinity, ...(options.signal && { signal: options.signal }) };
+    const { stdout } = await promisify(execFile)(binary, args, spawning).catch((error: Failed) => {
+      if (options.signal?.aborted) throw new AbortError(options.signal.reason);
+      throw failure(binary, error);
     });
     return stdout.split('\n').filter(Boolean).map((text) => transformed(JSON.parse(text) as Line));
   } finally {
     await rm(folder, { recursive: true });
   }
+}
+
+/** What `execFile` rejects with: an exit code, or the code of a system error. */
+type Failed = Error & { stderr?: string; code?: number | string };
+
+const BAD_USAGE = 2;
+
+function failure(binary: string, error: Failed): MillpondError {
+  if (typeof error.code === 'string') {
+    return new MillpondError(`${binary} could not be run: ${error.code}`, { code: 'broker_missing', hint: MISSING_HINT, cause: error });
+  }
+  const said = error.stderr?.trim() || error.message;
+  return error.code === BAD_USAGE ? new InvalidError(said, { code: 'invalid_setting' }) : new TransformError(said, { code: 'guest_failed' });
+}
+
+function flags(options: RunTransformOptions): string[] {
+  const { limits = {} } = options;
+  const given = Object.entries({
+    'state-bytes': options.stateBytes,
+    topic: options.topic,
+    partitions: options.partitions,
+    'on-error': options.onError,
+    into: options.into?.join(','),
+    memory: limits.memoryBytes,
+    time: limits.timeMs === undefined ? undefined : `${limits.timeMs}ms`,
+    'max-output': limits.outputBytes,
+    'log-rate': limits.logBytesPerSecond,
+  });
+  const params = Object.entries(options.params ?? {}).map(([name, value]) => `--param=${name}=${value}`);
+  return [...params, ...given.flatMap(([name, value]) => (value === undefined ? [] : [`--${name}=${value}`]))];
 }
 
 function line(given: NewRecord | Bytes): Record<string, unknown> {
@@ -98,6 +142,7 @@ function transformed(from: Line): Transformed {
   );
   return {
     topic: from.topic,
+    partition: from.partition,
     key: part(from.key_base64, from.key),
     value: part(from.value_base64, from.value),
     headers: new Headers(headers),

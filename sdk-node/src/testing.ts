@@ -15,17 +15,19 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { setImmediate } from 'node:timers/promises';
+import { findBinary } from './binary.js';
 import { MillpondError } from './errors.js';
 import type { NewRecord } from './producer.js';
 import { run, type RunTransformOptions, type Transformed } from './run-transform.js';
 import type { Bytes } from './serializers.js';
 
+export { findBinary } from './binary.js';
 export type { RunTransformOptions, Transformed } from './run-transform.js';
 
 /** Which broker to start, and how. */
@@ -163,18 +165,7 @@ export function runTransform(
   records: Iterable<NewRecord | Bytes>,
   options: RunTransformOptions = {},
 ): Promise<Transformed[]> {
-  return run(options.binary ?? findBinary(), module, records, options);
-}
-
-/** The binary that {@link broker} starts. */
-export function findBinary(): string {
-  const named = process.env['MILLPOND_BIN'];
-  const found = named ?? (process.env['PATH'] ?? '').split(delimiter).map((folder) => join(folder, 'millpond')).find(existsSync);
-  if (found === undefined || !existsSync(found)) {
-    const where = named === undefined ? 'there is no `millpond` on the PATH' : `MILLPOND_BIN names ${named}, and there is no such file`;
-    throw new MillpondError(where, { code: 'broker_missing', hint: 'set MILLPOND_BIN to the path of the binary' });
-  }
-  return found;
+  return run(module, records, options);
 }
 
 /** A UDP port of 127.0.0.1 that nobody listened on a moment ago. */

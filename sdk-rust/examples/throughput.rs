@@ -1,6 +1,6 @@
 //! Records a second of this client, for benchmarks of the language packages beside it: `throughput URL TOPIC RECORDS BYTES`.
 //!
-//! Prints one JSON object, with records a second for producing and for consuming one by one.
+//! Prints one JSON object, with records a second for producing, and for consuming one by one and by batch.
 
 use bytes::Bytes;
 use millpond::{Client, Error, Record, Start};
@@ -26,20 +26,45 @@ async fn main() -> Result<(), Error> {
     let producing = began.elapsed();
 
     let began = Instant::now();
-    let mut consumer = client.consumer(topic.as_str()).start(Start::Beginning).build().await?;
-    let mut read = 0;
-    let mut total = 0;
+    assert_eq!(one_by_one(&client, topic, records).await?, records * value.len(), "every byte is there");
+    let consuming = began.elapsed();
+    let began = Instant::now();
+    assert_eq!(by_batch(&client, topic, records).await?, records * value.len(), "every byte is there");
+    let consuming_batches = began.elapsed();
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let rate = |time: std::time::Duration| (records as f64 / time.as_secs_f64()).round();
+    #[expect(clippy::print_stdout, reason = "it is what it is for")]
+    let () = println!(
+        "{{\"produce\": {}, \"consume\": {}, \"consume batches\": {}}}",
+        rate(producing),
+        rate(consuming),
+        rate(consuming_batches)
+    );
+    client.close().await;
+    Ok(())
+}
+
+/// Reads so many records, and says how many bytes their values have.
+async fn one_by_one(client: &Client, topic: &str, records: usize) -> Result<usize, Error> {
+    let mut consumer = client.consumer(topic).start(Start::Beginning).build().await?;
+    let (mut read, mut total) = (0, 0);
     while read < records {
         let Some(record) = consumer.next().await.transpose()? else { break };
         read += 1;
         total += record.value.map_or(0, |value| value.len());
     }
-    let consuming = began.elapsed();
-    assert_eq!(total, records * value.len(), "every byte is there");
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    let rate = |time: std::time::Duration| (records as f64 / time.as_secs_f64()).round();
-    #[expect(clippy::print_stdout, reason = "it is what it is for")]
-    let () = println!("{{\"produce\": {}, \"consume\": {}}}", rate(producing), rate(consuming));
-    client.close().await;
-    Ok(())
+    Ok(total)
+}
+
+async fn by_batch(client: &Client, topic: &str, records: usize) -> Result<usize, Error> {
+    let mut consumer = client.consumer(topic).start(Start::Beginning).build().await?;
+    let (mut read, mut total) = (0, 0);
+    while read < records {
+        let Some(batch) = consumer.next_batch().await.transpose()? else { break };
+        for record in batch {
+            read += 1;
+            total += record?.value.map_or(0, |value| value.len());
+        }
+    }
+    Ok(total)
 }

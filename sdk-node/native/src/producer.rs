@@ -59,11 +59,12 @@ struct Answered {
     some: Notify,
 }
 
-/// Answers, column by column.
+/// Answers, column by column. A row stands for records that follow each other in a hand-over and in a partition.
 #[derive(Debug, Default)]
 struct Rows {
     sendings: Vec<f64>,
     indexes: Vec<i32>,
+    counts: Vec<i32>,
     partitions: Vec<i32>,
     offsets: Vec<i64>,
     fates: Vec<u8>,
@@ -74,16 +75,18 @@ struct Rows {
     last: Option<Failure>,
 }
 
-/// Answers to records: a row for each, in columns.
+/// Answers to records, in columns: a row for each run of records that follow each other and went the same way.
 #[napi(object, object_from_js = false)]
 pub struct Answers {
     /// The number of the hand-over.
     pub sendings: Float64Array,
-    /// Which of its records.
+    /// Which of its records is the first of the run.
     pub indexes: Int32Array,
+    /// How many records the run has.
+    pub counts: Int32Array,
     /// The partition; -1 for none.
     pub partitions: Int32Array,
-    /// The offset; -1 for none.
+    /// The offset of the first; -1 for none. Those of records that are stored (0 and 2) follow it one by one, the others share it.
     pub offsets: BigInt64Array,
     /// 0 stored, 1 dropped, 2 stored unless dropped, 3 expanded.
     pub fates: Uint8Array,
@@ -216,18 +219,34 @@ impl Answered {
 
 impl Rows {
     fn push(&mut self, number: f64, index: usize, outcome: Outcome) {
-        self.sendings.push(number);
-        self.indexes.push(i32::try_from(index).unwrap_or(-1));
+        let index = i32::try_from(index).unwrap_or(-1);
         let (place, failed) = match outcome {
             Ok(place) => (Some(place), -1),
             Err(failure) => (None, self.failure(failure)),
         };
-        self.failed.push(failed);
-        self.partitions.push(place.map_or(-1, |place| i32::try_from(place.partition).unwrap_or(-1)));
-        self.offsets.push(place.map_or(-1, |place| place.offset));
-        self.fates.push(place.as_ref().map_or(0, fate));
+        let partition = place.map_or(-1, |place| i32::try_from(place.partition).unwrap_or(-1));
+        let (offset, fate) = (place.map_or(-1, |place| place.offset), place.as_ref().map_or(0, fate));
         #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact for 285,000 years")]
-        self.append_times_ms.push(place.and_then(|place| place.append_time_ms).map_or(-1.0, |ms| ms as f64));
+        let append_time = place.and_then(|place| place.append_time_ms).map_or(-1.0, |ms| ms as f64);
+        if let Some(count) = self.counts.last_mut() {
+            let row = self.sendings.len() - 1;
+            let step = if failed < 0 && STORED.contains(&fate) { i64::from(*count) } else { 0 };
+            let follows = (self.sendings[row].to_bits(), self.indexes[row] + *count) == (number.to_bits(), index)
+                && (self.partitions[row], self.offsets[row] + step, self.fates[row]) == (partition, offset, fate)
+                && (self.append_times_ms[row].to_bits(), self.failed[row]) == (append_time.to_bits(), failed);
+            if follows {
+                *count += 1;
+                return;
+            }
+        }
+        self.sendings.push(number);
+        self.indexes.push(index);
+        self.counts.push(1);
+        self.failed.push(failed);
+        self.partitions.push(partition);
+        self.offsets.push(offset);
+        self.fates.push(fate);
+        self.append_times_ms.push(append_time);
     }
 
     /// The number of a failure; one that follows its like has the same.
@@ -239,6 +258,9 @@ impl Rows {
         i32::try_from(self.failures.len()).unwrap_or(1) - 1
     }
 }
+
+/// Fates of records that have an offset of their own, see [`fate`].
+const STORED: [u8; 2] = [0, 2];
 
 fn fate(place: &RecordPlace) -> u8 {
     match place.fate {
@@ -255,6 +277,7 @@ impl From<Rows> for Answers {
         Answers {
             sendings: Float64Array::new(rows.sendings),
             indexes: Int32Array::new(rows.indexes),
+            counts: Int32Array::new(rows.counts),
             partitions: Int32Array::new(rows.partitions),
             offsets: BigInt64Array::new(rows.offsets),
             fates: Uint8Array::new(rows.fates),
