@@ -1,7 +1,8 @@
 /** Waiting that an `AbortSignal` can end. @internal */
 
-import { AbortError, CANCELLED, MillpondError, toError } from './errors.js';
+import { AbortError, CANCELLED, MillpondError, invalid, toError, wrongType } from './errors.js';
 import { native, type Native } from './native.js';
+import { kindOf } from './serializers.js';
 
 /** What can be given to everything that waits. */
 export interface Waiting {
@@ -11,7 +12,11 @@ export interface Waiting {
 
 /** Throws if it is aborted already. @internal */
 export function check(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new AbortError(signal.reason);
+  if (signal === undefined) return;
+  if (!(signal instanceof AbortSignal)) {
+    throw wrongType(`\`signal\` is an AbortSignal, and this is ${kindOf(signal)}`, 'give `controller.signal` of an AbortController');
+  }
+  if (signal.aborted) throw new AbortError(signal.reason);
 }
 
 /** Starts a native call that the signal cancels, and makes errors of its failures. @internal */
@@ -35,6 +40,20 @@ export async function call<T>(
   } finally {
     signal?.removeEventListener('abort', stop);
   }
+}
+
+/** The longest time that a timer of Node.js can have, in milliseconds: nearly 25 days. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
+/** @internal */
+export function checkMs(ms: number, name: string): number {
+  if (typeof ms !== 'number' || !(ms >= 0)) throw invalid(`\`${name}\` cannot be ${String(ms)}: it is a number of milliseconds from 0 on`);
+  return ms;
+}
+
+/** A signal that is aborted after so many milliseconds. @internal */
+export function after(ms: number): AbortSignal {
+  return AbortSignal.timeout(Math.min(Math.ceil(ms), TIMER_MS_MAX));
 }
 
 /** Waits for a promise that goes on whether anybody waits or not. @internal */

@@ -16,17 +16,29 @@ import type {
   TopicInfo,
 } from './admin-types.js';
 import { place, type Place } from './consumer-options.js';
-import { AlreadyExistsError, invalid, type TransformError } from './errors.js';
+import { AlreadyExistsError, invalid, wrongType, type TransformError } from './errors.js';
 import { fromWire, parse, toWire } from './json.js';
 import { moduleBytes } from './module-bytes.js';
 import type { NewRecord } from './producer.js';
 import { run, type RunTransformOptions, type Transformed } from './run-transform.js';
-import type { Bytes } from './serializers.js';
+import { kindOf, type Bytes } from './serializers.js';
 
 export type * from './admin-types.js';
 
 /** Sends a request. @internal */
 export type Requester = (request: Record<string, unknown>, wasm: Uint8Array | undefined, signal: AbortSignal | undefined) => Promise<string>;
+
+const STRING = { shape: 'a string', is: (value: unknown): boolean => typeof value === 'string' };
+const WHOLE = { shape: 'a whole number from 0 on', is: (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0 };
+
+/** What is given in its place, and of what kind it is. */
+const KINDS: Readonly<Record<string, { what: string; shape: string; is(value: unknown): boolean }>> = {
+  name: { what: 'name', ...STRING },
+  topic: { what: 'topic', ...STRING, is: (value) => value === undefined || typeof value === 'string' },
+  module: { what: 'module', ...STRING },
+  partition: { what: 'partition', ...WHOLE },
+  partitions: { what: 'number of partitions', ...WHOLE },
+};
 
 class Requests {
   readonly #send: Requester;
@@ -38,6 +50,10 @@ class Requests {
 
   /** @internal */
   protected async ask(name: string, fields: object, options: RequestOptions = {}, wasm?: Uint8Array): Promise<unknown> {
+    for (const [field, value] of Object.entries(fields) as [string, unknown][]) {
+      const kind = KINDS[field];
+      if (kind && !kind.is(value)) throw wrongType(`the ${kind.what} is ${kind.shape}, and this is ${kindOf(value)}`);
+    }
     const request = { call: name, ...toWire(fields), ...toWire({ timeoutMs: options.timeoutMs }) };
     return fromWire(parse(await this.#send(request, wasm, options.signal)));
   }

@@ -1,6 +1,7 @@
 /** Answers to records, and who waits for them. */
 
 import { inspect, type InspectOptions } from 'node:util';
+import { calledAt, type CallSite } from './errors.js';
 import type { Native } from './native.js';
 
 /** Where a record was stored. */
@@ -122,8 +123,11 @@ export class Each implements Sending {
   bytes = 0;
   readonly #waiters: (Waiter | undefined)[];
 
-  constructor(waiters: Waiter[]) {
+  readonly #site: CallSite | undefined;
+
+  constructor(waiters: Waiter[], site?: CallSite) {
     this.#waiters = waiters;
+    this.#site = site;
     this.left = waiters.length;
   }
 
@@ -146,7 +150,7 @@ export class Each implements Sending {
     const isLookedAt = waiter?.promise?.isLookedAt ?? false;
     // `flush` and `close` tell of it: a promise that nobody looks at must not end the process.
     if (waiter?.promise && !isLookedAt) Promise.prototype.then.call(waiter.promise, undefined, ignore);
-    waiter?.reject(error);
+    waiter?.reject(calledAt(error, this.#site));
     return isLookedAt;
   }
 

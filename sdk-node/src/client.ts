@@ -1,15 +1,16 @@
 /** The connection, and what is made from it. */
 
+import { inspect, type InspectOptions } from 'node:util';
 import { Admin } from './admin.js';
 import { call, type Waiting } from './abort.js';
 import type { ConsumerOptions } from './consumer-options.js';
 import { Consumer } from './consumer.js';
 import { ClosedError, closed, type DecodeError, wrongType } from './errors.js';
-import { closed as isClosed, opened, type OpenHandle } from './handles.js';
+import { closed as isClosed, opened, Weakly, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
 import { Message, type Chunk } from './message.js';
 import { native, type Native } from './native.js';
-import { Producer, type ProducerOptions } from './producer.js';
+import { Producer, withTimeout, type CloseOptions, type ProducerOptions } from './producer.js';
 import { kindOf, type Bytes } from './serializers.js';
 
 /** How to reach a broker. */
@@ -24,12 +25,6 @@ export interface ClientOptions extends Waiting {
   idleTimeoutMs?: number | undefined;
   /** How long a request may take, reconnecting and trying again included, in milliseconds; 30,000. */
   requestTimeoutMs?: number | undefined;
-}
-
-/** How to close a client. */
-export interface CloseOptions extends Waiting {
-  /** How long to wait for the answers to records that were sent, in milliseconds; 30,000. */
-  timeoutMs?: number | undefined;
 }
 
 /**
@@ -50,8 +45,8 @@ export class Client implements AsyncDisposable {
   /** Topics, transforms, and the broker. */
   readonly admin: Admin;
   readonly #native: Native.Client;
-  readonly #producers = new Set<{ close(options?: CloseOptions): Promise<void> }>();
-  readonly #consumers = new Set<{ close(): Promise<void> }>();
+  readonly #producers = new Weakly<{ close(options?: CloseOptions): Promise<void> }>();
+  readonly #consumers = new Weakly<{ close(): Promise<void> }>();
   /** For dead letters, one for each topic. */
   readonly #letters = new Map<string, Producer>();
   #closing: Promise<void> | undefined;
@@ -95,13 +90,24 @@ export class Client implements AsyncDisposable {
    * Closes consumers, waits for the answers to what producers have sent (`timeoutMs` at most), and closes the connection. Rejects where records
    * failed or were not answered, and is closed in any case. Closing it again does nothing more.
    */
-  close(options: CloseOptions = {}): Promise<void> {
-    return (this.#closing ??= this.#close(options));
+  async close(options: CloseOptions = {}): Promise<void> {
+    if (!this.#closing) {
+      // Wrong options are told, and nothing is closed.
+      withTimeout(options);
+      this.#closing = this.#close(options);
+    }
+    await this.#closing;
   }
 
   /** Closes it, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** What `console.log` shows. */
+  [inspect.custom](_depth: number, options: InspectOptions): string {
+    const { url, isConnected } = this;
+    return `Client ${inspect({ url, isConnected, isClosed: this.#closing !== undefined }, options)}`;
   }
 
   /** @internal */

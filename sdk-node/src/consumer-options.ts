@@ -1,6 +1,7 @@
 /** What is read, from where, and how: the options of a consumer. */
 
 import type { Readable } from 'node:stream';
+import { inspect } from 'node:util';
 import type { Waiting } from './abort.js';
 import { DecodeError, invalid, wrongType } from './errors.js';
 import { Message, type Batch, type Chunk } from './message.js';
@@ -103,6 +104,18 @@ export interface PartitionState {
   readonly highWatermark: bigint;
 }
 
+const ON_DECODE_ERROR: readonly OnDecodeError[] = ['raise', 'skip', 'raw', 'dead-letter'];
+
+/** @internal */
+export function checkPolicy(onDecodeError: OnDecodeError, deadLetterTopic: string | undefined): void {
+  if (!ON_DECODE_ERROR.includes(onDecodeError)) {
+    throw invalid(`\`onDecodeError\` cannot be ${String(onDecodeError)}: it is one of ${ON_DECODE_ERROR.join(', ')}`);
+  }
+  if (onDecodeError === 'dead-letter' && !deadLetterTopic) {
+    throw invalid('`onDecodeError: "dead-letter"` needs a topic', 'name it as `deadLetterTopic`');
+  }
+}
+
 /** @internal */
 export function decodeError(chunk: Chunk, index: number, part: 'key' | 'value', cause: unknown): DecodeError {
   const { topic, partition } = chunk;
@@ -135,8 +148,7 @@ export function place(at: Place): unknown {
   if (at instanceof Date && Number.isFinite(at.getTime())) return { timestamp_ms: at.getTime() };
   if (at !== null && typeof at === 'object' && 'offset' in at && isWhole(at.offset)) return { offset: BigInt(at.offset) };
   if (at !== null && typeof at === 'object' && 'timestampMs' in at && isWhole(at.timestampMs)) return { timestamp_ms: at.timestampMs };
-  const shown = typeof at === 'object' ? JSON.stringify(at) : String(at);
-  throw wrongType(`${shown} is no place in a partition`, 'it is "beginning", "end", an offset as a bigint, a Date, { offset } or { timestampMs }');
+    throw wrongType(`${inspect(at)} is no place in a partition`, 'it is "beginning", "end", an offset as a bigint, a Date, { offset } or { timestampMs }');
 }
 
 function isWhole(number: unknown): boolean {

@@ -1,8 +1,10 @@
 /** Reading records: one by one, in batches, as a stream, or with handlers. */
 
 import { Readable } from 'node:stream';
-import { call, check, waitFor, type Waiting } from './abort.js';
+import { inspect, type InspectOptions } from 'node:util';
+import { after, call, check, checkMs, waitFor, type Waiting } from './abort.js';
 import {
+  checkPolicy,
   decodeError,
   deserializer,
   place,
@@ -16,7 +18,7 @@ import {
   type RunOptions,
   type StreamOptions,
 } from './consumer-options.js';
-import { AbortError, CANCELLED, DecodeError, MillpondError, closed, invalid, toError } from './errors.js';
+import { AbortError, CANCELLED, DecodeError, MillpondError, closed, here, invalid, toError } from './errors.js';
 import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
 import { AS_SENT, Batch, Message, rawKey, rawValue, sizeOf, type Chunk, type Span } from './message.js';
@@ -31,7 +33,6 @@ interface Rest {
 
 const MAX_RECORDS = 10_000;
 const HIGH_WATER_MARK_BYTES = 1 << 20;
-const ON_DECODE_ERROR: readonly OnDecodeError[] = ['raise', 'skip', 'raw', 'dead-letter'];
 
 /** @internal */
 export type DeadLetters = (topic: string, chunk: Chunk, index: number, error: DecodeError) => Promise<void>;
@@ -82,12 +83,8 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
     this.#key = deserializer(key, 'key');
     this.#value = deserializer(value, 'value');
     this.#isRaw = (key === undefined || (key as unknown) === BUFFER) && (value === undefined || (value as unknown) === BUFFER);
-    if (!ON_DECODE_ERROR.includes(onDecodeError)) {
-      throw invalid(`\`onDecodeError\` cannot be ${String(onDecodeError)}: it is one of ${ON_DECODE_ERROR.join(', ')}`);
-    }
-    if (onDecodeError === 'dead-letter' && !deadLetterTopic) {
-      throw invalid('`onDecodeError: "dead-letter"` needs a topic', 'name it as `deadLetterTopic`');
-    }
+    checkPolicy(onDecodeError, deadLetterTopic);
+    check(signal);
     this.#onDecodeError = onDecodeError;
     this.#deadLetterTopic = deadLetterTopic;
     this.#deadLetters = deadLetters;
@@ -111,8 +108,9 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
   /**
    * The next record; undefined once nothing will come any more: the consumer was closed, `untilEnd` is reached, or every partition has failed.
    */
-  next(options: Waiting = {}): Promise<Message<K, V> | undefined> {
-    return this.#isClosed ? Promise.reject(closed('consumer')) : this.#next(options.signal);
+  async next(options: Waiting = {}): Promise<Message<K, V> | undefined> {
+    this.#checkOpen();
+    return await this.#next(options.signal);
   }
 
   async #next(given: AbortSignal | undefined): Promise<Message<K, V> | undefined> {
@@ -124,6 +122,12 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
       if (message) await message;
       else if (!(await this.#fill(signal))) return undefined;
     }
+  }
+
+  /** Not a `then`: V8 follows what is awaited, so that an error shows the line of the loop. */
+  async #nextResult(): Promise<IteratorResult<Message<K, V>>> {
+    const value = await this.#next(undefined);
+    return value ? { done: false, value } : { done: true, value: undefined };
   }
 
   /** The records, one by one. Ends quietly when the consumer is closed. */
@@ -141,7 +145,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
             return Promise.reject(error);
           }
         }
-        return this.#next(undefined).then((value) => (value ? { done: false, value } : { done: true, value: undefined }));
+        return this.#nextResult();
       },
       return: () => Promise.resolve({ done: true, value: undefined }),
       [Symbol.asyncIterator]: () => iterator,
@@ -207,7 +211,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
    */
   async run(options: RunOptions<K, V>): Promise<void> {
     this.#checkOpen();
-    const { eachMessage, eachBatch, ...rest } = options;
+    const { eachMessage, eachBatch, ...rest } = options ?? {};
     if ((typeof eachMessage === 'function') === (typeof eachBatch === 'function')) {
       throw invalid('`run` needs a handler: `eachMessage` or `eachBatch`');
     }
@@ -301,6 +305,12 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
     return this.close();
   }
 
+  /** What `console.log` shows. */
+  [inspect.custom](_depth: number, options: InspectOptions): string {
+    const { topic } = this;
+    return `Consumer ${inspect({ topic, isReading: this.#reading !== undefined, isClosed: this.#isClosed }, options)}`;
+  }
+
   /** @internal */
   describe(): OpenHandle {
     return { kind: 'consumer', name: this.topic, waitsFor: this.#reading ? 'the next record' : undefined };
@@ -382,6 +392,8 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
     reading.waiting++;
     try {
       await waitFor(reading.done, signal);
+    } catch (error) {
+      throw here(error);
     } finally {
       // Nobody wants it any more: what arrives all the same stays for the next who does.
       if (--reading.waiting === 0) reading.cancel.cancel();
@@ -451,8 +463,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
 
   async #batch(options: BatchOptions): Promise<Batch<K, V> | undefined> {
     const most = positive(options.maxRecords ?? MAX_RECORDS, 'maxRecords');
-    const wait = options.maxWaitMs ?? 0;
-    if (!(wait >= 0)) throw invalid(`\`maxWaitMs\` cannot be ${String(wait)}: it is a number of milliseconds from 0 on`);
+    const wait = checkMs(options.maxWaitMs ?? 0, 'maxWaitMs');
     const given = this.#either(options.signal);
     check(given);
     const spans: Span<K, V>[] = [];
@@ -471,7 +482,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
         }
         // Where no more is waited for, or the wait ended: what is here is the batch, and nothing of it is lost.
         if (wait === 0) break;
-        until ??= AbortSignal.timeout(wait);
+        until ??= after(wait);
         if (until.aborted || given?.aborted || !(await this.#fill(given ? AbortSignal.any([until, given]) : until))) break;
       } catch (error) {
         if (count === 0) throw error;

@@ -29,8 +29,8 @@ export class MillpondError extends Error {
   readonly retryable: boolean;
   /** Whether what was asked for may have been done in spite of the error: doing it again can do it twice. */
   readonly maybeDone: boolean;
-  /** What a person can do about it. */
-  readonly hint: string | undefined;
+  /** What a person can do about it; not there where nothing is known. */
+  declare readonly hint?: string | undefined;
 
   constructor(message: string, details: ErrorDetails) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -38,7 +38,8 @@ export class MillpondError extends Error {
     this.code = details.code;
     this.retryable = details.retryable ?? false;
     this.maybeDone = details.maybeDone ?? false;
-    this.hint = details.hint;
+    // Where there is none, nobody has to see `hint: undefined`.
+    if (details.hint !== undefined) this.hint = details.hint;
   }
 }
 
@@ -220,6 +221,24 @@ const SNAKE_CASE = /\b[a-z]+(?:_[a-z0-9]+)+\b/g;
 /** `linger_ms` as `lingerMs`. @internal */
 export function camelCase(name: string): string {
   return name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+}
+
+/** The same error, with the stack of who waited for it: it was made where answers come in, and that line is nobody's. @internal */
+export function here<T>(error: T): T {
+  if (error instanceof MillpondError) Error.captureStackTrace(error, here);
+  return error;
+}
+
+/** The place of a call, for the stack of an error that comes later. @internal */
+export interface CallSite {
+  stack?: string;
+}
+
+/** The same error, with the stack of the call that led to it. @internal */
+export function calledAt<T>(error: T, site: CallSite | undefined): T {
+  const frames = site?.stack?.indexOf('\n    at ') ?? -1;
+  if (error instanceof MillpondError && frames >= 0) error.stack = `${error.name}: ${error.message}${site?.stack?.slice(frames)}`;
+  return error;
 }
 
 /** An argument with a value that it cannot have. @internal */

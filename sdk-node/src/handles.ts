@@ -15,7 +15,37 @@ export interface Handle {
   describe(): OpenHandle;
 }
 
-const open = new Set<Handle>();
+/** Things that can be gone through for as long as somebody else holds them: what nobody can close any more is collected, and lets go of the broker. @internal */
+export class Weakly<T extends object> implements Iterable<T> {
+  readonly #references = new Set<WeakRef<T>>();
+  readonly #own = new WeakMap<T, WeakRef<T>>();
+  readonly #collected = new FinalizationRegistry<WeakRef<T>>((reference) => this.#references.delete(reference));
+
+  add(thing: T): void {
+    const reference = new WeakRef(thing);
+    this.#references.add(reference);
+    this.#own.set(thing, reference);
+    this.#collected.register(thing, reference);
+  }
+
+  delete(thing: T): void {
+    const reference = this.#own.get(thing);
+    if (reference) this.#references.delete(reference);
+  }
+
+  get isEmpty(): boolean {
+    return this[Symbol.iterator]().next().done === true;
+  }
+
+  *[Symbol.iterator](): IterableIterator<T> {
+    for (const reference of this.#references) {
+      const thing = reference.deref();
+      if (thing) yield thing;
+    }
+  }
+}
+
+const open = new Weakly<Handle>();
 let isWatching = false;
 
 /** @internal */
@@ -30,7 +60,7 @@ export function opened(handle: Handle): void {
 /** @internal */
 export function closed(handle: Handle): void {
   open.delete(handle);
-  if (open.size === 0 && isWatching) {
+  if (isWatching && open.isEmpty) {
     isWatching = false;
     process.removeListener('beforeExit', warn);
   }

@@ -52,7 +52,7 @@ export {
   type Undelivered,
 } from './admin.js';
 export { Places, type Fate, type RecordPlace } from './answers.js';
-export { Client, connect, type ClientOptions, type CloseOptions } from './client.js';
+export { Client, connect, type ClientOptions } from './client.js';
 export type {
   AtOffset,
   AtTime,
@@ -96,6 +96,7 @@ export { openHandles, type OpenHandle } from './handles.js';
 export { Batch, Headers, Message } from './message.js';
 export {
   Producer,
+  type CloseOptions,
   type HeadersInit,
   type NewRecord,
   type ProducerOptions,

@@ -15,10 +15,12 @@ import type { HeadersInit } from './producer.js';
 import { kindOf, type Bytes } from './serializers.js';
 
 const COLUMNS = 6;
-/** From here on what is packed goes over at once, in bytes: about what a batch holds. */
-const FULL_BYTES = 1 << 20;
+/** From here on what is packed goes over at once, in bytes: so few that they are still in the cache of the processor when they are encoded. */
+const FULL_BYTES = 256 << 10;
 /** Of the table, of the answer and of who waits for it, about. */
 const RECORD_BYTES = 100;
+/** Memory for more than this is given back once it was handed over, in bytes. */
+const ARENA_BYTES_KEPT = 4 << 20;
 const FIRST_BYTES = 64 << 10;
 const FIRST_RECORDS = 256;
 const HEADER_FRONT_BYTES = 8;
@@ -86,7 +88,7 @@ export class Packer {
     this.#at = 0;
     this.#count = 0;
     // One record of many megabytes must not keep its memory here.
-    if (this.#arena.length > 4 * FULL_BYTES) this.#arena = Buffer.allocUnsafeSlow(FULL_BYTES);
+    if (this.#arena.length > ARENA_BYTES_KEPT) this.#arena = Buffer.allocUnsafeSlow(FIRST_BYTES);
     return taken;
   }
 

@@ -1,13 +1,14 @@
 /** Sending records. What is sent in one turn of the event loop goes over to the native half in one call; answers come back many at a time. */
 
-import { check, waitFor, type Waiting } from './abort.js';
+import { inspect, type InspectOptions } from 'node:util';
+import { after, check, checkMs, waitFor, type Waiting } from './abort.js';
 import { Each, Many, Sent, type Places, type RecordPlace, type Sending, type Waiter } from './answers.js';
-import { ClosedError, EncodeError, MillpondError, TimeoutError, closed, toError, wrongType } from './errors.js';
+import { ClosedError, EncodeError, MillpondError, TimeoutError, closed, here, toError, wrongType, type CallSite } from './errors.js';
 import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
 import { type Native } from './native.js';
 import { Packer } from './packer.js';
-import { BUFFER, type Bytes, type Serializer } from './serializers.js';
+import { BUFFER, kindOf, type Bytes, type Serializer } from './serializers.js';
 
 /** Names and values of headers: an object, or pairs where a name occurs more than once. */
 export type HeadersInit = Readonly<Record<string, Bytes | null>> | Iterable<readonly [name: string, value: Bytes | null]>;
@@ -56,6 +57,12 @@ export interface ProducerOptions<K = Bytes, V = Bytes> extends ProducerSettings 
 
 const DEFAULT_BUFFER_BYTES = 32 << 20;
 
+/** How to close what has sent records. */
+export interface CloseOptions extends Waiting {
+  /** How long to wait for the answers to records that were sent, in milliseconds; 30,000. */
+  timeoutMs?: number | undefined;
+}
+
 /** How long `close` waits for answers where nothing else is said, in milliseconds. */
 const CLOSE_TIMEOUT_MS = 30_000;
 
@@ -71,6 +78,8 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
   readonly #sendings = new Map<number, Sending>();
   readonly #forget: (producer: Producer<K, V>) => void;
   #waiters: Waiter[] = [];
+  /** Where the first of them was sent. */
+  #site: CallSite | undefined;
   #nextSending = 0;
   #unanswered = 0;
   #isScheduled = false;
@@ -109,6 +118,11 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
     } catch (error) {
       return Promise.reject(error);
     }
+    if (this.#waiters.length === 0) {
+      // One for all that one turn of the event loop sends: taking it for each would cost more than sending it.
+      this.#site = {};
+      Error.captureStackTrace(this.#site, this.send);
+    }
     let waiter!: Waiter;
     const place = new Sent((resolve, reject) => (waiter = { resolve, reject, promise: undefined }));
     waiter.promise = place;
@@ -126,6 +140,9 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
    */
   async sendMany(records: Iterable<NewRecord<K, V>> | AsyncIterable<NewRecord<K, V>>, options: Waiting = {}): Promise<Places> {
     check(options.signal);
+    if (!isIterable(records)) {
+      throw wrongType(`\`sendMany\` takes an iterable of records, such as an array, and this is ${kindOf(records)}`, 'one record is for `send`');
+    }
     // What was sent before goes before.
     this.#handOver();
     const many = new Many();
@@ -142,7 +159,11 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
     } finally {
       this.#handOverMany(many);
     }
-    return await waitFor(many.done(), options.signal);
+    try {
+      return await waitFor(many.done(), options.signal);
+    } catch (error) {
+      throw here(error);
+    }
   }
 
   /** Waits until there is room in the buffer. */
@@ -168,20 +189,24 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
     while (oldest() < last) await waitFor(new Promise<void>((resolve) => this.#settled.push(resolve)), options.signal);
     const failure = this.#failure;
     this.#failure = undefined;
-    if (failure) throw failure;
+    if (failure) throw here(failure);
   }
 
   /**
    * Takes no more records and waits for the answers to all that were sent, at most `timeoutMs` (30,000). What has no answer then is given up: its
    * promises are rejected with the code `closed`. Rejects as {@link Producer.flush} does, and is closed in any case.
    */
-  close(options: Waiting & { timeoutMs?: number | undefined } = {}): Promise<void> {
-    return (this.#closing ??= this.#close(options));
+  async close(options: CloseOptions = {}): Promise<void> {
+    if (!this.#closing) {
+      // Wrong options are told, and nothing is closed.
+      const signal = withTimeout(options);
+      this.#closing = this.#close(options, signal);
+    }
+    await this.#closing;
   }
 
-  async #close(options: Waiting & { timeoutMs?: number | undefined }): Promise<void> {
+  async #close(options: CloseOptions, signal: AbortSignal): Promise<void> {
     this.#handOver();
-    const signal = withTimeout(options);
     try {
       await this.flush({ signal });
     } catch (error) {
@@ -207,10 +232,20 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
     return this.close();
   }
 
-  /** @internal */
-  describe(): OpenHandle {
+  /** What `console.log` shows. */
+  [inspect.custom](_depth: number, options: InspectOptions): string {
+    return `Producer ${inspect({ topic: this.topic, unanswered: this.#count(), isClosed: this.#closing !== undefined }, options)}`;
+  }
+
+  #count(): number {
     let count = this.#packer.count;
     for (const sending of this.#sendings.values()) count += sending.left;
+    return count;
+  }
+
+  /** @internal */
+  describe(): OpenHandle {
+    const count = this.#count();
     const waitsFor = count > 0 ? `${count} ${count === 1 ? 'record is' : 'records are'} not answered` : undefined;
     return { kind: 'producer', name: this.topic, waitsFor };
   }
@@ -218,6 +253,7 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
   #pack(record: NewRecord<K, V>): void {
     if (this.#closing) throw closed('producer');
     if (record === null || typeof record !== 'object') throw wrongType('a record is an object, as in { key, value, headers }');
+    if (record.value === undefined) checkNames(record);
     const key = record.key == null ? null : encode(this.#key, record.key, 'key', this.topic);
     const value = record.value == null ? null : encode(this.#value, record.value, 'value', this.topic);
     this.#packer.add(key, value, record);
@@ -247,7 +283,7 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
     const waiters = this.#waiters;
     if (waiters.length === 0) return;
     this.#waiters = [];
-    this.#give(new Each(waiters));
+    this.#give(new Each(waiters, this.#site));
   }
 
   #handOverMany(many: Many): void {
@@ -323,8 +359,22 @@ function serializer<T>(given: Serializer<T> | undefined, name: string): Serializ
   return given;
 }
 
+function isIterable(given: unknown): boolean {
+  return given !== null && typeof given === 'object' && (Symbol.iterator in given || Symbol.asyncIterator in given);
+}
+
+/** A record that has no value by mistake, because its value has another name. */
+function checkNames(record: object): void {
+  for (const name in record) {
+    if (!FIELDS.includes(name)) throw wrongType(`a record has no field \`${name}\``, `it has ${FIELDS.join(', ')}; a tombstone has \`value: null\``);
+  }
+}
+
+const FIELDS: readonly string[] = ['key', 'value', 'headers', 'timestamp', 'partition'] satisfies (keyof NewRecord)[];
+
 /** @internal */
-export function withTimeout(options: Waiting & { timeoutMs?: number | undefined }): AbortSignal {
-  const timeout = AbortSignal.timeout(options.timeoutMs ?? CLOSE_TIMEOUT_MS);
+export function withTimeout(options: CloseOptions): AbortSignal {
+  check(options.signal);
+  const timeout = after(checkMs(options.timeoutMs ?? CLOSE_TIMEOUT_MS, 'timeoutMs'));
   return options.signal ? AbortSignal.any([options.signal, timeout]) : timeout;
 }

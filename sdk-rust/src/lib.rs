@@ -58,7 +58,7 @@ pub use producer::{
     DEFAULT_BATCH_BYTES, DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT, DEFAULT_IN_FLIGHT, DEFAULT_LINGER, Delivery, LatencySummary,
     Producer, ProducerBuilder, ProducerStats,
 };
-pub use record::{ConsumedRecord, Fate, Record, RecordPlace};
+pub use record::{BorrowedRecord, ConsumedRecord, Fate, Record, RecordPlace};
 pub use trust::{Fingerprint, Trust};
 pub use url::{BrokerUrl, DEFAULT_PORT};
 

@@ -68,6 +68,18 @@ impl Record {
     }
 }
 
+/// A record to be sent whose parts belong to somebody else, and are copied into a batch: see [`crate::Producer::try_enqueue_borrowed`]. Its fields are
+/// those of a [`Record`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are those of a `Record`")]
+pub struct BorrowedRecord<'a> {
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    pub timestamp: Option<i64>,
+    pub partition: Option<u32>,
+}
+
 /// What became of a record that the broker acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

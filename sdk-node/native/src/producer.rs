@@ -1,24 +1,34 @@
 //! Records on their way to the core, and answers on their way back.
 //!
 //! ```text
-//!   send()  ──>  queue  ──>  one task: record by record into the core, in order, waiting where its buffer is full
-//!                               |
-//!                               v      for each hand-over a task that waits for its answers
-//!   answers()  <──  columns  <──+
+//!   send()  ──────────────────>  into the open batches of the core, at once, for as long as there is room
+//!      |                            |
+//!      +──>  queue  ──> one task ──>+  what finds none, in order, and all that comes behind it until the queue is empty
+//!                                   |
+//!   answers()  <──  columns  <──────+  for each hand-over a task that waits for its answers
 //! ```
+//!
+//! A record is encoded on the thread of the event loop, by one copy out of memory that this thread has just written: handing it to another thread
+//! costs more than that. Everything else, compression, checksums and encryption among it, is done on the core's threads.
 //!
 //! What is in the queue is bounded by the TypeScript half: `sendMany` and `ready` wait for answers.
 
 use crate::promise::{error, promise, text};
 use bytes::{Buf as _, Bytes};
-use millpond_bridge::{Failure, Fate, ProducerOptions, Record, RecordPlace, producer::Outcome, runtime};
+use millpond_bridge::{BorrowedRecord, Failure, Fate, ProducerOptions, Record, RecordPlace, Runs, producer::Outcome, runtime};
 use napi::{
     Env,
     bindgen_prelude::{BigInt64Array, Float64Array, Int32Array, Object, Uint8Array},
 };
 use napi_derive::napi;
 use parking_lot::Mutex;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::{Notify, mpsc},
     time::timeout,
@@ -34,8 +44,17 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 #[napi]
 #[derive(Debug)]
 pub struct Producer {
-    queue: Mutex<Option<mpsc::UnboundedSender<Command>>>,
+    open: Mutex<Option<Open>>,
     answered: Arc<Answered>,
+}
+
+/// What there is until it is closed.
+#[derive(Debug)]
+struct Open {
+    core: millpond_bridge::Producer,
+    queue: mpsc::UnboundedSender<Command>,
+    /// Commands in the queue, and the one that is carried out.
+    queued: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -48,6 +67,8 @@ enum Command {
 #[derive(Debug)]
 struct Sent {
     number: f64,
+    /// Records of the hand-over that went before these.
+    first: usize,
     bytes: Bytes,
     table: Vec<f64>,
 }
@@ -62,6 +83,8 @@ struct Answered {
 /// Answers, column by column. A row stands for records that follow each other in a hand-over and in a partition.
 #[derive(Debug, Default)]
 struct Rows {
+    /// Records that these rows answer.
+    answered: usize,
     sendings: Vec<f64>,
     indexes: Vec<i32>,
     counts: Vec<i32>,
@@ -100,16 +123,44 @@ pub struct Answers {
 
 impl Producer {
     pub(crate) fn new(client: &millpond_bridge::Client, topic: &str, options: ProducerOptions) -> Result<Producer, Failure> {
-        let producer = millpond_bridge::Producer::new(client, topic, options)?;
+        let core = millpond_bridge::Producer::new(client, topic, options)?;
         let (queue, commands) = mpsc::unbounded_channel();
-        let answered = Arc::new(Answered::default());
-        runtime::handle()?.spawn(run(producer, commands, Arc::clone(&answered)));
-        Ok(Producer { queue: Mutex::new(Some(queue)), answered })
+        let (queued, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(Answered::default()));
+        runtime::handle()?.spawn(run(core.clone(), commands, Arc::clone(&queued), Arc::clone(&answered)));
+        Ok(Producer { open: Mutex::new(Some(Open { core, queue, queued })), answered })
     }
 
-    fn command(&self, command: Command) -> napi::Result<()> {
-        let sent = self.queue.lock().as_ref().is_some_and(|queue| queue.send(command).is_ok());
-        if sent { Ok(()) } else { Err(error(&Failure::closed("producer"))) }
+    fn with_open<T>(&self, then: impl FnOnce(&Open) -> Result<T, Failure>) -> napi::Result<T> {
+        let open = self.open.lock();
+        open.as_ref().ok_or_else(|| Failure::closed("producer")).and_then(then).map_err(|failure| error(&failure))
+    }
+}
+
+impl Open {
+    fn command(&self, command: Command) -> Result<(), Failure> {
+        self.queued.fetch_add(1, Ordering::AcqRel);
+        self.queue.send(command).map_err(|_| Failure::closed("client"))
+    }
+
+    /// Sends what finds room at this moment, and says how many records and bytes of the hand-over that were.
+    fn send_now(&self, bytes: &[u8], table: &[f64], runs: &mut Runs) -> (usize, usize) {
+        let (mut rest, mut sent) = (bytes, 0);
+        // Only this thread adds to the queue: where it is empty, it stays so meanwhile. Where nothing can be sent, the queue has the error.
+        if self.queued.load(Ordering::Acquire) == 0
+            && let Ok(Some(now)) = self.core.now()
+        {
+            for row in table.chunks_exact(COLUMNS) {
+                let mut behind = rest;
+                match with_record(row, &mut behind, |record| now.send(record)).flatten() {
+                    Ok(None) => break,
+                    Ok(Some(sending)) => runs.push(sent, Ok(sending)),
+                    Err(failure) => runs.push(sent, Err(failure)),
+                }
+                rest = behind;
+                sent += 1;
+            }
+        }
+        (sent, bytes.len() - rest.len())
     }
 }
 
@@ -118,13 +169,24 @@ impl Producer {
     /// Hands over records. Bytes and table are copied.
     #[napi]
     pub fn send(&self, number: f64, bytes: &[u8], table: &[f64]) -> napi::Result<()> {
-        self.command(Command::Send(Sent { number, bytes: Bytes::copy_from_slice(bytes), table: table.to_vec() }))
+        self.with_open(|open| {
+            let mut runs = Runs::default();
+            let (first, at) = open.send_now(bytes, table, &mut runs);
+            if !runs.is_empty() {
+                runtime::handle()?.spawn(watch(number, runs, Arc::clone(&self.answered)));
+            }
+            let table = &table[first * COLUMNS..];
+            if table.is_empty() {
+                return Ok(());
+            }
+            open.command(Command::Send(Sent { number, first, bytes: Bytes::copy_from_slice(&bytes[at..]), table: table.to_vec() }))
+        })
     }
 
     /// What waits for company in the core goes at once.
     #[napi]
     pub fn hurry(&self) -> napi::Result<()> {
-        self.command(Command::Hurry)
+        self.with_open(|open| open.command(Command::Hurry))
     }
 
     /// The answers that have come since the last call, at least one; none once the producer is closed.
@@ -137,7 +199,7 @@ impl Producer {
     /// Takes no more records. What was handed over is sent for as long as the client is open, and nobody is told.
     #[napi]
     pub fn close(&self) {
-        *self.queue.lock() = None;
+        *self.open.lock() = None;
         self.answered.rows.lock().1 = true;
         self.answered.some.notify_one();
     }
@@ -150,12 +212,17 @@ impl Drop for Producer {
 }
 
 /// Sends what comes, in order, until the queue is closed.
-async fn run(producer: millpond_bridge::Producer, mut commands: mpsc::UnboundedReceiver<Command>, answered: Arc<Answered>) {
+async fn run(
+    producer: millpond_bridge::Producer,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    queued: Arc<AtomicUsize>,
+    answered: Arc<Answered>,
+) {
     while let Some(command) = commands.recv().await {
         match command {
             Command::Send(sent) => {
-                let sendings = producer.send_many(records(&sent)).await;
-                tokio::spawn(watch(sent.number, sendings, Arc::clone(&answered)));
+                let runs = producer.send_many(sent.first, records(&sent)).await;
+                tokio::spawn(watch(sent.number, runs, Arc::clone(&answered)));
             }
             Command::Hurry => {
                 let producer = producer.clone();
@@ -163,45 +230,32 @@ async fn run(producer: millpond_bridge::Producer, mut commands: mpsc::UnboundedR
                 tokio::spawn(async move { producer.flush(None).await });
             }
         }
+        queued.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 /// Hands on the answers to the records of one hand-over, as they come.
-async fn watch(number: f64, sendings: Vec<Result<millpond_bridge::Sending, Failure>>, answered: Arc<Answered>) {
-    let mut waiting = Vec::with_capacity(sendings.len());
-    let mut known = Vec::new();
-    for (index, sending) in sendings.into_iter().enumerate() {
-        match sending {
-            Ok(sending) => waiting.push((index, sending)),
-            Err(failure) => known.push((index, Err(failure))),
-        }
-    }
+async fn watch(number: f64, mut runs: Runs, answered: Arc<Answered>) {
     loop {
-        waiting.retain_mut(|(index, sending)| match sending.try_get() {
-            Some(outcome) => {
-                known.push((*index, outcome));
-                false
-            }
-            None => true,
-        });
-        answered.put(number, known.drain(..));
-        let Some((_, first)) = waiting.first_mut() else { return };
+        answered.put(number, &mut runs);
+        if runs.is_empty() {
+            return;
+        }
         // Its answer is seen in the next turn, with those of the others that have come by then.
-        let _ = timeout(LOOK_AGAIN, first).await;
+        let _ = timeout(LOOK_AGAIN, runs.answered()).await;
     }
 }
 
 impl Answered {
-    fn put(&self, number: f64, outcomes: impl ExactSizeIterator<Item = (usize, Outcome)>) {
-        if outcomes.len() == 0 {
-            return;
-        }
+    fn put(&self, number: f64, runs: &mut Runs) {
         let mut guard = self.rows.lock();
-        for (index, outcome) in outcomes {
-            guard.0.push(number, index, outcome);
-        }
+        let before = guard.0.answered;
+        runs.take_answered(|index, outcome| guard.0.push(number, index, outcome));
+        let is_more = guard.0.answered > before;
         drop(guard);
-        self.some.notify_one();
+        if is_more {
+            self.some.notify_one();
+        }
     }
 
     async fn take(&self) -> Rows {
@@ -219,6 +273,7 @@ impl Answered {
 
 impl Rows {
     fn push(&mut self, number: f64, index: usize, outcome: Outcome) {
+        self.answered += 1;
         let index = i32::try_from(index).unwrap_or(-1);
         let (place, failed) = match outcome {
             Ok(place) => (Some(place), -1),
@@ -295,30 +350,62 @@ fn records(sent: &Sent) -> impl Iterator<Item = Result<Record, Failure>> {
 }
 
 fn record(row: &[f64], rest: &mut Bytes) -> Result<Record, Failure> {
+    let whole = rest.clone();
+    let mut behind = &whole[..];
+    let record = with_record(row, &mut behind, |record| {
+        let owned = |part: Option<&[u8]>| part.map(|part| whole.slice_ref(part));
+        Record {
+            key: owned(record.key),
+            value: owned(record.value),
+            headers: record.headers.iter().map(|(name, value)| ((*name).to_owned(), owned(*value))).collect(),
+            timestamp: record.timestamp,
+            partition: record.partition,
+        }
+    })?;
+    rest.advance(whole.len() - behind.len());
+    Ok(record)
+}
+
+/// Headers of a record that are lent without taking memory for that.
+const HEADERS_ON_STACK_MAX: usize = 8;
+
+/// Lends the record of this row, whose bytes are taken from the front.
+fn with_record<T>(row: &[f64], rest: &mut &[u8], then: impl FnOnce(&BorrowedRecord<'_>) -> T) -> Result<T, Failure> {
     let (key, value) = (part(row[0], rest)?, part(row[1], rest)?);
-    let count = length(row[2]).unwrap_or_default();
-    let mut headers = Vec::with_capacity(count.min(rest.len()));
     let mut section = part(row[3], rest)?.unwrap_or_default();
-    for _ in 0..count {
-        let name_length = section.try_get_u32_le().map_err(|_| torn())?;
-        let value_length = section.try_get_i32_le().map_err(|_| torn())?;
-        let name = part(f64::from(name_length), &mut section)?.unwrap_or_default();
-        let name = String::from_utf8(name.to_vec()).map_err(|_| Failure::invalid("the name of a header is not UTF-8"))?;
-        headers.push((name, part(f64::from(value_length), &mut section)?));
-    }
     #[expect(clippy::cast_possible_truncation, reason = "it was a whole number that JavaScript has exactly")]
     let timestamp = (!row[5].is_nan()).then_some(row[5] as i64);
     let partition = length(row[4]).and_then(|partition| u32::try_from(partition).ok());
-    Ok(Record { key, value, headers, timestamp, partition })
+    let borrowed = BorrowedRecord { key, value, headers: &[], timestamp, partition };
+    let count = length(row[2]).unwrap_or_default();
+    if count == 0 {
+        return Ok(then(&borrowed));
+    }
+    if count > HEADERS_ON_STACK_MAX {
+        let headers = (0..count).map(|_| header(&mut section)).collect::<Result<Vec<_>, _>>()?;
+        return Ok(then(&BorrowedRecord { headers: &headers, ..borrowed }));
+    }
+    let mut headers = [("", None); HEADERS_ON_STACK_MAX];
+    for place in &mut headers[..count] {
+        *place = header(&mut section)?;
+    }
+    Ok(then(&BorrowedRecord { headers: &headers[..count], ..borrowed }))
+}
+
+fn header<'a>(section: &mut &'a [u8]) -> Result<(&'a str, Option<&'a [u8]>), Failure> {
+    let name_length = section.try_get_u32_le().map_err(|_| torn())?;
+    let value_length = section.try_get_i32_le().map_err(|_| torn())?;
+    let name = part(f64::from(name_length), section)?.unwrap_or_default();
+    let name = std::str::from_utf8(name).map_err(|_| Failure::invalid("the name of a header is not UTF-8"))?;
+    Ok((name, part(f64::from(value_length), section)?))
 }
 
 /// As many bytes, taken from the front; none for a length of -1.
-fn part(bytes: f64, rest: &mut Bytes) -> Result<Option<Bytes>, Failure> {
-    match length(bytes) {
-        None => Ok(None),
-        Some(length) if length <= rest.len() => Ok(Some(rest.split_to(length))),
-        Some(_) => Err(torn()),
-    }
+fn part<'a>(bytes: f64, rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Failure> {
+    let Some(length) = length(bytes) else { return Ok(None) };
+    let (part, behind) = rest.split_at_checked(length).ok_or_else(torn)?;
+    *rest = behind;
+    Ok(Some(part))
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "lengths of buffers are whole and far below 2^53")]

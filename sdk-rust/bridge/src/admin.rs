@@ -213,7 +213,9 @@ pub async fn call(client: &Client, request: &str, wasm: Option<Bytes>) -> Result
     let mut request: Map<String, Value> =
         serde_json::from_str(request).map_err(|error| Failure::invalid(format!("the request is not a JSON object: {error}")))?;
     if let Some(timeout) = request.remove("timeout_ms") {
-        let timeout = timeout.as_u64().ok_or_else(|| Failure::invalid(format!("`timeout_ms` cannot be {timeout}: it is a number")))?;
+        let timeout = timeout
+            .as_u64()
+            .ok_or_else(|| Failure::invalid(format!("`timeout_ms` cannot be {timeout}: it is a whole number of milliseconds")))?;
         admin = admin.with_timeout(ms(timeout));
     }
     let call = serde_json::from_value(Value::Object(request))

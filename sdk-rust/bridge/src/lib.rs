@@ -21,6 +21,7 @@
 //! | [`consumer`] | batches on their way to a language: nothing is lost when whoever waits gives up |
 //! | [`producer`] | sending without an error for a full buffer |
 //! | [`deliveries`] | answers, handed over many at a time |
+//! | [`runs`] | answers to records that were handed over together |
 //!
 //! # What it promises
 //!
@@ -39,6 +40,7 @@ pub mod failure;
 pub mod options;
 pub mod producer;
 pub mod records;
+pub mod runs;
 pub mod runtime;
 
 pub use client::Client;
@@ -48,5 +50,6 @@ pub use failure::{Failure, FailureKind};
 pub use options::{ClientOptions, ConsumerOptions, OnOutOfRange, Place, ProducerOptions};
 pub use producer::{Outcome, Producer, Sending};
 pub use records::Records;
+pub use runs::Runs;
 
-pub use millpond::{Fate, Record, RecordPlace};
+pub use millpond::{BorrowedRecord, Fate, Record, RecordPlace};

@@ -14,9 +14,10 @@ use crate::{
     client::Client,
     failure::Failure,
     options::{ProducerOptions, ms},
+    runs::Runs,
     runtime::{Kept, check_process, handle},
 };
-use millpond::{Delivery, Record, RecordPlace};
+use millpond::{BorrowedRecord, Delivery, Record, RecordPlace};
 use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
@@ -107,32 +108,38 @@ impl Producer {
         Ok(Sending::known(self.0.opened().await?.enqueue(record).await?))
     }
 
-    /// Sends records that came over together, in order; waits while the buffer is full. What can't be sent is told for each. Beside
-    /// [`Producer::send`] it looks only once whether this can be done at all.
-    pub async fn send_many(&self, records: impl Iterator<Item = Result<Record, Failure>>) -> Vec<Result<Sending, Failure>> {
+    /// For records that can be sent at this moment; none where others wait for their room, or the producer is not open yet: those go before.
+    pub fn now(&self) -> Result<Option<Now<'_>>, Failure> {
+        self.0.check_open()?;
+        let is_free = !self.0.posted.lock().running;
+        Ok(self.0.core.get().filter(|_| is_free).map(|core| Now(core)))
+    }
+
+    /// Sends records that came over together, in order, numbered from `first` on; waits while the buffer is full. What can't be sent is told for
+    /// each. Beside [`Producer::send`] it looks only once whether this can be done at all.
+    pub async fn send_many(&self, first: usize, records: impl Iterator<Item = Result<Record, Failure>>) -> Runs {
+        let mut runs = Runs::default();
         let usable = async {
             self.0.check_open()?;
             self.0.opened().await
         };
-        let core = match usable.await {
-            Ok(core) => core,
-            Err(failure) => return records.map(|record| record.and(Err(failure.clone()))).collect(),
-        };
-        let mut sent = Vec::with_capacity(records.size_hint().0);
+        let usable = usable.await;
         let posted = self.0.posted.lock().running;
-        for record in records {
-            sent.push(match record {
+        for (index, record) in records.enumerate() {
+            let sent = match (record, &usable) {
+                (Err(failure), _) => Err(failure),
+                (_, Err(failure)) => Err(failure.clone()),
                 // In the order of the calls.
-                Ok(record) if posted => self.post(record),
-                Ok(record) => match core.try_enqueue(&record) {
+                (Ok(record), _) if posted => self.post(record),
+                (Ok(record), Ok(core)) => match core.try_enqueue(&record) {
                     Ok(Some(delivery)) => Ok(Sending::known(delivery)),
                     Ok(None) => core.enqueue(record).await.map(Sending::known).map_err(Failure::from),
                     Err(error) => Err(error.into()),
                 },
-                Err(failure) => Err(failure),
-            });
+            };
+            runs.push(first + index, sent);
         }
-        sent
+        runs
     }
 
     /// Sends a record and never waits: one that finds no room has its place behind those that were posted before. They stay in memory, so
@@ -273,6 +280,17 @@ impl Inner {
     }
 }
 
+/// Sends without waiting, from [`Producer::now`].
+#[derive(Debug)]
+pub struct Now<'a>(&'a millpond::Producer);
+
+impl Now<'_> {
+    /// Sends a record, whose parts are copied into its batch; none, and nothing has happened, where it would have to wait for room.
+    pub fn send(&self, record: &BorrowedRecord<'_>) -> Result<Option<Sending>, Failure> {
+        Ok(self.0.try_enqueue_borrowed(record)?.map(Sending::known))
+    }
+}
+
 /// The coming answer to one record: a future. It may be dropped, and is still sent.
 #[derive(Debug)]
 #[must_use = "await it to know that the record is stored, or call flush and drop it"]
@@ -314,6 +332,17 @@ impl Sending {
         }
     }
 
+    /// Whether `next` is the answer to the record that lies `behind` records behind this one in the same batch.
+    pub(crate) fn is_followed_by(&self, next: &Sending, behind: u32) -> bool {
+        matches!((&self.0, &next.0), (Progress::Sent(run), Progress::Sent(next)) if run.is_followed_by(next, behind))
+    }
+
+    /// The answer to such a record, if it is there.
+    pub(crate) fn try_get_behind(&self, behind: u32) -> Option<Outcome> {
+        let Progress::Sent(delivery) = &self.0 else { return None };
+        delivery.try_get_behind(behind).map(|answer| answer.map_err(Failure::from))
+    }
+
     /// The answer, if it is there.
     pub fn try_get(&mut self) -> Option<Outcome> {
         let mut context = Context::from_waker(std::task::Waker::noop());
@@ -328,29 +357,42 @@ impl Sending {
     }
 }
 
+impl Sending {
+    /// Until the record has found its room, or can find none.
+    fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Progress::Posted(posted) = &mut self.0 {
+            let sent = ready!(Pin::new(posted).poll(context));
+            self.0 = match sent.unwrap_or_else(|_| Err(Failure::closed("client"))) {
+                Ok(delivery) => Progress::Sent(delivery),
+                Err(failure) => Progress::Answered(Err(failure)),
+            };
+        }
+        Poll::Ready(())
+    }
+
+    /// Until the answer is there, which stays.
+    pub(crate) fn poll_answered(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_sent(context));
+        match &mut self.0 {
+            Progress::Sent(delivery) => Pin::new(delivery).poll(context).map(|_| ()),
+            _ => Poll::Ready(()),
+        }
+    }
+}
+
 impl Future for Sending {
     type Output = Outcome;
 
     /// May be polled again after it is ready, and says the same.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        loop {
-            match &mut self.0 {
-                Progress::Posted(posted) => {
-                    let sent = ready!(Pin::new(posted).poll(context));
-                    self.0 = match sent.unwrap_or_else(|_| Err(Failure::closed("client"))) {
-                        Ok(delivery) => Progress::Sent(delivery),
-                        Err(failure) => Progress::Answered(Err(failure)),
-                    };
-                }
-                Progress::Sent(delivery) => {
-                    let answer = ready!(Pin::new(delivery).poll(context)).map_err(Failure::from);
-                    self.0 = Progress::Answered(answer);
-                }
-                Progress::Answered(outcome) => return Poll::Ready(outcome.clone()),
-                Progress::Taken => {
-                    return Poll::Ready(Err(Failure::invalid("the answer to this record was taken to be awaited elsewhere")));
-                }
-            }
+        ready!(self.poll_sent(context));
+        if let Progress::Sent(delivery) = &mut self.0 {
+            let answer = ready!(Pin::new(delivery).poll(context)).map_err(Failure::from);
+            self.0 = Progress::Answered(answer);
         }
+        Poll::Ready(match &self.0 {
+            Progress::Answered(outcome) => outcome.clone(),
+            _ => Err(Failure::invalid("the answer to this record was taken to be awaited elsewhere")),
+        })
     }
 }

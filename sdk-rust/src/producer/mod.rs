@@ -49,7 +49,7 @@ pub use stats::{LatencySummary, ProducerStats};
 
 use crate::{
     error::Error,
-    record::{Record, RecordPlace},
+    record::{BorrowedRecord, Record, RecordPlace},
 };
 use shared::Shared;
 use std::sync::Arc;
@@ -89,6 +89,11 @@ impl Producer {
     /// As [`Producer::enqueue`] where the buffer has room for the record at this moment; none, and nothing has happened, where it has not.
     pub fn try_enqueue(&self, record: &Record) -> Result<Option<Delivery>, Error> {
         self.shared.try_enqueue(record)
+    }
+
+    /// As [`Producer::try_enqueue`], for a record whose parts lie in somebody else's memory: they are copied once, into the batch.
+    pub fn try_enqueue_borrowed(&self, record: &BorrowedRecord<'_>) -> Result<Option<Delivery>, Error> {
+        self.shared.try_enqueue_borrowed(record)
     }
 
     /// Sends a record and waits until it is acknowledged. Records that are sent at the same time share batches.

@@ -88,7 +88,18 @@ impl Delivery {
 
     /// The answer, if it is there.
     pub fn try_get(&self) -> Option<Result<RecordPlace, Error>> {
-        self.pending.answer.get().map(|answer| place_of(answer, self.index))
+        self.try_get_behind(0)
+    }
+
+    /// Whether `next` is the answer to the record that lies `behind` records behind this one in the same batch: they come together, and
+    /// [`Delivery::try_get_behind`] has it.
+    pub fn is_followed_by(&self, next: &Delivery, behind: u32) -> bool {
+        Arc::ptr_eq(&self.pending, &next.pending) && self.index.checked_add(behind) == Some(next.index)
+    }
+
+    /// The answer to the record that lies so many records behind this one in its batch, if it is there.
+    pub fn try_get_behind(&self, behind: u32) -> Option<Result<RecordPlace, Error>> {
+        self.pending.answer.get().map(|answer| place_of(answer, self.index.saturating_add(behind)))
     }
 }
 
@@ -188,6 +199,21 @@ mod tests {
         }
         assert_eq!(pending.wakers.lock().len(), 1);
         assert!(delivery.try_get().is_none());
+    }
+
+    #[test]
+    fn records_of_a_batch_that_follow_each_other_have_one_wait() {
+        let (pending, other) = (Arc::new(Pending::default()), Arc::new(Pending::default()));
+        let run = deliveries(&pending, 3);
+        assert!(run[0].is_followed_by(&run[1], 1) && run[0].is_followed_by(&run[2], 2));
+        assert!(
+            !run[0].is_followed_by(&run[2], 1)
+                && !run[1].is_followed_by(&run[0], 1)
+                && !run[0].is_followed_by(&deliveries(&other, 2)[1], 1)
+        );
+        assert!(run[0].try_get_behind(2).is_none());
+        pending.settle(Ok(Answer::Ack { ack: ack(40, 42, 0), partition: 7, records: 3 }));
+        assert_eq!(run[0].try_get_behind(2).unwrap().unwrap(), run[2].try_get().unwrap().unwrap());
     }
 
     #[test]

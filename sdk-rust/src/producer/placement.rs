@@ -1,7 +1,7 @@
 //! Which partition a record goes to.
 
 use super::lane::Lane;
-use crate::{error::Error, record::Record};
+use crate::{error::Error, record::BorrowedRecord};
 use millpond_protocol::partitioner;
 use std::sync::{
     Arc,
@@ -45,12 +45,12 @@ impl Placement {
 
     /// The lane for a record: the partition that it names; else where the topic's module says; else by its key, as Kafka does; else the
     /// partition whose batch is being filled.
-    pub(crate) fn lane_for(&self, record: &Record, topic: &Arc<str>) -> Result<&Arc<Lane>, Error> {
+    pub(crate) fn lane_for(&self, record: &BorrowedRecord<'_>, topic: &Arc<str>) -> Result<&Arc<Lane>, Error> {
         let partitions = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
         let partition = match record.partition {
             Some(partition) => partition,
             None if self.is_by_broker => return Ok(&self.by_broker),
-            None => match &record.key {
+            None => match record.key {
                 Some(key) => partitioner::for_key(key, partitions),
                 None => self.sticky.current(partitions),
             },
@@ -61,7 +61,7 @@ impl Placement {
 
     /// A record went to this lane and takes so many bytes there.
     #[inline]
-    pub(crate) fn took(&self, lane: &Lane, record: &Record, bytes: usize) {
+    pub(crate) fn took(&self, lane: &Lane, record: &BorrowedRecord<'_>, bytes: usize) {
         if record.key.is_none() && record.partition.is_none() && self.sticky.is_full_with(bytes) {
             self.batch_is_full(lane);
         }
@@ -120,7 +120,13 @@ mod tests {
 
     const TOPIC: &str = "readings";
 
-    fn choose(placement: &Placement, record: &Record) -> Option<u32> {
+    const PLAIN: BorrowedRecord<'static> = BorrowedRecord { key: None, value: Some(b"x"), headers: &[], timestamp: None, partition: None };
+
+    const fn keyed(key: &str) -> BorrowedRecord<'_> {
+        BorrowedRecord { key: Some(key.as_bytes()), ..PLAIN }
+    }
+
+    fn choose(placement: &Placement, record: &BorrowedRecord<'_>) -> Option<u32> {
         placement.lane_for(record, &TOPIC.into()).unwrap().partition
     }
 
@@ -129,7 +135,7 @@ mod tests {
         let placement = Placement::new(10, false);
         for key in ["21", "foobar", "a"] {
             let expected = partitioner::for_key(key.as_bytes(), 10);
-            assert_eq!(choose(&placement, &Record::new("x").with_key(key)), Some(expected));
+            assert_eq!(choose(&placement, &keyed(key)), Some(expected));
         }
     }
 
@@ -137,8 +143,8 @@ mod tests {
     fn the_record_s_own_partition_counts_before_everything() {
         for is_by_broker in [false, true] {
             let placement = Placement::new(3, is_by_broker);
-            assert_eq!(choose(&placement, &Record::new("x").with_key("k").with_partition(2)), Some(2));
-            let error = placement.lane_for(&Record::new("x").with_partition(3), &TOPIC.into()).unwrap_err();
+            assert_eq!(choose(&placement, &BorrowedRecord { partition: Some(2), ..keyed("k") }), Some(2));
+            let error = placement.lane_for(&BorrowedRecord { partition: Some(3), ..PLAIN }, &TOPIC.into()).unwrap_err();
             assert_eq!(error.to_string(), "the topic `readings` has no partition 3: it has 3, from 0 to 2");
             assert_eq!(error.code(), "partition_out_of_range");
         }
@@ -147,14 +153,14 @@ mod tests {
     #[test]
     fn a_topic_with_a_module_that_places_leaves_it_to_the_broker() {
         let placement = Placement::new(3, true);
-        assert_eq!(choose(&placement, &Record::new("x").with_key("k")), None);
-        assert_eq!(choose(&placement, &Record::new("x")), None);
+        assert_eq!(choose(&placement, &keyed("k")), None);
+        assert_eq!(choose(&placement, &PLAIN), None);
     }
 
     #[test]
     fn records_without_a_key_stay_until_the_batch_is_full_and_then_take_turns() {
         let placement = Placement::new(3, false);
-        let record = Record::new("x");
+        let record = PLAIN;
         let mut seen = Vec::new();
         for _ in 0..6 {
             let lane = placement.lane_for(&record, &TOPIC.into()).unwrap();
@@ -171,7 +177,7 @@ mod tests {
     #[test]
     fn records_without_a_key_move_on_before_the_batch_is_full_if_they_are_many() {
         let placement = Placement::new(3, false);
-        let (record, keyed) = (Record::new("x"), Record::new("x").with_key("k"));
+        let (record, keyed) = (PLAIN, keyed("k"));
         let mut bytes = [0; 3];
         for _ in 0..3 * STICKY_BYTES / 100 {
             let lane = placement.lane_for(&record, &TOPIC.into()).unwrap();
@@ -185,10 +191,10 @@ mod tests {
     #[test]
     fn a_full_batch_elsewhere_moves_nothing() {
         let placement = Placement::new(3, false);
-        let here = choose(&placement, &Record::new("x")).unwrap();
+        let here = choose(&placement, &PLAIN).unwrap();
         let elsewhere = placement.lanes().find(|lane| lane.partition != Some(here)).unwrap();
         placement.batch_is_full(elsewhere);
-        assert_eq!(choose(&placement, &Record::new("x")), Some(here));
+        assert_eq!(choose(&placement, &PLAIN), Some(here));
     }
 
     #[test]
@@ -200,6 +206,6 @@ mod tests {
             assert!(Arc::ptr_eq(old, new));
         }
         assert!(Arc::ptr_eq(&before.by_broker, &after.by_broker));
-        assert_eq!(choose(&after, &Record::new("x")), None);
+        assert_eq!(choose(&after, &PLAIN), None);
     }
 }

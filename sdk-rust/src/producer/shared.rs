@@ -9,7 +9,12 @@ use super::{
     placement::Placement,
     stats::{Counters, ProducerStats},
 };
-use crate::{admin::Admin, client::Core, error::Error, record::Record};
+use crate::{
+    admin::Admin,
+    client::Core,
+    error::Error,
+    record::{BorrowedRecord, Record},
+};
 use arc_swap::ArcSwap;
 use millpond_protocol::{
     batch::{BatchBuilder, HEADER_BYTES},
@@ -81,14 +86,18 @@ impl Shared {
     /// Takes the record if there is room for it, without waiting. None if there is not.
     #[inline]
     pub(crate) fn try_enqueue(self: &Arc<Shared>, record: &Record) -> Result<Option<Delivery>, Error> {
-        with_borrowed(record, |borrowed| {
-            let charge = self.charge(borrowed)?;
-            match self.room.try_acquire_many(charge) {
-                Ok(room) => self.push(record, borrowed, room).map(Some),
-                Err(TryAcquireError::NoPermits) => Ok(None),
-                Err(TryAcquireError::Closed) => Err(Error::Closed("producer")),
-            }
-        })
+        with_borrowed(record, |borrowed| self.try_enqueue_borrowed(borrowed))
+    }
+
+    /// The same for a record whose parts lie elsewhere.
+    #[inline]
+    pub(crate) fn try_enqueue_borrowed(self: &Arc<Shared>, record: &BorrowedRecord<'_>) -> Result<Option<Delivery>, Error> {
+        let charge = self.charge(record)?;
+        match self.room.try_acquire_many(charge) {
+            Ok(room) => self.push(record, room).map(Some),
+            Err(TryAcquireError::NoPermits) => Ok(None),
+            Err(TryAcquireError::Closed) => Err(Error::Closed("producer")),
+        }
     }
 
     /// Takes the record as soon as there is room for it.
@@ -100,14 +109,15 @@ impl Shared {
         let short = ShortOfRoom::new(self);
         let room = self.room.acquire_many(charge).await.map_err(|_| Error::Closed("producer"))?;
         drop(short);
-        with_borrowed(&record, |borrowed| self.push(&record, borrowed, room))
+        with_borrowed(&record, |borrowed| self.push(borrowed, room))
     }
 
     /// The most bytes that the record takes in a batch.
     #[inline]
-    fn charge(&self, record: &NewRecord<'_>) -> Result<u32, Error> {
+    fn charge(&self, record: &BorrowedRecord<'_>) -> Result<u32, Error> {
         static ALONE: BatchBuilder = BatchBuilder::new();
-        let alone = ALONE.size_with(record);
+        // Where it has no timestamp yet, 0 stands for it: the size in a batch of its own is the same.
+        let alone = ALONE.size_with(&at(record, record.timestamp.unwrap_or_default()));
         let limit = self.max_batch_bytes.load(Ordering::Relaxed).min(self.room_bytes - RECORD_GROWTH_BYTES_MAX);
         if alone > limit {
             return Err(Error::RecordTooLarge { bytes: alone, limit });
@@ -117,12 +127,12 @@ impl Shared {
     }
 
     #[inline]
-    fn push(self: &Arc<Shared>, record: &Record, borrowed: &NewRecord<'_>, room: SemaphorePermit<'_>) -> Result<Delivery, Error> {
+    fn push(self: &Arc<Shared>, record: &BorrowedRecord<'_>, room: SemaphorePermit<'_>) -> Result<Delivery, Error> {
         let placement = self.placement.load();
         let lane = placement.lane_for(record, &self.topic)?;
         let batch_bytes = self.settings.batch_bytes.min(self.max_batch_bytes.load(Ordering::Relaxed));
         // The one look at the clock for each record; one for each batch would be off by as long as a batch stays open.
-        let timestamped = NewRecord { timestamp: record.timestamp.unwrap_or_else(now_ms), ..*borrowed };
+        let timestamped = at(record, record.timestamp.unwrap_or_else(now_ms));
         let pushed = lane
             .accumulator
             .lock()
@@ -266,21 +276,27 @@ fn partition_count(info: &TopicInfo) -> u32 {
 /// Headers of a record that are lent without taking memory for that.
 const HEADERS_ON_STACK_MAX: usize = 8;
 
-/// Lends a record to the batch builder. Where it has no timestamp yet, 0 stands for it: the size in a batch of its own is the same.
+/// Lends the parts of a record.
 #[inline]
-fn with_borrowed<T>(record: &Record, then: impl FnOnce(&NewRecord<'_>) -> T) -> T {
-    let timestamp = record.timestamp.unwrap_or_default();
-    let borrowed = NewRecord { timestamp, key: record.key.as_deref(), value: record.value.as_deref(), headers: &[] };
+fn with_borrowed<T>(record: &Record, then: impl FnOnce(&BorrowedRecord<'_>) -> T) -> T {
+    let Record { timestamp, partition, .. } = *record;
+    let borrowed = BorrowedRecord { key: record.key.as_deref(), value: record.value.as_deref(), headers: &[], timestamp, partition };
     if record.headers.is_empty() {
         return then(&borrowed);
     }
     let lent = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
     if record.headers.len() > HEADERS_ON_STACK_MAX {
-        return then(&NewRecord { headers: &lent.collect::<Vec<_>>(), ..borrowed });
+        return then(&BorrowedRecord { headers: &lent.collect::<Vec<_>>(), ..borrowed });
     }
     let mut headers = [("", None); HEADERS_ON_STACK_MAX];
     headers.iter_mut().zip(lent).for_each(|(place, header)| *place = header);
-    then(&NewRecord { headers: &headers[..record.headers.len()], ..borrowed })
+    then(&BorrowedRecord { headers: &headers[..record.headers.len()], ..borrowed })
+}
+
+/// For the batch builder.
+#[inline]
+fn at<'a>(record: &BorrowedRecord<'a>, timestamp: i64) -> NewRecord<'a> {
+    NewRecord { timestamp, key: record.key, value: record.value, headers: record.headers }
 }
 
 /// Milliseconds since 1970-01-01 UTC by this machine's clock; 0 if it stands before that.
