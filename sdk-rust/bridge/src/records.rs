@@ -17,8 +17,8 @@
 //! One header is a name and a value, each with its length in front as a zig-zag varint (see [`millpond_protocol::record`]); -1 is a value
 //! that is none. They were checked when the table was made, names are UTF-8.
 //!
-//! A push with one batch, which is what a busy topic sends, is not copied: the buffer is a part of what came over the network.
-//! Small batches are copied together, so that a trickle of records costs one crossing as well.
+//! Batches that are not compressed are not copied: the buffer is a part of what came over the network, where headers of batches lie between the
+//! sections. Small batches that are decompressed are put together, so that a trickle of records costs one crossing as well.
 
 use crate::failure::Failure;
 use bytes::{Bytes, BytesMut};
@@ -235,28 +235,45 @@ impl Unpack {
         })
     }
 
-    fn table(&mut self, sections: &[(BatchHeader, Bytes)]) -> Table {
-        let bytes = match sections {
-            [(_, one)] => one.clone(),
-            many => {
-                let mut joined = BytesMut::with_capacity(many.iter().map(|(_, section)| section.len()).sum());
-                for (_, section) in many {
-                    joined.extend_from_slice(section);
-                }
-                joined.freeze()
-            }
+    /// One buffer that has all sections, and where each begins in it.
+    fn owner(&self, sections: &[(BatchHeader, Bytes)]) -> (Bytes, Vec<usize>) {
+        if let [(_, one)] = sections {
+            return (one.clone(), vec![0]);
+        }
+        let push = self.batch.push();
+        let place = |section: &Bytes| {
+            let at = section.as_ptr().addr().checked_sub(push.as_ptr().addr())?;
+            (at.checked_add(section.len())? <= push.len()).then_some(at)
         };
+        let places = sections.iter().map(|(_, section)| place(section)).collect::<Option<Vec<usize>>>();
+        if let (Some(places), Some((_, last))) = (places, sections.last())
+            && let ([first, ..], [.., end]) = (places.as_slice(), places.as_slice())
+            && places.is_sorted()
+        {
+            let starts = places.iter().map(|place| place - first).collect();
+            return (push.slice(*first..end + last.len()), starts);
+        }
+        let mut joined = BytesMut::with_capacity(sections.iter().map(|(_, section)| section.len()).sum());
+        let start = |(_, section): &(BatchHeader, Bytes)| {
+            let start = joined.len();
+            joined.extend_from_slice(section);
+            start
+        };
+        let starts = sections.iter().map(start).collect();
+        (joined.freeze(), starts)
+    }
+
+    fn table(&mut self, sections: &[(BatchHeader, Bytes)]) -> Table {
+        let (bytes, starts) = self.owner(sections);
         let wanted = self.batch.wanted();
         let count = sections.iter().map(|(header, section)| record_count(header, section)).sum();
         let mut rows = Rows { wanted, ..Rows::with_capacity(count) };
         let mut next_offset = rows.wanted.start;
-        let mut at = 0;
-        for (header, section) in sections {
+        for ((header, section), at) in sections.iter().zip(starts) {
             if let Err(cause) = rows.add(header, section, at) {
                 // Of several faults the first one is told, in the order of the batches.
                 self.failed = Some(self.unreadable(header, cause));
             }
-            at += section.len();
             next_offset = header.next_offset().min(rows.wanted.end);
         }
         Table {

@@ -1,6 +1,7 @@
 //! Batches of records that were read, and the records in them.
 
 use crate::{error::Error, record::ConsumedRecord};
+use bytes::Bytes;
 use millpond_protocol::{
     batch::{Batch, BatchError},
     message::Watermarks,
@@ -18,18 +19,26 @@ pub struct ConsumedBatch {
     partition: u32,
     watermarks: Watermarks,
     batches: Vec<Batch>,
+    /// What the batches are parts of, in their order. Empty where that is not known.
+    push: Bytes,
     /// Offsets that are asked for: batches travel whole, and may begin before or end behind them.
     wanted: Range<i64>,
 }
 
 impl ConsumedBatch {
     pub(crate) fn new(topic: Arc<str>, partition: u32, watermarks: Watermarks, batches: Vec<Batch>, from: i64) -> ConsumedBatch {
-        ConsumedBatch { topic, partition, watermarks, batches, wanted: from..i64::MAX }
+        ConsumedBatch { topic, partition, watermarks, batches, push: Bytes::new(), wanted: from..i64::MAX }
     }
 
     /// These batches of a partition, of which only the wanted offsets count; for who has them from elsewhere. The watermarks say nothing.
     pub fn from_parts(topic: Arc<str>, partition: u32, batches: Vec<Batch>, wanted: Range<i64>) -> ConsumedBatch {
-        ConsumedBatch { topic, partition, watermarks: Watermarks::default(), batches, wanted }
+        ConsumedBatch { topic, partition, watermarks: Watermarks::default(), batches, push: Bytes::new(), wanted }
+    }
+
+    /// The same, with the bytes that the batches are parts of: see [`ConsumedBatch::push`].
+    #[must_use]
+    pub fn with_push(self, push: Bytes) -> ConsumedBatch {
+        ConsumedBatch { push, ..self }
     }
 
     /// Leaves out what lies at `end` and behind.
@@ -76,6 +85,11 @@ impl ConsumedBatch {
     /// The record batches as they were stored. The first may begin before the offset that was asked for.
     pub fn raw(&self) -> &[Batch] {
         &self.batches
+    }
+
+    /// The one buffer that the batches of [`ConsumedBatch::raw`] are parts of, as it came over the network; empty where they did not come together.
+    pub fn push(&self) -> &Bytes {
+        &self.push
     }
 
     /// The records, in order. Keys and values are parts of the batch's bytes, not copies. An error says which record batch
@@ -182,7 +196,7 @@ impl Iterator for ConsumedRecords {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::{Bytes, BytesMut};
+    use bytes::BytesMut;
     use millpond_protocol::{batch::BatchBuilder, compression::Codec, record::NewRecord};
 
     fn batch_at(base_offset: i64, values: &[&str], codec: Codec) -> Batch {

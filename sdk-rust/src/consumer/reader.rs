@@ -181,10 +181,11 @@ impl Reader {
                 continue;
             }
             let from = self.next;
-            let (batches, fault) = unpack(payload, from);
+            let (batches, fault) = unpack(payload.clone(), from);
             if let Some(last) = batches.last() {
                 self.next = last.header().next_offset();
-                let batch = ConsumedBatch::new(Arc::clone(&self.source.topic), self.partition, watermarks, batches, from);
+                let batch =
+                    ConsumedBatch::new(Arc::clone(&self.source.topic), self.partition, watermarks, batches, from).with_push(payload);
                 if !self.hand_on(What::Batch(batch)).await {
                     return Ok(());
                 }

@@ -50,6 +50,25 @@ fn one_batch_is_not_copied_and_several_are_put_together() {
 }
 
 #[test]
+fn batches_of_one_push_are_not_copied() {
+    let parts = [plain(&["a", "b"]), plain(&["c"]), plain(&["d"])];
+    let whole: Vec<u8> = (0..).zip(&parts).flat_map(|(number, part)| batch_at(number * 2, part, Codec::None).bytes().to_vec()).collect();
+    let push = Bytes::from(whole);
+    let (mut rest, mut batches) = (push.clone(), Vec::new());
+    while let Some(batch) = Batch::take_front(&mut rest).unwrap() {
+        batches.push(batch);
+    }
+    let consumed = ConsumedBatch::from_parts("t".into(), 3, batches.clone(), 0..i64::MAX).with_push(push.clone());
+    let records = Unpack::new(consumed).next().unwrap().unwrap();
+    assert_eq!((rows(&records), records.offsets()), (plain(&["a", "b", "c", "d"]), &[0, 1, 2, 4][..]));
+    assert!(push.as_ptr_range().contains(&records.value(3).unwrap().as_ptr()), "not a copy");
+    // One that is decompressed lies elsewhere, and so does what another push has: these are put together.
+    batches.push(batch_at(6, &plain(&["e"]), Codec::Lz4));
+    let mixed = ConsumedBatch::from_parts("t".into(), 3, batches, 0..i64::MAX).with_push(push);
+    assert_eq!(rows(&Unpack::new(mixed).next().unwrap().unwrap()), plain(&["a", "b", "c", "d", "e"]));
+}
+
+#[test]
 fn large_batches_come_one_by_one() {
     let large = "x".repeat(JOINED_BYTES_MAX);
     let batches = vec![batch_at(0, &plain(&[&large]), Codec::Zstd), batch_at(1, &plain(&["a"]), Codec::None)];
