@@ -1,5 +1,7 @@
 /** Topics, transforms, and the broker. */
 
+import { setTimeout } from 'node:timers/promises';
+import { check } from './abort.js';
 import type {
   AlterOptions,
   AttachOptions,
@@ -7,6 +9,7 @@ import type {
   BrokerInfo,
   CreateTopicOptions,
   DetachOptions,
+  LogLine,
   LogOptions,
   ModuleInfo,
   ModuleLog,
@@ -185,4 +188,25 @@ export class Transforms extends Requests {
     const { topic, linesMax, after, ...rest } = options;
     return (await this.ask('module_log', { module, topic, linesMax, after }, rest)) as ModuleLog;
   }
+
+  /**
+   * The lines of a module's log as they come, from those that are kept now; from `after` on where that is given. Goes on until the loop is left or the
+   * signal is aborted. A line may be missing where more are logged than the broker keeps: {@link Transforms.logs} tells how many.
+   */
+  async *follow(module: string, options: LogOptions = {}): AsyncGenerator<LogLine, void, undefined> {
+    let { after } = options;
+    for (;;) {
+      const log = await this.logs(module, { ...options, after });
+      yield* log.lines;
+      after = log.next;
+      if (log.lines.length === 0) await pause(LOOK_AGAIN_MS, options.signal);
+    }
+  }
+}
+
+/** How often a log in which nothing is new is asked for. */
+const LOOK_AGAIN_MS = 500;
+
+async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  await setTimeout(ms, undefined, signal && { signal }).catch(() => check(signal));
 }

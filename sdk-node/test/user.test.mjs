@@ -177,6 +177,23 @@ test('detach tells from where a derived topic would go on', async () => {
   assert.deepEqual([status.derived.targets, typeof status.work.batchTimes.sumUs], [[target], 'number']);
 });
 
+test('the log of a module is followed until somebody stops it', async () => {
+  const t = await topic();
+  const { transforms } = client.admin;
+  await transforms.deploy(`hot-${t}`, plugin('hot'));
+  await transforms.attach(t, `hot-${t}`, { onError: 'skip' });
+  const stop = new AbortController();
+  const lines = transforms.follow(`hot-${t}`, { signal: stop.signal });
+  const first = lines.next();
+  await client.producer(t).send({ value: 'no json' });
+  const { value: line } = await first;
+  assert.deepEqual([line.topic, line.level, line.failure?.code], [t, 'error', 'guest_failed']);
+  const waiting = lines.next();
+  stop.abort();
+  await assert.rejects(waiting, { name: 'AbortError', code: 'ABORT_ERR' });
+  await transforms.detach(t, `hot-${t}`);
+});
+
 test('a module is tried where transforms are administered, without asking the broker', async () => {
   const own = await connect(url);
   const { transforms } = own.admin;

@@ -1,7 +1,7 @@
 //! The native half of the npm package `millpond`: what its TypeScript half calls, and nothing that a user sees.
 //!
 //! ```text
-//!   one turn of the event loop         send(number, bytes, table)       ──>  one task for each producer
+//!   one turn of the event loop         send(number, bytes, table)       ──>  the open batches of the core, or a queue where these have no room
 //!   one call for many answers          answers()                        <──  columns, as many as have come
 //!   one call for a batch of records    read()                           <──  one buffer and one table
 //! ```
