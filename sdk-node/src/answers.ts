@@ -108,11 +108,25 @@ export class Sent extends Promise<RecordPlace> {
   }
 }
 
-/** @internal */
+/** Who waits for the answer to one record. @internal */
 export interface Waiter {
   resolve(place: RecordPlace): void;
   reject(error: Error): void;
-  promise: Sent | undefined;
+  promise: Sent;
+}
+
+let [resolveMade, rejectMade]: [Waiter['resolve'], Waiter['reject']] = [() => undefined, () => undefined];
+
+/** One for all promises: a function for each would be made a million times a second. */
+function take(resolve: (place: RecordPlace) => void, reject: (error: Error) => void): void {
+  resolveMade = resolve;
+  rejectMade = reject;
+}
+
+/** A promise that nobody looks at yet. @internal */
+export function waiter(): Waiter {
+  const promise = new Sent(take);
+  return { promise, resolve: resolveMade, reject: rejectMade };
 }
 
 const ignore = (): void => undefined;
@@ -147,9 +161,9 @@ export class Each implements Sending {
   #failOne(index: number, error: Error): boolean {
     const waiter = this.#waiters[index];
     this.#waiters[index] = undefined;
-    const isLookedAt = waiter?.promise?.isLookedAt ?? false;
+    const isLookedAt = waiter?.promise.isLookedAt ?? false;
     // `flush` and `close` tell of it: a promise that nobody looks at must not end the process.
-    if (waiter?.promise && !isLookedAt) Promise.prototype.then.call(waiter.promise, undefined, ignore);
+    if (waiter && !isLookedAt) Promise.prototype.then.call(waiter.promise, undefined, ignore);
     waiter?.reject(calledAt(error, this.#site));
     return isLookedAt;
   }

@@ -2,7 +2,7 @@
 
 import { inspect, type InspectOptions } from 'node:util';
 import { after, check, checkMs, waitFor, type Waiting } from './abort.js';
-import { Each, Many, Sent, type Places, type RecordPlace, type Sending, type Waiter } from './answers.js';
+import { Each, Many, waiter, type Places, type RecordPlace, type Sending, type Waiter } from './answers.js';
 import { ClosedError, EncodeError, MillpondError, TimeoutError, closed, here, toError, wrongType, type CallSite } from './errors.js';
 import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
@@ -111,9 +111,9 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
    * it failed. Key, value and headers are copied at once. `send` itself never waits: where you send faster than the broker stores for long, await
    * {@link Producer.ready} now and then, or use {@link Producer.sendMany}. Aborting the signal ends the wait and not the sending.
    */
-  send(record: NewRecord<K, V>, options: Waiting = {}): Promise<RecordPlace> {
+  send(record: NewRecord<K, V>, options?: Waiting): Promise<RecordPlace> {
     try {
-      check(options.signal);
+      if (options) check(options.signal);
       this.#pack(record);
     } catch (error) {
       return Promise.reject(error);
@@ -123,13 +123,11 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
       this.#site = {};
       Error.captureStackTrace(this.#site, this.send);
     }
-    let waiter!: Waiter;
-    const place = new Sent((resolve, reject) => (waiter = { resolve, reject, promise: undefined }));
-    waiter.promise = place;
-    this.#waiters.push(waiter);
+    const sent = waiter();
+    this.#waiters.push(sent);
     if (this.#packer.isFull) this.#handOver();
     else this.#schedule();
-    return options.signal ? waitFor(place, options.signal) : place;
+    return options?.signal ? waitFor(sent.promise, options.signal) : sent.promise;
   }
 
   /**
