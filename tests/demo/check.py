@@ -17,6 +17,7 @@ class ReadBack:
         self.by_partition = [0] * partitions
         self.partition_of = {}
         self.next_offset = [0] * partitions
+        self.by_device = {}
 
     @property
     def records(self):
@@ -39,8 +40,17 @@ class ReadBack:
         if value.get("host") in self.hosts:
             raise CheckFailed(f"{where}: the host name `{value['host']}` was stored: {text.strip()}")
         device = value.get("device")
-        if isinstance(device, str) and self.partition_of.setdefault(device, partition) != partition:
+        if not isinstance(device, str):
+            return
+        if self.partition_of.setdefault(device, partition) != partition:
             raise CheckFailed(f"{where}: `{device}` was in partition {self.partition_of[device]} before")
+        self.by_device[device] = self.by_device.get(device, 0) + 1
+
+    def summary(self):
+        """What was seen, a record for each partition and for each device."""
+        partitions = [{"key": f"partition {number}", "value": {"records": count}} for number, count in enumerate(self.by_partition)]
+        devices = sorted(self.by_device.items())
+        return partitions + [{"key": name, "value": {"records": count, "in": self.partition_of[name]}} for name, count in devices]
 
 
 def check_counts(sent, idle, transform, read_back):
@@ -57,3 +67,16 @@ def check_counts(sent, idle, transform, read_back):
         raise CheckFailed(f"{idle} readings were of idle devices, and the transform dropped {dropped}")
     if read_back is not None and read_back != kept:
         raise CheckFailed(f"the transform kept {kept} records, and {read_back} were read back")
+
+
+def check_summary(summary, sent, seen):
+    """The records that a Python program sent against those that a Node.js program read."""
+    if sent != len(summary):
+        raise CheckFailed(f"{len(summary)} records were given to the Python program, and {sent} were acknowledged")
+    by_key = sorted(summary, key=lambda record: record["key"])
+    read = sorted(seen, key=lambda record: record["key"])
+    if [(record["key"], record["value"]) for record in read] != [(record["key"], record["value"]) for record in by_key]:
+        raise CheckFailed(f"the Node.js program read {len(read)} records, which are not the {sent} that the Python program sent")
+    for record in read:
+        if not record["by"].startswith("Python "):
+            raise CheckFailed(f"the record `{record['key']}` has lost its header on the way from Python to Node.js")

@@ -3,9 +3,11 @@
 
 A broker on a temporary folder, a topic with three partitions, two modules beside it: `drop-idle` leaves out the readings of idle
 devices and masks the host name, `by-device` places each device in one partition. Then this machine's own telemetry, live, and a bigger
-file; at the end all is read back and checked, and the numbers are shown.
+file; all is read back and checked. At the end a Python program sends a summary of it to another topic and a Node.js program reads it there, each with the
+package for its language, and the numbers are shown.
 
     MILLPOND      the binary (default: target/release/millpond)
+    PACKAGES      "none" leaves the programs in Python and Node.js out, for who has not built the packages
     INPUT         a file of JSON lines to replay in place of the one that is made from the live telemetry
     LIVE_SECONDS  how long live telemetry is streamed (default: 8)
 """
@@ -22,13 +24,17 @@ import time
 from pathlib import Path
 
 import replay
-from check import CheckFailed, ReadBack, check_counts
+from check import CheckFailed, ReadBack, check_counts, check_summary
 from telemetry import RATE_HZ, Telemetry, line
 from words import Words, human_bytes, human_micros, thousands
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 PLUGINS = ROOT / "plugins" / "dist"
+PYTHON = ROOT / "target" / "python-venv" / "bin" / "python"
+NODE_PACKAGE = ROOT / "sdk-node" / "dist" / "index.mjs"
 TOPIC = "telemetry"
+SUMMARY = "summary"
 PARTITIONS = 3
 LIVE_SECONDS = 8
 LIVE_SECONDS_MAX = 600
@@ -50,8 +56,9 @@ class DemoFailed(Exception):
 class Demo:
     """One run: the broker, its folder, and every process to end."""
 
-    def __init__(self, binary, source, seconds, words):
+    def __init__(self, binary, packages, source, seconds, words):
         self.binary = binary
+        self.packages = packages
         self.source = source
         self.seconds = seconds
         self.words = words
@@ -76,8 +83,9 @@ class Demo:
             raise CheckFailed(f"{self.seen.records} records were given to `millpond produce`, and {sent} were acknowledged")
         check_counts(sent, None if self.source else self.seen.idle, transform, read_back.records if complete else None)
         self.words.done(f"checked {thousands(read_back.records)} records: no idle device, no host name, each device in one partition")
+        summary = self.packages and self.hand_over(read_back)
         self.stop_broker()
-        self.show(topic, transform, live, played, read_back, complete)
+        self.show(topic, transform, live, played, read_back, complete, summary)
 
     # The steps.
 
@@ -162,6 +170,17 @@ class Demo:
         self.finish(consumer, "consume")
         return read_back, True
 
+    def hand_over(self, read_back):
+        """What was read back goes through both packages: from Python into a topic, and from there to Node.js."""
+        summary = read_back.summary()
+        self.words.step("sending a summary from Python, reading it in Node.js")
+        lines = "".join(line(record) + "\n" for record in summary)
+        sent = int(self.program("Python", [str(PYTHON), str(HERE / "summary.py"), SUMMARY], lines))
+        seen = self.program("Node.js", ["node", str(HERE / "summary.mjs"), SUMMARY], "").splitlines()
+        check_summary(summary, sent, [json.loads(text) for text in seen])
+        self.words.done(f"a Python program sent a summary of {thousands(sent)} records, and a Node.js program read the same")
+        return sent
+
     def stop_broker(self):
         self.broker.send_signal(signal.SIGTERM)
         if self.broker.wait(START_TIMEOUT_S) != 0:
@@ -169,7 +188,7 @@ class Demo:
 
     # The end.
 
-    def show(self, topic, transform, live, played, read_back, complete):
+    def show(self, topic, transform, live, played, read_back, complete, summary):
         records = live["records"] + played["records"]
         rows = [
             ("records in", thousands(records), f"{thousands(live['records'])} live, {thousands(played['records'])} replayed"),
@@ -177,6 +196,8 @@ class Demo:
             ("changed", thousands(transform["records_changed"]), "host name masked, by drop-idle"),
             *self.stored_rows(topic, read_back, complete),
         ]
+        if summary:
+            rows.append(("from Python to Node.js", thousands(summary), f"records of topic `{SUMMARY}`: one for each partition and device"))
         size = sum(partition["size_bytes"] for partition in topic["partitions"])
         rows.append(("bytes on disk", human_bytes(size), "segments and indexes"))
         if played["records"] >= THROUGHPUT_RECORDS_MIN:
@@ -224,6 +245,14 @@ class Demo:
         done = subprocess.run([self.binary, *arguments], env=self.environment, timeout=COMMAND_TIMEOUT_S, check=False, **streams)
         if done.returncode != 0:
             raise DemoFailed(f"`millpond {' '.join(arguments)}` ended with {done.returncode}\n{done.stderr.strip()}")
+        return done.stdout
+
+    def program(self, language, arguments, text):
+        """Runs a program that uses a package, and returns what it printed."""
+        streams = {"input": text, "capture_output": True, "text": True}
+        done = subprocess.run(arguments, env=self.environment, timeout=COMMAND_TIMEOUT_S, check=False, **streams)
+        if done.returncode != 0:
+            raise DemoFailed(f"the {language} program ended with {done.returncode}\n{done.stderr.strip()}")
         return done.stdout
 
     def finish(self, process, name):
@@ -288,6 +317,22 @@ def find_binary():
     return os.path.abspath(binary)
 
 
+def find_packages():
+    """Whether the packages for Python and Node.js have their part; they are built, then."""
+    named = os.environ.get("PACKAGES") or "both"
+    if named not in ("both", "none"):
+        raise DemoFailed(f"PACKAGES={named} is not known\nhint: it is both or none")
+    if named == "none":
+        return False
+    hint = "hint: `make packages` builds them, and PACKAGES=none leaves them out"
+    if not NODE_PACKAGE.is_file() or shutil.which("node") is None:
+        raise DemoFailed(f"the package for Node.js is not there: {NODE_PACKAGE}\n{hint}")
+    found = PYTHON.is_file() and subprocess.run([PYTHON, "-c", "import millpond"], capture_output=True, check=False).returncode == 0
+    if not found:
+        raise DemoFailed(f"the package for Python is not there: {PYTHON} can't import millpond\n{hint}")
+    return True
+
+
 def find_source():
     named = os.environ.get("INPUT")
     if not named:
@@ -320,7 +365,7 @@ def main():
     demo = None
     done = False
     try:
-        demo = Demo(find_binary(), find_source(), find_seconds(), words)
+        demo = Demo(find_binary(), find_packages(), find_source(), find_seconds(), words)
         demo.run()
         done = True
         words.say(f"The demo took {time.monotonic() - started:.0f} s.")
