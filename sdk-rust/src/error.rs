@@ -264,7 +264,7 @@ impl Error {
             Error::CaFile { .. } => "give the PEM file of the authority that signed the broker's certificate",
             Error::NoSystemRoots { .. } => {
                 "put the broker's fingerprint into the address (?fp=sha256:...) or name the PEM file of the authority that signed its \
-                 certificate (`--ca-file PATH`, `ClientBuilder::ca_file`, or ?ca=PATH in the address)"
+                 certificate (`--ca-file PATH`, the setting `ca_file` of a client, or ?ca=PATH in the address)"
             }
             Error::Connect { cause: Some(cause), .. } if is_refusal(&**cause) => {
                 "it has as many connections as it takes (`quic.connections_max`), or it is stopping: try again after a moment"
@@ -279,7 +279,7 @@ impl Error {
             }
             Error::Certificate { .. } => {
                 "a broker makes its own certificate when it starts for the first time: use the address that it printed (with ?fp=sha256:...), \
-                 or name the PEM file of its authority, <data-dir>/tls/ca.pem (`--ca-file PATH`, `ClientBuilder::ca_file`, or ?ca=PATH in the \
+                 or name the PEM file of its authority, <data-dir>/tls/ca.pem (`--ca-file PATH`, the setting `ca_file` of a client, or ?ca=PATH in the \
                  address)"
             }
             Error::WrongProtocol { .. } => "check host and port, and that client and broker are of versions that go together",

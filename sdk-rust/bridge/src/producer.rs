@@ -56,12 +56,24 @@ struct Inner {
 /// What waits for room, or for the producer to be opened.
 #[derive(Debug, Default)]
 struct Posted {
-    records: VecDeque<(Record, oneshot::Sender<Result<Delivery, Failure>>)>,
+    records: VecDeque<(Record, oneshot::Sender<Result<Delivery, Arc<Refused>>>)>,
     /// A task takes them out. It holds one more record.
     running: bool,
-    /// The first that could not be sent since the last flush.
-    failure: Option<Failure>,
+    /// Those that could not be sent since the last flush, for whoever posted them to look at.
+    refused: Vec<Arc<Refused>>,
+    /// The first that nobody can look at any more.
+    unheard: Option<Failure>,
 }
+
+/// A record that was posted and could not be sent.
+#[derive(Debug)]
+struct Refused {
+    failure: Failure,
+    looked_at: AtomicBool,
+}
+
+/// Refused records that are remembered one by one.
+const REFUSED_MAX: usize = 1_024;
 
 impl Producer {
     /// A producer, which is opened with its first record, or by [`Producer::open`].
@@ -160,8 +172,8 @@ impl Producer {
         Ok(Sending(Progress::Posted(receiver)))
     }
 
-    /// Waits until everything that was sent before is answered. Fails with the first error of any record since the last flush, whether
-    /// somebody waited for that record or not; or with the code `timed_out`.
+    /// Waits until everything that was sent before is answered. Fails with the first error since the last flush that nobody has heard of, or
+    /// with the code `timed_out`. Whoever waited for a record and got its error has heard of it.
     pub async fn flush(&self, within: Option<Duration>) -> Result<(), Failure> {
         check_process()?;
         bounded("flushing the producer", within, self.0.flush()).await
@@ -255,11 +267,11 @@ impl Inner {
                 Ok(core) => core.enqueue(record).await.map_err(Failure::from),
                 Err(failure) => Err(failure),
             };
-            if let Err(failure) = &sent {
-                self.posted.lock().failure.get_or_insert_with(|| failure.clone());
-            }
             // Whoever posted it may not want to know.
-            let _ = answer.send(sent);
+            match sent {
+                Ok(delivery) => drop(answer.send(Ok(delivery))),
+                Err(failure) => self.posted.lock().refuse(failure, answer),
+            }
         }
         self.drained.notify_waiters();
     }
@@ -272,11 +284,33 @@ impl Inner {
             }
             drained.await;
         }
-        let posted = self.posted.lock().failure.take();
+        let untold = self.posted.lock().take_untold();
         if let Some(core) = self.core.get() {
             core.flush().await?;
         }
-        posted.map_or(Ok(()), Err)
+        untold.map_or(Ok(()), Err)
+    }
+}
+
+impl Posted {
+    fn refuse(&mut self, failure: Failure, answer: oneshot::Sender<Result<Delivery, Arc<Refused>>>) {
+        if self.refused.len() >= REFUSED_MAX {
+            self.refused.retain(|refused| !refused.looked_at.load(Ordering::Relaxed));
+        }
+        let refused = Arc::new(Refused { failure, looked_at: AtomicBool::new(false) });
+        let is_full = self.refused.len() >= REFUSED_MAX;
+        if answer.send(Err(Arc::clone(&refused))).is_err() || is_full {
+            self.unheard.get_or_insert_with(|| refused.failure.clone());
+        } else {
+            self.refused.push(refused);
+        }
+    }
+
+    /// The first failure that nobody has heard of. All are forgotten.
+    fn take_untold(&mut self) -> Option<Failure> {
+        let refused = std::mem::take(&mut self.refused);
+        let unseen = refused.iter().find(|refused| !refused.looked_at.load(Ordering::Relaxed));
+        self.unheard.take().or_else(|| unseen.map(|refused| refused.failure.clone()))
     }
 }
 
@@ -298,8 +332,9 @@ pub struct Sending(Progress);
 
 #[derive(Debug)]
 enum Progress {
-    Posted(oneshot::Receiver<Result<Delivery, Failure>>),
+    Posted(oneshot::Receiver<Result<Delivery, Arc<Refused>>>),
     Sent(Delivery),
+    Refused(Arc<Refused>),
     Answered(Outcome),
     /// Somebody else waits for it.
     Taken,
@@ -314,9 +349,37 @@ impl Sending {
     pub fn another(&self) -> Option<Sending> {
         match &self.0 {
             Progress::Sent(delivery) => Some(Sending(Progress::Sent(delivery.clone()))),
+            Progress::Refused(refused) => Some(Sending(Progress::Refused(Arc::clone(refused)))),
             Progress::Answered(outcome) => Some(Sending(Progress::Answered(outcome.clone()))),
             Progress::Posted(_) | Progress::Taken => None,
         }
+    }
+
+    /// Whether the answer is there, an error included. That is no look at it: flush still tells the error.
+    pub fn is_answered(&mut self) -> bool {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        self.poll_sent(&mut context).is_ready() && !matches!(&self.0, Progress::Sent(delivery) if !delivery.is_answered())
+    }
+
+    /// Ready once the answer is there, an error included. That is no look at it.
+    pub fn poll_answered(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_sent(context));
+        match &mut self.0 {
+            Progress::Sent(delivery) => delivery.poll_answered(context),
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Ready once the record does not wait for its room any more.
+    fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Progress::Posted(posted) = &mut self.0 {
+            self.0 = match ready!(Pin::new(posted).poll(context)) {
+                Ok(Ok(delivery)) => Progress::Sent(delivery),
+                Ok(Err(refused)) => Progress::Refused(refused),
+                Err(_) => Progress::Answered(Err(Failure::closed("client"))),
+            };
+        }
+        Poll::Ready(())
     }
 
     /// Takes the answer away, for who waits for it elsewhere; this one says nothing but that from then on, unless it is there already. None if it
@@ -337,10 +400,18 @@ impl Sending {
         matches!((&self.0, &next.0), (Progress::Sent(run), Progress::Sent(next)) if run.is_followed_by(next, behind))
     }
 
-    /// The answer to such a record, if it is there.
-    pub(crate) fn try_get_behind(&self, behind: u32) -> Option<Outcome> {
-        let Progress::Sent(delivery) = &self.0 else { return None };
-        delivery.try_get_behind(behind).map(|answer| answer.map_err(Failure::from))
+    /// The answer to such a record, if it is there, and with 0 that to this one. That is no look at it: flush still tells an error.
+    pub(crate) fn peek_behind(&mut self, behind: u32) -> Option<Outcome> {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        if self.poll_sent(&mut context).is_pending() {
+            return None;
+        }
+        match &self.0 {
+            Progress::Sent(delivery) => delivery.try_get_behind(behind).map(|answer| answer.map_err(Failure::from)),
+            Progress::Refused(refused) => Some(Err(refused.failure.clone())),
+            Progress::Answered(outcome) => Some(outcome.clone()),
+            Progress::Posted(_) | Progress::Taken => None,
+        }
     }
 
     /// The answer, if it is there.
@@ -357,42 +428,28 @@ impl Sending {
     }
 }
 
-impl Sending {
-    /// Until the record has found its room, or can find none.
-    fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if let Progress::Posted(posted) = &mut self.0 {
-            let sent = ready!(Pin::new(posted).poll(context));
-            self.0 = match sent.unwrap_or_else(|_| Err(Failure::closed("client"))) {
-                Ok(delivery) => Progress::Sent(delivery),
-                Err(failure) => Progress::Answered(Err(failure)),
-            };
-        }
-        Poll::Ready(())
-    }
-
-    /// Until the answer is there, which stays.
-    pub(crate) fn poll_answered(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        ready!(self.poll_sent(context));
-        match &mut self.0 {
-            Progress::Sent(delivery) => Pin::new(delivery).poll(context).map(|_| ()),
-            _ => Poll::Ready(()),
-        }
-    }
-}
-
 impl Future for Sending {
     type Output = Outcome;
 
     /// May be polled again after it is ready, and says the same.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         ready!(self.poll_sent(context));
-        if let Progress::Sent(delivery) = &mut self.0 {
-            let answer = ready!(Pin::new(delivery).poll(context)).map_err(Failure::from);
-            self.0 = Progress::Answered(answer);
+        loop {
+            match &mut self.0 {
+                Progress::Posted(_) => unreachable!("it was polled a moment ago"),
+                Progress::Refused(refused) => {
+                    refused.looked_at.store(true, Ordering::Relaxed);
+                    self.0 = Progress::Answered(Err(refused.failure.clone()));
+                }
+                Progress::Sent(delivery) => {
+                    let answer = ready!(Pin::new(delivery).poll(context)).map_err(Failure::from);
+                    self.0 = Progress::Answered(answer);
+                }
+                Progress::Answered(outcome) => return Poll::Ready(outcome.clone()),
+                Progress::Taken => {
+                    return Poll::Ready(Err(Failure::invalid("the answer to this record was taken to be awaited elsewhere")));
+                }
+            }
         }
-        Poll::Ready(match &self.0 {
-            Progress::Answered(outcome) => outcome.clone(),
-            _ => Err(Failure::invalid("the answer to this record was taken to be awaited elsewhere")),
-        })
     }
 }

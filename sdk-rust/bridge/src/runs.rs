@@ -31,7 +31,7 @@ impl Runs {
         self.0.push(Run { first: index, count: 1, sent });
     }
 
-    /// Takes out the answers that are there, each with the number of its record.
+    /// Takes out the answers that are there, each with the number of its record. That is no look at them: flush still tells an error.
     pub fn take_answered(&mut self, mut with: impl FnMut(usize, Outcome)) {
         self.0.retain_mut(|run| {
             let sending = match &mut run.sent {
@@ -41,10 +41,10 @@ impl Runs {
                     return false;
                 }
             };
-            let Some(outcome) = sending.try_get() else { return true };
+            let Some(outcome) = sending.peek_behind(0) else { return true };
             with(run.first, outcome);
             for behind in 1..run.count {
-                let outcome = sending.try_get_behind(behind).unwrap_or_else(|| unreachable!("a batch is answered as a whole"));
+                let outcome = sending.peek_behind(behind).unwrap_or_else(|| unreachable!("a batch is answered as a whole"));
                 with(run.first + behind as usize, outcome);
             }
             false

@@ -11,6 +11,7 @@
 //! | `identity` | the numbers by which the broker recognises a batch |
 //! | `failure` | batches that are too old, or refused for good |
 //! | `pending` | the answer that the records of a batch share |
+//! | `untold` | failures that nobody has heard of, which a flush tells |
 //!
 //! # What it promises
 //!
@@ -40,6 +41,7 @@ mod pending;
 mod placement;
 mod shared;
 mod stats;
+mod untold;
 
 pub use builder::{
     DEFAULT_BATCH_BYTES, DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT, DEFAULT_IN_FLIGHT, DEFAULT_LINGER, ProducerBuilder,
@@ -103,7 +105,7 @@ impl Producer {
 
     /// Waits until everything that was enqueued before is answered; batches that were waiting for more records go at once.
     ///
-    /// Fails with the first error of any record since the last flush, whether its [`Delivery`] was looked at or dropped.
+    /// Fails with the first error since the last flush that nobody has heard of: whoever awaited a [`Delivery`] and got its error has.
     pub async fn flush(&self) -> Result<(), Error> {
         self.shared.flush().await
     }

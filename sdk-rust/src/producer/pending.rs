@@ -29,6 +29,8 @@ pub(crate) struct Pending {
     answer: OnceLock<Result<Answer, Error>>,
     /// Whoever waits; each delivery holds at most one place. Emptied when the answer is there.
     wakers: Mutex<Vec<Waker>>,
+    /// Of a batch that has failed: a bit for each record whose error somebody has looked at.
+    looked_at: Mutex<Vec<u64>>,
 }
 
 impl Pending {
@@ -63,6 +65,24 @@ impl Pending {
         Poll::Pending
     }
 
+    /// Records whose error somebody has looked at.
+    pub(crate) fn looked_at(&self) -> u32 {
+        self.looked_at.lock().iter().map(|bits| bits.count_ones()).sum()
+    }
+
+    /// What became of a record, for somebody who looks at it.
+    fn look(&self, answer: &Result<Answer, Error>, index: u32) -> Result<RecordPlace, Error> {
+        if answer.is_err() {
+            let (word, bit) = (index as usize / 64, index % 64);
+            let mut looked_at = self.looked_at.lock();
+            if looked_at.len() <= word {
+                looked_at.resize(word + 1, 0);
+            }
+            looked_at[word] |= 1 << bit;
+        }
+        place_of(answer, index)
+    }
+
     /// Waits for the answer, whatever it is.
     pub(crate) async fn settled(&self) {
         let mut place = None;
@@ -72,7 +92,8 @@ impl Pending {
 
 /// The coming answer to one record: a future of where it was stored.
 ///
-/// May be dropped: the record is sent all the same, and its error shows in [`crate::Producer::flush`].
+/// May be dropped: the record is sent all the same, and its error shows in [`crate::Producer::flush`]. Who gets the error here has heard of it, and
+/// flush does not tell it again.
 #[derive(Debug)]
 #[must_use = "await it to know that the record is stored, or call flush and drop it"]
 pub struct Delivery {
@@ -86,9 +107,19 @@ impl Delivery {
         Delivery { pending, index, place: None }
     }
 
+    /// Whether the answer is there, an error included. That is no look at it.
+    pub fn is_answered(&self) -> bool {
+        self.pending.is_settled()
+    }
+
+    /// Ready once the answer is there, an error included. That is no look at it.
+    pub fn poll_answered(&mut self, context: &Context<'_>) -> Poll<()> {
+        self.pending.poll(context, &mut self.place).map(|_| ())
+    }
+
     /// The answer, if it is there.
     pub fn try_get(&self) -> Option<Result<RecordPlace, Error>> {
-        self.try_get_behind(0)
+        self.pending.answer.get().map(|answer| self.pending.look(answer, self.index))
     }
 
     /// Whether `next` is the answer to the record that lies `behind` records behind this one in the same batch: they come together, and
@@ -97,7 +128,7 @@ impl Delivery {
         Arc::ptr_eq(&self.pending, &next.pending) && self.index.checked_add(behind) == Some(next.index)
     }
 
-    /// The answer to the record that lies so many records behind this one in its batch, if it is there.
+    /// The answer to the record that lies so many records behind this one in its batch, if it is there. That is no look at it.
     pub fn try_get_behind(&self, behind: u32) -> Option<Result<RecordPlace, Error>> {
         self.pending.answer.get().map(|answer| place_of(answer, self.index.saturating_add(behind)))
     }
@@ -115,7 +146,7 @@ impl Future for Delivery {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Delivery { pending, index, place } = &mut *self;
-        pending.poll(context, place).map(|answer| place_of(answer, *index))
+        pending.poll(context, place).map(|answer| pending.look(answer, *index))
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     pending::{Answer, Delivery, Pending},
     placement::Placement,
     stats::{Counters, ProducerStats},
+    untold::Untold,
 };
 use crate::{
     admin::Admin,
@@ -58,8 +59,8 @@ pub(crate) struct Shared {
     room_bytes: usize,
     /// Callers that wait for room.
     short_of_room: AtomicUsize,
-    /// The first error since the last flush.
-    failure: Mutex<Option<Error>>,
+    /// What the next flush tells.
+    untold: Mutex<Untold>,
 }
 
 impl Shared {
@@ -79,7 +80,7 @@ impl Shared {
             room: Semaphore::new(room_bytes),
             room_bytes,
             short_of_room: AtomicUsize::new(0),
-            failure: Mutex::new(None),
+            untold: Mutex::default(),
         }
     }
 
@@ -172,7 +173,7 @@ impl Shared {
         for pending in self.hurry() {
             pending.settled().await;
         }
-        self.failure.lock().take().map_or(Ok(()), Err)
+        self.untold.lock().take().map_or(Ok(()), Err)
     }
 
     pub(crate) fn close(&self) {
@@ -212,10 +213,10 @@ impl Shared {
         self.finish(&sealed.pending, sealed.builder.len(), sealed.charged, Err(error));
     }
 
-    fn finish(&self, pending: &Pending, records: u32, charged: usize, answer: Result<Answer, Error>) {
+    fn finish(&self, pending: &Arc<Pending>, records: u32, charged: usize, answer: Result<Answer, Error>) {
         if let Err(error) = &answer {
             self.counters.records_failed.fetch_add(u64::from(records), Ordering::Relaxed);
-            self.failure.lock().get_or_insert_with(|| error.clone());
+            self.untold.lock().add(pending, records, error);
         }
         self.room.add_permits(charged);
         pending.settle(answer);

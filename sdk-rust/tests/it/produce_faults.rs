@@ -117,7 +117,16 @@ async fn an_error_in_the_middle_fails_its_own_batch_alone() {
     }
     assert_eq!(broker.state.values(0).len(), 100 - failed.len());
     assert_eq!(producer.stats().records_failed, failed.len() as u64);
-    // Told by flush too, once, for those who do not look at deliveries.
+    // Everybody has heard of it.
+    soon(producer.flush()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_failed_and_nobody_looked_at_is_told_by_flush_once() {
+    let broker = FakeBroker::start(1);
+    broker.state.script_batches([refusal(ErrorCode::GuestFailed)]);
+    let producer = producer(&broker).await;
+    drop(producer.enqueue(Record::new("x")).await.unwrap());
     assert_eq!(soon(producer.flush()).await.unwrap_err().code(), "guest_failed");
     soon(producer.flush()).await.unwrap();
 }
