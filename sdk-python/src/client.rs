@@ -2,8 +2,9 @@
 
 use crate::{
     consumer::{Consumer, Decoding},
+    encoding::Encoding,
     failure::exception,
-    producer::{Encoding, Producer},
+    producer::Producer,
     wait::{Answer, Operation, block, block_on, start},
 };
 use bytes::Bytes;

@@ -1,14 +1,19 @@
 //! Records on their way to an iterator.
 
 use crate::{
+    encoding::{PartitionNumber, Seconds},
     failure::{exception, raise},
-    producer::seconds,
     record::{Batch, Part, Record},
     wait::{Answer, Operation, block_on, start},
 };
 use millpond_bridge::{Failure, Place, Records, options::Options};
 use parking_lot::Mutex;
-use pyo3::{prelude::*, sync::PyOnceLock, types::PyBytes};
+use pyo3::{
+    exceptions::PyException,
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyBytes, PyType},
+};
 use std::{
     sync::{
         Arc,
@@ -34,6 +39,8 @@ enum Policy {
     Skip,
     /// It is handed out with bytes.
     Raw,
+    /// The exception goes to the package, which makes a dead letter of the record.
+    Letter,
 }
 
 /// A record that was made, or not.
@@ -44,10 +51,10 @@ pub(crate) enum Made {
 
 impl Decoding {
     pub(crate) fn new(key: Option<Py<PyAny>>, value: Option<Py<PyAny>>, on_error: &str) -> Decoding {
-        // Dead letters are the package's business: it gets the exception.
         let policy = match on_error {
             "skip" => Policy::Skip,
             "raw" => Policy::Raw,
+            "dead-letter" => Policy::Letter,
             _ => Policy::Raise,
         };
         Decoding { key, value, policy, skipped: AtomicU64::new(0) }
@@ -65,8 +72,8 @@ impl Decoding {
         match (decoded, self.policy) {
             (Ok((key, value)), _) => Ok(Made::Record(raw(key, value))),
             // Not a mistake in the data: the user wants to stop.
-            (Err(failed), _) if !failed.error.is_instance_of::<pyo3::exceptions::PyException>(py) => Err(failed.error),
-            (Err(failed), Policy::Raise) => Err(failed.exception(py, raw(Part::Raw, Part::Raw))),
+            (Err(failed), _) if !failed.error.is_instance_of::<PyException>(py) => Err(failed.error),
+            (Err(failed), Policy::Raise | Policy::Letter) => Err(failed.exception(py, raw(Part::Raw, Part::Raw))),
             (Err(_), Policy::Raw) => Ok(Made::Record(raw(Part::Raw, Part::Raw))),
             (Err(_), Policy::Skip) => {
                 self.skipped.fetch_add(1, Ordering::Relaxed);
@@ -74,6 +81,30 @@ impl Decoding {
             }
         }
     }
+}
+
+impl Decoding {
+    /// A record of a batch that is handed out. What could not be decoded was made a dead letter before, where that is the policy.
+    pub(crate) fn record_of_batch(&self, py: Python<'_>, records: &Records, index: usize) -> PyResult<Made> {
+        match self.record(py, records, index) {
+            Err(error) if self.policy == Policy::Letter && is_decode_error(py, &error)? => Ok(Made::Skipped),
+            made => made,
+        }
+    }
+
+    /// The exception for a record that can't be decoded.
+    pub(crate) fn failure(&self, py: Python<'_>, records: &Records, index: usize) -> PyResult<Option<PyErr>> {
+        match self.record(py, records, index) {
+            Ok(_) => Ok(None),
+            Err(error) if is_decode_error(py, &error)? => Ok(Some(error)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_decode_error(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
+    static DECODE_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    Ok(error.matches(py, DECODE_ERROR.import(py, "millpond.errors", "DecodeError")?)?)
 }
 
 /// A deserializer that has failed.
@@ -155,11 +186,28 @@ impl Consumer {
                     }
                 }
             };
-            if let Some((records, index)) = here
-                && let Made::Record(record) = self.decoding.record(py, &records, index)?
-            {
-                return Ok(Some(record));
+            let Some((records, index)) = here else { continue };
+            match self.decoding.record(py, &records, index) {
+                Ok(Made::Record(record)) => return Ok(Some(record)),
+                Ok(Made::Skipped) => {}
+                Err(error) => {
+                    if !error.is_instance_of::<PyException>(py) {
+                        self.step_back(&records, index);
+                    }
+                    return Err(error);
+                }
             }
+        }
+    }
+
+    /// A record whose deserializer was interrupted, as by Ctrl-C, is the next one again, unless another thread is behind it already.
+    fn step_back(&self, interrupted: &Records, at: usize) {
+        if let Some(Cursor { records, index }) = self.cursor.lock().as_mut()
+            && *index == at + 1
+            && records.partition() == interrupted.partition()
+            && records.offsets().get(at) == interrupted.offsets().get(at)
+        {
+            *index = at;
         }
     }
 }
@@ -186,18 +234,20 @@ impl Consumer {
         self.next_here(py)
     }
 
-    /// Waits until there is something to take: so many records, or what has come so many seconds after the first. False at the end.
-    fn ready(&self, py: Python<'_>, records: usize, wait: f64) -> PyResult<bool> {
+    /// Waits until there is something to take: so many records, or what has come so long after the first. False at the end, and None where
+    /// `within` is over.
+    #[pyo3(signature = (records, wait, within=None))]
+    fn ready(&self, py: Python<'_>, records: usize, wait: Seconds, within: Option<Seconds>) -> PyResult<Option<bool>> {
         self.hand_back();
-        let wait = seconds(Some(wait))?.unwrap_or_default();
-        block_on(py, self.source.ready(records, wait))
+        block_on(py, ready(&self.source, records, wait, within))
     }
 
     /// The same for a future of asyncio.
-    fn ready_async(&self, future: &Bound<'_, PyAny>, records: usize, wait: f64) -> PyResult<Operation> {
+    #[pyo3(signature = (future, records, wait, within=None))]
+    fn ready_async(&self, future: &Bound<'_, PyAny>, records: usize, wait: Seconds, within: Option<Seconds>) -> PyResult<Operation> {
         self.hand_back();
-        let (consumer, wait) = (self.source.clone(), seconds(Some(wait))?.unwrap_or_default());
-        start(future, async move { consumer.ready(records, wait).await }, Answer::Bool)
+        let consumer = self.source.clone();
+        start(future, async move { ready(&consumer, records, wait, within).await }, |ready| ready.map_or(Answer::Nothing, Answer::Bool))
     }
 
     /// What is here, at most so many records; None if nothing is.
@@ -223,54 +273,54 @@ impl Consumer {
     }
 
     /// Goes on from another place (JSON).
-    fn seek(&self, py: Python<'_>, partition: Option<u32>, place: &str) -> PyResult<()> {
+    fn seek(&self, py: Python<'_>, partition: Option<PartitionNumber>, place: &str) -> PyResult<()> {
         let place = parse_place(place)?;
         self.hand_back();
-        block_on(py, self.source.seek(partition, place))
+        block_on(py, self.source.seek(number(partition), place))
     }
 
     /// The same for a future of asyncio.
-    fn seek_async(&self, future: &Bound<'_, PyAny>, partition: Option<u32>, place: &str) -> PyResult<Operation> {
+    fn seek_async(&self, future: &Bound<'_, PyAny>, partition: Option<PartitionNumber>, place: &str) -> PyResult<Operation> {
         let place = parse_place(place)?;
         self.hand_back();
-        let consumer = self.source.clone();
+        let (consumer, partition) = (self.source.clone(), number(partition));
         start(future, async move { consumer.seek(partition, place).await }, |()| Answer::Nothing)
     }
 
     /// Hands out no more records of a partition, or of all.
-    fn pause(&self, py: Python<'_>, partition: Option<u32>) -> PyResult<()> {
+    fn pause(&self, py: Python<'_>, partition: Option<PartitionNumber>) -> PyResult<()> {
         self.hand_back();
-        block_on(py, self.source.pause(partition))
+        block_on(py, self.source.pause(number(partition)))
     }
 
     /// The same for a future of asyncio.
-    fn pause_async(&self, future: &Bound<'_, PyAny>, partition: Option<u32>) -> PyResult<Operation> {
+    fn pause_async(&self, future: &Bound<'_, PyAny>, partition: Option<PartitionNumber>) -> PyResult<Operation> {
         self.hand_back();
-        let consumer = self.source.clone();
+        let (consumer, partition) = (self.source.clone(), number(partition));
         start(future, async move { consumer.pause(partition).await }, |()| Answer::Nothing)
     }
 
     /// Goes on with a partition, or with all.
-    fn resume(&self, py: Python<'_>, partition: Option<u32>) -> PyResult<()> {
-        block_on(py, self.source.resume(partition))
+    fn resume(&self, py: Python<'_>, partition: Option<PartitionNumber>) -> PyResult<()> {
+        block_on(py, self.source.resume(number(partition)))
     }
 
     /// The same for a future of asyncio.
-    fn resume_async(&self, future: &Bound<'_, PyAny>, partition: Option<u32>) -> PyResult<Operation> {
-        let consumer = self.source.clone();
+    fn resume_async(&self, future: &Bound<'_, PyAny>, partition: Option<PartitionNumber>) -> PyResult<Operation> {
+        let (consumer, partition) = (self.source.clone(), number(partition));
         start(future, async move { consumer.resume(partition).await }, |()| Answer::Nothing)
     }
 
     /// The offset of the next record of a partition.
-    fn position(&self, py: Python<'_>, partition: u32) -> PyResult<i64> {
+    fn position(&self, py: Python<'_>, partition: PartitionNumber) -> PyResult<i64> {
         self.hand_back();
-        block_on(py, self.source.position(partition))
+        block_on(py, self.source.position(partition.0))
     }
 
     /// The same for a future of asyncio.
-    fn position_async(&self, future: &Bound<'_, PyAny>, partition: u32) -> PyResult<Operation> {
+    fn position_async(&self, future: &Bound<'_, PyAny>, partition: PartitionNumber) -> PyResult<Operation> {
         self.hand_back();
-        let consumer = self.source.clone();
+        let (consumer, PartitionNumber(partition)) = (self.source.clone(), partition);
         start(future, async move { consumer.position(partition).await }, Answer::Int)
     }
 
@@ -313,10 +363,27 @@ impl Consumer {
     }
 }
 
+fn number(partition: Option<PartitionNumber>) -> Option<u32> {
+    partition.map(|PartitionNumber(number)| number)
+}
+
 /// A place from JSON.
 fn parse_place(place: &str) -> PyResult<Place> {
     let options = millpond_bridge::ConsumerOptions::from_json(&format!("{{\"start\": {place}}}")).map_err(raise)?;
     options.start.ok_or_else(|| raise(Failure::invalid("there is no place to seek to")))
+}
+
+async fn ready(
+    consumer: &millpond_bridge::Consumer,
+    records: usize,
+    Seconds(wait): Seconds,
+    within: Option<Seconds>,
+) -> Result<Option<bool>, Failure> {
+    let ready = consumer.ready(records, wait);
+    match within {
+        None => ready.await.map(Some),
+        Some(Seconds(within)) => tokio::time::timeout(within, ready).await.map_or(Ok(None), |ready| ready.map(Some)),
+    }
 }
 
 async fn closed(consumer: &millpond_bridge::Consumer) -> Result<(), Failure> {

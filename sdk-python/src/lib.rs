@@ -15,7 +15,9 @@
 //! | `wait` | waiting: for a thread with an eye on signals, for asyncio through one notifier thread |
 //! | `failure` | failures become the exceptions of `millpond.errors` |
 //! | `client` | connection and admin calls |
-//! | `producer` | sending, and the answers |
+//! | `producer` | sending |
+//! | `encoding` | objects of Python on their way to a record, and arguments |
+//! | `deliveries` | the coming answers to records |
 //! | `consumer` | records on their way to an iterator |
 //! | `record` | records, made when they are asked for, and batches of them |
 //! | `arrow` | batches through the Arrow C data interface |
@@ -25,6 +27,8 @@
 mod arrow;
 mod client;
 mod consumer;
+mod deliveries;
+mod encoding;
 mod failure;
 mod producer;
 mod record;
@@ -38,9 +42,12 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<client::Client>()?;
     module.add_class::<producer::Producer>()?;
-    module.add_class::<producer::Delivery>()?;
-    module.add_class::<producer::Deliveries>()?;
-    module.add_class::<producer::RecordPlace>()?;
+    module.add_class::<deliveries::Delivery>()?;
+    module.add_class::<deliveries::Deliveries>()?;
+    module.add_class::<deliveries::RecordPlace>()?;
+    module.add_class::<deliveries::Places>()?;
+    module.add_class::<deliveries::PlacesIterator>()?;
+    module.add_class::<producer::Sends>()?;
     module.add_class::<consumer::Consumer>()?;
     module.add_class::<consumer::RecordIterator>()?;
     module.add_class::<record::Record>()?;

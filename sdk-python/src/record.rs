@@ -1,13 +1,15 @@
 //! Records, made when they are asked for, and batches of them.
 
-use crate::consumer::{Decoding, Made};
+use crate::{
+    consumer::{Decoding, Made},
+    encoding::datetime,
+};
 use millpond_bridge::Records;
 use parking_lot::Mutex;
 use pyo3::{
     IntoPyObjectExt,
     basic::CompareOp,
     prelude::*,
-    sync::PyOnceLock,
     types::{PyBytes, PyList, PyTuple, PyType},
 };
 use std::sync::Arc;
@@ -109,9 +111,7 @@ impl Record {
     /// When it happened, as its producer said: an aware datetime in UTC.
     #[getter]
     fn timestamp(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        static FROM_MS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let from_ms = FROM_MS.get_or_try_init(py, || py.import("millpond._times")?.getattr("from_ms").map(Bound::unbind))?;
-        from_ms.call1(py, (self.timestamp_ms(),))
+        datetime(py, self.timestamp_ms())
     }
 
     /// The key; None where it has none.
@@ -152,11 +152,18 @@ impl Record {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let (key, value) = (self.key(py), self.value(py));
-        let (key, value) = (key.bind(py).repr()?, value.bind(py).repr()?);
+        let shown = |part: Py<PyAny>| -> PyResult<String> {
+            let text = part.bind(py).repr()?.to_string();
+            let cut = text.char_indices().nth(SHOWN_CHARS_MAX).map(|(end, _)| end);
+            Ok(cut.map_or(text.clone(), |end| format!("{}... ({} characters)", &text[..end], text.chars().count())))
+        };
         let (topic, partition, offset) = (self.topic(), self.partition(), self.offset());
-        let shown: String = value.to_string().chars().take(SHOWN_CHARS_MAX).collect();
-        Ok(format!("Record(topic='{topic}', partition={partition}, offset={offset}, key={key}, value={shown})"))
+        let timestamp = self.timestamp(py)?.call_method0(py, "isoformat")?;
+        let (key, value, headers) = (shown(self.key(py))?, shown(self.value(py))?, self.headers(py)?);
+        let headers = if headers.is_empty() { String::new() } else { format!(", headers={}", shown(headers.into_any().unbind())?) };
+        Ok(format!(
+            "Record(topic='{topic}', partition={partition}, offset={offset}, timestamp={timestamp}, key={key}, value={value}{headers})"
+        ))
     }
 
     fn __richcmp__(&self, py: Python<'_>, other: &Record, op: CompareOp) -> PyResult<Py<PyAny>> {
@@ -184,7 +191,7 @@ impl Record {
     }
 }
 
-/// Of a value, in `repr`.
+/// Of a key, a value or the headers, in `repr`.
 const SHOWN_CHARS_MAX: usize = 200;
 
 /// Records that arrived together, or were waited for together.
@@ -226,6 +233,17 @@ impl Batch {
     #[getter]
     fn next_offsets(&self) -> std::collections::BTreeMap<u32, i64> {
         self.parts.iter().map(|records| (records.partition(), records.next_offset())).collect()
+    }
+
+    /// The exceptions for the records that the consumer's deserializers fail on.
+    fn undecodable(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        let mut failures = Vec::new();
+        for records in &self.parts {
+            for index in 0..records.len() {
+                failures.extend(self.decoding.failure(py, records, index)?.map(|failure| failure.into_value(py).into_any()));
+            }
+        }
+        Ok(failures)
     }
 
     /// The keys as bytes, whatever the consumer's deserializer.
@@ -303,7 +321,7 @@ impl BatchIterator {
                 now
             };
             let Some(records) = self.parts.get(part) else { return Ok(None) };
-            if let Made::Record(record) = self.decoding.record(py, records, index)? {
+            if let Made::Record(record) = self.decoding.record_of_batch(py, records, index)? {
                 return Ok(Some(record));
             }
         }

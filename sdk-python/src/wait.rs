@@ -12,8 +12,8 @@
 
 use crate::{
     client::Client,
+    deliveries::{Places, RecordPlace},
     failure::{exception, raise},
-    producer::RecordPlace,
 };
 use millpond_bridge::{
     Collector, Failure, Outcome, Sending,
@@ -80,10 +80,7 @@ impl Answer {
             Answer::Text(value) => value.into_py_any(py),
             Answer::Client(client) => Client::new(client).into_py_any(py),
             Answer::Place(place) => RecordPlace(place).into_py_any(py),
-            Answer::Places(places) => {
-                let places = places.into_iter().map(|place| RecordPlace(place).into_py_any(py)).collect::<PyResult<Vec<_>>>()?;
-                places.into_py_any(py)
-            }
+            Answer::Places(places) => Places(places).into_py_any(py),
         }
     }
 }

@@ -43,12 +43,26 @@ def client(shared: Broker) -> Generator[millpond.Client, None, None]:
         yield connected
 
 
-@pytest.fixture
-def topic(client: millpond.Client) -> str:
-    """A topic with two partitions that nobody else uses."""
+def new_topic(client: millpond.Client) -> str:
+    """A topic with two partitions."""
     name = f"topic-{next(_numbers)}"
     client.admin.create_topic(name, partitions=2, durability="os")
     return name
+
+
+@pytest.fixture
+def topic(client: millpond.Client) -> str:
+    """A topic with two partitions that nobody else uses."""
+    return new_topic(client)
+
+
+@pytest.fixture
+def failing(client: millpond.Client) -> str:
+    """Another one, whose module fails on every record."""
+    topic = new_topic(client)
+    client.admin.transforms.deploy(topic, ROOT / "plugins" / "dist" / "hostile.wasm")
+    client.admin.transforms.attach(topic, topic, params={"mode": "trap"})
+    return topic
 
 
 @pytest.fixture

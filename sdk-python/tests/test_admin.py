@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import millpond
-from millpond import aio
+from millpond import NewRecord, aio
 from millpond.admin import DeriveInto, Limits
-from millpond.testing import Broker
+from millpond.serde import Encoded
+from millpond.testing import Broker, BrokerError
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,8 +67,41 @@ def test_a_transform_is_deployed_attached_watched_rolled_back_and_removed(client
     assert transforms.logs(name).lines_lost == 0
     with pytest.raises(millpond.InUseError):
         transforms.delete(name)
-    transforms.detach(topic, name)
+    last = transforms.detach(topic, name)
+    assert last is not None and (last.module, last.records_in, last.derived) == (name, 1, None)
     transforms.delete(name)
+
+
+async def test_what_is_detached_tells_where_it_was(client: millpond.Client, topic: str, shared: Broker) -> None:
+    name = f"{topic}-changes"
+    client.admin.create_topic(f"{topic}-into")
+    client.admin.transforms.deploy(name, module("identity"))
+    client.admin.transforms.attach(topic, name, on="derive", derive=DeriveInto([f"{topic}-into"]))
+    client.producer(topic).send_many([NewRecord(value=str(number), partition=1) for number in range(3)]).result(10)
+    derived = iter(client.consumer(f"{topic}-into", start="beginning"))
+    assert [next(derived).value for _ in range(3)] == [b"0", b"1", b"2"]
+    async with aio.connect(shared.url) as c:
+        last = await c.admin.transforms.detach(topic, name, on="derive", force=True)
+    assert last is not None and last.derived is not None and last.derived.targets == [f"{topic}-into"]
+    assert [(partition.partition, partition.position) for partition in last.derived.partitions] == [(0, 0), (1, 3)]
+
+
+async def test_a_module_is_tested_without_being_deployed(
+    client: millpond.Client, shared: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [NewRecord[Encoded, Encoded](value=f'{{"state":"{state}"}}', key=state) for state in ("busy", "idle")]
+    assert [row.key for row in client.admin.transforms.test(module("drop-idle"), rows)] == [b"busy"]
+    async with aio.connect(shared.url) as c:
+        assert [row.key for row in await c.admin.transforms.test(module("drop-idle"), rows)] == [b"busy"]
+        with pytest.raises(millpond.TransformError, match="failed on line 1 of records.jsonl") as raised:
+            await c.admin.transforms.test(module("hostile"), ["x"], params={"mode": "trap"})
+    assert "told to panic" in str(raised.value) and "it logged:" in raised.value.message and "/tmp" not in str(raised.value)
+    assert client.admin.transforms.test(module("hostile"), ["x"], params={"mode": "trap"}, on_error="skip") == []
+    monkeypatch.setenv("MILLPOND_BIN", "")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BrokerError, match="the binary `millpond` is not found") as missing:
+        client.admin.transforms.test(module("drop-idle"), rows)
+    assert missing.value.code == "broker_missing" and "MILLPOND_BIN" in (missing.value.hint or "")
 
 
 def test_what_is_no_module_is_refused(client: millpond.Client, topic: str, tmp_path: Path) -> None:
@@ -93,8 +127,8 @@ async def test_a_derived_topic_and_a_log(client: millpond.Client, topic: str, sh
         with pytest.raises(millpond.TransformError) as raised:
             await producer.send("x")
         assert raised.value.code.startswith("guest_")
-        with pytest.raises(millpond.TransformError):
-            await producer.close()
+        # It was heard of.
+        await producer.close()
         log = await transforms.logs(name)
         assert log.lines and log.lines[-1].failure is not None and log.lines[-1].at.year >= 2024
         assert not (await transforms.logs(name, after=log.next)).lines

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 import pytest_asyncio
+from conftest import ROOT
 
 import millpond
 from millpond import NewRecord, aio
@@ -206,3 +207,81 @@ def test_a_loop_that_is_gone_is_no_trouble(shared: Broker, topic: str) -> None:
 
     client = asyncio.run(leave())
     asyncio.run(client.close())
+
+
+async def test_a_failure_that_came_after_a_wait_was_given_up_is_told_by_flush(own: Broker) -> None:
+    c = await aio.connect(own.url)
+    await c.admin.create_topic("failing")
+    await c.admin.transforms.deploy("hostile", ROOT / "plugins" / "dist" / "hostile.wasm")
+    await c.admin.transforms.attach("failing", "hostile", params={"mode": "trap"})
+    producer = c.producer("failing")
+    with pytest.raises(millpond.TransformError):
+        await producer.send("x")
+    await producer.flush()
+
+    async def given_up() -> aio.Delivery:
+        # Nothing is answered before it is thawed.
+        own.freeze()
+        delivery = producer.send("x")
+        waiting = asyncio.ensure_future(one(delivery))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        own.thaw()
+        return delivery
+
+    delivery = await given_up()
+    with pytest.raises(millpond.TransformError):
+        await producer.flush()
+    await producer.flush()
+    # Whoever asks again is told.
+    with pytest.raises(millpond.TransformError):
+        await delivery
+    delivery = await given_up()
+    with pytest.raises(millpond.TransformError):
+        await delivery
+    await producer.flush()
+    await given_up()
+    with pytest.raises(millpond.TransformError):
+        await c.close()
+
+
+async def test_send_many_takes_an_asynchronous_iterable(c: aio.Client, topic: str) -> None:
+    async def values() -> AsyncGenerator[Encoded, None]:
+        for number in range(3_000):
+            yield str(number)
+            if number % 1_000 == 0:
+                await asyncio.sleep(0)
+
+    producer = c.producer(topic, buffer_bytes=1)
+    places = await producer.send_many(values(), key=lambda _: "k")
+    assert len(places) == 3_000 and [place.offset for place in places] == list(range(3_000))
+
+
+async def test_a_cancelled_send_many_stores_what_it_has_sent(c: aio.Client, topic: str) -> None:
+    producer = c.producer(topic, buffer_bytes=1)
+    sending = asyncio.ensure_future(producer.send_many(b"x" * 1_000 for _ in range(1_000_000)))
+    while producer.stats.records == 0:
+        await asyncio.sleep(0)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    await producer.flush()
+    stored = producer.stats.records
+    assert 0 < stored < 1_000_000
+    assert sum([len(batch) async for batch in c.consumer(topic, start="beginning", until_end=True).batches()]) == stored
+
+
+async def test_a_consumer_can_be_asked_for_one_record_with_a_limit(c: aio.Client, topic: str) -> None:
+    consumer = c.consumer(topic, start="beginning")
+    assert await consumer.poll(0) is None and await consumer.poll(timedelta(milliseconds=50)) is None
+    await c.producer(topic).send("x")
+    record = await consumer.poll(10)
+    assert record is not None and record.value == b"x"
+    assert await c.consumer(topic, until_end=True).poll(10) is None
+
+
+async def test_a_client_that_is_not_connected_yet_says_so(shared: Broker) -> None:
+    with pytest.raises(AttributeError, match="is not connected yet, and has no `producer`: `async with"):
+        aio.connect(shared.url).producer  # type: ignore[attr-defined]  # pyright: ignore

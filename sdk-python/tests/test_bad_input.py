@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -80,9 +80,24 @@ def test_settings_that_cannot_be(client: millpond.Client, topic: str) -> None:
         (lambda: client.admin.create_topic("t", partitions=0), "partition"),
         (lambda: client.admin.create_topic("sp ace"), "sp ace"),
         (lambda: client.admin.alter_topic(topic, durability="never"), "durability"),
+        (lambda: client.admin.alter_topic(topic, retention="7d"), "retention cannot be '7d': it is seconds"),  # type: ignore[arg-type]
+        (lambda: client.admin.alter_topic(topic, retention=float("inf")), "retention cannot be inf"),
+        (lambda: client.admin.topics(timeout=float("nan")), "timeout cannot be nan"),
+        (lambda: client.consumer(topic, start="earliest"), 'here that is "beginning"'),  # type: ignore[call-overload]
+        (lambda: client.consumer(topic, start=1 << 63), "offsets have 64 bits"),
+        (lambda: client.consumer(topic, partitions=[]), "partitions is empty"),
+        (lambda: client.consumer(topic, partitions=0), "partitions=[0]"),  # type: ignore[call-overload]
+        (lambda: client.consumer(topic, group="g"), "keeps no positions of groups"),  # type: ignore[call-overload]
+        (lambda: client.producer(topic, linger_ms=5), "did you mean `linger`?"),  # type: ignore[call-overload]
+        (lambda: millpond.connect(b"millpond://localhost"), "is a str, not bytes"),  # type: ignore[arg-type]
+        (lambda: client.producer(""), "the name of the topic is empty"),
+        (lambda: client.producer(topic).send("x", partition=-1), "a partition cannot be -1"),
+        (lambda: client.consumer(topic).position(-1), "a partition cannot be -1"),
+        (lambda: client.producer(topic).send("\ud800"), "no text that UTF-8 can say"),
+        (lambda: client.producer(topic).send("x", headers={"\ud800": "x"}), "the name of a header is no text"),
     ]
     for use, said in cases:
-        with pytest.raises(millpond.InvalidError) as raised:
+        with pytest.raises((millpond.InvalidError, millpond.EncodeError)) as raised:
             use()
         assert said in str(raised.value), raised.value
         assert isinstance(raised.value, ValueError)
@@ -98,6 +113,12 @@ def test_values_of_a_wrong_type(client: millpond.Client, topic: str) -> None:
         lambda: producer.send("x", headers=7),
         lambda: producer.send("x", timestamp=1_700_000_000),
         lambda: producer.send_many(["x", object()]),
+        lambda: producer.send_many("one record"),
+        lambda: producer.send_many(7),
+        lambda: producer.send("x", partition="0"),
+        lambda: producer.send("x").result("5"),
+        lambda: client.producer(topic, delivery_timeout=cast(Any, "5")),
+        lambda: client.consumer(topic).batches(max_records=cast(Any, "5")),
     ]
     for use in uses:
         with pytest.raises(TypeError) as raised:
@@ -132,6 +153,7 @@ async def test_a_record_that_is_too_large(client: millpond.Client, topic: str, s
             await other.flush()
         with pytest.raises(millpond.TooLargeError):
             await delivery
+        await other.flush()
 
 
 def test_a_partition_that_is_not_there(client: millpond.Client, topic: str) -> None:
@@ -192,8 +214,19 @@ async def test_records_that_cannot_be_decoded_become_dead_letters(client: millpo
             topic, start="beginning", until_end=True, value=millpond.json, on_decode_error="dead-letter", dead_letter_topic=letters
         )
         assert [record.value async for record in again] == [{"n": 1}, {"n": 2}]
+        # By batch as well: the letter is stored before the batch is handed out.
+        batches = c.consumer(
+            topic, start="beginning", until_end=True, value=millpond.json, on_decode_error="dead-letter", dead_letter_topic=letters
+        ).batches()
+        assert [[record.value for record in batch] async for batch in batches] == [[{"n": 1}, {"n": 2}]]
+    batch = next(
+        client.consumer(
+            topic, start="beginning", value=millpond.json, on_decode_error="dead-letter", dead_letter_topic=letters
+        ).batches(max_records=3, max_wait=10)
+    )
+    assert len(batch) == 3 and [record.value for record in batch] == [{"n": 1}, {"n": 2}] == [record.value for record in batch]
     dead = list(client.consumer(letters, start="beginning", until_end=True))
-    assert [(record.key, record.value) for record in dead] == [(b"bad", b"no json")] * 2
+    assert [(record.key, record.value) for record in dead] == [(b"bad", b"no json")] * 4
     assert dead[0].header("h") == b"v" and dead[0].header("millpond.topic") == topic.encode()
     assert dead[0].header("millpond.offset") == b"1" and dead[0].header("millpond.error.code") == b"decode_failed"
 
@@ -216,9 +249,12 @@ async def test_a_topic_that_is_not_there(client: millpond.Client, shared: Broker
         producer = c.producer("nowhere")
         with pytest.raises(millpond.NotFoundError):
             await producer.send("x")
-        # Told again, as a flush does with any failure since the last one.
+        # It was heard of; what nobody hears of is told by flush, once.
+        await producer.flush()
+        producer.send("x")
         with pytest.raises(millpond.NotFoundError):
             await producer.flush()
+        await producer.flush()
         with pytest.raises(millpond.NotFoundError):
             await c.consumer("nowhere").__anext__()
 

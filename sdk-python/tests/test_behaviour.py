@@ -212,8 +212,8 @@ class Runner:
         into = DeriveInto(**{**derive, "start": place(derive.get("start", "beginning"))}) if derive else None
         self.client.admin.transforms.attach(topic, module, limits=Limits(**limits) if limits else None, derive=into, **step)
 
-    def detach(self, topic: str, module: str, **step: Any) -> None:
-        self.client.admin.transforms.detach(topic, module, **step)
+    def detach(self, topic: str, module: str, **step: Any) -> Any:
+        return self.client.admin.transforms.detach(topic, module, **step)
 
     def rollback(self, module: str, to: int | None = None) -> Any:
         return self.client.admin.transforms.rollback(module, to=to)

@@ -228,3 +228,95 @@ def test_a_callback_is_called_with_the_answer(client: millpond.Client, topic: st
     done.clear()
     delivery.add_done_callback(callback)
     assert done.wait(10) and delivery.result().offset == 0
+
+
+def test_a_failure_is_told_once(failing: str, client: millpond.Client) -> None:
+    with client.producer(failing) as producer:
+        delivery = producer.send("x")
+        with pytest.raises(millpond.TransformError):
+            delivery.result(10)
+        # It was heard of, and so is what a callback is called with.
+        producer.flush()
+        called = threading.Event()
+        producer.send("x").add_done_callback(lambda _: called.set())
+        assert called.wait(10)
+        producer.flush()
+        assert isinstance(producer.send("x").exception(10), millpond.TransformError)
+        deliveries = producer.send_many(["x"] * 3)
+        with pytest.raises(millpond.TransformError):
+            deliveries.result(10)
+        producer.flush()
+        # What nobody looks at is told by flush, and to ask whether the answer is there is no look.
+        delivery = producer.send("x")
+        producer.send("x")
+        with pytest.raises(millpond.TransformError):
+            producer.flush()
+        assert delivery.done()
+        producer.flush()
+        delivery.exception()
+    # The block ends well: everything was told.
+    with pytest.raises(millpond.TransformError), client.producer(failing) as other:
+        other.send("x")
+
+
+def test_what_became_of_each_of_many(failing: str, client: millpond.Client, topic: str) -> None:
+    producer = client.producer(failing)
+    outcomes = producer.send_many(["x"] * 2).outcomes(10)
+    assert [isinstance(outcome, millpond.TransformError) for outcome in outcomes] == [True, True]
+    deliveries = client.producer(topic).send_many([NewRecord(value="x", partition=1) for _ in range(5)])
+    places = deliveries.result(timedelta(seconds=10))
+    assert [place.offset for place in places] == [0, 1, 2, 3, 4] and len(places) == 5
+    assert (places[-1].offset, [place.offset for place in places[1:4:2]], places[::-1][0].offset) == (4, [1, 3], 4)
+    with pytest.raises(IndexError):
+        places[5]
+    assert deliveries.outcomes() == list(places) and "5 of 5" in repr(deliveries)
+    at = places[0].append_time
+    assert at is not None and abs(datetime.now(UTC) - at) < timedelta(minutes=1)
+
+
+def test_many_answers_can_be_waited_for_by_many_threads(client: millpond.Client, topic: str) -> None:
+    deliveries = client.producer(topic).send_many(["x"] * 5_000)
+    seen: list[int] = []
+    threads = [threading.Thread(target=lambda: seen.append(len(deliveries.result(20)))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [5_000] * 4
+
+
+def test_a_consumer_can_be_asked_for_one_record_with_a_limit(client: millpond.Client, topic: str) -> None:
+    consumer = client.consumer(topic, start="beginning")
+    assert consumer.poll(0) is None and consumer.poll(timedelta(milliseconds=50)) is None
+    fill(client, topic, 2)
+    first = consumer.poll(10)
+    assert first is not None and first.value == b"0" and next(consumer).value == b"1"
+    ending = client.consumer(topic, start=1, partitions=[0], until_end=True)
+    assert next(ending).value == b"1" and ending.poll(10) is None
+    with pytest.raises(StopIteration):
+        next(ending)
+
+
+def test_a_deserializer_that_is_interrupted_gets_the_record_again(client: millpond.Client, topic: str) -> None:
+    fill(client, topic, 3)
+    seen: list[bytes] = []
+
+    def loads(data: bytes) -> bytes:
+        seen.append(data)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return data
+
+    records = iter(client.consumer(topic, start="beginning", partitions=[0], until_end=True, value=loads))
+    assert next(records).value == b"0"
+    with pytest.raises(KeyboardInterrupt):
+        next(records)
+    assert [record.value for record in records] == [b"1", b"2"] and seen == [b"0", b"1", b"1", b"2"]
+
+
+def test_what_a_record_looks_like(client: millpond.Client, topic: str) -> None:
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    client.producer(topic).send("v" * 1_000, key="k", headers={"h": "x"}, timestamp=at, partition=0).result(10)
+    shown = repr(next(client.consumer(topic, start="beginning")))
+    assert shown.startswith(f"Record(topic='{topic}', partition=0, offset=0, timestamp=2026-01-02T00:00:00+00:00, key=b'k', value=b'vvv")
+    assert "... (1003 characters), headers=[('h', b'x')])" in shown and len(shown) < 500

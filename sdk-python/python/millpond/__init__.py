@@ -17,7 +17,7 @@
 
 from millpond import admin, aio, errors
 from millpond._blocking import Client, Consumer, Producer, connect
-from millpond._core import Batch, Deliveries, Delivery, Record, RecordPlace, __version__
+from millpond._core import Batch, Deliveries, Delivery, Places, Record, RecordPlace, __version__
 from millpond._options import ClientSettings, ConsumerSettings, ProducerSettings
 from millpond._records import NewRecord
 from millpond._states import PartitionState, ProducerStats
@@ -70,6 +70,7 @@ __all__ = [
     "NotFoundError",
     "OffsetOutOfRangeError",
     "PartitionState",
+    "Places",
     "Producer",
     "ProducerSettings",
     "ProducerStats",

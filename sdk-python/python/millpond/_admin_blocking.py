@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from millpond import _core, _options, _requests
+from millpond._records import NewRecord
 from millpond._times import Seconds
 from millpond.admin import (
     Attachment,
@@ -27,6 +28,8 @@ from millpond.admin import (
     Unlimited,
 )
 from millpond.errors import AlreadyExistsError
+from millpond.serde import Encoded
+from millpond.testing import Transformed, run_transform
 
 
 class _Requests:
@@ -217,12 +220,14 @@ class Transforms(_Requests):
         view: str | None = None,
         force: bool = False,
         timeout: Seconds | None = None,
-    ) -> None:
-        """Stops running a module on a topic.
+    ) -> Attachment | None:
+        """Stops running a module on a topic, and gives how it was doing at its end: what it has done and, where it derives topics, the positions from which
+        another one could go on (``derived.partitions``). None where the broker is too old to say.
 
         Where it derives topics and something that it has made waits for its targets, that is refused; with ``force`` it is lost.
         """
-        self._call(_requests.request("detach", timeout, topic=topic, module=module, on=on, view=view, force=force))
+        request = _requests.request("detach", timeout, topic=topic, module=module, on=on, view=view, force=force)
+        return _requests.parse_detached(self._call(request))
 
     def rollback(self, name: str, *, to: int | None = None, timeout: Seconds | None = None) -> Transform:
         """Makes another version the current one: this, or the one that was current before."""
@@ -244,6 +249,21 @@ class Transforms(_Requests):
         request = _requests.request("module_log", timeout, module=module, topic=topic, lines_max=lines_max, after=places)
         answer: ModuleLog = _requests.parse(ModuleLog, self._call(request))
         return answer
+
+    def test(
+        self,
+        module: bytes | bytearray | str | Path,
+        records: Iterable[NewRecord[Encoded, Encoded] | Encoded],
+        *,
+        params: Mapping[str, str] | None = None,
+        into: Sequence[str] = (),
+        state_bytes: int | None = None,
+        on_error: Literal["reject", "skip"] = "reject",
+    ) -> builtins.list[Transformed]:
+        """Runs a module on records as a broker would, here: in the same host and under the same limits. No broker is asked, and nothing has to be
+        deployed; it needs the binary ``millpond`` (`millpond.testing.find_binary`; ``BrokerError`` where there is none). Raises `TransformError`
+        where the module fails. As `millpond.testing.run_transform`, which says more."""
+        return run_transform(module, records, params=params, into=into, state_bytes=state_bytes, on_error=on_error)
 
     def delete(self, module: str, *, timeout: Seconds | None = None) -> None:
         """Removes a module with all its versions, or one version of it: ``NAME``, ``NAME@3`` or ``NAME@sha256:HEX``."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from millpond._records import NewRecord
-from millpond.errors import InvalidError, MillpondError
+from millpond.errors import InvalidError, MillpondError, WrongTypeError
 
 
 def _library(name: str, extra: str) -> Any:
@@ -31,7 +31,10 @@ def to_pandas(batch: Any) -> Any:
 def rows(data: Any, value: str, key: str | None) -> Iterator[NewRecord[Any, Any]]:
     """The rows of a table as records."""
     pyarrow = _library("pyarrow", "arrow")
-    table: Any = data if isinstance(data, pyarrow.Table) else pyarrow.table(data)
+    try:
+        table: Any = data if isinstance(data, pyarrow.Table) else pyarrow.table(data)
+    except TypeError as error:
+        raise WrongTypeError(f"what is of type {type(data).__name__} is no table that Arrow knows: {error}", code="wrong_type") from error
     names: list[str] = table.column_names
     if value not in names:
         raise InvalidError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from types import TracebackType
@@ -12,9 +13,9 @@ from millpond import _arrow, _core, _options
 from millpond._admin_blocking import Admin
 from millpond._core import Batch, Deliveries, Delivery, Record
 from millpond._dead_letters import dead_letter
-from millpond._records import Headers, NewRecord
+from millpond._records import Headers, NewRecord, check_many
 from millpond._states import OpenProducers, PartitionState, ProducerStats, check_topic, partition_states
-from millpond._times import Seconds, to_seconds
+from millpond._times import Seconds, checked_seconds, to_seconds
 from millpond.errors import DecodeError, ForkedError, MillpondError
 from millpond.serde import Deserializer, Encoded, Serializer, dumps_of, loads_of
 
@@ -38,7 +39,7 @@ def connect(url: str | None = None, **settings: Unpack[ClientSettings]) -> Clien
         with millpond.connect(url) as client:
             ...
     """
-    return Client(_core.connect(_options.client(url, **settings)))
+    return Client(_core.connect(_options.client_of(url, settings)))
 
 
 class Client:
@@ -73,7 +74,7 @@ class Client:
         Without serializers it takes ``bytes`` and ``str``. The settings are those of `ProducerSettings`.
         """
         check_topic(topic, self._closed)
-        native = self._native.producer(topic, _options.producer(**settings), dumps_of(key), dumps_of(value))
+        native = self._native.producer(topic, _options.producer_of(settings), dumps_of(key), dumps_of(value))
         native.open()
         producer: Producer[Any, Any] = Producer(native, topic)
         self._producers.add(producer, native)
@@ -105,7 +106,7 @@ class Client:
         """
         check_topic(topic, self._closed)
         policy = _options.decode_policy(on_decode_error, dead_letter_topic)
-        native = self._native.consumer(topic, _options.consumer(**settings), loads_of(key), loads_of(value), policy)
+        native = self._native.consumer(topic, _options.consumer_of(settings), loads_of(key), loads_of(value), policy)
         native.open()
         letters = None if dead_letter_topic is None else self.producer(dead_letter_topic)
         consumer: Consumer[Any, Any] = Consumer(native, topic, letters)
@@ -187,7 +188,7 @@ class Producer(Generic[K, V]):
     ) -> Delivery:
         """Sends a record; waits while the buffer is full.
 
-        What it returns may be dropped: `flush` and `close` raise what went wrong. ``.result(timeout)`` gives partition and offset, once the record
+        What it returns may be dropped: `flush` and `close` raise what went wrong, once. ``.result(timeout)`` gives partition and offset, once the record
         is stored. Records with the same key go to the same partition; a ``value`` of None is a tombstone. Raises at once if the record can
         never be sent: it is too large, or of a wrong type.
         """
@@ -198,6 +199,7 @@ class Producer(Generic[K, V]):
 
         What it returns may be dropped, as with `send`. What was sent before an error stays sent.
         """
+        check_many(records)
         return self._native.send_many(records, key)
 
     def send_arrow(self, table: Any, *, value: str = "value", key: str | None = None) -> Deliveries:
@@ -208,7 +210,8 @@ class Producer(Generic[K, V]):
         return self._native.send_many(_arrow.rows(table, value, key), None)
 
     def flush(self, timeout: Seconds | None = None) -> None:
-        """Waits until everything that was sent before is stored. Raises the first error of any record since the last flush, or `TimeoutError`."""
+        """Waits until everything that was sent before is stored. Raises the first error since the last flush that nobody has heard of, or `TimeoutError`:
+        whoever called ``result`` or ``exception`` of a record and got its error has heard of it."""
         self._native.flush(to_seconds(timeout))
 
     def close(self, timeout: Seconds | None = None) -> None:
@@ -258,22 +261,35 @@ class Consumer(Generic[K, V]):
         return self._topic
 
     def __iter__(self) -> Iterator[Record[K, V]]:
-        if self._letters is None:
-            return iter(self._native)
-        return self._with_letters(self._letters)
+        return self if self._letters is not None else iter(self._native)
 
-    def _with_letters(self, letters: Producer[Encoded, Encoded]) -> Iterator[Record[K, V]]:
-        records = iter(self._native)
+    def __next__(self) -> Record[K, V]:
+        while True:
+            record = self._take()
+            if record is not None:
+                return record
+            if not self._native.ready(1, 0.0):
+                raise StopIteration
+
+    def poll(self, timeout: Seconds) -> Record[K, V] | None:
+        """The next record, or None where none comes within ``timeout`` seconds, or none is left (``until_end=True``). For loops that have something else to
+        do; all others iterate."""
+        until = time.monotonic() + checked_seconds("timeout", timeout)
+        while True:
+            record = self._take()
+            if record is not None or not self._native.ready(1, 0.0, max(0.0, until - time.monotonic())):
+                return record
+
+    def _take(self) -> Record[K, V] | None:
+        """The next record that is here."""
         while True:
             try:
-                record = next(records)
-            except StopIteration:
-                return
+                return self._native.take_next()
             except DecodeError as error:
+                if self._letters is None:
+                    raise
                 # Stored there before reading goes on.
-                letters.send(**dead_letter(error)).result()
-                continue
-            yield record
+                self._letters.send(**dead_letter(error)).result()
 
     def batches(self, max_records: int = 10_000, max_wait: Seconds = 0.0) -> Iterator[Batch[K, V]]:
         """Batches of at most so many records, each with at least one.
@@ -287,8 +303,12 @@ class Consumer(Generic[K, V]):
     def _batches(self, max_records: int, max_wait: float) -> Iterator[Batch[K, V]]:
         while self._native.ready(max_records, max_wait):
             batch = self._native.take_batch(max_records)
-            if batch is not None:
-                yield batch
+            if batch is None:
+                continue
+            if self._letters is not None:
+                # Stored there before the batch is handed out, which leaves them out where it is iterated over.
+                self._letters.send_many(NewRecord(**dead_letter(error)) for error in batch.undecodable()).result()
+            yield batch
 
     @overload
     def seek(self, to: Literal["beginning", "end"], *, partition: int | None = None) -> None: ...

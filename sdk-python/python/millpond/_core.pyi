@@ -2,12 +2,15 @@
 
 from asyncio import Future
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import GenericAlias
 from typing import Any, Generic, TypeVar, final, overload
 
-from typing_extensions import Self
+from typing_extensions import Self, TypeAlias
 
+from millpond.errors import DecodeError, MillpondError
+
+_Seconds: TypeAlias = float | timedelta
 _K = TypeVar("_K", covariant=True)
 _V = TypeVar("_V", covariant=True)
 _D = TypeVar("_D")
@@ -21,6 +24,9 @@ __all__ = [
     "Delivery",
     "Deliveries",
     "RecordPlace",
+    "Places",
+    "PlacesIterator",
+    "Sends",
     "Consumer",
     "RecordIterator",
     "Record",
@@ -75,14 +81,20 @@ class Producer:
     def send(self, value: Any, key: Any, headers: Any, timestamp: Any, partition: int | None) -> Delivery: ...
     def post(self, value: Any, key: Any, headers: Any, timestamp: Any, partition: int | None) -> Delivery: ...
     def send_many(self, records: Iterable[Any], key_of: Callable[[Any], Any] | None) -> Deliveries: ...
-    def post_many(self, future: Future[Any], records: Iterable[Any], key_of: Callable[[Any], Any] | None) -> Operation: ...
-    def flush(self, timeout: float | None) -> None: ...
-    def flush_async(self, future: Future[Any], timeout: float | None) -> Operation: ...
-    def close(self, timeout: float | None) -> None: ...
-    def close_async(self, future: Future[Any], timeout: float | None) -> Operation: ...
+    def sends(self, records: Iterable[Any], key_of: Callable[[Any], Any] | None) -> Sends: ...
+    def flush(self, timeout: _Seconds | None) -> None: ...
+    def flush_async(self, future: Future[Any], timeout: _Seconds | None) -> Operation: ...
+    def close(self, timeout: _Seconds | None) -> None: ...
+    def close_async(self, future: Future[Any], timeout: _Seconds | None) -> Operation: ...
     @property
     def is_closed(self) -> bool: ...
     def stats(self) -> dict[str, Any]: ...
+
+@final
+class Sends:
+    def advance(self, records_max: int) -> bool | None: ...
+    def room_async(self, future: Future[Any]) -> Operation: ...
+    def places_async(self, future: Future[Any]) -> Operation: ...
 
 @final
 class Delivery:
@@ -92,10 +104,10 @@ class Delivery:
     def done(self) -> bool:
         """Whether the answer is there, an error included."""
 
-    def result(self, timeout: float | None = None) -> RecordPlace:
+    def result(self, timeout: _Seconds | None = None) -> RecordPlace:
         """Where the record was stored. Waits for the answer, at most `timeout` seconds, and raises what went wrong."""
 
-    def exception(self, timeout: float | None = None) -> Exception | None:
+    def exception(self, timeout: _Seconds | None = None) -> MillpondError | None:
         """What went wrong, or None. Waits for the answer, at most `timeout` seconds."""
 
     def add_done_callback(self, function: Callable[[Delivery], object]) -> None:
@@ -111,9 +123,28 @@ class Deliveries:
     def done(self) -> bool:
         """Whether all answers are there, errors included."""
 
-    def result(self, timeout: float | None = None) -> list[RecordPlace]:
-        """Where the records were stored, in their order. Waits for the answers, at most `timeout` seconds, and raises what went wrong
-        first."""
+    def result(self, timeout: _Seconds | None = None) -> Places:
+        """Where the records were stored, in their order. Waits for all answers, at most `timeout` seconds, and raises what went wrong first."""
+
+    def outcomes(self, timeout: _Seconds | None = None) -> list[RecordPlace | MillpondError]:
+        """What became of each record, in their order: its place, or the exception that it failed with. Waits for all answers, at most `timeout`
+        seconds."""
+
+@final
+class Places:
+    """Where many records were stored, in their order. Each place is made when it is asked for."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[RecordPlace]: ...
+    @overload
+    def __getitem__(self, index: int, /) -> RecordPlace: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> list[RecordPlace]: ...
+
+@final
+class PlacesIterator:
+    def __iter__(self) -> PlacesIterator: ...
+    def __next__(self) -> RecordPlace: ...
 
 @final
 class RecordPlace:
@@ -132,6 +163,10 @@ class RecordPlace:
         """When it was appended, in milliseconds since 1970-01-01 UTC by the broker's clock; None where the broker no longer knows."""
 
     @property
+    def append_time(self) -> datetime | None:
+        """When it was appended, as an aware datetime in UTC; None where the broker no longer knows."""
+
+    @property
     def fate(self) -> str:
         """What became of it: "stored", "dropped" (a module left it out), "stored-unless-dropped" or "expanded"."""
 
@@ -145,8 +180,8 @@ class Consumer:
     def open_async(self, future: Future[Any]) -> Operation: ...
     def __iter__(self) -> Iterator[Record[Any, Any]]: ...
     def take_next(self) -> Record[Any, Any] | None: ...
-    def ready(self, records: int, wait: float) -> bool: ...
-    def ready_async(self, future: Future[Any], records: int, wait: float) -> Operation: ...
+    def ready(self, records: int, wait: _Seconds, within: _Seconds | None = None) -> bool | None: ...
+    def ready_async(self, future: Future[Any], records: int, wait: _Seconds, within: _Seconds | None = None) -> Operation: ...
     def take_batch(self, records_max: int) -> Batch[Any, Any] | None: ...
     def seek(self, partition: int | None, place: str) -> None: ...
     def seek_async(self, future: Future[Any], partition: int | None, place: str) -> Operation: ...
@@ -236,6 +271,9 @@ class Batch(Generic[_K, _V]):
     @property
     def next_offsets(self) -> dict[int, int]:
         """For each partition in it the offset from which reading goes on behind this batch."""
+
+    def undecodable(self) -> list[DecodeError]:
+        """The exceptions for the records that the consumer's deserializers fail on."""
 
     def raw_keys(self) -> list[bytes | None]:
         """The keys as bytes, whatever the consumer's deserializer."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from os import PathLike
 from typing import Any, Literal, TypedDict, Union
 
-from millpond._times import Seconds, length_ms, to_ms
-from millpond.errors import InvalidError
+from millpond._times import Seconds, checked_seconds, length_ms, to_ms
+from millpond.errors import InvalidError, WrongTypeError
 
 Start = Union[Literal["beginning", "end"], datetime, int]
 """Where to begin: at the first record that is there, behind the last one, at a time, or at an offset."""
@@ -24,6 +25,12 @@ OnDecodeError = Literal["raise", "skip", "raw", "dead-letter"]
 """What becomes of a record that a deserializer fails on."""
 
 
+OFFSETS_END = 1 << 63
+"""One past the largest number that an offset can be."""
+
+GROUP_HINT = "the broker keeps no positions of groups yet: keep record.offset + 1 for each partition yourself, and seek(offset=..., partition=...) there"
+
+
 def dumps(settings: dict[str, Any]) -> str:
     """Settings as the native module takes them; what is None is not set."""
     given = {name: value for name, value in settings.items() if value is not None}
@@ -35,6 +42,20 @@ def dumps(settings: dict[str, Any]) -> str:
 
 def _ms(name: str, length: Seconds | None) -> int | None:
     return None if length is None else length_ms(name, length)
+
+
+def known(of: str, names: Iterable[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that all have a name of these. What is not known is told with the nearest that is."""
+    names = list(names)
+    for name in settings:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            raise WrongTypeError(
+                f"{of} has no setting `{name}`: there are {', '.join(names)}",
+                code="unknown_setting",
+                hint=GROUP_HINT if name.startswith("group") else f"did you mean `{near[0]}`?" if near else None,
+            )
+    return settings
 
 
 def client(
@@ -86,6 +107,8 @@ def place(at: Any, name: str = "start") -> Any:
     if isinstance(at, bool):
         raise _no_place(at, name)
     if isinstance(at, int):
+        if not -OFFSETS_END <= at < OFFSETS_END:
+            raise InvalidError(f"{name} cannot be {at}: offsets have 64 bits")
         return {"offset": at}
     if isinstance(at, datetime):
         return {"timestamp_ms": to_ms(at)}
@@ -95,9 +118,10 @@ def place(at: Any, name: str = "start") -> Any:
 
 
 def _no_place(at: object, name: str) -> InvalidError:
+    kafka = {"earliest": "beginning", "latest": "end"}.get(at) if isinstance(at, str) else None
     return InvalidError(
         f"{name} cannot be {at!r}: it is \"beginning\", \"end\", an offset (int) or a time (aware datetime)",
-        hint="a time in seconds or milliseconds becomes a datetime with datetime.fromtimestamp(seconds, timezone.utc)",
+        hint=f'here that is "{kafka}"' if kafka else "a time in seconds or milliseconds becomes a datetime with datetime.fromtimestamp(seconds, timezone.utc)",
     )
 
 
@@ -127,7 +151,7 @@ def consumer(
     return dumps(
         {
             "start": place(start),
-            "partitions": None if partitions is None else list(partitions),
+            "partitions": None if partitions is None else partition_numbers(partitions),
             "until_end": until_end,
             "view": view,
             "on_out_of_range": on_out_of_range,
@@ -135,25 +159,34 @@ def consumer(
     )
 
 
+def partition_numbers(partitions: Any) -> list[int]:
+    """The partitions to read."""
+    if isinstance(partitions, int):
+        raise WrongTypeError("partitions is a list of numbers, not a number", code="wrong_type", hint=f"partitions=[{partitions}]")
+    numbers = list(partitions)
+    if not numbers:
+        raise InvalidError("partitions is empty: nothing would ever be read", hint="leave it out to read all partitions")
+    return numbers
+
+
 def decode_policy(on_decode_error: str, dead_letter_topic: str | None) -> str:
-    """The native module's policy; dead letters are sent by the package."""
+    """What becomes of a record that cannot be decoded; dead letters are sent by the package."""
     if on_decode_error not in ("raise", "skip", "raw", "dead-letter"):
         raise InvalidError(f"on_decode_error cannot be {on_decode_error!r}: it is \"raise\", \"skip\", \"raw\" or \"dead-letter\"")
     if (on_decode_error == "dead-letter") != (dead_letter_topic is not None):
         raise InvalidError("on_decode_error=\"dead-letter\" and dead_letter_topic= go together: they say what to do, and where to")
-    return "raise" if on_decode_error == "dead-letter" else on_decode_error
+    return on_decode_error
 
 
 def wait_seconds(max_wait: Seconds) -> float:
     """Seconds to wait."""
-    seconds = max_wait.total_seconds() if isinstance(max_wait, timedelta) else max_wait
-    if seconds < 0:
-        raise InvalidError(f"max_wait cannot be {max_wait!r}: it is seconds from 0 on, or a timedelta")
-    return float(seconds)
+    return float(checked_seconds("max_wait", max_wait))
 
 
 def positive(name: str, value: int) -> int:
     """A number from 1 on."""
+    if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise WrongTypeError(f"{name} is an int, not {type(value).__name__}", code="wrong_type")
     if value < 1:
         raise InvalidError(f"{name} cannot be {value!r}: it is a number from 1 on")
     return value
@@ -211,3 +244,20 @@ class ClientSettings(TypedDict, total=False):
     """How long the broker may be silent before the connection counts as lost; 20 s when not set."""
     request_timeout: Seconds
     """How long a request may take, reconnecting and trying again included; 30 s when not set."""
+
+
+def client_of(url: str | None, settings: Any) -> str:
+    """The settings of a client, of which all are known."""
+    if url is not None and not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise WrongTypeError(f"the address of a broker is a str, not {type(url).__name__}", code="wrong_type")
+    return client(url, **known("a client", ClientSettings.__annotations__, settings))
+
+
+def producer_of(settings: Any) -> str:
+    """The settings of a producer, of which all are known."""
+    return producer(**known("a producer", ProducerSettings.__annotations__, settings))
+
+
+def consumer_of(settings: Any) -> str:
+    """The settings of a consumer, of which all are known."""
+    return consumer(**known("a consumer", ConsumerSettings.__annotations__, settings))

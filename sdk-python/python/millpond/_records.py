@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar, Union
+
+from millpond.errors import WrongTypeError
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -15,7 +18,7 @@ Headers = Union[Mapping[str, HeaderValue], Iterable[tuple[str, HeaderValue]]]
 """Headers to be sent: a dict, or pairs where a name occurs more than once. Text goes as UTF-8."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class NewRecord(Generic[K, V]):
     """A record for `send_many`, where it is more than a value."""
 
@@ -29,3 +32,48 @@ class NewRecord(Generic[K, V]):
     """When it happened; now, when it is not set."""
     partition: int | None = None
     """The partition, where it is decided already."""
+
+    def __init__(
+        self,
+        value: V | None = None,
+        key: K | None = None,
+        headers: Headers | None = None,
+        timestamp: datetime | None = None,
+        partition: int | None = None,
+    ) -> None:
+        # By themselves the fields of a frozen class are set one call each, which takes longer than sending the record.
+        self.__dict__.update(value=value, key=key, headers=headers, timestamp=timestamp, partition=partition)
+
+
+def check_many(records: object) -> None:
+    """Refuses what is no iterable of records. Text and bytes can be iterated over too, and are never meant so."""
+    if isinstance(records, (str, bytes, bytearray)):
+        why = "one record, and not many"
+    elif not isinstance(records, Iterable):
+        why = "nothing that can be iterated over"
+    else:
+        return
+    raise WrongTypeError(
+        f"send_many takes an iterable of records, and {type(records).__name__} is {why}",
+        code="wrong_type",
+        hint="send(value) sends one record, send_many([value, value]) sends many",
+    )
+
+
+class Feed(Generic[K, V]):
+    """Records that come one by one, as an iterator that ends where none is left, and goes on where there are more."""
+
+    def __init__(self) -> None:
+        self._records: deque[V | NewRecord[K, V]] = deque()
+
+    def add(self, record: V | NewRecord[K, V]) -> None:
+        """One more."""
+        self._records.append(record)
+
+    def __iter__(self) -> Iterator[V | NewRecord[K, V]]:
+        return self
+
+    def __next__(self) -> V | NewRecord[K, V]:
+        if not self._records:
+            raise StopIteration
+        return self._records.popleft()

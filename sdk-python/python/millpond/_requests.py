@@ -12,7 +12,7 @@ from typing import Any, Union
 
 from millpond import _options
 from millpond._times import Seconds, from_ms, length_ms
-from millpond.admin import DeriveInto, Durability, Limits, Unlimited
+from millpond.admin import Attachment, DeriveInto, Durability, Limits, Unlimited
 from millpond.errors import InvalidError
 
 _RENAMED = {"deployed_at": "deployed_at_ms", "at": "at_ms"}
@@ -56,6 +56,12 @@ def parse(kind: Any, text: str) -> Any:
     return build(kind, json.loads(text))
 
 
+def parse_detached(text: str) -> Attachment | None:
+    """How a module was doing when it was detached; an older broker does not say."""
+    answer: Attachment | None = parse(Attachment, text)
+    return answer
+
+
 Bound = Union[int, Unlimited, None]
 
 
@@ -77,6 +83,10 @@ def settings(
     segment_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Settings of a topic that are given."""
+    for name, bound in (("retention", retention), ("retention_bytes", retention_bytes), ("quota_bytes", quota_bytes)):
+        if isinstance(bound, str) and bound != "unlimited":
+            unit = "seconds, a timedelta" if name == "retention" else "bytes"
+            raise InvalidError(f"{name} cannot be {bound!r}: it is {unit}, or \"unlimited\" to lift it")
     retention_ms: Any = retention if retention is None or isinstance(retention, str) else length_ms("retention", retention)
     given = {
         "durability": durability,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from weakref import ReferenceType, ref
 
 from millpond import _core
-from millpond.errors import ClosedError, InvalidError
+from millpond.errors import ClosedError, InvalidError, WrongTypeError
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ def check_topic(topic: object, client_closed: bool) -> None:
     if client_closed:
         raise ClosedError("the client is closed", code="closed")
     if not isinstance(topic, str):
-        raise InvalidError(f"a topic is a str, not {type(topic).__name__}", code="wrong_type")
+        raise WrongTypeError(f"a topic is a str, not {type(topic).__name__}", code="wrong_type")
+    if not topic:
+        raise InvalidError("the name of the topic is empty")
 
 
 class OpenProducers:

@@ -10,6 +10,9 @@ from millpond.errors import InvalidError, WrongTypeError
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MILLISECOND = timedelta(milliseconds=1)
 
+SECONDS_MAX = 1e12
+"""More than 30,000 years: what is meant by that is not a length of time."""
+
 Seconds = Union[float, timedelta]
 """A length of time: seconds, or a timedelta."""
 
@@ -47,7 +50,14 @@ def to_seconds(length: Seconds | None) -> float | None:
 
 def length_ms(name: str, length: Seconds) -> int:
     """Milliseconds of a length of time that is a setting."""
+    return round(checked_seconds(name, length) * 1000)
+
+
+def checked_seconds(name: str, length: Seconds) -> float:
+    """Seconds of a length of time; not a number, endless and below 0 are refused."""
     seconds = to_seconds(length)
-    if not isinstance(seconds, (int, float)) or seconds < 0:
+    if not isinstance(seconds, (int, float)):
+        raise WrongTypeError(f"{name} is seconds or a timedelta, not {type(length).__name__}", code="wrong_type")
+    if not 0 <= seconds < SECONDS_MAX:
         raise InvalidError(f"{name} cannot be {length!r}: it is seconds from 0 on, or a timedelta")
-    return round(seconds * 1000)
+    return seconds

@@ -16,22 +16,22 @@ cancelled; no record is lost by that. One client may be used from several event 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from weakref import WeakSet
 
 from millpond import _arrow, _core, _options
 from millpond._admin_aio import Admin, Transforms
-from millpond._core import Batch, Record, RecordPlace
+from millpond._core import Batch, Places, Record
 from millpond._dead_letters import dead_letter
-from millpond._records import Headers, NewRecord
+from millpond._deliveries_aio import Delivery, Untold
+from millpond._records import Feed, Headers, NewRecord, check_many
 from millpond._states import OpenProducers, PartitionState, ProducerStats, check_topic, partition_states
-from millpond._times import Seconds, to_seconds
+from millpond._times import Seconds, checked_seconds, to_seconds
 from millpond._waiting import wait_for
 from millpond.errors import DecodeError, ForkedError, MillpondError
 from millpond.serde import Deserializer, Encoded, Serializer, dumps_of, loads_of
@@ -52,13 +52,10 @@ CLOSE_TIMEOUT_AFTER_ERROR = 5.0
 RECORDS_AT_ONCE = 2_000
 """Records that ``send_many`` takes from its iterable at a time: the event loop goes on in between."""
 
-CHUNKS_AT_ONCE = 8
-"""As many times that wait for their answers; so much of an iterable is in memory at most."""
-
 
 def connect(url: str | None = None, **settings: Unpack[ClientSettings]) -> Connecting:
     """Connects to the broker at ``url``: in an ``async with`` block, or awaited. As `millpond.connect`."""
-    return Connecting(_options.client(url, **settings))
+    return Connecting(_options.client_of(url, settings))
 
 
 class Connecting:
@@ -74,6 +71,12 @@ class Connecting:
 
     def __await__(self) -> Generator[Any, None, Client]:
         return self._connect().__await__()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            message = f"the client is not connected yet, and has no `{name}`: `async with millpond.aio.connect(url) as client`, or `await` it"
+            raise AttributeError(message, name=name, obj=self)
 
     async def __aenter__(self) -> Client:
         self._client = await self._connect()
@@ -96,6 +99,7 @@ class Client:
         self._closed = False
         self._producers = OpenProducers()
         self._consumers: WeakSet[Consumer[Any, Any]] = WeakSet()
+        self._untold: set[Untold] = set()
         self.admin = Admin(native)
 
     @overload
@@ -117,8 +121,8 @@ class Client:
         Without serializers it takes ``bytes`` and ``str``. The settings are those of `ProducerSettings`.
         """
         check_topic(topic, self._closed)
-        native = self._native.producer(topic, _options.producer(**settings), dumps_of(key), dumps_of(value))
-        producer: Producer[Any, Any] = Producer(native, topic)
+        native = self._native.producer(topic, _options.producer_of(settings), dumps_of(key), dumps_of(value))
+        producer: Producer[Any, Any] = Producer(native, topic, Untold(self._untold))
         self._producers.add(producer, native)
         return producer
 
@@ -149,7 +153,7 @@ class Client:
         """
         check_topic(topic, self._closed)
         policy = _options.decode_policy(on_decode_error, dead_letter_topic)
-        native = self._native.consumer(topic, _options.consumer(**settings), loads_of(key), loads_of(value), policy)
+        native = self._native.consumer(topic, _options.consumer_of(settings), loads_of(key), loads_of(value), policy)
         letters = None if dead_letter_topic is None else self.producer(dead_letter_topic)
         consumer: Consumer[Any, Any] = Consumer(native, topic, letters)
         self._consumers.add(consumer)
@@ -184,6 +188,11 @@ class Client:
                 pass
             except MillpondError as error:
                 failed = failed or error
+        for untold in list(self._untold):
+            try:
+                await untold.tell(untold.given_up())
+            except MillpondError as error:
+                failed = failed or error
         try:
             await wait_for(self._native.close_async)
         except ForkedError:
@@ -211,52 +220,17 @@ def _close(producer: _core.Producer, timeout: float | None, future: asyncio.Futu
     return producer.close_async(future, timeout)
 
 
-class Delivery:
-    """The coming answer to one record: await it for partition and offset. It may be dropped: the record is sent all the same, and ``flush`` and
-    ``close`` of the producer raise what went wrong."""
-
-    __slots__ = ("_future", "_native")
-
-    def __init__(self, native: _core.Delivery) -> None:
-        """From `Producer.send`."""
-        self._native = native
-        self._future: asyncio.Future[RecordPlace] | None = None
-
-    def done(self) -> bool:
-        """Whether the answer is there, an error included."""
-        return self._native.done() if self._future is None else self._future.done()
-
-    def __await__(self) -> Generator[Any, None, RecordPlace]:
-        return self._wait().__await__()
-
-    async def _wait(self) -> RecordPlace:
-        if self._future is None:
-            if self._native.done():
-                return self._native.result()
-            self._future = asyncio.get_running_loop().create_future()
-            # Where nobody looks at it, flush tells.
-            self._future.add_done_callback(_seen)
-            self._native.watch(self._future)
-        # Whoever is cancelled here leaves the answer to the others.
-        return await asyncio.shield(self._future)
-
-
-def _seen(future: asyncio.Future[Any]) -> None:
-    """An error that nobody awaits is told by flush."""
-    if not future.cancelled():
-        future.exception()
-
-
 class Producer(Generic[K, V]):
     """Sends records to one topic. From `Client.producer`.
 
     Records become batches, and are sent again until they are stored, once. Leaving its ``async with`` block waits for all answers.
     """
 
-    def __init__(self, native: _core.Producer, topic: str) -> None:
+    def __init__(self, native: _core.Producer, topic: str, untold: Untold) -> None:
         """From `Client.producer`."""
         self._native = native
         self._topic = topic
+        self._untold = untold
 
     @property
     def topic(self) -> str:
@@ -282,28 +256,31 @@ class Producer(Generic[K, V]):
         Where the buffer is full, the record waits for its room, and so does who awaits it. Who sends very much without awaiting keeps it all in
         memory: await an answer now and then, or use `send_many`. Raises at once if the record can never be sent: it is of a wrong type.
         """
-        return Delivery(self._native.post(value, key, headers, timestamp, partition))
+        return Delivery(self._native.post(value, key, headers, timestamp, partition), self._untold)
 
     async def send_many(
-        self, records: Iterable[V | NewRecord[K, V]], *, key: Callable[[V], K] | None = None
-    ) -> list[RecordPlace]:
+        self, records: Iterable[V | NewRecord[K, V]] | AsyncIterable[V | NewRecord[K, V]], *, key: Callable[[V], K] | None = None
+    ) -> Places:
         """Sends many records in few crossings, and waits until they are stored: values, or `NewRecord` where a record is more than that. ``key``
-        makes the keys of values. What was sent before an error stays sent."""
-        places: list[RecordPlace] = []
-        items = iter(records)
-        on_their_way: deque[asyncio.Future[list[RecordPlace]]] = deque()
-        while chunk := list(islice(items, RECORDS_AT_ONCE)):
-            future: asyncio.Future[list[RecordPlace]] = asyncio.get_running_loop().create_future()
-            future.add_done_callback(_seen)
-            self._native.post_many(future, chunk, key)
-            on_their_way.append(future)
-            if len(on_their_way) >= CHUNKS_AT_ONCE:
-                places += await on_their_way.popleft()
-        while on_their_way:
-            places += await on_their_way.popleft()
+        makes the keys of values. Records are taken as there is room for them. Once all are answered it raises what went wrong first; a record that
+        can't be sent at all ends it at once, and what was sent before it stays sent. From an asynchronous iterable each is sent as it comes."""
+        if isinstance(records, AsyncIterable):
+            feed: Feed[K, V] = Feed()
+            sends = self._native.sends(feed, key)
+            async for record in records:
+                feed.add(record)
+                while sends.advance(RECORDS_AT_ONCE) is None:
+                    await wait_for(sends.room_async)
+        else:
+            check_many(records)
+            sends = self._native.sends(records, key)
+            while (more := sends.advance(RECORDS_AT_ONCE)) is not False:
+                # Where there is room, others have their turn.
+                await (wait_for(sends.room_async) if more is None else asyncio.sleep(0))
+        places: Places = await wait_for(sends.places_async)
         return places
 
-    async def send_arrow(self, table: Any, *, value: str = "value", key: str | None = None) -> list[RecordPlace]:
+    async def send_arrow(self, table: Any, *, value: str = "value", key: str | None = None) -> Places:
         """Sends the rows of a table: ``pyarrow``'s, or whatever has the Arrow PyCapsule interface. Needs pyarrow.
 
         ``value`` and ``key`` name columns; columns ``headers`` and ``timestamp`` as `Batch.to_arrow` makes them are taken as well.
@@ -311,15 +288,16 @@ class Producer(Generic[K, V]):
         return await self.send_many(_arrow.rows(table, value, key))
 
     async def flush(self, timeout: Seconds | None = None) -> None:
-        """Waits until everything that was sent before is stored. Raises the first error of any record since the last flush, or `TimeoutError`."""
+        """Waits until everything that was sent before is stored. Raises the first error since the last flush that nobody has heard of, or `TimeoutError`:
+        whoever awaited a record and got its error has heard of it."""
         seconds = to_seconds(timeout)
-        await wait_for(lambda future: self._native.flush_async(future, seconds))
+        await self._untold.flush(lambda future: self._native.flush_async(future, seconds))
 
     async def close(self, timeout: Seconds | None = None) -> None:
         """Takes no more records and flushes. In a forked child it does nothing."""
         seconds = to_seconds(timeout)
         try:
-            await wait_for(lambda future: self._native.close_async(future, seconds))
+            await self._untold.flush(lambda future: self._native.close_async(future, seconds))
         except ForkedError:
             pass
 
@@ -372,19 +350,37 @@ class Consumer(Generic[K, V]):
 
     async def __anext__(self) -> Record[K, V]:
         while True:
-            try:
-                record = self._native.take_next()
-            except DecodeError as error:
-                if self._letters is None:
-                    raise
-                # Stored there before reading goes on.
-                await self._letters.send(**dead_letter(error))
-                continue
+            # For a record that is here there is no wait, and no other coroutine either.
+            record = self._native.take_next() if self._letters is None else await self._take(self._letters)
             if record is not None:
                 return record
             # Waiting and taking are two steps: who is cancelled in between has taken nothing.
             if not await wait_for(lambda future: self._native.ready_async(future, 1, 0.0)):
                 raise StopAsyncIteration
+
+    async def poll(self, timeout: Seconds) -> Record[K, V] | None:
+        """The next record, or None where none comes within ``timeout`` seconds, or none is left (``until_end=True``). For loops that have something else to
+        do; all others iterate."""
+        until = time.monotonic() + checked_seconds("timeout", timeout)
+        while True:
+            record = self._native.take_next() if self._letters is None else await self._take(self._letters)
+            if record is not None:
+                return record
+            left = max(0.0, until - time.monotonic())
+            if not await wait_for(partial(self._ready, left)):
+                return None
+
+    def _ready(self, within: float, future: asyncio.Future[Any]) -> _core.Operation:
+        return self._native.ready_async(future, 1, 0.0, within)
+
+    async def _take(self, letters: Producer[Encoded, Encoded]) -> Record[K, V] | None:
+        """The next record that is here; those that cannot be decoded go to the topic for them."""
+        while True:
+            try:
+                return self._native.take_next()
+            except DecodeError as error:
+                # Stored there before reading goes on.
+                await letters.send(**dead_letter(error))
 
     def batches(self, max_records: int = 10_000, max_wait: Seconds = 0.0) -> AsyncIterator[Batch[K, V]]:
         """Batches of at most so many records, each with at least one.
@@ -393,7 +389,7 @@ class Consumer(Generic[K, V]):
         there, when that is 0.
         """
         _options.positive("max_records", max_records)
-        batches: _Batches[K, V] = _Batches(self._native, max_records, _options.wait_seconds(max_wait))
+        batches: _Batches[K, V] = _Batches(self._native, max_records, _options.wait_seconds(max_wait), self._letters)
         return batches
 
     @overload
@@ -460,8 +456,11 @@ class Consumer(Generic[K, V]):
 class _Batches(Generic[K, V]):
     """The batches of a consumer. No generator: one that is left in the middle would have to be closed."""
 
-    def __init__(self, native: _core.Consumer, max_records: int, max_wait: float) -> None:
+    def __init__(
+        self, native: _core.Consumer, max_records: int, max_wait: float, letters: Producer[Encoded, Encoded] | None
+    ) -> None:
         self._native = native
+        self._letters = letters
         self._max_records = max_records
         self._max_wait = max_wait
 
@@ -471,6 +470,10 @@ class _Batches(Generic[K, V]):
     async def __anext__(self) -> Batch[K, V]:
         while await wait_for(lambda future: self._native.ready_async(future, self._max_records, self._max_wait)):
             batch = self._native.take_batch(self._max_records)
-            if batch is not None:
-                return batch
+            if batch is None:
+                continue
+            if self._letters is not None:
+                # Stored there before the batch is handed out, which leaves them out where it is iterated over.
+                await self._letters.send_many([NewRecord(**dead_letter(error)) for error in batch.undecodable()])
+            return batch
         raise StopAsyncIteration

@@ -3,30 +3,30 @@
 Each class also derives from the built-in exception that fits, so that ``except TimeoutError`` and ``except ConnectionError`` do what one
 expects. ``code`` is a stable name, ``retryable`` says whether the same call may succeed later, ``hint`` what a person can do.
 
-========================  ======================================================  =============================
-class                     when                                                    also a
-========================  ======================================================  =============================
-`TimeoutError`            it took too long                                        ``TimeoutError``
-`ConnectionError`         no connection came about, or it was lost                ``ConnectionError``
-`DeniedError`             another certificate than expected, or not allowed       ``PermissionError``
-`NotFoundError`           no such topic, module, view or attachment               ``LookupError``
-`AlreadyExistsError`      there is one already                                    ``ValueError``
-`InvalidError`            an argument or a setting that cannot be                 ``ValueError``
-`WrongTypeError`          a value of a type that cannot be sent                   ``TypeError``, ``ValueError``
-`TooLargeError`           a record, a batch or a module has too many bytes        ``ValueError``
-`OffsetOutOfRangeError`         an offset that the partition does not reach to          ``LookupError``
-`InUseError`              it is in use, and cannot be removed                     ``RuntimeError``
-`ClosedError`             the client, producer or consumer was closed             ``RuntimeError``
-`ForkedError`             the process is a child of the one with the client       ``RuntimeError``
-`TransformError`              a WebAssembly module failed                             ``RuntimeError``
-`CorruptError`            stored bytes are damaged                                ``OSError``
-`StorageError`            the broker's disk is full, or has failed                ``OSError``
-`UnavailableError`        the broker takes nothing at this moment                 ``ConnectionError``
-`SequenceError`           numbers of batches do not go on where they ended        ``RuntimeError``
-`InternalError`           a fault of the broker, or of this client                ``RuntimeError``
-`EncodeError`      a serializer has failed                                 ``ValueError``
-`DecodeError`             a deserializer has failed; has the record               ``ValueError``
-========================  ======================================================  =============================
+=======================  =================================================  =============================
+class                    when                                               also a
+=======================  =================================================  =============================
+`TimeoutError`           it took too long                                   ``TimeoutError``
+`ConnectionError`        no connection came about, or it was lost           ``ConnectionError``
+`DeniedError`            another certificate than expected, or not allowed  ``PermissionError``
+`NotFoundError`          no such topic, module, view or attachment          ``LookupError``
+`AlreadyExistsError`     there is one already                               ``ValueError``
+`InvalidError`           an argument or a setting that cannot be            ``ValueError``
+`WrongTypeError`         a value of a type that cannot be sent              ``TypeError``, ``ValueError``
+`TooLargeError`          a record, a batch or a module has too many bytes   ``ValueError``
+`OffsetOutOfRangeError`  an offset that the partition does not reach to     ``LookupError``
+`InUseError`             it is in use, and cannot be removed                ``RuntimeError``
+`ClosedError`            the client, producer or consumer was closed        ``RuntimeError``
+`ForkedError`            the process is a child of the one with the client  ``RuntimeError``
+`TransformError`         a WebAssembly module failed                        ``RuntimeError``
+`CorruptError`           stored bytes are damaged                           ``OSError``
+`StorageError`           the broker's disk is full, or has failed           ``OSError``
+`UnavailableError`       the broker takes nothing at this moment            ``ConnectionError``
+`SequenceError`          numbers of batches do not go on where they ended   ``RuntimeError``
+`InternalError`          a fault of the broker, or of this client           ``RuntimeError``
+`EncodeError`            a serializer has failed                            ``ValueError``
+`DecodeError`            a deserializer has failed; has the record          ``ValueError``
+=======================  =================================================  =============================
 """
 
 from __future__ import annotations

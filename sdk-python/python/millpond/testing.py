@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from millpond._records import NewRecord
 from millpond._times import from_ms, to_ms
@@ -45,7 +45,7 @@ STOP_TIMEOUT = 30.0
 
 
 class BrokerError(MillpondError, RuntimeError):
-    """A broker for tests could not be started."""
+    """A broker for tests could not be started, or the binary is not there."""
 
 
 def find_binary() -> Path:
@@ -61,9 +61,9 @@ def find_binary() -> Path:
     found = shutil.which("millpond")
     if found is None:
         raise BrokerError(
-            "there is no broker to run: the binary `millpond` is not in the PATH",
+            "the binary `millpond` is not found: it is not in the PATH, and MILLPOND_BIN does not name it",
             code="broker_missing",
-            hint="set MILLPOND_BIN to its path; `cargo build --release -p millpond-cli` builds it to target/release/millpond",
+            hint="set MILLPOND_BIN to its path; in Millpond's repository `make build` builds it to target/release/millpond",
         )
     return Path(found)
 
@@ -95,13 +95,11 @@ class Broker:
         environment["XDG_STATE_HOME"] = str(self._folder / "state")
         command = [str(self._binary), "serve", "--data-dir", str(self.data_dir)]
         command += ["--quic-listen", f"127.0.0.1:{self._port}", "--kafka-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
-        process = subprocess.Popen(
-            command + self._arguments,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        piped, nothing = subprocess.PIPE, subprocess.DEVNULL
+        try:
+            process = subprocess.Popen(command + self._arguments, env=environment, stdin=nothing, stdout=piped, stderr=piped)
+        except OSError as error:
+            raise BrokerError(f"{self._binary} cannot be run: {error.strerror}", code="broker_missing") from error
         assert process.stdout is not None and process.stderr is not None
         reader = threading.Thread(target=self._read, args=(process.stderr,), name="millpond-broker-log", daemon=True)
         reader.start()
@@ -134,6 +132,9 @@ class Broker:
         if self._process is None:
             raise BrokerError("the broker is not running", code="broker_stopped", hint="start() starts it again")
         return self._process
+
+    def __repr__(self) -> str:
+        return f"<millpond.testing.Broker {self.url}{'' if self._process else ' stopped'}>"
 
     def kill(self) -> None:
         """Kills it, as a power cut would (``kill -9``)."""
@@ -193,15 +194,17 @@ class Transformed:
 
 
 def run_transform(
-    module: bytes | str | Path,
+    module: bytes | bytearray | str | Path,
     records: Iterable[NewRecord[Encoded, Encoded] | Encoded],
     *,
     params: Mapping[str, str] | None = None,
     into: Sequence[str] = (),
     state_bytes: int | None = None,
+    on_error: Literal["reject", "skip"] = "reject",
 ) -> list[Transformed]:
     """Runs a WebAssembly module on records as a broker would, in the same host and under the same limits, and gives what comes out. No broker
-    is asked. ``into`` names the topics of a module that derives. Raises `TransformError` where the module fails."""
+    is asked. ``into`` names the topics of a module that derives, ``state_bytes`` is what it may keep. Raises `TransformError` where the module fails;
+    with ``on_error="skip"`` the records on which it does are left out."""
     with tempfile.TemporaryDirectory(prefix="millpond-") as folder:
         wasm, lines = Path(folder, "module.wasm"), Path(folder, "records.jsonl")
         wasm.write_bytes(module_bytes(module))
@@ -211,12 +214,27 @@ def run_transform(
             command += ["--param", f"{name}={value}"]
         if into:
             command += ["--into", ",".join(into)]
+        if on_error != "reject":
+            command += ["--on-error", on_error]
         if state_bytes is not None:
             command += ["--state-bytes", str(state_bytes)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode != 0:
-        raise TransformError(done.stderr.decode(errors="replace").strip(), code="guest_failed")
+        # The files are gone by now: only their names say something.
+        raise _failure(done.stderr.decode(errors="replace").replace(f"{folder}{os.sep}", "").strip())
     return [_transformed(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def _failure(said: str) -> TransformError:
+    """What the command says as it fails: lines about the module and of its log, then the error with its causes, then a hint."""
+    before, found, error = f"\n{said}".rpartition("\nerror: ")
+    message, _, hint = error.partition("\nhint: ")
+    message = message.strip()
+    # The first line says how long it took to compile.
+    logged = before.strip().splitlines()[1:] if found else []
+    if logged:
+        message += "\n  it logged:" + "".join(f"\n    {line}" for line in logged)
+    return TransformError(message, code="guest_failed", hint=hint or None)
 
 
 def _line(record: NewRecord[Encoded, Encoded] | Encoded) -> dict[str, Any]:

@@ -56,7 +56,7 @@ struct Inner {
 /// What waits for room, or for the producer to be opened.
 #[derive(Debug, Default)]
 struct Posted {
-    records: VecDeque<(Record, oneshot::Sender<Result<Delivery, Arc<Refused>>>)>,
+    records: VecDeque<(Record, oneshot::Sender<Started>)>,
     /// A task takes them out. It holds one more record.
     running: bool,
     /// Those that could not be sent since the last flush, for whoever posted them to look at.
@@ -64,6 +64,9 @@ struct Posted {
     /// The first that nobody can look at any more.
     unheard: Option<Failure>,
 }
+
+/// What becomes of a record that was posted: it is sent, or it can't be.
+type Started = Result<Delivery, Arc<Refused>>;
 
 /// A record that was posted and could not be sent.
 #[derive(Debug)]
@@ -293,7 +296,7 @@ impl Inner {
 }
 
 impl Posted {
-    fn refuse(&mut self, failure: Failure, answer: oneshot::Sender<Result<Delivery, Arc<Refused>>>) {
+    fn refuse(&mut self, failure: Failure, answer: oneshot::Sender<Started>) {
         if self.refused.len() >= REFUSED_MAX {
             self.refused.retain(|refused| !refused.looked_at.load(Ordering::Relaxed));
         }
@@ -332,7 +335,7 @@ pub struct Sending(Progress);
 
 #[derive(Debug)]
 enum Progress {
-    Posted(oneshot::Receiver<Result<Delivery, Arc<Refused>>>),
+    Posted(oneshot::Receiver<Started>),
     Sent(Delivery),
     Refused(Arc<Refused>),
     Answered(Outcome),

@@ -1,0 +1,120 @@
+"""The coming answers to records, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import Any
+
+from millpond import _core
+from millpond._core import RecordPlace
+from millpond._waiting import wait_for
+from millpond.errors import ForkedError, MillpondError, TimeoutError
+
+
+class Untold:
+    """Failures of records of a producer that came when whoever awaited them had given up: the native module has handed them over, so flush is told here."""
+
+    def __init__(self, of_client: set[Untold]) -> None:
+        self._failures: dict[Delivery, BaseException] = {}
+        self._given_up: set[asyncio.Future[RecordPlace]] = set()
+        # Those of the client that have something to tell, for its own close.
+        self._of_client = of_client
+
+    def give_up(self, future: asyncio.Future[RecordPlace]) -> None:
+        """Nobody waits for this answer any more."""
+        self._given_up.add(future)
+        self._of_client.add(self)
+        future.add_done_callback(self._given_up.discard)
+
+    def given_up(self) -> list[asyncio.Future[RecordPlace]]:
+        """The answers of this loop that nobody waits for: whoever flushes does."""
+        loop = asyncio.get_running_loop()
+        return [future for future in self._given_up if future.get_loop() is loop]
+
+    def add(self, delivery: Delivery, error: BaseException) -> None:
+        """It has failed, and whoever awaited it had given up."""
+        self._failures[delivery] = error
+        self._of_client.add(self)
+
+    def heard(self, delivery: Delivery) -> None:
+        """Somebody awaited it again."""
+        self._failures.pop(delivery, None)
+
+    async def flush(self, start: Callable[[asyncio.Future[Any]], _core.Operation]) -> None:
+        """Flushes as `start` does, and raises the first failure that nobody has heard of, whichever half of the client knows it. All are forgotten."""
+        given_up = self.given_up()
+        try:
+            await wait_for(start)
+        except (ForkedError, TimeoutError):
+            raise
+        except MillpondError:
+            await self._take(given_up)
+            raise
+        await self.tell(given_up)
+
+    async def tell(self, given_up: list[asyncio.Future[RecordPlace]]) -> None:
+        """Once these are answered, raises the first failure. All are forgotten."""
+        for error in await self._take(given_up):
+            raise error
+
+    async def _take(self, given_up: list[asyncio.Future[RecordPlace]]) -> list[BaseException]:
+        if given_up:
+            await asyncio.wait(given_up)
+        self._of_client.discard(self)
+        failures, self._failures = self._failures, {}
+        return list(failures.values())
+
+
+class Delivery:
+    """The coming answer to one record: await it for partition and offset. It may be dropped: the record is sent all the same, and ``flush`` and
+    ``close`` of the producer raise what went wrong."""
+
+    __slots__ = ("_future", "_heard", "_native", "_untold", "_waiting")
+
+    def __init__(self, native: _core.Delivery, untold: Untold) -> None:
+        """From `Producer.send`."""
+        self._native = native
+        self._untold = untold
+        self._future: asyncio.Future[RecordPlace] | None = None
+        self._waiting = 0
+        self._heard = False
+
+    def done(self) -> bool:
+        """Whether the answer is there, an error included."""
+        return self._native.done() if self._future is None else self._future.done()
+
+    def __await__(self) -> Generator[Any, None, RecordPlace]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> RecordPlace:
+        if self._future is None:
+            if self._native.done():
+                return self._native.result()
+            self._future = asyncio.get_running_loop().create_future()
+            self._future.add_done_callback(self._answered)
+            self._native.watch(self._future)
+        self._waiting += 1
+        try:
+            # Whoever is cancelled here leaves the answer to the others.
+            place = await asyncio.shield(self._future)
+        except MillpondError:
+            self._heard = True
+            self._untold.heard(self)
+            raise
+        finally:
+            self._waiting -= 1
+            if self._future.done():
+                # It may have come in the same turn in which the wait was given up.
+                self._answered(self._future)
+            elif self._waiting == 0:
+                self._untold.give_up(self._future)
+        return place
+
+    def _answered(self, future: asyncio.Future[RecordPlace]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if error is not None and self._waiting == 0 and not self._heard:
+            self._untold.add(self, error)
+
+    def __repr__(self) -> str:
+        return f"<millpond.aio.Delivery, {'answered' if self.done() else 'not answered'}>"
