@@ -324,7 +324,7 @@ def find_packages():
         raise DemoFailed(f"PACKAGES={named} is not known\nhint: it is both or none")
     if named == "none":
         return False
-    hint = "hint: `make packages` builds them, and PACKAGES=none leaves them out"
+    hint = "hint: `make clients` builds them, and PACKAGES=none leaves them out"
     if not NODE_PACKAGE.is_file() or shutil.which("node") is None:
         raise DemoFailed(f"the package for Node.js is not there: {NODE_PACKAGE}\n{hint}")
     found = PYTHON.is_file() and subprocess.run([PYTHON, "-c", "import millpond"], capture_output=True, check=False).returncode == 0
