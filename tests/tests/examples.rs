@@ -70,8 +70,8 @@ fn a_file_is_loaded_with_a_progress_bar() {
     let site = Site::new();
     let broker = site.start();
     let file = site.folder().join("devices.csv");
-    let rows: String = (0..2_000).map(|number| format!("device-{number},{}\n", number % 30)).collect();
-    fs::write(&file, format!("device,celsius\n{rows}")).expect("it is written");
+    let rows: Vec<String> = (0..2_000).map(|number| format!("device-{number},{}\n", number % 30)).collect();
+    fs::write(&file, format!("device,celsius\n{}", rows.concat())).expect("it is written");
     let output = example("load_csv", broker.url()).arg(&file).arg("loaded").output().expect("it starts");
     assert_eq!(lines(&output), ["2000 records are stored in loaded"]);
     let bar = String::from_utf8_lossy(&output.stderr).into_owned();

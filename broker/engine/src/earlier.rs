@@ -282,7 +282,7 @@ mod tests {
         (0..20).for_each(|number| keep((7, 0, number), begun));
         assert_eq!(known(&earlier), (12..20).collect::<Vec<_>>());
         let later = begun + Duration::from_secs(1);
-        (0..2 * PRODUCERS_MAX as i64).for_each(|id| keep((1_000 + id, 0, 0), later));
+        (1_000..).take(2 * PRODUCERS_MAX).for_each(|id| keep((id, 0, 0), later));
         assert_eq!(
             (known(&earlier), earlier.producers.lock().len()),
             (vec![], PRODUCERS_MAX),

@@ -418,7 +418,7 @@ mod tests {
     #[tokio::test]
     async fn lanes_that_hold_all_threads_leave_the_others_one_more_and_it_ends_with_them() {
         let pool = Pool::elastic("test", 2).expect("threads start");
-        let stuck: Vec<_> = (0..EXTRA_MAX + 1).map(|_| pool.lane()).collect();
+        let stuck: Vec<_> = (0..=EXTRA_MAX).map(|_| pool.lane()).collect();
         let other = pool.lane();
         let (gates, jobs): (Vec<_>, Vec<_>) = stuck
             .iter()

@@ -114,7 +114,7 @@ type AckReceiver = oneshot::Receiver<Result<Ack, EngineError>>;
 enum State {
     Known(Option<Result<Answer, EngineError>>),
     Stored(AckReceiver),
-    Placed(Placing),
+    Placed(Box<Placing>),
 }
 
 /// A batch that was split, while its parts are stored.
@@ -256,14 +256,14 @@ impl ProduceStream {
                 // The parts before this one are on their way; they are waited for, so that the answer comes in order.
                 Err(error) => {
                     placing.refuse(error);
-                    return Ok(State::Placed(placing));
+                    return Ok(State::Placed(Box::new(placing)));
                 }
             }
             self.chain().submitted(partition, &header);
             placing.attempt.may_be_stored();
         }
         self.chain().complete(&header);
-        Ok(State::Placed(placing))
+        Ok(State::Placed(Box::new(placing)))
     }
 
     /// Runs the modules, makes parts of what is left, and batches of its dead letters.
