@@ -111,10 +111,10 @@ dist: setup ## Build the binary that is shipped: one codegen unit, link-time opt
 	$(CARGO) build --profile dist --locked -p millpond-cli
 
 packages: setup ## Build the packages for Node.js and Python as they are published, for x64 and arm64, glibc and musl (ARGS=node)
-	@packaging/build.sh $(ARGS)
+	@sdk-rust/packaging/build.sh $(ARGS)
 
 packages-check: build ## Install those packages, each for its platform, and let it produce and consume there (ARGS=node)
-	@packaging/check.sh $(ARGS)
+	@sdk-rust/packaging/check.sh $(ARGS)
 
 clean: ## Remove what was built
 	rm -rf target plugins/target plugins/dist plugins/sdk-js/node_modules sdk-node/node_modules sdk-node/dist sdk-node/docs

@@ -33,7 +33,7 @@ npm test
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 node scripts/pack.mjs "$scratch/packages" >/dev/null
-# Those of other platforms may be there too (packaging/build.sh), and npm refuses them here.
+# Those of other platforms may be there too (sdk-rust/packaging/build.sh), and npm refuses them here.
 platform=$(basename native/millpond.*.node .node)
 mkdir "$scratch/project"
 cd "$scratch/project"

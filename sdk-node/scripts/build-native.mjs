@@ -1,6 +1,6 @@
 // Builds the native half with cargo into the repository's target folder, puts it beside this package as native/millpond.<platform>.node, and
 // writes its types to native/binding.d.ts. A copy goes to npm/<platform>, from which scripts/pack.mjs makes packages. With a Rust target as argument
-// (aarch64-unknown-linux-gnu) it is built for that, and put there alone; --zig before it links with zig, as what is published is (packaging/build.sh).
+// (aarch64-unknown-linux-gnu) it is built for that, and put there alone; --zig before it links with zig, as what is published is (sdk-rust/packaging/build.sh).
 
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';

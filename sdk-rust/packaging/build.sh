@@ -4,18 +4,18 @@
 #   target/packages/node/millpond-*.tgz     the package, and one with the native half for each platform
 #   target/packages/python/millpond-*.whl   one wheel for each platform, for Python 3.10 and later
 #
-#   packaging/build.sh                      all of it
-#   packaging/build.sh node python          one of them, or both
-#   packaging/build.sh node TARGET...       only for these (x86_64-unknown-linux-gnu, aarch64-unknown-linux-musl, ...)
+#   sdk-rust/packaging/build.sh                      all of it
+#   sdk-rust/packaging/build.sh node python          one of them, or both
+#   sdk-rust/packaging/build.sh node TARGET...       only for these (x86_64-unknown-linux-gnu, aarch64-unknown-linux-musl, ...)
 #
-# packaging/check.sh shows that they work. Everything links with zig against glibc 2.17 (of 2012) or musl, so the packages run on
+# sdk-rust/packaging/check.sh shows that they work. Everything links with zig against glibc 2.17 (of 2012) or musl, so the packages run on
 # older systems than this one. Needs cargo, python3 with venv, node and npm, and Rust's standard library for each target:
 #
 # MILLPOND_TOOLCHAIN=rustup  only the one that rustup installs
 # MILLPOND_TOOLCHAIN=debian  only one that is built from the sources of Debian's second Rust
 # MILLPOND_TOOLCHAIN=auto    the first, or else the second; the default
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly TARGETS=(x86_64-unknown-linux-gnu x86_64-unknown-linux-musl aarch64-unknown-linux-gnu aarch64-unknown-linux-musl)
 readonly DEBIAN_PACKAGES=(rustc-web cargo-web rust-web-src)
@@ -42,12 +42,12 @@ quietly() {
 }
 
 install_tools() {
-    cmp -s packaging/requirements.txt "$TOOLS/requirements.txt" && return
+    cmp -s sdk-rust/packaging/requirements.txt "$TOOLS/requirements.txt" && return
     say "installing zig, cargo-zigbuild and maturin to target/packages/tools"
     rm -rf "$TOOLS"
     quietly python3 -m venv "$TOOLS" || fail "python3 -m venv does not work: on Debian, apt-get install python3-venv"
-    quietly "$TOOLS/bin/pip" install --disable-pip-version-check -r packaging/requirements.txt
-    cp packaging/requirements.txt "$TOOLS/requirements.txt"
+    quietly "$TOOLS/bin/pip" install --disable-pip-version-check -r sdk-rust/packaging/requirements.txt
+    cp sdk-rust/packaging/requirements.txt "$TOOLS/requirements.txt"
 }
 
 has_target() {

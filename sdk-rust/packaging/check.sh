@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Shows that the packages that packaging/build.sh has made work, each on its own platform: it asks for no newer glibc than it says, is installed by
+# Shows that the packages that sdk-rust/packaging/build.sh has made work, each on its own platform: it asks for no newer glibc than it says, is installed by
 # npm or pip as it would be there, loads, and sends records to a broker and reads them back (smoke.mjs, smoke.py).
 #
-#   packaging/check.sh              all that are in target/packages
-#   packaging/check.sh node python  one of them, or both
+#   sdk-rust/packaging/check.sh              all that are in target/packages
+#   sdk-rust/packaging/check.sh node python  one of them, or both
 #
 # Other platforms' Node.js comes from PyPI, other C libraries, Python for them and the emulator of the other processor from Debian, by name, into
 # target/packages/run; nothing is installed on the machine. A platform for which that can't be had is skipped, and the last line says so. Needs what
 # build.sh needs, readelf, and the broker (cargo build --release -p millpond-cli).
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly PACKAGES=$PWD/target/packages
 readonly RUN=$PACKAGES/run
@@ -144,7 +144,7 @@ install_node() {
     (cd "$project" && quietly npm install --os "$os" --cpu "$cpu" --libc "$libc" --ignore-scripts --no-audit --no-fund --no-package-lock)
     installed=$(cd "$project/node_modules" && echo millpond-*)
     [ "$installed" = "millpond-$5" ] || fail "npm has installed $installed for $5"
-    cp packaging/smoke.mjs "$project/"
+    cp sdk-rust/packaging/smoke.mjs "$project/"
 }
 
 check_node() {
@@ -181,7 +181,7 @@ check_python() {
     esac
     [ "${#PREFIX[@]}" -eq 0 ] || python=("${PREFIX[@]}" "$ROOT/usr/bin/$SUITE_PYTHON")
     printf '%-26s  ' "$target"
-    PYTHONPATH=$folder timeout 300 "${python[@]}" packaging/smoke.py || fail "the package for Python does not work on $target"
+    PYTHONPATH=$folder timeout 300 "${python[@]}" sdk-rust/packaging/smoke.py || fail "the package for Python does not work on $target"
     passed=$((passed + 1))
 }
 
@@ -195,13 +195,13 @@ main() {
     [ "${#kinds[@]}" -gt 0 ] || kinds=(node python)
     command -v readelf >/dev/null || fail "readelf is not installed: on Debian, apt-get install binutils"
     [ -x "$MILLPOND_BIN" ] || fail "there is no broker at $MILLPOND_BIN: cargo build --release -p millpond-cli"
-    [ -x "$TOOLS/bin/pip" ] || fail "nothing is built: packaging/build.sh"
+    [ -x "$TOOLS/bin/pip" ] || fail "nothing is built: sdk-rust/packaging/build.sh"
     for kind in "${kinds[@]}"; do
         for target in {x86_64,aarch64}-unknown-linux-{gnu,musl}; do
             "check_$kind" "$target"
         done
     done
-    [ "$((passed + ${#skipped[@]}))" -gt 0 ] || fail "nothing is built: packaging/build.sh"
+    [ "$((passed + ${#skipped[@]}))" -gt 0 ] || fail "nothing is built: sdk-rust/packaging/build.sh"
     echo "the packages: $passed passed, ${#skipped[@]} skipped"
 }
 
