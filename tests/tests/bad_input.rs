@@ -1,5 +1,6 @@
 //! What a person gets for each mistake: a clear error with its cause and a hint, and a broker that goes on.
 
+use millpond::{Client, Record};
 use millpond_tests::{Broker, Site, millpond, plugin, text};
 use std::{fs::Permissions, net::UdpSocket, os::unix::fs::PermissionsExt, path::PathBuf, process::Output};
 
@@ -222,6 +223,32 @@ fn a_data_folder_inside_a_file_ends_the_start() {
     let inside_a_file = site.folder().join("file/data");
     let path = inside_a_file.to_str().expect("a temporary path is UTF-8");
     refused(&site.start_and_fail(&["--data-dir", path]), &[path, "hint:"]);
+}
+
+/// A service that sends for months is not started again because a topic was made anew.
+#[tokio::test]
+async fn a_producer_goes_on_with_a_topic_that_was_deleted_and_made_again() {
+    let site = Site::new();
+    let broker = broker_with_topic(&site);
+    let client = Client::connect(broker.url()).await.expect("it connects");
+    let producer = client.producer("readings").build().await.expect("the topic is there");
+    for round in 0..3 {
+        for number in 0..5 {
+            producer.send(Record::new(format!("{round} {number}"))).await.expect("the topic is there");
+        }
+        broker.ok(&["topic", "delete", "readings", "--yes"]);
+        if round == 1 {
+            let error = producer.send(Record::new("nowhere")).await.expect_err("there is no topic");
+            assert_eq!(error.code(), "topic_not_found", "{error}");
+        }
+        broker.ok(&["topic", "create", "readings", "--partitions", "1"]);
+    }
+    for number in 0..5 {
+        drop(producer.enqueue(Record::new(format!("last {number}"))).await.expect("there is room"));
+    }
+    producer.flush().await.expect("all are stored");
+    let stored = broker.ok(&["consume", "readings", "--from-beginning", "--until-end"]);
+    assert_eq!(stored.lines().collect::<Vec<_>>(), ["last 0", "last 1", "last 2", "last 3", "last 4"]);
 }
 
 fn deploy(broker: &Broker, name: &str) {

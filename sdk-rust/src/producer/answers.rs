@@ -115,7 +115,7 @@ impl Task {
                 let delay = self.put_off(error);
                 flight.pause(Instant::now(), delay);
             }
-            Refused::Behind => {}
+            Refused::Behind | Refused::Elsewhere => {}
             Refused::Anew => {
                 tracing::debug!(topic = %self.shared.topic, partition = self.lane.partition, %error, "batches are numbered anew");
                 // A broker that keeps answering so is left in peace for a while.

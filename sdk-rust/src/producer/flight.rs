@@ -91,6 +91,10 @@ pub(crate) struct Flight {
     restart: Option<Restart>,
     /// The broker places the records.
     is_placed: bool,
+    /// The topic of this stream was deleted.
+    is_topic_gone: bool,
+    /// A batch was stored on this stream.
+    is_stream_proven: bool,
 }
 
 /// The broker answers in order, so a batch that was given up keeps its place until its answer comes.
@@ -132,6 +136,8 @@ pub(crate) enum Refused {
     Behind,
     /// It is sent again under other numbers.
     Anew,
+    /// It is sent again on another stream, if there is one to be had.
+    Elsewhere,
     /// It fails.
     ForGood(Outgoing),
 }
@@ -159,6 +165,7 @@ impl Flight {
 
     /// A stream was opened. The lane takes the producer id that came with it, unless it has one.
     pub(crate) fn opened(&mut self, producer_id: Option<i64>) {
+        (self.is_topic_gone, self.is_stream_proven) = (false, false);
         if self.numbers.is_none() {
             self.renumber(producer_id.map(Numbers::first));
         }
@@ -204,6 +211,9 @@ impl Flight {
 
     /// What can be sent now, as far as the order and the numbers are concerned.
     pub(crate) fn next(&mut self) -> Ready {
+        if self.is_topic_gone {
+            return if self.is_waited_for() { Ready::Later } else { Ready::Elsewhere };
+        }
         let anew = self.restart.is_some() || self.hole.is_some() && !self.waiting.iter().any(|batch| batch.maybe_stored);
         if !self.sent.is_empty() && (self.held || anew) {
             // Nobody waits for the answers to what was given up.
@@ -282,6 +292,7 @@ impl Flight {
 
     /// The batch at this place is stored.
     pub(crate) fn stored(&mut self, order: u64) {
+        self.is_stream_proven = true;
         // Behind a number that is missing nothing is stored.
         self.hole = self.hole.filter(|hole| *hole > order);
     }
@@ -300,6 +311,14 @@ impl Flight {
         batch.maybe_stored |= error.maybe_done();
         // Before it in the order, so one that the broker lacks.
         let is_behind = self.waiting.front().is_some_and(|first| first.order < batch.order);
+        if error.broker().is_some_and(|error| error.code == ErrorCode::TopicNotFound) {
+            // Of the name there may be another one by now: whoever opens a stream to it hears that. Once: this one did store batches.
+            self.is_topic_gone = true;
+            if self.is_stream_proven {
+                self.wait(batch);
+                return Refused::Elsewhere;
+            }
+        }
         let becomes = match error.broker().filter(|_| batch.numbers.is_some()).map(|error| error.code) {
             Some(ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducerId) if is_behind => Refused::Behind,
             Some(ErrorCode::OutOfOrderSequence) => {
