@@ -225,6 +225,17 @@ fn a_data_folder_inside_a_file_ends_the_start() {
     refused(&site.start_and_fail(&["--data-dir", path]), &[path, "hint:"]);
 }
 
+/// Longer than the connection may be silent: it is the broker that keeps it alive then, for a client does so every five seconds.
+#[test]
+fn a_module_that_takes_longer_than_the_idle_timeout_is_told_and_no_lost_connection() {
+    let site = Site::new();
+    let broker = site.start_with(&["--set", "quic.idle_timeout=1s"]);
+    broker.ok(&["topic", "create", "readings", "--partitions", "1"]);
+    deploy(&broker, "hostile");
+    broker.ok(&["transform", "attach", "readings", "hostile", "--on", "produce", "--param", "mode=loop", "--time", "3s"]);
+    refused(&broker.run_with_input(&["produce", "readings", "--no-retry"], b"x\n"), &["the module ran longer than 3s", "hint:"]);
+}
+
 /// A service that sends for months is not started again because a topic was made anew.
 #[tokio::test]
 async fn a_producer_goes_on_with_a_topic_that_was_deleted_and_made_again() {
