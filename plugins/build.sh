@@ -19,47 +19,10 @@ readonly GUESTS=(
     filter-json mask convert-units csv-to-json by-geohash
     changes count dedup downsample route alarms
 )
-readonly DEBIAN_PACKAGES=(rustc-web cargo-web rust-web-src)
 TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 readonly TOOLS=$PWD/target/tools
 
-say() { printf '%s\n' "$*" >&2; }
-
-# Runs a command; its output is shown only if it fails.
-quietly() {
-    local log status=0
-    log=$(mktemp)
-    "$@" >"$log" 2>&1 || status=$?
-    if [ "$status" -ne 0 ]; then
-        cat "$log" >&2
-    fi
-    rm -f "$log"
-    return "$status"
-}
-
-has_target() {
-    local folder
-    folder=$(rustc --print target-libdir --target "$TARGET" 2>/dev/null) || return 1
-    compgen -G "$folder/libstd-*.rlib" >/dev/null
-}
-
-use_rustup() {
-    has_target && return
-    command -v rustup >/dev/null || return 1
-    say "installing Rust's standard library for $TARGET"
-    quietly rustup target add "$TARGET" && has_target
-}
-
-has_debian() { [ -x /usr/bin/rustc ] && [ -x /usr/bin/cargo ] && [ -d "$(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/std" ]; }
-
-use_debian() {
-    has_debian && return
-    command -v apt-get >/dev/null || return 1
-    say "installing ${DEBIAN_PACKAGES[*]}"
-    quietly apt-get install -y --no-install-recommends "${DEBIAN_PACKAGES[@]}" ||
-        { quietly apt-get update && quietly apt-get install -y --no-install-recommends "${DEBIAN_PACKAGES[@]}"; }
-    has_debian
-}
+source ../tests/rust_target.sh
 
 # The linker for WebAssembly: the main toolchain brings one, or LLVM is installed.
 find_linker() {
@@ -88,21 +51,9 @@ build_debian() {
 }
 
 build() {
-    case ${MILLPOND_GUEST_TOOLCHAIN:-auto} in
-    rustup) use_rustup || { say "rustup can't add $TARGET here"; exit 1; } && build_rustup ;;
-    debian) use_debian || { say "the packages ${DEBIAN_PACKAGES[*]} can't be installed here"; exit 1; } && build_debian ;;
-    auto)
-        if use_rustup; then
-            build_rustup
-        elif use_debian; then
-            build_debian
-        else
-            say "no Rust for $TARGET: run 'rustup target add $TARGET', or install the packages ${DEBIAN_PACKAGES[*]}"
-            exit 1
-        fi
-        ;;
-    *) say "MILLPOND_GUEST_TOOLCHAIN is rustup, debian or auto"; exit 2 ;;
-    esac
+    local rust
+    rust=$(toolchain "$TARGET" MILLPOND_GUEST_TOOLCHAIN)
+    "build_$rust"
     local guest file
     for guest in "${GUESTS[@]}"; do
         file=$BUILT/${guest//-/_}.wasm

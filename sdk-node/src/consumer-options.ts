@@ -160,3 +160,6 @@ export function positive(value: number, name: string): number {
   if (!(value >= 1)) throw invalid(`\`${name}\` cannot be ${String(value)}: it is a number from 1 on`);
   return value;
 }
+
+/** @internal */
+export type DeadLetters = (topic: string, chunk: Chunk, index: number, error: DecodeError) => Promise<void>;

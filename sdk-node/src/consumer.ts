@@ -11,6 +11,7 @@ import {
   positive,
   type BatchOptions,
   type ConsumerOptions,
+  type DeadLetters,
   type MessageStream,
   type OnDecodeError,
   type PartitionState,
@@ -18,11 +19,12 @@ import {
   type RunOptions,
   type StreamOptions,
 } from './consumer-options.js';
-import { AbortError, CANCELLED, DecodeError, MillpondError, closed, here, invalid, toError } from './errors.js';
+import { AbortError, CANCELLED, MillpondError, closed, here, invalid, toError } from './errors.js';
 import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
 import { AS_SENT, Batch, Message, rawKey, rawValue, sizeOf, type Chunk, type Span } from './message.js';
 import { native, type Native } from './native.js';
+import { runHandlers } from './run.js';
 import { BUFFER, type Deserializer } from './serializers.js';
 
 /** Records of a chunk that were not handed out. */
@@ -33,9 +35,6 @@ interface Rest {
 
 const MAX_RECORDS = 10_000;
 const HIGH_WATER_MARK_BYTES = 1 << 20;
-
-/** @internal */
-export type DeadLetters = (topic: string, chunk: Chunk, index: number, error: DecodeError) => Promise<void>;
 
 /**
  * Reads one topic. From `client.consumer`; opened when it is first used.
@@ -211,26 +210,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
    */
   async run(options: RunOptions<K, V>): Promise<void> {
     this.#checkOpen();
-    const { eachMessage, eachBatch, ...rest } = options ?? {};
-    if ((typeof eachMessage === 'function') === (typeof eachBatch === 'function')) {
-      throw invalid('`run` needs a handler: `eachMessage` or `eachBatch`');
-    }
-    const wanted = <T>(waiting: Promise<T>): Promise<T | undefined> =>
-      waiting.catch((error: unknown) => {
-        if (error instanceof AbortError && rest.signal?.aborted) return undefined;
-        throw error;
-      });
-    for (;;) {
-      if (eachMessage) {
-        const message = await wanted(this.#next(rest.signal));
-        if (!message) return;
-        await eachMessage(message);
-      } else if (eachBatch) {
-        const batch = await wanted(this.#batch(rest));
-        if (!batch) return;
-        await eachBatch(batch);
-      }
-    }
+    await runHandlers(options, { message: (signal) => this.#next(signal), batch: (rest) => this.#batch(rest) });
   }
 
   /** Goes on from another place, in one partition or in all. A partition that has failed is taken up again. After an error nothing has changed. */

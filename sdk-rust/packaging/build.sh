@@ -18,28 +18,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly TARGETS=(x86_64-unknown-linux-gnu x86_64-unknown-linux-musl aarch64-unknown-linux-gnu aarch64-unknown-linux-musl)
-readonly DEBIAN_PACKAGES=(rustc-web cargo-web rust-web-src)
 readonly OUT=$PWD/target/packages
 readonly TOOLS=$OUT/tools
 
-say() { printf '%s\n' "$*" >&2; }
-
-fail() {
-    say "error: $*"
-    exit 1
-}
-
-# Runs a command; its output is shown only if it fails.
-quietly() {
-    local log status=0
-    log=$(mktemp)
-    "$@" >"$log" 2>&1 || status=$?
-    if [ "$status" -ne 0 ]; then
-        cat "$log" >&2
-    fi
-    rm -f "$log"
-    return "$status"
-}
+source tests/rust_target.sh
 
 install_tools() {
     cmp -s sdk-rust/packaging/requirements.txt "$TOOLS/requirements.txt" && return
@@ -48,47 +30,6 @@ install_tools() {
     quietly python3 -m venv "$TOOLS" || fail "python3 -m venv does not work: on Debian, apt-get install python3-venv"
     quietly "$TOOLS/bin/pip" install --disable-pip-version-check -r sdk-rust/packaging/requirements.txt
     cp sdk-rust/packaging/requirements.txt "$TOOLS/requirements.txt"
-}
-
-has_target() {
-    local folder
-    folder=$(rustc --print target-libdir --target "$1" 2>/dev/null) || return 1
-    compgen -G "$folder/libstd-*.rlib" >/dev/null
-}
-
-use_rustup() {
-    has_target "$1" && return
-    command -v rustup >/dev/null || return 1
-    say "installing Rust's standard library for $1"
-    quietly rustup target add "$1" && has_target "$1"
-}
-
-has_debian() { [ -x /usr/bin/rustc ] && [ -x /usr/bin/cargo ] && [ -d "$(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/std" ]; }
-
-use_debian() {
-    has_debian && return
-    command -v apt-get >/dev/null || return 1
-    local as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-    say "installing ${DEBIAN_PACKAGES[*]}"
-    quietly "${as_root[@]}" apt-get install -y --no-install-recommends "${DEBIAN_PACKAGES[@]}" ||
-        { quietly "${as_root[@]}" apt-get update && quietly "${as_root[@]}" apt-get install -y --no-install-recommends "${DEBIAN_PACKAGES[@]}"; }
-    has_debian
-}
-
-# Which Rust builds for a target: rustup or debian.
-toolchain() {
-    case ${MILLPOND_TOOLCHAIN:-auto} in
-    rustup) use_rustup "$1" || fail "rustup can't add $1 here" ;;
-    debian) use_debian || fail "the packages ${DEBIAN_PACKAGES[*]} can't be installed here" ;;
-    auto)
-        use_rustup "$1" && echo rustup && return
-        use_debian || fail "no Rust for $1: run 'rustup target add $1', or install the packages ${DEBIAN_PACKAGES[*]}"
-        echo debian && return
-        ;;
-    *) fail "MILLPOND_TOOLCHAIN is rustup, debian or auto" ;;
-    esac
-    echo "$MILLPOND_TOOLCHAIN"
 }
 
 # Runs a command with one of the two; each has a folder of its own, so that changing between them does not build everything anew.
@@ -143,7 +84,7 @@ main() {
         [ "$argument" = python ] || rm -f sdk-node/npm/*/*.node
         mkdir -p "$OUT/$argument"
         for target in "${targets[@]}"; do
-            rust=$(toolchain "$target")
+            rust=$(toolchain "$target" MILLPOND_TOOLCHAIN)
             "build_$argument" "$target" "$rust"
         done
         [ "$argument" = python ] || pack_node

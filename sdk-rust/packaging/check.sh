@@ -24,23 +24,7 @@ export MILLPOND_BIN=${MILLPOND_BIN:-$PWD/target/release/millpond}
 passed=0
 skipped=()
 
-say() { printf '%s\n' "$*" >&2; }
-
-fail() {
-    say "error: $*"
-    exit 1
-}
-
-quietly() {
-    local log status=0
-    log=$(mktemp)
-    "$@" >"$log" 2>&1 || status=$?
-    if [ "$status" -ne 0 ]; then
-        cat "$log" >&2
-    fi
-    rm -f "$log"
-    return "$status"
-}
+source tests/rust_target.sh
 
 # Puts Debian's packages for a processor (amd64, arm64) into a folder, with lists of their own: neither the machine's packages nor its lists change.
 debian() {
