@@ -3,8 +3,9 @@
 //   cargo build --release -p millpond -p millpond-cli --examples --bins
 //   npm run bench [-- --rounds 5 --mib 200]
 //
-// Rounds take turns: the Rust client (sdk-rust/examples/throughput.rs), then this package, with the same records on topics with the same settings of the
-// same broker. Each number is the median of its rounds. `1 GiB` is read by a process of its own, of which the most resident memory is told.
+// Each case takes turns with the Rust client (sdk-rust/examples/throughput.rs), one right behind the other, with the same records on topics with the same
+// settings of the same broker; every other round begins with the other one. A ratio is that of one turn, and what is told is the median of all
+// rounds: these machines are noisy. `1 GiB` is read by a process of its own, of which the most resident memory is told.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -14,34 +15,53 @@ import { connect } from '../dist/index.mjs';
 import { binary, ownBroker } from '../test/support/broker.mjs';
 
 const { values: flags } = parseArgs({
-  options: { rounds: { type: 'string', default: '3' }, mib: { type: 'string', default: '200' }, size: { type: 'string' }, case: { type: 'string' } },
+  options: { rounds: { type: 'string', default: '5' }, mib: { type: 'string', default: '200' }, size: { type: 'string' }, case: { type: 'string' } },
 });
 const rounds = Number(flags.rounds);
 const bytes = Number(flags.mib) << 20;
-const measured = new Map();
+const program = join(dirname(binary()), 'examples', 'throughput');
+const rows = [];
 
-/** What each case is compared with. */
-const BESIDE = {
-  'produce: send': 'produce: Rust',
-  'produce: sendMany': 'produce: Rust',
-  'consume: for await': 'consume: Rust',
-  'consume: batches': 'consume batches: Rust',
-};
-
-function note(size, what, recordsPerSecond) {
-  const key = `${size} ${what}`;
-  if (!measured.has(key)) measured.set(key, { size, what, all: [] });
-  measured.get(key).all.push(recordsPerSecond);
+function median(numbers) {
+  const sorted = numbers.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
+/** Records a second of the Rust client. */
+function rust(url, topic, { count, size }, work) {
+  const { stdout, stderr } = spawnSync(program, [url, topic, String(count), String(size), work], { encoding: 'utf8' });
+  if (!stdout) throw new Error(stderr);
+  return Number(stdout);
+}
 
-async function timed(size, what, work) {
-  if (flags.case && !what.includes(flags.case)) return;
+/** Records a second of some work of this package. */
+async function timed(count, work) {
   globalThis.gc?.();
   const start = process.hrtime.bigint();
-  const count = await work();
-  note(size, what, count / (Number(process.hrtime.bigint() - start) / 1e9));
+  await work();
+  return count / (Number(process.hrtime.bigint() - start) / 1e9);
+}
+
+/** All rounds of one case: `beside` is the Rust client's turn, `own` that of this package. */
+async function inTurns(what, size, beside, own) {
+  if (flags.case && !what.includes(flags.case)) return;
+  const turns = [];
+  for (let round = 0; round < rounds; round++) {
+    const turn = round % 2 ? { rust: await beside(), own: await own() } : { own: await own(), rust: await beside() };
+    turns.push(turn);
+  }
+  const ratios = turns.map((turn) => turn.own / turn.rust);
+  const rate = median(turns.map((turn) => turn.own));
+  rows.push({
+    size,
+    what,
+    'records/s': Math.round(rate),
+    'MB/s': Math.round((rate * size) / 1e6),
+    'Rust records/s': Math.round(median(turns.map((turn) => turn.rust))),
+    'of Rust': Number(median(ratios).toFixed(2)),
+    'of rounds': ratios.map((ratio) => ratio.toFixed(2)).join(' '),
+  });
 }
 
 const PRODUCE = {
@@ -73,43 +93,50 @@ const CONSUME = {
   },
 };
 
-async function node(broker, size, count, round) {
-  const client = await connect(broker.url);
+/** Rust's work that each case is compared with. */
+const BESIDE = { 'for await': 'consume', batches: 'batches' };
+
+async function produceCases(broker, client, load) {
+  const { size, count } = load;
   const record = { value: Buffer.alloc(size, 'x') };
+  /** On a topic that is made for it, and deleted at once. */
+  const onTopic = async (work) => {
+    await client.admin.createTopic('produce', { durability: 'os' });
+    const rate = await work('produce');
+    await client.admin.deleteTopic('produce');
+    return rate;
+  };
   for (const [name, produce] of Object.entries(PRODUCE)) {
-    const topic = `${name}-${size}-${round}`;
-    await client.admin.createTopic(topic, { durability: 'os' });
-    await timed(size, `produce: ${name}`, async () => {
-      const producer = client.producer(topic);
-      await produce(producer, record, count);
-      await producer.close();
-      return count;
-    });
-    await client.admin.deleteTopic(topic);
+    const own = (topic) =>
+      timed(count, async () => {
+        const producer = client.producer(topic);
+        await produce(producer, record, count);
+        await producer.close();
+      });
+    const beside = () => onTopic((topic) => rust(broker.url, topic, load, 'produce'));
+    await inTurns(`produce: ${name}`, size, beside, () => onTopic(own));
   }
-  for (const [name, consume] of Object.entries(CONSUME)) {
-    await timed(size, `consume: ${name}`, async () => {
-      const seen = await consume(client.consumer(`rust-${size}-${round}`, { start: 'beginning', untilEnd: true }), size);
-      if (seen !== count) throw new Error(`${seen} of ${count} records`);
-      return seen;
-    });
-  }
-  await client.close();
 }
 
-async function rust(broker, client, size, count, round) {
-  const topic = `rust-${size}-${round}`;
+async function consumeCases(broker, client, load) {
+  const { size, count } = load;
+  const topic = `consume-${size}`;
   await client.admin.createTopic(topic, { durability: 'os' });
-  const program = join(dirname(binary()), 'examples', 'throughput');
-  if (!existsSync(program)) throw new Error(`${program} is not built: cargo build --release -p millpond --example throughput`);
-  const { stdout, stderr } = spawnSync(program, [broker.url, topic, String(count), String(size)], { encoding: 'utf8' });
-  if (!stdout) throw new Error(stderr);
-  for (const [name, rate] of Object.entries(JSON.parse(stdout))) note(size, `${name}: Rust`, rate);
+  rust(broker.url, topic, load, 'produce');
+  for (const [name, consume] of Object.entries(CONSUME)) {
+    const own = () =>
+      timed(count, async () => {
+        const seen = await consume(client.consumer(topic, { start: 'beginning', untilEnd: true }), size);
+        if (seen !== count) throw new Error(`${seen} of ${count} records`);
+      });
+    await inTurns(`consume: ${name}`, size, () => rust(broker.url, topic, load, BESIDE[name]), own);
+  }
+  await client.admin.deleteTopic(topic);
 }
 
 /** The most resident memory of a process that reads a topic, in MiB. */
 function memory(url, topic) {
-  const program = `
+  const script = `
     import { connect } from ${JSON.stringify(new URL('../dist/index.mjs', import.meta.url).href)};
     const client = await connect(${JSON.stringify(url)});
     const before = process.memoryUsage.rss();
@@ -117,31 +144,17 @@ function memory(url, topic) {
     for await (const message of client.consumer(${JSON.stringify(topic)}, { start: 'beginning', untilEnd: true })) bytes += message.value.length;
     await client.close();
     console.log(JSON.stringify({ read_mib: bytes >> 20, before_mib: before >> 20, most_mib: process.resourceUsage().maxRSS >> 10 }));`;
-  return JSON.parse(spawnSync(process.execPath, ['--input-type=module', '--eval', program], { encoding: 'utf8' }).stdout);
+  return JSON.parse(spawnSync(process.execPath, ['--input-type=module', '--eval', script], { encoding: 'utf8' }).stdout);
 }
 
+if (!existsSync(program)) throw new Error(`${program} is not built: cargo build --release -p millpond --example throughput`);
 const broker = await ownBroker();
 const client = await connect(broker.url);
-for (let round = 0; round < rounds; round++) {
-  for (const size of flags.size ? [Number(flags.size)] : [1024, 100]) {
-    const count = Math.floor((size < 1024 ? bytes / 4 : bytes) / size);
-    await rust(broker, client, size, count, round);
-    await node(broker, size, count, round);
-    await client.admin.deleteTopic(`rust-${size}-${round}`);
-  }
+for (const size of flags.size ? [Number(flags.size)] : [1024, 100]) {
+  const load = { size, count: Math.floor((size < 1024 ? bytes / 4 : bytes) / size) };
+  await produceCases(broker, client, load);
+  await consumeCases(broker, client, load);
 }
-const rows = [...measured.values()].map(({ size, what, all }) => {
-  const rate = median(all);
-  const beside = measured.get(`${size} ${BESIDE[what]}`);
-  return {
-    size,
-    what,
-    'records/s': Math.round(rate),
-    'MB/s': Math.round((rate * size) / 1e6),
-    'of Rust': beside ? Number((rate / median(beside.all)).toFixed(2)) : undefined,
-    'of rounds': all.map((one) => Math.round(one / 1000)).join(' ') + ' k/s',
-  };
-});
 console.table(rows);
 
 if (flags.case) process.exit();

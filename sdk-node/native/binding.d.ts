@@ -38,7 +38,7 @@ export interface Chunk {
   /** The partition. */
   partition: number
   /** The owner of all keys, values and headers. */
-  bytes: Buffer
+  bytes: ArrayBuffer
   /** Where keys, values and headers lie. */
   ranges: Int32Array
   /** The offsets. */

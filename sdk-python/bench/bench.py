@@ -1,28 +1,29 @@
 """Records a second through the Python package, beside the Rust client in the same run, on the same broker and machine.
 
     cargo build --release -p millpond --example throughput
-    python sdk-python/bench/bench.py [--megabytes 300] [--rounds 3]
+    python sdk-python/bench/bench.py [--megabytes 300] [--rounds 5] [--size 1000] [--case batches]
 
-Rust and Python take turns; each figure is the median of its rounds, and each ratio of two medians of this run. The topics have
-durability ``os``, so that the disk's flushes are not what is measured.
+Each case takes turns with the Rust client, one right behind the other, and every other round begins with the other one. A ratio is that of one turn,
+and what is told is the median of all rounds: these machines are noisy. The topics have durability ``os``, so that the disk's flushes are not
+what is measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
 import millpond
 from millpond import aio
-from millpond.testing import broker
+from millpond.testing import Broker, broker
 
 ROOT = Path(__file__).parents[2]
 RUST = ROOT / "target" / "release" / "examples" / "throughput"
@@ -105,47 +106,83 @@ CONSUME: dict[str, Case] = {
 }
 
 
-def measure(size: int, count: int, rounds: int) -> None:
-    rates: dict[str, list[float]] = {}
-    value = b"x" * size
-    with broker() as running, millpond.connect(running.url) as client:
-        for turn in range(rounds):
-            rust = f"rust-{turn}"
-            client.admin.create_topic(rust, durability="os")
-            command = [str(RUST), running.url, rust, str(count), str(size)]
-            for name, rate in json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout).items():
-                rates.setdefault(f"rust {name}", []).append(rate)
-            for name, case in PRODUCE.items():
-                topic = f"{name.replace(' ', '-')}-{turn}"
-                client.admin.create_topic(topic, durability="os")
-                took(rates, name, case, running.url, topic, count, value)
-                client.admin.delete_topic(topic)
-            for name, case in CONSUME.items():
-                took(rates, name, case, running.url, rust, count, value)
-            client.admin.delete_topic(rust)
-    print(f"\n{count:,} records of {size} bytes, median of {rounds}")
-    for name, found in rates.items():
-        base = "rust produce" if name in PRODUCE else "rust consume" if name in CONSUME else name
-        rate = statistics.median(found)
-        print(f"  {name:<22} {rate:>12,.0f} records/s {rate * size / 1e6:>8,.0f} MB/s {rate / statistics.median(rates[base]):>6.2f} of Rust")
+@dataclass(frozen=True)
+class Load:
+    """What each turn moves, on which broker."""
+
+    running: Broker
+    count: int
+    size: int
+
+    def rust(self, topic: str, work: str) -> float:
+        """Records a second of the Rust client."""
+        command = [str(RUST), self.running.url, topic, str(self.count), str(self.size), work]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    def own(self, topic: str, case: Case) -> float:
+        """Records a second of this package."""
+        began = time.perf_counter()
+        case(self.running.url, topic, self.count, b"x" * self.size)
+        return self.count / (time.perf_counter() - began)
+
+    def produce(self, client: millpond.Client, name: str, rounds: int) -> None:
+        """All rounds of one case that produces, each on a topic of its own."""
+
+        def on_topic(turn: Callable[[str], float]) -> float:
+            client.admin.create_topic("produce", durability="os")
+            rate = turn("produce")
+            client.admin.delete_topic("produce")
+            return rate
+
+        turns = in_turns(rounds, lambda: on_topic(lambda topic: self.rust(topic, "produce")), lambda: on_topic(lambda topic: self.own(topic, PRODUCE[name])))
+        self.tell(name, turns)
+
+    def consume(self, client: millpond.Client, names: list[str], rounds: int) -> None:
+        """All rounds of the cases that consume, from one topic."""
+        client.admin.create_topic("consume", durability="os")
+        self.rust("consume", "produce")
+        for name in names:
+            work = "batches" if name.startswith("batches") else "consume"
+            self.tell(name, in_turns(rounds, lambda: self.rust("consume", work), lambda: self.own("consume", CONSUME[name])))
+        client.admin.delete_topic("consume")
+
+    def tell(self, name: str, turns: list[tuple[float, float]]) -> None:
+        ratios = [own / rust for rust, own in turns]
+        rate, rust = statistics.median(own for _, own in turns), statistics.median(rust for rust, _ in turns)
+        rounds = " ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"  {name:<20} {rate:>11,.0f} records/s {rate * self.size / 1e6:>6,.0f} MB/s   Rust {rust:>11,.0f}   {statistics.median(ratios):.2f} of Rust   {rounds}")
 
 
-def took(rates: dict[str, list[float]], name: str, case: Case, url: str, topic: str, count: int, value: bytes) -> None:
-    began = time.perf_counter()
-    case(url, topic, count, value)
-    rates.setdefault(name, []).append(count / (time.perf_counter() - began))
+def in_turns(rounds: int, rust: Callable[[], float], own: Callable[[], float]) -> list[tuple[float, float]]:
+    """What both take, turn by turn."""
+    turns: list[tuple[float, float]] = []
+    for turn in range(rounds):
+        first = own() if turn % 2 else None
+        beside = rust()
+        turns.append((beside, own() if first is None else first))
+    return turns
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, default=300, help="bytes of values that each case moves")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--megabytes", type=int, default=300, help="of values, that each turn moves")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", type=int, help="bytes of a value [default: 1000, then 100]")
+    parser.add_argument("--case", default="", help="only those with this in their names")
     arguments = parser.parse_args()
     if not RUST.exists():
         parser.error(f"{RUST} is not built: cargo build --release -p millpond --example throughput")
-    for size in (1_000, 100):
-        count = arguments.megabytes * 1_000_000 // size // 10_000 * 10_000
-        measure(size, min(count, 1_000_000), arguments.rounds)
+    for size in [arguments.size] if arguments.size else [1_000, 100]:
+        count = min(arguments.megabytes * 1_000_000 // size // 10_000 * 10_000, 1_000_000)
+        with broker() as running, millpond.connect(running.url) as client:
+            load = Load(running, count, size)
+            print(f"\n{count:,} records of {size} bytes, median of {arguments.rounds} and the ratio of each")
+            for name in PRODUCE:
+                if arguments.case in name:
+                    load.produce(client, name, arguments.rounds)
+            names = [name for name in CONSUME if arguments.case in name]
+            if names:
+                load.consume(client, names, arguments.rounds)
 
 
 if __name__ == "__main__":

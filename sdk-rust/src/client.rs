@@ -6,6 +6,7 @@ use crate::{
     consumer::ConsumerBuilder,
     error::Error,
     producer::ProducerBuilder,
+    spare::Spare,
     trust::Trust,
     url::BrokerUrl,
 };
@@ -45,11 +46,13 @@ pub(crate) struct Core {
     pub(crate) request_timeout: Duration,
     /// Those that were made with [`Core::beside`] and are still in use.
     others: Mutex<Vec<Weak<Core>>>,
+    /// What pushes were read into.
+    pub(crate) spare: Arc<Spare>,
 }
 
 impl Core {
     pub(crate) fn new(link: Link, request_timeout: Duration) -> Core {
-        Core { link, request_timeout, others: Mutex::default() }
+        Core { link, request_timeout, others: Mutex::default(), spare: Arc::default() }
     }
 
     /// One more connection to the same broker, made when it is first used. It ends with its last user, and when this one is closed.

@@ -45,6 +45,7 @@ mod consumer;
 mod error;
 mod producer;
 mod record;
+mod spare;
 mod stream;
 mod transport;
 mod trust;

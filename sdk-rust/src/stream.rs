@@ -3,6 +3,7 @@
 use crate::{
     connection::{Link, close_reason, lost},
     error::Error,
+    spare::User,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -30,7 +31,7 @@ pub(crate) struct Frame {
     pub(crate) payload: Bytes,
 }
 
-/// Puts frames together. The payload is copied once, from the packets into one buffer of its exact size.
+/// Puts frames together. The payload is copied once, from the packets into one buffer.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
     stream: RecvStream,
@@ -38,6 +39,8 @@ pub(crate) struct FrameReader {
     header: BytesMut,
     /// The frame whose payload is being read.
     open: Option<OpenFrame>,
+    /// Where buffers come from, for a reader that has many large frames before it.
+    spare: Option<User>,
 }
 
 #[derive(Debug)]
@@ -49,7 +52,12 @@ struct OpenFrame {
 
 impl FrameReader {
     pub(crate) fn new(stream: RecvStream) -> FrameReader {
-        FrameReader { stream, header: BytesMut::with_capacity(HEADER_BYTES), open: None }
+        FrameReader { stream, header: BytesMut::with_capacity(HEADER_BYTES), open: None, spare: None }
+    }
+
+    /// Whether buffers that nobody has any more are read into again.
+    pub(crate) fn reuse(&mut self, spare: Option<User>) {
+        self.spare = spare;
     }
 
     /// The next frame; none when the broker ended the stream between two frames. A payload over `limit_bytes` is refused before it
@@ -73,11 +81,16 @@ impl FrameReader {
                 self.header.clear();
                 let header = FrameHeader::decode(bytes, limit_bytes).map_err(|error| Error::Protocol(error.to_string()))?;
                 let length = header.length as usize;
-                self.open = Some(OpenFrame { kind: header.kind, payload: BytesMut::with_capacity(length), length });
+                let payload = self.spare.as_ref().map_or_else(|| BytesMut::with_capacity(length), |spare| spare.take(length));
+                self.open = Some(OpenFrame { kind: header.kind, payload, length });
                 continue;
             }
             if let Some(OpenFrame { kind, payload, .. }) = self.open.take() {
-                return Ok(Some(Frame { kind, payload: payload.freeze() }));
+                let payload = match &self.spare {
+                    Some(spare) => spare.lend(payload),
+                    None => payload.freeze(),
+                };
+                return Ok(Some(Frame { kind, payload }));
             }
         }
     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use millpond_bridge::{ConsumerOptions, Failure, Place, Records};
 use napi::{
     Env,
-    bindgen_prelude::{BigInt64Array, BufferSlice, Int32Array, Object, ToNapiValue, i64n},
+    bindgen_prelude::{ArrayBuffer, BigInt64Array, Int32Array, Object, ToNapiValue, i64n},
     sys,
 };
 use napi_derive::napi;
@@ -24,7 +24,7 @@ pub struct Chunk {
     /// The partition.
     pub partition: u32,
     /// The owner of all keys, values and headers.
-    #[napi(ts_type = "Buffer")]
+    #[napi(ts_type = "ArrayBuffer")]
     pub bytes: SharedBytes,
     /// Where keys, values and headers lie.
     pub ranges: Int32Array,
@@ -55,7 +55,7 @@ pub struct PartitionState {
     pub high_watermark: i64n,
 }
 
-/// Bytes that become a `Buffer` without a copy, and are held until that is collected.
+/// Bytes that become an `ArrayBuffer` without a copy, and are held until that is collected.
 pub struct SharedBytes(Bytes);
 
 impl ToNapiValue for SharedBytes {
@@ -64,30 +64,33 @@ impl ToNapiValue for SharedBytes {
         let SharedBytes(bytes) = value;
         let owner = Env::from_raw(env);
         if bytes.is_empty() {
-            let empty = BufferSlice::copy_from(&owner, [])?;
+            let empty = ArrayBuffer::from_data(&owner, Vec::new())?;
             // SAFETY: `env` is the one that this was called with.
-            return unsafe { ToNapiValue::to_napi_value(env, &empty) };
+            return unsafe { ToNapiValue::to_napi_value(env, empty) };
         }
         let (start, length) = (bytes.as_ptr().cast_mut(), bytes.len());
         // SAFETY: the memory is valid for as long as `bytes` is, which is dropped when the buffer is collected. Nobody on this side reads it any
         // more, so that a program which writes into its buffer changes nothing but that; and no two buffers have the same first byte, because
         // each batch is handed over once.
-        let lent = unsafe { BufferSlice::from_external(&owner, start, length, bytes, |_, bytes| drop(bytes)) }?;
+        let lent = unsafe { ArrayBuffer::from_external(&owner, start, length, bytes, |_, bytes| drop(bytes)) }?;
         // SAFETY: `env` is the one that this was called with.
-        unsafe { ToNapiValue::to_napi_value(env, &lent) }
+        unsafe { ToNapiValue::to_napi_value(env, lent) }
     }
 }
 
 impl From<Records> for Chunk {
     fn from(records: Records) -> Chunk {
+        let (topic, partition, next_offset) = (records.topic().to_string(), records.partition(), i64n(records.next_offset()));
+        let bytes = SharedBytes(records.bytes().clone());
+        let columns = records.into_columns();
         Chunk {
-            topic: records.topic().to_string(),
-            partition: records.partition(),
-            bytes: SharedBytes(records.bytes().clone()),
-            ranges: Int32Array::new(records.ranges().to_vec()),
-            offsets: BigInt64Array::new(records.offsets().to_vec()),
-            timestamps_ms: BigInt64Array::new(records.timestamps_ms().to_vec()),
-            next_offset: i64n(records.next_offset()),
+            topic,
+            partition,
+            bytes,
+            ranges: Int32Array::new(columns.ranges),
+            offsets: BigInt64Array::new(columns.offsets),
+            timestamps_ms: BigInt64Array::new(columns.timestamps_ms),
+            next_offset,
         }
     }
 }

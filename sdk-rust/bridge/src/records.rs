@@ -123,6 +123,16 @@ impl Records {
         self.table.offsets.get(self.rows.end).copied().unwrap_or(self.table.next_offset)
     }
 
+    /// Offsets, timestamps and ranges, for a language that takes them over: nothing is copied where nobody else has these records.
+    pub fn into_columns(self) -> Columns {
+        let all = 0..self.table.offsets.len();
+        match Arc::try_unwrap(self.table) {
+            Ok(Table { offsets, timestamps_ms, ranges, .. }) if self.rows == all => Columns { offsets, timestamps_ms, ranges },
+            Ok(table) => Columns::copied(&table, &self.rows),
+            Err(table) => Columns::copied(&table, &self.rows),
+        }
+    }
+
     /// Takes the first `count` records away, or all that there are.
     #[must_use]
     pub fn split_to(&mut self, count: usize) -> Records {
@@ -137,6 +147,27 @@ impl Records {
         let length = usize::try_from(row[column + 1]).ok()?;
         let start = usize::try_from(row[column]).ok()?;
         Some(&self.table.bytes[start..start + length])
+    }
+}
+
+/// What [`Records::into_columns`] hands over: [`Records::offsets`], [`Records::timestamps_ms`] and [`Records::ranges`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// One for each record.
+    pub offsets: Vec<i64>,
+    /// One for each record, in milliseconds since 1970-01-01 UTC.
+    pub timestamps_ms: Vec<i64>,
+    /// [`RANGE_COLUMNS`] for each record.
+    pub ranges: Vec<i32>,
+}
+
+impl Columns {
+    fn copied(table: &Table, rows: &Range<usize>) -> Columns {
+        Columns {
+            offsets: table.offsets[rows.clone()].to_vec(),
+            timestamps_ms: table.timestamps_ms[rows.clone()].to_vec(),
+            ranges: table.ranges[rows.start * RANGE_COLUMNS..rows.end * RANGE_COLUMNS].to_vec(),
+        }
     }
 }
 

@@ -174,6 +174,8 @@ impl Reader {
             self.core.link.was_useful();
             let (watermarks, payload) = pushed(frame)?;
             *self.watermarks.lock() = watermarks;
+            // While it catches up, and no longer.
+            stream.reuse((!payload.is_empty()).then(|| self.core.spare.user()));
             if payload.is_empty() {
                 if !self.hand_on(What::CaughtUp(watermarks.high_watermark)).await {
                     return Ok(());

@@ -94,6 +94,25 @@ fn records_are_divided_without_a_copy() {
 }
 
 #[test]
+fn columns_are_the_same_moved_and_copied() {
+    let records = || unpacked(vec![batch_at(5, &plain(&["a", "bc", "d"]), Codec::None)], 0..i64::MAX).remove(0).unwrap();
+    let whole = records();
+    let place = whole.ranges().as_ptr();
+    let columns = whole.into_columns();
+    assert_eq!((columns.ranges.as_ptr(), &columns.offsets[..]), (place, &[5, 6, 7][..]), "moved");
+
+    let shared = records();
+    assert_eq!(shared.clone().into_columns(), columns, "copied, as somebody else has them");
+    drop(shared);
+
+    let mut rest = records();
+    drop(rest.split_to(1));
+    let part = rest.into_columns();
+    assert_eq!((&part.offsets[..], &part.timestamps_ms[..]), (&[6, 7][..], &columns.timestamps_ms[1..]), "a part");
+    assert_eq!(part.ranges, columns.ranges[RANGE_COLUMNS..]);
+}
+
+#[test]
 fn a_batch_that_cannot_be_read_is_told_and_the_next_one_follows() {
     let broken = {
         let mut bytes = BytesMut::from(&batch_at(3, &plain(&["a", "b"]), Codec::Gzip).bytes()[..]);
