@@ -13,6 +13,9 @@ import { BUFFER, type Deserializer } from './serializers.js';
  */
 export type Place = 'beginning' | 'end' | bigint | Date | AtOffset | AtTime;
 
+/** Offsets by the numbers of their partitions. */
+export type Offsets = ReadonlyMap<number, bigint | number> | Readonly<Record<number, bigint | number>>;
+
 /** A place by its offset. */
 export interface AtOffset {
   /** The offset. */
@@ -36,6 +39,11 @@ export type OnDecodeError = 'raise' | 'skip' | 'raw' | 'dead-letter';
 export interface ConsumerOptions<K = Buffer, V = Buffer> {
   /** Where to begin in each partition; at the end when not set. */
   start?: Place | undefined;
+  /**
+   * Where to begin in single partitions, as a program has kept it: the offset of the next record of each, for instance a batch's
+   * {@link Batch.nextOffsets}. The others begin at `start`.
+   */
+  offsets?: Offsets | undefined;
   /** The partitions; all when not set. */
   partitions?: readonly number[] | undefined;
   /** Whether to end where the topic ended when reading began; no. */
@@ -148,7 +156,25 @@ export function place(at: Place): unknown {
   if (at instanceof Date && Number.isFinite(at.getTime())) return { timestamp_ms: at.getTime() };
   if (at !== null && typeof at === 'object' && 'offset' in at && isWhole(at.offset)) return { offset: BigInt(at.offset) };
   if (at !== null && typeof at === 'object' && 'timestampMs' in at && isWhole(at.timestampMs)) return { timestamp_ms: at.timestampMs };
-    throw wrongType(`${inspect(at)} is no place in a partition`, 'it is "beginning", "end", an offset as a bigint, a Date, { offset } or { timestampMs }');
+  throw wrongType(`${inspect(at)} is no place in a partition`, 'it is "beginning", "end", an offset as a bigint, a Date, { offset } or { timestampMs }');
+}
+
+/** Settings with places and offsets as the core reads them. @internal */
+export function withPlaces(settings: Pick<ConsumerOptions, 'start' | 'offsets'>): object {
+  const { start, offsets: kept } = settings;
+  return { ...settings, start: start === undefined ? undefined : place(start), offsets: kept === undefined ? undefined : offsets(kept) };
+}
+
+function offsets(given: Offsets): Record<string, bigint> {
+  if (given === null || typeof given !== 'object') throw wrongType(`\`offsets\` cannot be ${inspect(given)}`, 'it is a Map, or an object, of partitions to offsets');
+  const pairs: [unknown, bigint | number][] = given instanceof Map ? [...given] : Object.entries(given);
+  return Object.fromEntries(
+    pairs.map(([partition, offset]) => {
+      if (!/^\d+$/.test(String(partition))) throw wrongType(`${inspect(partition)} in \`offsets\` is no partition`, 'partitions are numbers from 0 on');
+      if (!isWhole(offset)) throw wrongType(`the offset of partition ${String(partition)} cannot be ${inspect(offset)}`, 'it is a bigint, or a whole number');
+      return [String(partition), BigInt(offset)];
+    }),
+  );
 }
 
 function isWhole(number: unknown): boolean {

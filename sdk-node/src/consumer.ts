@@ -9,6 +9,7 @@ import {
   deserializer,
   place,
   positive,
+  withPlaces,
   type BatchOptions,
   type ConsumerOptions,
   type DeadLetters,
@@ -77,7 +78,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
     deadLetters: DeadLetters,
     forget: (consumer: Consumer<K, V>) => void,
   ) {
-    const { key, value, onDecodeError = 'raise', deadLetterTopic, signal, start, ...rest } = options;
+    const { key, value, onDecodeError = 'raise', deadLetterTopic, signal, ...settings } = options;
     this.topic = topic;
     this.#key = deserializer(key, 'key');
     this.#value = deserializer(value, 'value');
@@ -90,8 +91,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
     this.#signal = signal;
     this.#forget = forget;
     try {
-      const settings = toWire({ ...rest, start: start === undefined ? undefined : place(start) });
-      this.#native = client.consumer(topic, stringify(settings));
+      this.#native = client.consumer(topic, stringify(toWire(withPlaces(settings))));
     } catch (thrown) {
       throw toError(thrown);
     }

@@ -60,6 +60,7 @@ export type {
   ConsumerOptions,
   MessageStream,
   Messages,
+  Offsets,
   OnDecodeError,
   PartitionState,
   Place,

@@ -291,6 +291,16 @@ export class Batch<K = Buffer, V = Buffer> implements Iterable<Message<K, V>> {
     this.length = spans.reduce((sum, span) => sum + lengthOf(span), 0);
   }
 
+  /** For each partition in it the offset from which reading goes on behind this batch: what to keep, for a consumer's `offsets`. */
+  get nextOffsets(): Map<number, bigint> {
+    const next = new Map<number, bigint>();
+    for (const span of this.#spans) {
+      if (!Array.isArray(span)) next.set(span.chunk.partition, span.chunk.offsets[span.end] ?? span.chunk.nextOffset);
+      else for (const { partition, offset } of span) next.set(partition, offset + 1n);
+    }
+    return next;
+  }
+
   /** The record at this place; negative numbers count from the end. */
   at(index: number): Message<K, V> | undefined {
     let wanted = Math.trunc(index) + (index < 0 ? this.length : 0);

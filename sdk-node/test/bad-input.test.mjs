@@ -55,6 +55,10 @@ test('a setting that is not known is refused with the nearest one, in the names 
   assert.throws(() => client.consumer('t', { untilTheEnd: true }), isError('InvalidError', 'invalid_setting', /untilEnd/));
   assert.throws(() => client.consumer('t', { onOutOfRange: 'first' }), isError('InvalidError', 'invalid_setting', /onOutOfRange/));
   assert.throws(() => client.consumer('t', { start: 5 }), isError('WrongTypeError', 'wrong_type', /a Date/));
+  assert.throws(() => client.consumer('t', { offsets: 5 }), isError('WrongTypeError', 'wrong_type', /a Map, or an object/));
+  assert.throws(() => client.consumer('t', { offsets: { 0: '5' } }), isError('WrongTypeError', 'wrong_type', /offset of partition 0/));
+  assert.throws(() => client.consumer('t', { offsets: { '-1': 5 } }), isError('WrongTypeError', 'wrong_type', /no partition/));
+  assert.throws(() => client.consumer('t', { offsets: new Map([[5_000_000_000, 5n]]) }), isError('InvalidError', 'invalid_setting', /offsets/));
   assert.throws(() => client.consumer('t', null), isError('WrongTypeError', 'wrong_type'));
   assert.throws(() => client.producer(5), isError('WrongTypeError', 'wrong_type', /a topic is a string/));
   await assert.rejects(client.producer(await topic(), { inFlight: 6 }).send({ value: 'x' }), isError('InvalidError', 'invalid_setting', /idempotence/));

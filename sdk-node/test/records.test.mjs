@@ -232,6 +232,22 @@ test('a deserializer that throws: raise goes on behind, skip leaves out, raw han
   await assert.rejects(batches.next(), DecodeError, 'behind what was there before it');
 });
 
+test('a batch says where to go on, and a consumer goes on there', async () => {
+  const t = await filled(Array.from({ length: 25 }, (_, number) => String(number)));
+  for (const value of [undefined, json()]) {
+    const first = client.consumer(t, { start: 'beginning', value });
+    const { nextOffsets } = (await first.batches({ maxRecords: 10 }).next()).value;
+    assert.deepEqual(nextOffsets, new Map([[0, 10n]]));
+    await first.close();
+    for (const offsets of [nextOffsets, { 0: 10 }, { 0: 10n }]) {
+      const again = client.consumer(t, { offsets, untilEnd: true });
+      const rest = (await again.batches().next()).value;
+      assert.deepEqual([rest.length, rest.at(0).value.toString(), rest.nextOffsets], [15, '10', new Map([[0, 25n]])]);
+      await again.close();
+    }
+  }
+});
+
 test('batches are as large as is wanted, and leaving loses nothing', async () => {
   const t = await filled(Array.from({ length: 25 }, (_, number) => String(number)));
   const consumer = client.consumer(t, { start: 'beginning' });

@@ -70,6 +70,12 @@ def test_settings_that_cannot_be(client: millpond.Client, topic: str) -> None:
         (lambda: client.producer(topic, compression="zip"), "`compression` of a producer cannot be"),  # type: ignore[call-overload]
         (lambda: client.producer(topic, linger=-1), "linger cannot be -1"),
         (lambda: client.consumer(topic, start="middle"), "start cannot be 'middle'"),  # type: ignore[call-overload]
+        (lambda: client.consumer(topic, offsets=[3]), "offsets is a dict of partitions to offsets"),  # type: ignore[call-overload]
+        (lambda: client.consumer(topic, offsets={0: "3"}), "offsets cannot have 0: '3'"),  # type: ignore[dict-item]
+        (lambda: client.consumer(topic, offsets={True: 3}), "offsets cannot have True: 3"),
+        (lambda: client.consumer(topic, offsets={-1: 3}), "offsets cannot have -1: 3"),
+        (lambda: client.consumer(topic, offsets={0: 1 << 63}), "offsets have 64 bits"),
+        (lambda: client.consumer(topic, offsets={7: 0}), "has no partition 7"),
         (lambda: client.consumer(topic, on_out_of_range="newest"), "on_out_of_range"),  # type: ignore[call-overload]
         (lambda: client.consumer(topic, on_decode_error="explode"), "on_decode_error cannot be"),  # type: ignore[call-overload]
         (lambda: client.consumer(topic, on_decode_error="dead-letter"), "dead_letter_topic"),

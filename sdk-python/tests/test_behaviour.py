@@ -179,6 +179,8 @@ class Runner:
         given = dict(options or {})
         if "start" in given:
             given["start"] = place(given["start"])
+        if "offsets" in given:
+            given["offsets"] = {int(partition): offset for partition, offset in given["offsets"].items()}
         self.named[step["as"]] = self.client.consumer(topic, **given)
 
     def read(self, consumer: str, **step: Any) -> list[Step]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from os import PathLike
 from typing import Any, Literal, TypedDict, Union
@@ -28,7 +28,10 @@ OnDecodeError = Literal["raise", "skip", "raw", "dead-letter"]
 OFFSETS_END = 1 << 63
 """One past the largest number that an offset can be."""
 
-GROUP_HINT = "the broker keeps no positions of groups yet: keep record.offset + 1 for each partition yourself, and seek(offset=..., partition=...) there"
+PARTITIONS_END = 1 << 32
+"""One past the largest number that a partition can have."""
+
+GROUP_HINT = "the broker keeps no positions of groups yet: keep record.offset + 1 for each partition yourself, and begin there with offsets={...}"
 
 
 def dumps(settings: dict[str, Any]) -> str:
@@ -140,8 +143,25 @@ def seek_place(to: Any, offset: int | None, at: datetime | None) -> str:
     return json.dumps(place(given[0], "to"))
 
 
+def checked_offsets(given: Any) -> dict[str, int]:
+    """Offsets by the numbers of their partitions."""
+    if not isinstance(given, Mapping):
+        raise WrongTypeError(f"offsets is a dict of partitions to offsets, not {type(given).__name__}", code="wrong_type", hint="offsets={0: 17, 1: 4}")
+    pairs: Mapping[Any, Any] = given  # pyright: ignore[reportUnknownVariableType]
+    numbers: dict[str, int] = {}
+    for partition, offset in pairs.items():
+        for number in (partition, offset):
+            if isinstance(number, bool) or not isinstance(number, int):
+                raise WrongTypeError(f"offsets cannot have {partition!r}: {offset!r}: both are an int", code="wrong_type")
+        if not 0 <= partition < PARTITIONS_END or not -OFFSETS_END <= offset < OFFSETS_END:
+            raise InvalidError(f"offsets cannot have {partition}: {offset}: a partition is a number from 0 on with 32 bits, and offsets have 64 bits")
+        numbers[str(partition)] = offset
+    return numbers
+
+
 def consumer(
     start: Any = "end",
+    offsets: Any = None,
     partitions: Iterable[int] | None = None,
     until_end: bool = False,
     view: str | None = None,
@@ -151,6 +171,7 @@ def consumer(
     return dumps(
         {
             "start": place(start),
+            "offsets": None if offsets is None else checked_offsets(offsets),
             "partitions": None if partitions is None else partition_numbers(partitions),
             "until_end": until_end,
             "view": view,
@@ -216,6 +237,9 @@ class ConsumerSettings(TypedDict, total=False):
 
     start: Start
     """Where to begin in each partition: ``"beginning"``, ``"end"``, an aware datetime, or an offset; the end when not set."""
+    offsets: Mapping[int, int]
+    """Where to begin in single partitions, as a program has kept it: the offset of the next record of each, for instance a batch's
+    ``next_offsets``. The others begin at ``start``."""
     partitions: Iterable[int]
     """The partitions; all when not set."""
     until_end: bool

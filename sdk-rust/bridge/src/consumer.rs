@@ -306,7 +306,8 @@ impl Inner {
 
     fn builder(&self) -> Result<millpond::ConsumerBuilder, Failure> {
         let options = &self.options;
-        let mut builder = self.client.core()?.consumer(Arc::clone(&self.topic)).until_end(options.until_end);
+        let mut builder =
+            self.client.core()?.consumer(Arc::clone(&self.topic)).until_end(options.until_end).offsets(options.offsets.clone());
         if let Some(place) = options.start {
             builder = builder.start(place.into());
         }

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use millpond::{Codec, OutOfRange, Position};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// How to reach a broker.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub struct ProducerOptions {
 pub struct ConsumerOptions {
     /// Where to begin in each partition; at the end when not set.
     pub start: Option<Place>,
+    /// Where to begin in single partitions: the offset of the next record of each.
+    pub offsets: BTreeMap<u32, i64>,
     /// The partitions; all when not set.
     pub partitions: Option<Vec<u32>>,
     /// Whether to end where the topic ended when reading began.
@@ -166,7 +168,7 @@ impl Options for ProducerOptions {
 
 impl Options for ConsumerOptions {
     const OF: &'static str = "a consumer";
-    const NAMES: &'static [&'static str] = &["start", "partitions", "until_end", "view", "on_out_of_range"];
+    const NAMES: &'static [&'static str] = &["start", "offsets", "partitions", "until_end", "view", "on_out_of_range"];
 }
 
 /// Refuses a name that is not one of `names`, and says which is nearest.
@@ -220,9 +222,9 @@ mod tests {
 
     #[test]
     fn settings_are_read() {
-        let json = r#"{"start": {"timestamp_ms": 5}, "partitions": [0, 2], "until_end": true, "view": "v", "on_out_of_range": "latest"}"#;
+        let json = r#"{"start": {"timestamp_ms": 5}, "offsets": {"2": 7}, "partitions": [0, 2], "until_end": true, "view": "v", "on_out_of_range": "latest"}"#;
         let options = ConsumerOptions::from_json(json).unwrap();
-        assert_eq!(options.start, Some(Place::TimestampMs(5)));
+        assert_eq!((options.start, options.offsets), (Some(Place::TimestampMs(5)), BTreeMap::from([(2, 7)])));
         assert_eq!((options.partitions, options.until_end), (Some(vec![0, 2]), true));
         assert_eq!(options.on_out_of_range, Some(OnOutOfRange::Latest));
         assert_eq!(ProducerOptions::from_json("{}").unwrap(), ProducerOptions::default());

@@ -2,7 +2,7 @@
 
 use super::{Consumer, OutOfRange, Start, reader::Source};
 use crate::{admin::Admin, client::Core, error::Error};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Where to read, and from where. From [`crate::Client::consumer`].
 #[derive(Clone, Debug)]
@@ -10,6 +10,7 @@ pub struct ConsumerBuilder {
     core: Arc<Core>,
     topic: Arc<str>,
     start: Start,
+    offsets: BTreeMap<u32, i64>,
     partitions: Option<Vec<u32>>,
     until_end: bool,
     view: Option<Arc<str>>,
@@ -18,13 +19,22 @@ pub struct ConsumerBuilder {
 
 impl ConsumerBuilder {
     pub(crate) fn new(core: Arc<Core>, topic: Arc<str>) -> ConsumerBuilder {
-        ConsumerBuilder { core, topic, start: Start::End, partitions: None, until_end: false, view: None, out_of_range: OutOfRange::Error }
+        let (start, offsets, out_of_range) = (Start::End, BTreeMap::new(), OutOfRange::Error);
+        ConsumerBuilder { core, topic, start, offsets, partitions: None, until_end: false, view: None, out_of_range }
     }
 
     /// Where to begin in each partition; at the end, with what comes from now on, when not set.
     #[must_use]
     pub fn start(mut self, start: Start) -> Self {
         self.start = start;
+        self
+    }
+
+    /// Where to begin in single partitions, as a program has kept it: the offset of the next record of each. The others begin at
+    /// [`ConsumerBuilder::start`]. Offsets of partitions that are not read are not used.
+    #[must_use]
+    pub fn offsets(mut self, offsets: impl IntoIterator<Item = (u32, i64)>) -> Self {
+        self.offsets = offsets.into_iter().collect();
         self
     }
 
@@ -71,10 +81,12 @@ impl ConsumerBuilder {
         let topic = Admin::new(Arc::clone(&self.core)).topic(&self.topic).await?;
         let count = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
         let partitions = self.partitions.unwrap_or_else(|| (0..count).collect());
-        if let Some(&partition) = partitions.iter().find(|partition| **partition >= count) {
+        if let Some(&partition) = partitions.iter().chain(self.offsets.keys()).find(|partition| **partition >= count) {
             return Err(Error::PartitionOutOfRange { topic: self.topic, partition, partitions: count, reading: true });
         }
         let what = Source { topic: self.topic, view: self.view, out_of_range: self.out_of_range };
-        Consumer::open(self.core, what, partitions, self.start, self.until_end).await
+        let place = |partition| self.offsets.get(&partition).map_or(self.start, |offset| Start::Offset(*offset));
+        let places: Vec<_> = partitions.into_iter().map(|partition| (partition, place(partition))).collect();
+        Consumer::open(self.core, what, &places, self.until_end).await
     }
 }

@@ -129,43 +129,37 @@ impl Partition {
 }
 
 impl Consumer {
-    pub(crate) async fn open(
-        core: Arc<Core>,
-        source: Source,
-        partitions: Vec<u32>,
-        start: Start,
-        until_end: bool,
-    ) -> Result<Consumer, Error> {
+    pub(crate) async fn open(core: Arc<Core>, source: Source, places: &[(u32, Start)], until_end: bool) -> Result<Consumer, Error> {
         let (sender, events) = mpsc::channel(FRAMES_AHEAD_MAX);
         let mut consumer = Consumer { core, source, partitions: BTreeMap::new(), events, sender, current: None, until_end };
-        consumer.take_up(&partitions, start, false).await?;
+        consumer.take_up(places, false).await?;
         Ok(consumer)
     }
 
     /// The connection for each of these partitions: that over which it is read already, else the client's for the first ones, and one more
     /// for each [`PARTITIONS_PER_CONNECTION_MAX`] behind them.
-    fn connections(&self, partitions: &[u32]) -> Result<Vec<(u32, Arc<Core>)>, Error> {
+    fn connections(&self, places: &[(u32, Start)]) -> Result<Vec<(u32, Start, Arc<Core>)>, Error> {
         let mut core = Arc::clone(&self.core);
-        let mut connections = Vec::with_capacity(partitions.len());
-        for (index, partition) in partitions.iter().enumerate() {
+        let mut connections = Vec::with_capacity(places.len());
+        for (index, (partition, start)) in places.iter().enumerate() {
             if index > 0 && index % PARTITIONS_PER_CONNECTION_MAX == 0 && !self.partitions.contains_key(partition) {
                 core = self.core.beside()?;
             }
             let before = self.partitions.get(partition).map(|partition| &partition.core);
-            connections.push((*partition, Arc::clone(before.unwrap_or(&core))));
+            connections.push((*partition, *start, Arc::clone(before.unwrap_or(&core))));
         }
         Ok(connections)
     }
 
-    /// Reads these partitions from there, whether they were read before or not; one that is paused only if it `resumes`. After an error all
-    /// is as it was.
-    async fn take_up(&mut self, partitions: &[u32], start: Start, resumes: bool) -> Result<(), Error> {
+    /// Reads these partitions from these places, whether they were read before or not; one that is paused only if it `resumes`. After an
+    /// error all is as it was.
+    async fn take_up(&mut self, places: &[(u32, Start)], resumes: bool) -> Result<(), Error> {
         let source = &self.source;
-        let open = |(partition, core): (u32, Arc<Core>)| async move {
+        let open = |(partition, start, core): (u32, Start, Arc<Core>)| async move {
             reader::open(&core, source, partition, start).await.map(|opened| (partition, core, opened))
         };
         // Collected, because the compiler can't see that a future which holds the borrowing iterator may move between threads.
-        let opening: Vec<_> = self.connections(partitions)?.into_iter().map(open).collect();
+        let opening: Vec<_> = self.connections(places)?.into_iter().map(open).collect();
         let opened: Vec<_> = stream::iter(opening).buffer_unordered(OPENING_MAX).try_collect().await?;
         for (partition, core, (frames, opened)) in opened {
             let generation = self.partitions.get(&partition).map_or(0, |before| before.generation + 1);
@@ -215,7 +209,8 @@ impl Consumer {
     /// failed is taken up again, and one that is paused stays so. After an error nothing has changed.
     pub async fn seek(&mut self, partition: impl Into<Option<u32>>, start: Start) -> Result<(), Error> {
         let partitions = self.named(partition.into(), "the partition to seek in")?;
-        self.take_up(&partitions, start, false).await
+        let places: Vec<_> = partitions.into_iter().map(|partition| (partition, start)).collect();
+        self.take_up(&places, false).await
     }
 
     /// Hands out no more records of this partition or (none) of all, until [`Consumer::resume`]. Its position stays, what was read ahead is
@@ -239,7 +234,7 @@ impl Consumer {
     pub async fn resume(&mut self, partition: impl Into<Option<u32>>) -> Result<(), Error> {
         for number in self.named(partition.into(), "the partition to resume")? {
             if let Some(partition) = self.partitions.get(&number).filter(|partition| partition.is_paused) {
-                self.take_up(&[number], Start::Offset(partition.position), true).await?;
+                self.take_up(&[(number, Start::Offset(partition.position))], true).await?;
             }
         }
         Ok(())

@@ -8,7 +8,10 @@ use millpond::{
 use millpond_tests::plugin;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 /// Does the steps of one case.
 pub(crate) struct Runner {
@@ -135,6 +138,7 @@ impl Runner {
         for (name, value) in step["options"].as_object().into_iter().flatten() {
             builder = match (name.as_str(), value) {
                 ("start", value) => builder.start(place(value)),
+                ("offsets", value) => builder.offsets(read::<BTreeMap<u32, i64>>(value.clone())),
                 ("partitions", value) => builder.partitions(read::<Vec<u32>>(value.clone())),
                 ("until_end", value) => builder.until_end(value == true),
                 ("view", value) => builder.view(value.as_str().expect("a view is text")),
