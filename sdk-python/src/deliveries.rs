@@ -5,9 +5,14 @@ use crate::{
     failure::{exception, raise},
     wait::{Waiter, block, block_on, watch},
 };
-use millpond_bridge::{Failure, Fate, Outcome, Sending};
+use millpond_bridge::{Durability, Failure, Fate, Outcome, Sending};
 use parking_lot::Mutex;
-use pyo3::{IntoPyObjectExt, exceptions::PyIndexError, prelude::*, types::PySlice};
+use pyo3::{
+    IntoPyObjectExt,
+    exceptions::{PyIndexError, PyValueError},
+    prelude::*,
+    types::{PySlice, PyTuple, PyType},
+};
 use std::{
     pin::Pin,
     sync::atomic::{AtomicUsize, Ordering},
@@ -237,8 +242,35 @@ impl PlacesIterator {
 #[derive(PartialEq, Eq)]
 pub(crate) struct RecordPlace(pub(crate) millpond_bridge::RecordPlace);
 
+const FATES: [(Fate, &str); 4] = [
+    (Fate::Stored, "stored"),
+    (Fate::Dropped, "dropped"),
+    (Fate::StoredUnlessDropped, "stored-unless-dropped"),
+    (Fate::Expanded, "expanded"),
+];
+
 #[pymethods]
 impl RecordPlace {
+    /// A place with these parts, for tests of code that takes places.
+    #[new]
+    #[pyo3(signature = (partition, offset, append_time_ms=None, fate="stored", durability="sync"))]
+    fn from_parts(partition: i64, offset: i64, append_time_ms: Option<i64>, fate: &str, durability: &str) -> PyResult<RecordPlace> {
+        let wrong = |what: String| PyValueError::new_err(what);
+        let partition = match partition {
+            -1 => u32::MAX,
+            number => u32::try_from(number).map_err(|_| wrong(format!("{number} is no partition")))?,
+        };
+        let found = FATES.iter().find(|(_, name)| *name == fate);
+        let (fate, _) = found.ok_or_else(|| wrong(format!("fate cannot be {fate:?}: it is {}", FATES.map(|(_, name)| name).join(", "))))?;
+        let durability = durability.parse::<Durability>().map_err(|error| wrong(error.to_string()))?;
+        Ok(RecordPlace(millpond_bridge::RecordPlace { fate: *fate, partition, offset, append_time_ms, durability }))
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyTuple>)> {
+        let parts = (self.partition(), self.0.offset, self.0.append_time_ms, self.fate(), self.durability());
+        Ok((py.get_type::<RecordPlace>(), parts.into_pyobject(py)?))
+    }
+
     /// The partition; -1 for a record that was dropped before it had one.
     #[getter]
     fn partition(&self) -> i64 {
@@ -266,13 +298,7 @@ impl RecordPlace {
     /// What became of it: "stored", "dropped" (a module left it out), "stored-unless-dropped" or "expanded".
     #[getter]
     fn fate(&self) -> &'static str {
-        match self.0.fate {
-            Fate::Stored => "stored",
-            Fate::Dropped => "dropped",
-            Fate::StoredUnlessDropped => "stored-unless-dropped",
-            Fate::Expanded => "expanded",
-            _ => "unknown",
-        }
+        FATES.iter().find(|(fate, _)| *fate == self.0.fate).map_or("unknown", |(_, name)| name)
     }
 
     /// What the answer means: "sync", "interval:200ms" or "os".

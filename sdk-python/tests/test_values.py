@@ -119,6 +119,17 @@ def test_every_error_is_in_the_tree_and_in_a_built_in_one_and_survives_a_pickle(
         assert (again.code, again.hint, again.retryable, again.maybe_done) == ("c", "h", True, True)
 
 
+def test_a_place_can_be_made_and_survives_a_pickle() -> None:
+    places = [millpond.RecordPlace(2, 7), millpond.RecordPlace(0, 1 << 40, 1735689600000, "expanded", "interval:200ms"), millpond.RecordPlace(-1, -1, fate="dropped")]
+    for place in places:
+        again = pickle.loads(pickle.dumps(place))
+        assert (again, hash(again), repr(again)) == (place, hash(place), repr(place))
+        assert (again.append_time_ms, again.durability) == (place.append_time_ms, place.durability)
+    for parts in [(-2, 0), (1 << 32, 0), (0, 0, None, "lost"), (0, 0, None, "stored", "never")]:
+        with pytest.raises(ValueError):
+            millpond.RecordPlace(*parts)  # type: ignore[arg-type]
+
+
 def test_errors_with_more_to_tell_survive_a_pickle(client: millpond.Client, topic: str) -> None:
     with client.producer(topic) as producer:
         producer.send("no json", key="k", headers={"h": None}, partition=0)

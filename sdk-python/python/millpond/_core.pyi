@@ -150,6 +150,9 @@ class PlacesIterator:
 class RecordPlace:
     """Where a record was stored."""
 
+    def __new__(
+        cls, partition: int, offset: int, append_time_ms: int | None = None, fate: str = "stored", durability: str = "sync"
+    ) -> Self: ...
     @property
     def partition(self) -> int:
         """The partition; -1 for a record that was dropped before it had one."""

@@ -52,4 +52,4 @@ pub use producer::{Outcome, Producer, Sending};
 pub use records::Records;
 pub use runs::Runs;
 
-pub use millpond::{BorrowedRecord, Fate, Record, RecordPlace};
+pub use millpond::{BorrowedRecord, Durability, Fate, Record, RecordPlace};
