@@ -15,6 +15,7 @@ import asyncio
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -163,6 +164,32 @@ def in_turns(rounds: int, rust: Callable[[], float], own: Callable[[], float]) -
     return turns
 
 
+READ_ALL = """
+import json, sys
+import millpond
+
+def most() -> int:
+    # Not getrusage, which begins with what the process that started this one had.
+    with open("/proc/self/status") as status:
+        return int(status.read().split("VmHWM:")[1].split()[0]) // 1024
+
+with millpond.connect(sys.argv[1]) as client:
+    before, total = most(), 0
+    for record in client.consumer("gigabyte", start="beginning", until_end=True):
+        total += len(record.value)
+    print(json.dumps({"read_mb": total // 1_000_000, "before_mib": before, "most_mib": most()}))
+"""
+
+
+def memory() -> None:
+    """The most resident memory of a process that reads 1 GB."""
+    with broker() as running, millpond.connect(running.url) as client:
+        client.admin.create_topic("gigabyte", durability="os")
+        produce_many(running.url, "gigabyte", 1_000_000, b"x" * 1_000)
+        told = subprocess.run([sys.executable, "-c", READ_ALL, running.url], capture_output=True, text=True, check=True).stdout
+    print(f"\nreading 1 GB, record by record: {told.strip()}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=300, help="of values, that each turn moves")
@@ -183,6 +210,8 @@ def main() -> None:
             names = [name for name in CONSUME if arguments.case in name]
             if names:
                 load.consume(client, names, arguments.rounds)
+    if not arguments.case and not arguments.size:
+        memory()
 
 
 if __name__ == "__main__":
