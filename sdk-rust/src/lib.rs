@@ -20,6 +20,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `client`, `connection` | one QUIC connection for everything, made again when it is lost |
+//! | `stream`, `spare` | frames on its streams, and the buffers that they are read into |
 //! | `url`, `trust` | where the broker is, and whose certificate is accepted |
 //! | `admin` | topics, modules, the broker |
 //! | `producer` | batching, many batches in flight, sending again |
