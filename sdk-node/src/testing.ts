@@ -57,6 +57,9 @@ export async function broker(options: BrokerOptions = {}): Promise<TestBroker> {
   return started;
 }
 
+/** More of a broker's log is not kept. */
+const LOG_CHARS_MAX = 1 << 20;
+
 /** A broker in a process of its own, from {@link broker}. */
 export class TestBroker implements AsyncDisposable {
   /** Its temporary folder; the data are in `data`. */
@@ -83,7 +86,7 @@ export class TestBroker implements AsyncDisposable {
     return this.#url;
   }
 
-  /** What it has logged so far. */
+  /** What it has logged so far, the last 1 Mi characters of it. */
   get log(): string {
     return this.#log;
   }
@@ -97,12 +100,14 @@ export class TestBroker implements AsyncDisposable {
   async start(): Promise<void> {
     const own = Object.entries(process.env).filter(([name]) => !name.startsWith('MILLPOND_'));
     const listen = ['--quic-listen', `127.0.0.1:${this.port}`, '--kafka-listen', '127.0.0.1:0', '--admin-listen', '127.0.0.1:0'];
-    const child = spawn(this.#binary, ['serve', '--data-dir', join(this.folder, 'data'), ...listen, ...this.#flags], {
-      stdio: ['ignore', 'pipe', 'pipe'],
+    // The pipe ends with this process, however that ends, and the broker with the pipe.
+    const child = spawn(this.#binary, ['serve', '--stop-with-stdin', '--data-dir', join(this.folder, 'data'), ...listen, ...this.#flags], {
+      stdio: ['pipe', 'pipe', 'pipe'],
       env: { ...Object.fromEntries(own), XDG_STATE_HOME: join(this.folder, 'state') },
     });
     this.#child = child;
-    child.stderr.on('data', (text: Buffer) => (this.#log += text.toString()));
+    child.stdin.on('error', () => undefined);
+    child.stderr.on('data', (text: Buffer) => (this.#log = (this.#log + text.toString()).slice(-LOG_CHARS_MAX)));
     const ended = once(child, 'exit').then(() => {
       throw new MillpondError(`the broker did not start; it said:\n${this.#log}`, { code: 'broker_failed' });
     });
@@ -111,7 +116,7 @@ export class TestBroker implements AsyncDisposable {
     this.#url = line.trim();
     // A test that fails is not kept alive by its broker.
     child.unref();
-    for (const stream of [child.stdout, child.stderr] as (Readable & { unref?(): void })[]) stream.unref?.();
+    for (const stream of [child.stdin, child.stdout, child.stderr] as unknown as (Readable & { unref?(): void })[]) stream.unref?.();
   }
 
   /** `kill -9`, and waits until it is gone. The folder stays. */

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
+import shutil
+import subprocess
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -30,6 +34,21 @@ def test_a_broker_keeps_what_it_has_and_leaves_nothing() -> None:
             assert next(iter(client.consumer("t", start="beginning"))).value == b"kept"
         assert running.pid != pid and running.log
     assert not folder.exists()
+
+
+def test_a_broker_ends_with_a_program_that_is_killed() -> None:
+    script = "import os, signal, millpond.testing\nwith millpond.testing.broker() as b: print(b.pid, b.data_dir.parent, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False).stdout.split()
+    # A handle to the process, as its number could be another's by now.
+    try:
+        handle = os.pidfd_open(int(told[0]))
+    except ProcessLookupError:
+        handle = None
+    if handle is not None:
+        ready, _, _ = select.select([handle], [], [], 20)
+        os.close(handle)
+        assert ready, "the broker has ended"
+    shutil.rmtree(told[1])
 
 
 def test_a_broker_that_does_not_start_says_why() -> None:

@@ -95,9 +95,11 @@ class Broker:
         environment["XDG_STATE_HOME"] = str(self._folder / "state")
         command = [str(self._binary), "serve", "--data-dir", str(self.data_dir)]
         command += ["--quic-listen", f"127.0.0.1:{self._port}", "--kafka-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
-        piped, nothing = subprocess.PIPE, subprocess.DEVNULL
+        # The pipe ends with this process, however that ends, and the broker with the pipe.
+        command.append("--stop-with-stdin")
+        piped = subprocess.PIPE
         try:
-            process = subprocess.Popen(command + self._arguments, env=environment, stdin=nothing, stdout=piped, stderr=piped)
+            process = subprocess.Popen(command + self._arguments, env=environment, stdin=piped, stdout=piped, stderr=piped)
         except OSError as error:
             raise BrokerError(f"{self._binary} cannot be run: {error.strerror}", code="broker_missing") from error
         assert process.stdout is not None and process.stderr is not None
@@ -152,8 +154,9 @@ class Broker:
         process, self._process = self._process, None
         if process is not None:
             process.wait(STOP_TIMEOUT)
-            if process.stdout is not None:
-                process.stdout.close()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
 
     def freeze(self) -> None:
         """Lets it stand still (SIGSTOP), and waits until it does."""

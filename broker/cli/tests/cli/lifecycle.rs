@@ -1,6 +1,6 @@
 //! How a broker starts, tells where it is, and stops.
 
-use crate::place::{Place, send, url_files};
+use crate::place::{Place, send, text, url_files};
 use rustix::process::Signal;
 use std::{
     fs,
@@ -127,6 +127,25 @@ fn a_second_signal_stops_at_once() {
     assert!(log.contains("stopping at once"), "{log}");
     consuming.kill().expect("it was ours");
     consuming.wait().expect("it was ours");
+}
+
+#[test]
+fn a_broker_ends_with_the_pipe_of_the_program_that_runs_it() {
+    let place = Place::new();
+    let mut command = place.millpond();
+    command
+        .args(["serve", "--stop-with-stdin", "--quic-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"])
+        .arg(place.path("data"));
+    let mut broker = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let mut url = String::new();
+    BufReader::new(broker.stdout.take().expect("piped")).read_line(&mut url).expect("it says its URL");
+    let mut pipe = broker.stdin.take().expect("piped");
+    pipe.write_all(b"nobody reads this\n").expect("it is open");
+    let created = place.run(&["topic", "create", "a", "--url", url.trim()]);
+    assert!(created.status.success(), "{}", text(&created.stderr));
+    drop(pipe);
+    let output = broker.wait_with_output().expect("it ends");
+    assert!(output.status.success() && text(&output.stderr).contains("standard input has ended"), "{}", text(&output.stderr));
 }
 
 #[test]

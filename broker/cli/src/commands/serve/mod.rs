@@ -21,12 +21,15 @@ use millpond_engine::{Engine, EngineConfig, SystemClock};
 use millpond_log::RealDisk;
 use millpond_quic::{QuicServer, QuicSocket, TlsMaterial, load_or_create_tls};
 use std::{
+    future::pending,
     io::{self, Write},
     net::SocketAddr,
     process,
     sync::Arc,
+    thread,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -36,6 +39,9 @@ use tracing::{error, info, warn};
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Stop when standard input ends, too: a program that runs a broker through a pipe leaves none behind, however the program ends
+    #[arg(long)]
+    stop_with_stdin: bool,
 }
 
 /// Runs the broker until it is told to stop.
@@ -43,14 +49,14 @@ pub(crate) fn run(arguments: &ServeArgs) -> Outcome {
     let config = arguments.config.load()?.config;
     logging::start_broker(config.log.format, config.log.level)?;
     let runtime = super::runtime(super::broker_workers())?;
-    let outcome = runtime.block_on(serve(&config));
+    let outcome = runtime.block_on(serve(&config, arguments.stop_with_stdin));
     runtime.shutdown_timeout(super::RUNTIME_END_TIMEOUT);
     outcome
 }
 
-async fn serve(config: &Config) -> Outcome {
+async fn serve(config: &Config, stop_with_stdin: bool) -> Outcome {
     // From here on a signal waits until there is something to stop.
-    let mut stop = StopSignals::listen()?;
+    let mut stop = StopSignals::listen(stop_with_stdin)?;
     // Before the data folder: a start that comes to nothing leaves none behind.
     let (admin, socket) = take_ports(config).await.map_err(|failure| refusal::of_ports(failure, &config.data_dir))?;
     if config.storage.verify_on_read == VerifyOnRead::Never {
@@ -140,7 +146,7 @@ async fn serve_until_stopped(
             tokio::select! {
                 name = stop.next() => {
                     admin.stopping();
-                    info!("{name}: answering what has arrived, then stopping; once more stops at once");
+                    info!("{name}: answering what has arrived, then stopping; one more signal stops at once");
                     Ok(())
                 }
                 _ = &mut serving => {
@@ -178,14 +184,17 @@ fn print_url(url: &str) {
 struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
+    /// Ends with standard input, where that counts. None once it has.
+    stdin: Option<oneshot::Receiver<()>>,
 }
 
 impl StopSignals {
-    fn listen() -> Outcome<StopSignals> {
+    fn listen(to_stdin: bool) -> Outcome<StopSignals> {
         let failed = |error| Failure::new("can't listen for signals").because(&error);
         Ok(StopSignals {
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            stdin: to_stdin.then(end_of_stdin),
         })
     }
 
@@ -193,13 +202,35 @@ impl StopSignals {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
+            () = ended(&mut self.stdin) => {
+                self.stdin = None;
+                "standard input has ended"
+            }
         }
+    }
+}
+
+/// When there is nothing more to read. The thread is left alone at the end: nobody can call off what it waits for.
+fn end_of_stdin() -> oneshot::Receiver<()> {
+    let (sender, receiver) = oneshot::channel();
+    thread::spawn(move || {
+        // An error is an end as well.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        drop(sender);
+    });
+    receiver
+}
+
+async fn ended(stdin: &mut Option<oneshot::Receiver<()>>) {
+    match stdin {
+        Some(stdin) => drop(stdin.await),
+        None => pending().await,
     }
 }
 
 /// Whoever asks twice does not want to wait. What was acknowledged as `sync` is on disk in any case.
 fn end_at_once(name: &str) -> ! {
-    error!("{name} again: stopping at once, without waiting for what is under way");
+    error!("{name}: stopping at once, without waiting for what is under way");
     process::exit(1)
 }
 
