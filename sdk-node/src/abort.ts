@@ -27,8 +27,7 @@ export async function call<T>(
 ): Promise<T> {
   check(signal);
   const cancel = new native.Cancel();
-  const stop = (): void => cancel.cancel();
-  signal?.addEventListener('abort', stop, { once: true });
+  const forget = signal && onAbort(signal, () => cancel.cancel());
   try {
     return await start(cancel);
   } catch (thrown) {
@@ -38,12 +37,40 @@ export async function call<T>(
     }
     throw error;
   } finally {
-    signal?.removeEventListener('abort', stop);
+    forget?.();
   }
 }
 
-/** The longest time that a timer of Node.js can have, in milliseconds: nearly 25 days. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
+const listening = new WeakMap<AbortSignal, { stops: Set<() => void>; listener: () => void }>();
+
+/**
+ * Calls `stop` when the signal is aborted, unless what this returns was called before. However many wait, a signal has one listener: a signal
+ * of a request may end hundreds of waits. @internal
+ */
+export function onAbort(signal: AbortSignal, stop: () => void): () => void {
+  let waits = listening.get(signal);
+  if (!waits) {
+    const stops = new Set<() => void>();
+    const listener = (): void => {
+      listening.delete(signal);
+      for (const each of stops) each();
+    };
+    waits = { stops, listener };
+    listening.set(signal, waits);
+    signal.addEventListener('abort', listener, { once: true });
+  }
+  const { stops, listener } = waits;
+  stops.add(stop);
+  return () => {
+    if (!stops.delete(stop) || stops.size > 0) return;
+    // A signal with a listener is never collected.
+    signal.removeEventListener('abort', listener);
+    if (listening.get(signal)?.stops === stops) listening.delete(signal);
+  };
+}
+
+/** The longest time that a timer of Node.js can have, in milliseconds: nearly 25 days. @internal */
+export const TIMER_MS_MAX = 2 ** 31 - 1;
 
 /** @internal */
 export function checkMs(ms: number, name: string): number {
@@ -56,16 +83,15 @@ export function after(ms: number): AbortSignal {
   return AbortSignal.timeout(Math.min(Math.ceil(ms), TIMER_MS_MAX));
 }
 
-/** Waits for a promise that goes on whether anybody waits or not. @internal */
-export function waitFor<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+/** Waits for a promise that goes on whether anybody waits or not; `maybeDone` says whether it is about something that may be done then. @internal */
+export function waitFor<T>(promise: Promise<T>, signal: AbortSignal | undefined, maybeDone = false): Promise<T> {
   if (!signal) return promise;
   return new Promise((resolve, reject) => {
     if (signal.aborted) {
-      reject(new AbortError(signal.reason));
+      reject(new AbortError(signal.reason, maybeDone));
       return;
     }
-    const stop = (): void => reject(new AbortError(signal.reason));
-    signal.addEventListener('abort', stop, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
+    const forget = onAbort(signal, () => reject(new AbortError(signal.reason, maybeDone)));
+    promise.then(resolve, reject).finally(forget);
   });
 }

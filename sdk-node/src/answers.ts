@@ -67,6 +67,11 @@ export class Places implements Iterable<RecordPlace> {
     }
   }
 
+  /** For `JSON.stringify`: offsets as text. */
+  toJSON(): unknown[] {
+    return Array.from(this, (place) => ({ ...place, offset: place.offset.toString() }));
+  }
+
   /** What `console.log` shows. */
   [inspect.custom](depth: number, options: InspectOptions): string {
     const shown = Array.from({ length: Math.min(this.length, PLACES_SHOWN) }, (_, index) => this.at(index));
@@ -113,6 +118,17 @@ export interface Waiter {
   resolve(place: RecordPlace): void;
   reject(error: Error): void;
   promise: Sent;
+  /** To be called with the answer, where a signal may end the wait. */
+  forget?: (() => void) | undefined;
+}
+
+/** Rejects it; says whether somebody looks at it, who hears of it so. A promise that nobody looks at must not end the process. @internal */
+export function fail(waiter: Waiter, error: Error): boolean {
+  const { isLookedAt } = waiter.promise;
+  if (!isLookedAt) Promise.prototype.then.call(waiter.promise, undefined, ignore);
+  waiter.forget?.();
+  waiter.reject(error);
+  return isLookedAt;
 }
 
 let [resolveMade, rejectMade]: [Waiter['resolve'], Waiter['reject']] = [() => undefined, () => undefined];
@@ -147,7 +163,9 @@ export class Each implements Sending {
 
   settle(index: number, count: number, answers: Native.Answers, row: number): void {
     for (let behind = 0; behind < count; behind++) {
-      this.#waiters[index + behind]?.resolve(placeOf(answers, row, behind));
+      const waiter = this.#waiters[index + behind];
+      waiter?.forget?.();
+      waiter?.resolve(placeOf(answers, row, behind));
       this.#waiters[index + behind] = undefined;
     }
   }
@@ -161,11 +179,7 @@ export class Each implements Sending {
   #failOne(index: number, error: Error): boolean {
     const waiter = this.#waiters[index];
     this.#waiters[index] = undefined;
-    const isLookedAt = waiter?.promise.isLookedAt ?? false;
-    // `flush` and `close` tell of it: a promise that nobody looks at must not end the process.
-    if (waiter && !isLookedAt) Promise.prototype.then.call(waiter.promise, undefined, ignore);
-    waiter?.reject(calledAt(error, this.#site));
-    return isLookedAt;
+    return waiter !== undefined && fail(waiter, calledAt(error, this.#site));
   }
 
   abandon(error: Error): void {
@@ -182,6 +196,11 @@ export class Many {
   #given = 0;
   #failure: Error | undefined;
   #finish: (() => void) | undefined;
+
+  /** Whether any record was taken. */
+  get isBegun(): boolean {
+    return this.waiting > 0 || this.#given > 0;
+  }
 
   part(): Sending {
     const first = this.#given;

@@ -183,8 +183,36 @@ function isWhole(number: unknown): boolean {
 
 /** @internal */
 export function positive(value: number, name: string): number {
-  if (!(value >= 1)) throw invalid(`\`${name}\` cannot be ${String(value)}: it is a number from 1 on`);
+  if (!(value >= 1) || (!Number.isInteger(value) && value !== Infinity)) throw invalid(`\`${name}\` cannot be ${String(value)}: it is a whole number from 1 on`);
   return value;
+}
+
+/** Refuses options with names that there are not. @internal */
+export function known(options: object, of: string, names: readonly string[]): void {
+  if (options === null || typeof options !== 'object') throw wrongType(`the options of ${of} are an object, and this is ${inspect(options)}`);
+  for (const name of Object.keys(options)) {
+    if (!names.includes(name)) throw invalid(`\`${name}\` is no option of ${of}: there are ${names.join(', ')}`);
+  }
+}
+
+const PARTITIONS_END = 2 ** 32;
+
+/** @internal */
+export function partitionNumber(given: number | undefined): number | undefined {
+  if (given !== undefined && !(Number.isInteger(given) && given >= 0 && given < PARTITIONS_END)) {
+    throw wrongType(`${inspect(given)} is no partition`, 'partitions are whole numbers from 0 on');
+  }
+  return given;
+}
+
+/** What a deserializer has made. @internal */
+export function decoded<T>(made: T): T {
+  if (made !== null && typeof made === 'object' && typeof (made as { then?: unknown }).then === 'function') {
+    // Nobody will look at it.
+    Promise.resolve(made).catch(() => undefined);
+    throw wrongType('the deserializer returned a promise, and deserializers are synchronous', 'decode in the loop what takes its time');
+  }
+  return made;
 }
 
 /** @internal */

@@ -2,11 +2,14 @@
 
 import { Readable } from 'node:stream';
 import { inspect, type InspectOptions } from 'node:util';
-import { after, call, check, checkMs, waitFor, type Waiting } from './abort.js';
+import { TIMER_MS_MAX, after, call, check, checkMs, waitFor, type Waiting } from './abort.js';
 import {
   checkPolicy,
   decodeError,
+  decoded,
   deserializer,
+  known,
+  partitionNumber,
   place,
   positive,
   withPlaces,
@@ -23,16 +26,11 @@ import {
 import { AbortError, CANCELLED, MillpondError, closed, here, invalid, toError } from './errors.js';
 import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
-import { AS_SENT, Batch, Message, rawKey, rawValue, sizeOf, type Chunk, type Span } from './message.js';
+import { AS_SENT, Batch, Message, rawKey, rawValue, type Chunk, type Span } from './message.js';
 import { native, type Native } from './native.js';
 import { runHandlers } from './run.js';
 import { BUFFER, type Deserializer } from './serializers.js';
-
-/** Records of a chunk that were not handed out. */
-interface Rest {
-  readonly chunk: Chunk;
-  next: number;
-}
+import { Shelf, type Rest } from './shelf.js';
 
 const MAX_RECORDS = 10_000;
 const HIGH_WATER_MARK_BYTES = 1 << 20;
@@ -56,19 +54,20 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
   readonly #deadLetters: DeadLetters;
   readonly #signal: AbortSignal | undefined;
   readonly #forget: (consumer: Consumer<K, V>) => void;
-  /** What was read and not handed out; the first is the one that records are taken from. */
-  #rests: Rest[] = [];
-  /** The same of partitions that are paused. */
-  #parked: Rest[] = [];
-  readonly #paused = new Set<number>();
+  /** What was read and not handed out. */
+  readonly #shelf = new Shelf();
+  /** A dead letter that is not stored yet: nothing is handed out meanwhile. */
+  #letter: Promise<void> | undefined;
   /** The one read that is under way, shared by all who wait. */
   #reading: { done: Promise<void>; cancel: Native.Cancel; waiting: number } | undefined;
   /** A command that is under way: nothing is read meanwhile. */
   #command: Promise<unknown> | undefined;
   #ended = false;
   #isClosed = false;
-  /** What went wrong behind records that were handed out already: the next read tells. */
-  #pending: { error: unknown } | undefined;
+  /** Who waits for a command to change something. */
+  #sleeping: (() => void)[] = [];
+  /** The consumer's signal together with the one that was given last. */
+  #both: { given: AbortSignal; signal: AbortSignal } | undefined;
 
   /** @internal */
   constructor(
@@ -118,7 +117,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
     for (;;) {
       const message = this.#take();
       if (message instanceof Message) return message;
-      if (message) await message;
+      if (message) await waitFor(message, signal);
       else if (!(await this.#fill(signal))) return undefined;
     }
   }
@@ -139,7 +138,6 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
           try {
             const message = this.#take();
             if (message instanceof Message) return Promise.resolve({ done: false, value: message });
-            if (message) return message.then(() => iterator.next());
           } catch (error) {
             return Promise.reject(error);
           }
@@ -155,6 +153,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
   /** The records in batches, as large as is wanted. */
   async *batches(options: BatchOptions = {}): AsyncGenerator<Batch<K, V>, void, undefined> {
     this.#checkOpen();
+    known(options, 'batches', ['maxRecords', 'maxWaitMs', 'signal']);
     for (;;) {
       const batch = await this.#batch(options);
       if (!batch) return;
@@ -165,6 +164,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
   /** The records as a stream of objects, for `pipeline` and the like. What it has read ahead and nobody has read from it is not handed out again. */
   stream(options: StreamOptions = {}): MessageStream<K, V> {
     this.#checkOpen();
+    known(options, 'a stream', ['highWaterMarkBytes', 'signal']);
     const limit = positive(options.highWaterMarkBytes ?? HIGH_WATER_MARK_BYTES, 'highWaterMarkBytes');
     const stop = new AbortController();
     const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal;
@@ -173,8 +173,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
       stream.push(first ?? null);
       let bytes = first ? (first.rawKey?.length ?? 0) + (first.rawValue?.length ?? 0) : limit;
       while (bytes < limit) {
-        const rest = this.#rests[0];
-        const size = rest && rest.next < rest.chunk.offsets.length ? sizeOf(rest.chunk, rest.next) : limit;
+        const size = this.#shelf.nextSize ?? limit;
         if (bytes + size > limit) return;
         try {
           const message = this.#take();
@@ -182,10 +181,10 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
           if (message instanceof Message) {
             bytes += size;
             stream.push(message);
-          } else await message;
+          } else await waitFor(message, signal);
         } catch (error) {
           // Once what lies before it was read from the stream.
-          this.#pending = { error };
+          if (!signal.aborted) this.#shelf.fail(error);
           return;
         }
       }
@@ -206,22 +205,21 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
 
   /**
    * Calls a handler with each record or each batch, one after the other, until the consumer is closed or the signal is aborted; then it waits for the
-   * handler that runs and ends. What a handler throws is thrown here.
+   * handler that runs and ends. What a handler throws is thrown here, and counts as handled: the next read begins behind that record, or that batch.
    */
   async run(options: RunOptions<K, V>): Promise<void> {
     this.#checkOpen();
+    known(options ?? {}, 'run', ['eachMessage', 'eachBatch', 'maxRecords', 'maxWaitMs', 'signal']);
     await runHandlers(options, { message: (signal) => this.#next(signal), batch: (rest) => this.#batch(rest) });
   }
 
   /** Goes on from another place, in one partition or in all. A partition that has failed is taken up again. After an error nothing has changed. */
   async seek(to: Place, options: Waiting & { partition?: number | undefined } = {}): Promise<void> {
     const wire = stringify(place(to));
-    const { partition } = options;
+    const partition = partitionNumber(options.partition);
     await this.#commanded(async () => {
       await call(this.#either(options.signal), (cancel) => this.#native.seek(partition, wire, cancel));
-      const stays = (rest: Rest): boolean => partition !== undefined && rest.chunk.partition !== partition;
-      this.#rests = this.#rests.filter(stays);
-      this.#parked = this.#parked.filter(stays);
+      this.#shelf.forget(partition);
       this.#ended = false;
     });
   }
@@ -229,30 +227,27 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
   /** Hands out no more records of a partition, or of all, until {@link Consumer.resume}. Nothing that was read ahead is lost. */
   async pause(partition?: number, options: Waiting = {}): Promise<void> {
     check(options.signal);
+    partitionNumber(partition);
     await this.#commanded(async () => {
       const signal = this.#either(options.signal);
       const numbers = await this.#numbers(partition, signal);
       await call(signal, () => this.#native.pause(partition));
-      for (const number of numbers) this.#paused.add(number);
-      this.#park();
+      this.#shelf.pause(numbers);
     });
   }
 
   /** Goes on with a partition, or with all that are paused. */
   async resume(partition?: number, options: Waiting = {}): Promise<void> {
+    partitionNumber(partition);
     await this.#commanded(async () => {
       await call(this.#either(options.signal), (cancel) => this.#native.resume(partition, cancel));
-      if (partition === undefined) this.#paused.clear();
-      else this.#paused.delete(partition);
-      const parked = this.#parked;
-      this.#parked = [];
-      this.#rests = [...parked, ...this.#rests];
-      this.#park();
+      this.#shelf.resume(partition);
     });
   }
 
   /** The offset of the next record that is handed out of this partition. */
   async position(partition: number, options: Waiting = {}): Promise<bigint> {
+    partitionNumber(partition);
     const state = (await this.partitions(options)).find((found) => found.partition === partition);
     if (!state) throw invalid(`partition ${partition} is not one of those that this consumer reads`);
     return state.position;
@@ -262,10 +257,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
   async partitions(options: Waiting = {}): Promise<PartitionState[]> {
     return await this.#commanded(async () => {
       const states = await call(this.#either(options.signal), (cancel) => this.#native.partitions(cancel));
-      return states.map((state) => {
-        const rest = [...this.#rests, ...this.#parked].find(({ chunk }) => chunk.partition === state.partition);
-        return rest ? { ...state, position: rest.chunk.offsets[rest.next] ?? rest.chunk.nextOffset } : state;
-      });
+      return states.map((state) => ({ ...state, position: this.#shelf.position(state.partition) ?? state.position }));
     });
   }
 
@@ -273,8 +265,8 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#rests = [];
-    this.#parked = [];
+    this.#shelf.forget();
+    this.#wake();
     this.#forget(this);
     isClosed(this);
     await this.#native.close();
@@ -301,50 +293,48 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
   }
 
   #either(signal: AbortSignal | undefined): AbortSignal | undefined {
-    if (signal && this.#signal) return AbortSignal.any([signal, this.#signal]);
-    return signal ?? this.#signal;
+    if (!signal || !this.#signal) return signal ?? this.#signal;
+    // A loop gives the same one for each record.
+    if (this.#both?.given !== signal) this.#both = { given: signal, signal: AbortSignal.any([signal, this.#signal]) };
+    return this.#both.signal;
   }
 
   /** The next record that is here; a promise where it has to be waited for a dead letter first; undefined where nothing is here. */
   #take(): Message<K, V> | Promise<void> | undefined {
-    if (this.#pending) {
-      const { error } = this.#pending;
-      this.#pending = undefined;
-      throw error;
-    }
+    this.#shelf.check();
+    if (this.#letter) return this.#letter;
     for (;;) {
-      const rest = this.#rests[0];
+      const rest = this.#shelf.first;
       if (!rest) return undefined;
       const { chunk } = rest;
-      if (rest.next >= chunk.offsets.length) {
-        this.#rests.shift();
-        continue;
-      }
       const index = rest.next++;
       if (this.#isRaw) return new Message(chunk, index);
       const message = this.#decode(chunk, index);
-      if (message instanceof Promise) return message.catch((error: unknown) => this.#takeBack(rest, index, error));
+      if (message instanceof Promise) return (this.#letter = this.#stored(message, rest, index));
       if (message) return message;
     }
   }
 
-  /** A dead letter that could not be stored: the next read tries again, so that its record is not lost. */
-  #takeBack(rest: Rest, index: number, error: unknown): never {
-    if (rest.next === index + 1 && !this.#isClosed) {
-      rest.next = index;
-      if (!this.#rests.includes(rest) && !this.#parked.includes(rest)) this.#rests.unshift(rest);
+  /** Waits for a dead letter. Where it could not be stored the next read tries again, so that its record is not lost. */
+  async #stored(letter: Promise<void>, rest: Rest, index: number): Promise<void> {
+    try {
+      await letter;
+    } catch (error) {
+      this.#shelf.putBack(rest, index);
+      throw error;
+    } finally {
+      this.#letter = undefined;
     }
-    throw error;
   }
 
   #decode(chunk: Chunk, index: number): Message<K, V> | Promise<void> | undefined {
     let part: 'key' | 'value' = 'key';
     try {
       const keyBytes = rawKey(chunk, index);
-      const key = keyBytes && this.#key.deserialize(keyBytes);
+      const key = keyBytes && decoded(this.#key.deserialize(keyBytes));
       part = 'value';
       const valueBytes = rawValue(chunk, index);
-      return new Message(chunk, index, key, valueBytes && this.#value.deserialize(valueBytes));
+      return new Message(chunk, index, key, valueBytes && decoded(this.#value.deserialize(valueBytes)));
     } catch (cause) {
       const error = decodeError(chunk, index, part, cause);
       switch (this.#onDecodeError) {
@@ -367,7 +357,12 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
       await waitFor(this.#command.catch(() => undefined), signal);
       return true;
     }
-    if (this.#isClosed || this.#ended) return this.#rests.length > 0 || this.#pending !== undefined;
+    if (this.#isClosed || this.#ended) {
+      if (!this.#shelf.isEmpty) return true;
+      if (this.#isClosed || !this.#shelf.hasParked) return false;
+      await this.#changed(signal);
+      return true;
+    }
     const reading = (this.#reading ??= this.#read());
     reading.waiting++;
     try {
@@ -388,15 +383,14 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
         const chunk = await this.#native.read(cancel);
         if (this.#isClosed) return;
         if (chunk) {
-          this.#rests.push({ chunk, next: 0 });
-          this.#park();
+          this.#shelf.push(chunk);
         } else this.#ended = true;
       } catch (thrown) {
         const error = toError(thrown);
         const isExpected = error instanceof MillpondError && (error.code === CANCELLED || (error.code === 'closed' && this.#isClosed));
         if (isExpected) return;
         // Where nobody waits any more, the next who does is told.
-        if (this.#reading?.waiting === 0) this.#pending = { error };
+        if (this.#reading?.waiting === 0) this.#shelf.fail(error);
         else throw error;
       } finally {
         this.#reading = undefined;
@@ -425,7 +419,25 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
       return await running;
     } finally {
       if (this.#command === running) this.#command = undefined;
+      this.#wake();
     }
+  }
+
+  /** Waits until a command has changed something: all that is left belongs to partitions that are paused. */
+  async #changed(signal: AbortSignal | undefined): Promise<void> {
+    // The process goes on, as it does while the next record is waited for.
+    const alive = setInterval(() => undefined, TIMER_MS_MAX);
+    try {
+      await waitFor(new Promise<void>((resolve) => this.#sleeping.push(resolve)), signal);
+    } finally {
+      clearInterval(alive);
+    }
+  }
+
+  #wake(): void {
+    const sleeping = this.#sleeping;
+    this.#sleeping = [];
+    for (const wake of sleeping) wake();
   }
 
   async #numbers(partition: number | undefined, signal: AbortSignal | undefined): Promise<number[]> {
@@ -433,41 +445,55 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
     return (await call(signal, (cancel) => this.#native.partitions(cancel))).map((state) => state.partition);
   }
 
-  /** Puts aside what belongs to partitions that are paused. */
-  #park(): void {
-    if (this.#paused.size === 0) return;
-    const isPaused = (rest: Rest): boolean => this.#paused.has(rest.chunk.partition);
-    this.#parked.push(...this.#rests.filter(isPaused));
-    this.#rests = this.#rests.filter((rest) => !isPaused(rest));
-  }
-
+  /** Nothing is taken before it is handed out, so that a seek or a pause in the meantime counts for all of it. */
   async #batch(options: BatchOptions): Promise<Batch<K, V> | undefined> {
     const most = positive(options.maxRecords ?? MAX_RECORDS, 'maxRecords');
     const wait = checkMs(options.maxWaitMs ?? 0, 'maxWaitMs');
     const given = this.#either(options.signal);
     check(given);
+    for (;;) {
+      if (!(await this.#gathered(most, wait, given))) return undefined;
+      const batch = await this.#takeBatch(most, given);
+      // All of them may have been left out.
+      if (batch.length > 0) return batch;
+    }
+  }
+
+  /** Waits for so many records, or as long as that after the first one; false where none will come any more. */
+  async #gathered(most: number, wait: number, given: AbortSignal | undefined): Promise<boolean> {
+    let until: AbortSignal | undefined;
+    while (this.#shelf.isShortOf(most)) {
+      const isEmpty = this.#shelf.isEmpty;
+      if (!isEmpty) {
+        if (wait === 0 || this.#ended) break;
+        until ??= after(wait);
+        if (until.aborted || given?.aborted) break;
+      }
+      try {
+        const signal = isEmpty || !until ? given : given ? AbortSignal.any([until, given]) : until;
+        if (!(await this.#fill(signal))) return false;
+      } catch (error) {
+        // What is here is the batch, and nothing of it is lost.
+        if (this.#shelf.isEmpty) throw error;
+        if (!(error instanceof AbortError)) this.#shelf.fail(error);
+        break;
+      }
+    }
+    return true;
+  }
+
+  async #takeBatch(most: number, given: AbortSignal | undefined): Promise<Batch<K, V>> {
     const spans: Span<K, V>[] = [];
     let count = 0;
-    let until: AbortSignal | undefined;
-    for (;;) {
+    while (count < most) {
       try {
         const taken = this.#takeSpan(spans, most - count);
-        if (taken instanceof Promise) await taken;
+        if (taken === 0) break;
+        if (taken instanceof Promise) await waitFor(taken, given);
         else count += taken;
-        if (count >= most) break;
-        if (taken !== 0) continue;
-        if (count === 0) {
-          if (!(await this.#fill(given))) return undefined;
-          continue;
-        }
-        // Where no more is waited for, or the wait ended: what is here is the batch, and nothing of it is lost.
-        if (wait === 0) break;
-        until ??= after(wait);
-        if (until.aborted || given?.aborted || !(await this.#fill(given ? AbortSignal.any([until, given]) : until))) break;
       } catch (error) {
         if (count === 0) throw error;
-        if (error instanceof AbortError) break;
-        this.#pending = { error };
+        if (!(error instanceof AbortError)) this.#shelf.fail(error);
         break;
       }
     }
@@ -476,7 +502,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
 
   /** Puts at most `most` of the records that are here behind the others of a batch, and says how many; a promise as for {@link Consumer.#take}. */
   #takeSpan(spans: Span<K, V>[], most: number): number | Promise<void> {
-    if (!this.#isRaw || this.#pending) {
+    if (!this.#isRaw) {
       const message = this.#take();
       if (!(message instanceof Message)) return message ?? 0;
       const last = spans.at(-1);
@@ -484,17 +510,13 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
       else spans.push([message]);
       return 1;
     }
-    for (;;) {
-      const rest = this.#rests[0];
-      if (!rest) return 0;
-      const { chunk, next } = rest;
-      const count = Math.min(chunk.offsets.length - next, most);
-      if (count > 0) {
-        rest.next += count;
-        spans.push({ chunk, start: next, end: next + count });
-        return count;
-      }
-      this.#rests.shift();
-    }
+    this.#shelf.check();
+    const rest = this.#shelf.first;
+    if (!rest) return 0;
+    const { chunk, next } = rest;
+    const count = Math.min(chunk.offsets.length - next, most);
+    rest.next += count;
+    spans.push({ chunk, start: next, end: next + count });
+    return count;
   }
 }

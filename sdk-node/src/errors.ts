@@ -41,6 +41,12 @@ export class MillpondError extends Error {
     // Where there is none, nobody has to see `hint: undefined`.
     if (details.hint !== undefined) this.hint = details.hint;
   }
+
+  /** For `JSON.stringify`, and for logs that are JSON. */
+  toJSON(): Record<string, unknown> {
+    const { name, message, code, retryable, maybeDone, hint } = this;
+    return { name, message, code, retryable, maybeDone, hint };
+  }
 }
 
 /** It took too long. */

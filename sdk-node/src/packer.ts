@@ -10,7 +10,7 @@
  * @internal
  */
 
-import { invalid, wrongType } from './errors.js';
+import { wrongType } from './errors.js';
 import type { HeadersInit } from './producer.js';
 import { kindOf, type Bytes } from './serializers.js';
 
@@ -25,12 +25,6 @@ const FIRST_BYTES = 64 << 10;
 const FIRST_RECORDS = 256;
 const HEADER_FRONT_BYTES = 8;
 const PARTITION_MAX = 2 ** 31 - 1;
-
-interface About {
-  headers?: HeadersInit | undefined;
-  timestamp?: Date | number | undefined;
-  partition?: number | undefined;
-}
 
 /** @internal */
 export class Packer {
@@ -52,16 +46,14 @@ export class Packer {
     return this.bytes >= FULL_BYTES;
   }
 
-  /** Adds a record whole, or throws and adds nothing of it. */
-  add(key: Bytes | null, value: Bytes | null, about: About): void {
-    const timestamp = timestampOf(about.timestamp);
-    const partition = partitionOf(about.partition);
+  /** Adds a record whole, or throws and adds nothing of it. What it is given is no user's code any more, which might send something itself. */
+  add(key: Bytes | null, value: Bytes | null, timestamp: number, partition: number, pairs: Pairs | undefined): void {
     const start = this.#at;
     try {
       const keyLength = key === null ? -1 : this.#write(key);
       const valueLength = value === null ? -1 : this.#write(value);
       const headersAt = this.#at;
-      const headers = about.headers === undefined ? 0 : this.#writeHeaders(about.headers);
+      const headers = pairs === undefined ? 0 : this.#writeHeaders(pairs);
       const at = this.#count * COLUMNS;
       if (at === this.#table.length) {
         const larger = new Float64Array(at * 2);
@@ -114,14 +106,12 @@ export class Packer {
     return part.length;
   }
 
-  #writeHeaders(headers: HeadersInit): number {
-    if (headers === null || typeof headers !== 'object') throw wrongType(`headers are an object or pairs, and this is ${kindOf(headers)}`);
-    const pairs = Symbol.iterator in headers ? headers : Object.entries(headers);
+  #writeHeaders(pairs: Pairs): number {
     let count = 0;
     for (const [name, value] of pairs) {
       if (typeof name !== 'string') throw wrongType(`the name of a header is a string, and this is ${kindOf(name)}`);
       if (value !== null && typeof value !== 'string' && !(value instanceof Uint8Array)) {
-        throw invalid(`the value of the header \`${name}\` is a string, bytes or null, and this is ${kindOf(value)}`);
+        throw wrongType(`the value of the header \`${name}\` is a string, bytes or null, and this is ${kindOf(value)}`);
       }
       this.#reserve(HEADER_FRONT_BYTES);
       const front = this.#at;
@@ -136,7 +126,18 @@ export class Packer {
   }
 }
 
-function timestampOf(given: Date | number | undefined): number {
+/** Names and values of headers. @internal */
+export type Pairs = readonly (readonly [name: string, value: Bytes | null])[];
+
+/** @internal */
+export function pairsOf(headers: HeadersInit | undefined): Pairs | undefined {
+  if (headers === undefined) return undefined;
+  if (headers === null || typeof headers !== 'object') throw wrongType(`headers are an object or pairs, and this is ${kindOf(headers)}`);
+  return Symbol.iterator in headers ? [...headers] : Object.entries(headers);
+}
+
+/** @internal */
+export function timestampOf(given: Date | number | undefined): number {
   if (given === undefined) return NaN;
   const ms = given instanceof Date ? given.getTime() : given;
   if (!Number.isSafeInteger(ms)) {
@@ -145,7 +146,8 @@ function timestampOf(given: Date | number | undefined): number {
   return ms;
 }
 
-function partitionOf(given: number | undefined): number {
+/** @internal */
+export function partitionOf(given: number | undefined): number {
   if (given === undefined) return -1;
   if (!Number.isInteger(given) || given < 0 || given > PARTITION_MAX) throw wrongType(`a partition is a whole number from 0 on, and this is ${String(given)}`);
   return given;

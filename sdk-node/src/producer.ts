@@ -1,13 +1,13 @@
 /** Sending records. What is sent in one turn of the event loop goes over to the native half in one call; answers come back many at a time. */
 
 import { inspect, type InspectOptions } from 'node:util';
-import { after, check, checkMs, waitFor, type Waiting } from './abort.js';
-import { Each, Many, waiter, type Places, type RecordPlace, type Sending, type Waiter } from './answers.js';
-import { ClosedError, EncodeError, MillpondError, TimeoutError, closed, here, toError, wrongType, type CallSite } from './errors.js';
+import { after, check, checkMs, onAbort, waitFor, type Waiting } from './abort.js';
+import { Each, Many, fail, waiter, type Places, type RecordPlace, type Sending, type Waiter } from './answers.js';
+import { AbortError, ClosedError, EncodeError, MillpondError, TimeoutError, closed, here, toError, wrongType, type CallSite } from './errors.js';
 import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
 import { type Native } from './native.js';
-import { Packer } from './packer.js';
+import { Packer, pairsOf, partitionOf, timestampOf } from './packer.js';
 import { BUFFER, kindOf, type Bytes, type Serializer } from './serializers.js';
 
 /** Names and values of headers: an object, or pairs where a name occurs more than once. */
@@ -77,6 +77,8 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
   readonly #packer = new Packer();
   readonly #sendings = new Map<number, Sending>();
   readonly #forget: (producer: Producer<K, V>) => void;
+  /** Whose records are packed: those of a `sendMany`, or of `send` where it is undefined. */
+  #packing: Many | undefined;
   #waiters: Waiter[] = [];
   /** Where the first of them was sent. */
   #site: CallSite | undefined;
@@ -86,7 +88,13 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
   #isListening = false;
   #closing: Promise<void> | undefined;
   #failure: Error | undefined;
+  /** Ends when the last record that was refused at once is told. */
+  #refused: Promise<void> | undefined;
   #settled: (() => void)[] = [];
+  /** When the event loop had its last turn, as far as is known. */
+  #turnAt = performance.now();
+  /** Records whose names were not looked at yet. */
+  #toCheck = NAMES_CHECKED;
 
   /** @internal */
   constructor(client: Native.Client, topic: string, options: ProducerOptions<K, V>, forget: (producer: Producer<K, V>) => void) {
@@ -112,22 +120,33 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
    * {@link Producer.ready} now and then, or use {@link Producer.sendMany}. Aborting the signal ends the wait and not the sending.
    */
   send(record: NewRecord<K, V>, options?: Waiting): Promise<RecordPlace> {
+    const sent = waiter();
     try {
       if (options) check(options.signal);
-      this.#pack(record);
+      this.#pack(record, undefined);
     } catch (error) {
-      return Promise.reject(error);
+      // Of what is sent behind `close` there will be no `flush` that tells.
+      if (this.#closing) sent.reject(error as Error);
+      else this.#refused = this.#refuse(sent, error as Error);
+      return sent.promise;
     }
     if (this.#waiters.length === 0) {
       // One for all that one turn of the event loop sends: taking it for each would cost more than sending it.
       this.#site = {};
       Error.captureStackTrace(this.#site, this.send);
     }
-    const sent = waiter();
     this.#waiters.push(sent);
+    const signal = options?.signal;
+    if (signal) sent.forget = onAbort(signal, () => void fail(sent, new AbortError(signal.reason, true)));
     if (this.#packer.isFull) this.#handOver();
     else this.#schedule();
-    return options?.signal ? waitFor(sent.promise, options.signal) : sent.promise;
+    return sent.promise;
+  }
+
+  /** Rejects it once whoever looks at it has had the time to. */
+  async #refuse(sent: Waiter, error: Error): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    if (!fail(sent, error)) this.#failure ??= error;
   }
 
   /**
@@ -141,34 +160,41 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
     if (!isIterable(records)) {
       throw wrongType(`\`sendMany\` takes an iterable of records, such as an array, and this is ${kindOf(records)}`, 'one record is for `send`');
     }
-    // What was sent before goes before.
-    this.#handOver();
     const many = new Many();
+    const { signal } = options;
     try {
-      const isAsync = Symbol.asyncIterator in records;
-      // A loop of its own for what is there already: awaiting each record would cost more than sending it.
-      if (isAsync) for await (const record of records) await this.#add(record, many, options.signal);
-      else {
+      if (Symbol.asyncIterator in records) {
+        await each(records, signal, (record) => this.#add(record, many, signal));
+      } else {
+        // A loop of its own for what is there already: awaiting each record would cost more than sending it.
         for (const record of records) {
-          const room = this.#add(record, many, options.signal);
+          if (signal?.aborted) check(signal);
+          const room = this.#add(record, many, signal);
           if (room) await room;
         }
       }
+    } catch (error) {
+      if (error instanceof AbortError && signal?.aborted) throw new AbortError(signal.reason, many.isBegun);
+      throw error;
     } finally {
-      this.#handOverMany(many);
+      if (this.#packing === many) this.#handOver();
     }
     try {
-      return await waitFor(many.done(), options.signal);
+      return await waitFor(many.done(), signal, true);
     } catch (error) {
       throw here(error);
     }
   }
 
-  /** Waits until there is room in the buffer. */
+  /** Waits until there is room in the buffer, and gives the event loop a turn where it had none for some milliseconds. */
   async ready(options: Waiting = {}): Promise<void> {
     this.#handOver();
     while (this.#unanswered > this.#bufferBytes) {
       await waitFor(new Promise<void>((resolve) => this.#settled.push(resolve)), options.signal);
+    }
+    if (performance.now() - this.#turnAt > TURN_MS) {
+      await new Promise((resolve) => setImmediate(resolve));
+      this.#turnAt = performance.now();
     }
     check(options.signal);
   }
@@ -184,7 +210,8 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
     const last = this.#nextSending;
     // They are there in the order in which they were handed over.
     const oldest = (): number => this.#sendings.keys().next().value ?? last;
-    while (oldest() < last) await waitFor(new Promise<void>((resolve) => this.#settled.push(resolve)), options.signal);
+    while (oldest() < last) await waitFor(new Promise<void>((resolve) => this.#settled.push(resolve)), options.signal, true);
+    await this.#refused;
     const failure = this.#failure;
     this.#failure = undefined;
     if (failure) throw here(failure);
@@ -248,23 +275,36 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
     return { kind: 'producer', name: this.topic, waitsFor };
   }
 
-  #pack(record: NewRecord<K, V>): void {
+  #pack(record: NewRecord<K, V>, packing: Many | undefined): void {
     if (this.#closing) throw closed('producer');
     if (record === null || typeof record !== 'object') throw wrongType('a record is an object, as in { key, value, headers }');
-    if (record.value === undefined) checkNames(record);
+    // A name that is wrong is wrong in the first records; looking at all would cost more than sending them.
+    if (record.value === undefined || this.#toCheck > 0) {
+      this.#toCheck--;
+      checkNames(record);
+    }
     const key = record.key == null ? null : encode(this.#key, record.key, 'key', this.topic);
     const value = record.value == null ? null : encode(this.#value, record.value, 'value', this.topic);
-    this.#packer.add(key, value, record);
+    const timestamp = timestampOf(record.timestamp);
+    const partition = partitionOf(record.partition);
+    const headers = pairsOf(record.headers);
+    // Only here: serializers, getters and generators may have sent something themselves.
+    if (this.#packing !== packing) {
+      this.#handOver();
+      this.#packing = packing;
+    }
+    this.#packer.add(key, value, timestamp, partition, headers);
+    if (packing) packing.waiting++;
   }
 
   /** Packs a record of a `sendMany`; a promise where there is no room for the next one yet. */
   #add(record: NewRecord<K, V>, many: Many, signal: AbortSignal | undefined): Promise<void> | undefined {
-    // Those of `send` that came in between belong to another hand-over.
-    if (this.#waiters.length > 0) this.#handOver();
-    this.#pack(record);
-    many.waiting++;
-    if (!this.#packer.isFull) return undefined;
-    this.#handOverMany(many);
+    this.#pack(record, many);
+    if (!this.#packer.isFull) {
+      // A source that takes its time does not keep what it gave from being sent.
+      this.#schedule();
+      return undefined;
+    }
     return this.ready({ signal });
   }
 
@@ -277,16 +317,16 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
     });
   }
 
+  /** What is packed goes over: it has one owner. */
   #handOver(): void {
+    if (this.#packer.count === 0) return;
+    if (this.#packing) {
+      this.#give(this.#packing.part());
+      return;
+    }
     const waiters = this.#waiters;
-    if (waiters.length === 0) return;
     this.#waiters = [];
     this.#give(new Each(waiters, this.#site));
-  }
-
-  #handOverMany(many: Many): void {
-    if (many.waiting === 0) return;
-    this.#give(many.part());
   }
 
   #give(sending: Sending): void {
@@ -295,7 +335,14 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
     sending.bytes = this.#packer.bytes;
     this.#unanswered += sending.bytes;
     const { bytes, table } = this.#packer.take();
-    this.#native.send(number, bytes, table);
+    try {
+      this.#native.send(number, bytes, table);
+    } catch (thrown) {
+      this.#sendings.delete(number);
+      this.#unanswered -= sending.bytes;
+      sending.abandon(toError(thrown));
+      return;
+    }
     void this.#listen();
   }
 
@@ -311,6 +358,7 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
   }
 
   #answer(answers: Native.Answers): void {
+    this.#turnAt = performance.now();
     const failures = answers.failures.map(toError);
     for (let row = 0; row < answers.sendings.length; row++) {
       const number = answers.sendings[row] as number;
@@ -367,6 +415,28 @@ function checkNames(record: object): void {
     if (!FIELDS.includes(name)) throw wrongType(`a record has no field \`${name}\``, `it has ${FIELDS.join(', ')}; a tombstone has \`value: null\``);
   }
 }
+
+/** Calls `take` with what an asynchronous source gives, one after the other; a signal ends the wait for a source that gives nothing. */
+async function each<T>(source: AsyncIterable<T>, signal: AbortSignal | undefined, take: (one: T) => Promise<void> | undefined): Promise<void> {
+  const iterator = source[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      const next = await waitFor(Promise.resolve(iterator.next()), signal);
+      if (next.done) return;
+      await take(next.value);
+    }
+  } catch (error) {
+    // Not waited for: a source that stands still would not answer.
+    Promise.resolve(iterator.return?.()).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** The first records of a producer, whose names are looked at. */
+const NAMES_CHECKED = 16;
+
+/** The longest time without a turn of the event loop while records are sent, in milliseconds. */
+const TURN_MS = 5;
 
 const FIELDS: readonly string[] = ['key', 'value', 'headers', 'timestamp', 'partition'] satisfies (keyof NewRecord)[];
 

@@ -180,9 +180,17 @@ impl Consumer {
 
     /// Goes on from another place, in this partition or (none) in all of them. After an error nothing has changed.
     pub async fn seek(&self, partition: Option<u32>, place: Place) -> Result<(), Failure> {
-        let mut source = self.0.command().await?;
-        source.core()?.seek(partition, place.into()).await?;
-        self.0.shelf.lock().forget(partition);
+        let inner = &self.0;
+        inner.check_open()?;
+        let _counted = Commands::new(inner);
+        let mut source = inner.source.lock().await;
+        inner.check_open()?;
+        match source.as_mut() {
+            Some(core) => core.seek(partition, place.into()).await?,
+            // It begins there: where it was to begin may not be there any more.
+            None => *source = Some(Kept::new(inner.open_at(partition, place).await?)),
+        }
+        inner.shelf.lock().forget(partition);
         Ok(())
     }
 
@@ -224,9 +232,8 @@ impl Consumer {
 
     /// The offset of the next record that is taken.
     pub async fn position(&self, partition: u32) -> Result<i64, Failure> {
-        let missing = || Failure::invalid(format!("partition {partition} is not one of those that this consumer reads"));
         let found = self.partitions().await?.into_iter().find(|state| state.partition == partition);
-        found.map(|state| state.position).ok_or_else(missing)
+        found.map(|state| state.position).ok_or_else(|| not_read(partition))
     }
 
     /// Ends it: who waits gets a failure with the code `closed`, and so does every further call but this one.
@@ -245,6 +252,10 @@ impl Consumer {
     pub fn is_closed(&self) -> bool {
         self.0.closed.load(Ordering::Acquire)
     }
+}
+
+fn not_read(partition: u32) -> Failure {
+    Failure::invalid(format!("partition {partition} is not one of those that this consumer reads"))
 }
 
 /// Waits until then; for ever where there is no such time.
@@ -302,6 +313,13 @@ impl Inner {
             *source = Some(Kept::new(self.builder()?.build().await?));
         }
         Ok(source)
+    }
+
+    async fn open_at(&self, partition: Option<u32>, place: Place) -> Result<millpond::Consumer, Failure> {
+        let builder = self.builder()?;
+        let Some(number) = partition else { return Ok(builder.start(place.into()).offsets([]).build().await?) };
+        let consumer = builder.start_in(number, place.into()).build().await?;
+        if consumer.partitions().any(|read| read == number) { Ok(consumer) } else { Err(not_read(number)) }
     }
 
     fn builder(&self) -> Result<millpond::ConsumerBuilder, Failure> {

@@ -10,7 +10,7 @@ pub struct ConsumerBuilder {
     core: Arc<Core>,
     topic: Arc<str>,
     start: Start,
-    offsets: BTreeMap<u32, i64>,
+    starts: BTreeMap<u32, Start>,
     partitions: Option<Vec<u32>>,
     until_end: bool,
     view: Option<Arc<str>>,
@@ -19,8 +19,8 @@ pub struct ConsumerBuilder {
 
 impl ConsumerBuilder {
     pub(crate) fn new(core: Arc<Core>, topic: Arc<str>) -> ConsumerBuilder {
-        let (start, offsets, out_of_range) = (Start::End, BTreeMap::new(), OutOfRange::Error);
-        ConsumerBuilder { core, topic, start, offsets, partitions: None, until_end: false, view: None, out_of_range }
+        let (start, starts, out_of_range) = (Start::End, BTreeMap::new(), OutOfRange::Error);
+        ConsumerBuilder { core, topic, start, starts, partitions: None, until_end: false, view: None, out_of_range }
     }
 
     /// Where to begin in each partition; at the end, with what comes from now on, when not set.
@@ -34,7 +34,14 @@ impl ConsumerBuilder {
     /// [`ConsumerBuilder::start`]. Offsets of partitions that are not read are not used.
     #[must_use]
     pub fn offsets(mut self, offsets: impl IntoIterator<Item = (u32, i64)>) -> Self {
-        self.offsets = offsets.into_iter().collect();
+        self.starts = offsets.into_iter().map(|(partition, offset)| (partition, Start::Offset(offset))).collect();
+        self
+    }
+
+    /// Where to begin in this partition, whatever the others do.
+    #[must_use]
+    pub fn start_in(mut self, partition: u32, start: Start) -> Self {
+        self.starts.insert(partition, start);
         self
     }
 
@@ -81,11 +88,11 @@ impl ConsumerBuilder {
         let topic = Admin::new(Arc::clone(&self.core)).topic(&self.topic).await?;
         let count = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
         let partitions = self.partitions.unwrap_or_else(|| (0..count).collect());
-        if let Some(&partition) = partitions.iter().chain(self.offsets.keys()).find(|partition| **partition >= count) {
+        if let Some(&partition) = partitions.iter().chain(self.starts.keys()).find(|partition| **partition >= count) {
             return Err(Error::PartitionOutOfRange { topic: self.topic, partition, partitions: count, reading: true });
         }
         let what = Source { topic: self.topic, view: self.view, out_of_range: self.out_of_range };
-        let place = |partition| self.offsets.get(&partition).map_or(self.start, |offset| Start::Offset(*offset));
+        let place = |partition| self.starts.get(&partition).copied().unwrap_or(self.start);
         let places: Vec<_> = partitions.into_iter().map(|partition| (partition, place(partition))).collect();
         Consumer::open(self.core, what, &places, self.until_end).await
     }
