@@ -28,8 +28,9 @@ pub(crate) enum Shape {
 /// What the names of the environment variables begin with.
 pub(crate) const ENVIRONMENT_PREFIX: &str = "MILLPOND_";
 
-/// Variables that begin that way and are not keys: the client commands and the logger read them.
-pub(crate) const RESERVED_VARIABLES: &[&str] = &["MILLPOND_URL", "MILLPOND_CA_FILE", "MILLPOND_CONFIG", "MILLPOND_LOG"];
+/// Variables that begin that way and are not keys: the client commands and the logger read them, and the packages for Python and Node.js find
+/// this binary by the last.
+pub(crate) const RESERVED_VARIABLES: &[&str] = &["MILLPOND_URL", "MILLPOND_CA_FILE", "MILLPOND_CONFIG", "MILLPOND_LOG", "MILLPOND_BIN"];
 
 /// All keys, in the order in which they are shown.
 pub(crate) const KEYS: &[Key] = &[

@@ -87,8 +87,14 @@ fn lists_sizes_and_times_are_read_in_every_layer() {
 
 #[test]
 fn variables_of_the_client_and_empty_ones_are_not_keys() {
-    let variables =
-        [("MILLPOND_URL", "x"), ("MILLPOND_CONFIG", "x"), ("MILLPOND_LOG", "x"), ("MILLPOND_CA_FILE", "x"), ("MILLPOND_DATA_DIR", "")];
+    let variables = [
+        ("MILLPOND_URL", "x"),
+        ("MILLPOND_CONFIG", "x"),
+        ("MILLPOND_LOG", "x"),
+        ("MILLPOND_CA_FILE", "x"),
+        ("MILLPOND_BIN", "x"),
+        ("MILLPOND_DATA_DIR", ""),
+    ];
     let loaded = load("", &variables, &[]).expect("none of them counts");
     assert_eq!(loaded.origin("data_dir").to_string(), "default");
 }
