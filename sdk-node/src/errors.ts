@@ -186,6 +186,7 @@ interface Failure {
   range?: readonly [string, string] | null;
   next_offset?: string | null;
   partition?: number | null;
+  cause?: Failure | null;
 }
 
 /** The code of a call that was cancelled by this package itself. @internal */
@@ -201,6 +202,10 @@ export function toError(thrown: unknown): Error {
   } catch {
     return thrown instanceof Error ? thrown : new InternalError(text, { code: 'internal' });
   }
+  return fromFailure(failure);
+}
+
+function fromFailure(failure: Failure): MillpondError {
   const isSetting = failure.code === 'invalid_setting';
   const words = (said: string): string => (isSetting ? said.replace(SNAKE_CASE, camelCase) : said);
   const details: ErrorDetails = {
@@ -208,6 +213,7 @@ export function toError(thrown: unknown): Error {
     retryable: failure.retryable,
     maybeDone: failure.maybe_done,
     hint: failure.hint == null ? undefined : words(failure.hint),
+    cause: failure.cause == null ? undefined : fromFailure(failure.cause),
   };
   const message = words(failure.message);
   if (failure.kind === 'out_of_range') {

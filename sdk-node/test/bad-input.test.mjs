@@ -229,6 +229,9 @@ test('a broker that stays away: times that were given hold, and a client can be 
   const waiting = consumer.next();
   await assert.rejects(short.send({ value: 'y' }), isError('TimeoutError', 'timed_out', /150ms/, true));
   await assert.rejects(c.admin.topics(), isError('TimeoutError', 'timed_out', /listing topics took longer than 150ms/, true));
+  // What went wrong last is told in the message, in brackets, and is the cause.
+  const timedOut = await c.admin.topics().catch((error) => error);
+  assert.equal(timedOut.cause instanceof MillpondError && timedOut.message.includes(`(${timedOut.cause.message})`), / \(/.test(timedOut.message), timedOut.message);
   const never = long.send({ value: 'z' });
   await assert.rejects(c.close({ timeoutMs: 50 }), isError('TimeoutError', 'timed_out', /before the broker had answered/));
   await assert.rejects(never, isError('ClosedError', 'closed'));

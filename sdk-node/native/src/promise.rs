@@ -6,7 +6,7 @@ use napi::{
     bindgen_prelude::{Object, ToNapiValue},
 };
 use napi_derive::napi;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// Ends the wait for a promise: it is rejected with the code `cancelled`, unless it is settled already.
@@ -69,6 +69,10 @@ pub(crate) fn error(failure: &Failure) -> napi::Error {
 }
 
 pub(crate) fn text(failure: &Failure) -> String {
+    parts(failure).to_string()
+}
+
+fn parts(failure: &Failure) -> Value {
     let range = failure.range.map(|(first, end)| [first.to_string(), end.to_string()]);
     json!({
         "code": failure.code,
@@ -80,6 +84,6 @@ pub(crate) fn text(failure: &Failure) -> String {
         "range": range,
         "next_offset": failure.next_offset.map(|offset| offset.to_string()),
         "partition": failure.partition,
+        "cause": failure.cause.as_ref().map(parts),
     })
-    .to_string()
 }

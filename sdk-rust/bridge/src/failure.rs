@@ -119,6 +119,8 @@ pub struct Details {
     pub next_offset: Option<i64>,
     /// With [`FailureKind::Corrupt`]: the partition, where it is known.
     pub partition: Option<u32>,
+    /// What led to it: of a wait that took too long what went wrong last. The message says it too.
+    pub cause: Option<Failure>,
 }
 
 impl Failure {
@@ -134,6 +136,7 @@ impl Failure {
             range: None,
             next_offset: None,
             partition: None,
+            cause: None,
         }))
     }
 
@@ -220,6 +223,10 @@ impl From<&Error> for Failure {
             range: said.and_then(|said| said.range),
             next_offset: damage.and_then(|damage| damage.1).or_else(|| said.and_then(|said| said.next_offset)),
             partition: damage.and_then(|damage| damage.0),
+            cause: match error {
+                Error::TimedOut { last: cause, .. } | Error::Unanswered { refused: cause, .. } => cause.as_deref().map(Failure::from),
+                _ => None,
+            },
         }))
     }
 }
@@ -301,6 +308,19 @@ mod tests {
         assert_eq!((failure.code, failure.kind), ("offset_out_of_range", FailureKind::OutOfRange));
         assert_eq!((failure.to_string().as_str(), failure.hint.as_deref()), ("offset 1 is gone", Some("start later")));
         assert_eq!((failure.range, failure.retryable), (Some((5, 9)), false));
+    }
+
+    #[test]
+    fn what_went_wrong_last_is_the_cause() {
+        let lost = Error::Broker(WireError::new(ErrorCode::Overloaded, "too much"));
+        let timed_out = Error::TimedOut {
+            what: "opening".to_owned(),
+            after: std::time::Duration::from_secs(1),
+            maybe_done: false,
+            last: Some(Box::new(lost)),
+        };
+        let cause = Failure::from(timed_out).cause.clone().unwrap();
+        assert_eq!((cause.code, cause.kind, cause.cause.clone()), ("overloaded", FailureKind::Unavailable, None));
     }
 
     #[test]
