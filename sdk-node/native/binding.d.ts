@@ -55,6 +55,8 @@ export declare class Client {
   get url(): string
   /** Whether the connection is up at this moment. */
   get isConnected(): boolean
+  /** QUIC's estimate of the round trip, in milliseconds; null while the connection is down. */
+  get roundTripMs(): number | null
   /** A request as JSON, answered with JSON; a module's bytes are copied. */
    admin(request: string, wasm: Uint8Array | undefined | null, cancel: Cancel): Promise<string>
   /** A producer; the options are JSON, and wrong ones are refused at once. */
@@ -104,10 +106,36 @@ export interface PartitionState {
 export declare class Producer {
   /** Hands over records. Bytes and table are copied. */
    send(number: number, bytes: Uint8Array, table: Float64Array): void
+  /** What it has done so far. */
+   stats(): ProducerStats
   /** What waits for company in the core goes at once. */
    hurry(): void
   /** The answers that have come since the last call, at least one; none once the producer is closed. */
    answers(): Promise<Answers>
   /** Takes no more records. What was handed over is sent for as long as the client is open, and nobody is told. */
    close(): void
+}
+
+/** What a producer has done so far. */
+export interface ProducerStats {
+  /** Records that are stored. */
+  records: number
+  /** Of these, records that a transform has left out. */
+  recordsDropped: number
+  /** Records that could not be sent. */
+  recordsFailed: number
+  /** Records that were sent more than once. */
+  recordsResent: number
+  /** Bytes of their batches, as they travelled. */
+  bytes: number
+  /** Batches that were acknowledged. */
+  batches: number
+  /** Batches that were sent again. */
+  retries: number
+  /** Bytes of records that wait for their answers. */
+  bufferedBytes: number
+  /** Half of the batches were answered within so many milliseconds. */
+  ackLatencyP50Ms: number
+  /** 99 of 100 were. */
+  ackLatencyP99Ms: number
 }

@@ -69,6 +69,11 @@ export class Client implements AsyncDisposable {
     return this.#native.isConnected;
   }
 
+  /** QUIC's estimate of the round trip to the broker, in milliseconds; undefined while the connection is down. */
+  get roundTripMs(): number | undefined {
+    return this.#native.roundTripMs ?? undefined;
+  }
+
   /** Sends records to a topic. It is opened when it is first used; a topic that is not there is told by its first `send`. */
   producer<K = Bytes, V = Bytes>(topic: string, options: ProducerOptions<K, V> = {}): Producer<K, V> {
     this.#check(topic, options);

@@ -102,6 +102,7 @@ export {
   type NewRecord,
   type ProducerOptions,
   type ProducerSettings,
+  type ProducerStats,
 } from './producer.js';
 export type { RunTransformOptions, Transformed } from './run-transform.js';
 export { buffer, json, string, type Bytes, type Codec, type Deserializer, type Serializer } from './serializers.js';

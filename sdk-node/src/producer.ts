@@ -55,6 +55,30 @@ export interface ProducerOptions<K = Bytes, V = Bytes> extends ProducerSettings 
   value?: Serializer<V> | undefined;
 }
 
+/** What a producer has done so far. */
+export interface ProducerStats {
+  /** Records that are stored. */
+  readonly records: number;
+  /** Of these, records that a transform has left out. */
+  readonly recordsDropped: number;
+  /** Records that could not be sent. */
+  readonly recordsFailed: number;
+  /** Records that were sent more than once. */
+  readonly recordsResent: number;
+  /** Bytes of their batches, as they travelled. */
+  readonly bytes: number;
+  /** Batches that were acknowledged. */
+  readonly batches: number;
+  /** Batches that were sent again. */
+  readonly retries: number;
+  /** Bytes of records that wait for their answers. */
+  readonly bufferedBytes: number;
+  /** Half of the batches were answered within so many milliseconds. */
+  readonly ackLatencyP50Ms: number;
+  /** 99 of 100 were. */
+  readonly ackLatencyP99Ms: number;
+}
+
 const DEFAULT_BUFFER_BYTES = 32 << 20;
 
 /** How to close what has sent records. */
@@ -250,6 +274,12 @@ export class Producer<K = Bytes, V = Bytes> implements AsyncDisposable {
       this.#forget(this);
       isClosed(this);
     }
+  }
+
+  /** What it has done so far. */
+  get stats(): ProducerStats {
+    if (this.#closing) throw closed('producer');
+    return this.#native.stats();
   }
 
   /** Closes it, for `await using`. */

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { after, before, test } from 'node:test';
 import { pipeline } from 'node:stream/promises';
-import { connect, json, string, AbortError, DecodeError, EncodeError, InvalidError, NotFoundError, TooLargeError, WrongTypeError } from 'millpond';
+import { connect, json, string, AbortError, ClosedError, DecodeError, EncodeError, InvalidError, NotFoundError, TooLargeError, WrongTypeError } from 'millpond';
 import { broker, plugin, topicName } from './support/broker.mjs';
 
 let client;
@@ -191,6 +191,19 @@ test('a failure that nobody looks at is told by flush, once; one that was looked
   await producer.flush();
   producer.send({ value: 'unseen' });
   await assert.rejects(producer.close(), NotFoundError);
+});
+
+test('a producer tells what it has done, and a client how far its broker is', async () => {
+  const t = await topic();
+  const producer = client.producer(t);
+  await producer.sendMany(Array.from({ length: 10 }, () => ({ value: 'x' })));
+  await assert.rejects(producer.send({ value: 'x', partition: 9 }), InvalidError);
+  const { stats } = producer;
+  assert.deepEqual([stats.records, stats.recordsDropped, stats.retries, stats.bufferedBytes], [10, 0, 0, 0]);
+  assert.ok(stats.bytes > 10 && stats.batches >= 1 && stats.ackLatencyP99Ms >= stats.ackLatencyP50Ms && stats.ackLatencyP50Ms > 0, JSON.stringify(stats));
+  assert.ok(client.roundTripMs > 0);
+  await producer.close();
+  assert.throws(() => producer.stats, ClosedError);
 });
 
 test('a deserializer that throws: raise goes on behind, skip leaves out, raw hands out, dead-letter keeps', async () => {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { getEventListeners } from 'node:events';
 import { after, before, test } from 'node:test';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
-import { ClosedError, DecodeError, InvalidError, OffsetOutOfRangeError, WrongTypeError, connect, json } from '../dist/index.mjs';
+import { ClosedError, DecodeError, InvalidError, OffsetOutOfRangeError, WrongTypeError, connect, json } from 'millpond';
 import { broker, ownBroker } from './support/broker.mjs';
 
 let client;

@@ -54,6 +54,12 @@ impl Client {
         self.0.is_connected()
     }
 
+    /// QUIC's estimate of the round trip to the broker, in seconds; None while the connection is down.
+    #[getter]
+    fn round_trip(&self) -> Option<f64> {
+        self.0.round_trip().map(|time| time.as_secs_f64())
+    }
+
     /// An admin call, JSON in and out.
     #[pyo3(signature = (request, wasm=None))]
     fn admin(&self, py: Python<'_>, request: &str, wasm: Option<&[u8]>) -> PyResult<String> {

@@ -285,3 +285,9 @@ async def test_a_consumer_can_be_asked_for_one_record_with_a_limit(c: aio.Client
 async def test_a_client_that_is_not_connected_yet_says_so(shared: Broker) -> None:
     with pytest.raises(AttributeError, match="is not connected yet, and has no `producer`: `async with"):
         aio.connect(shared.url).producer  # type: ignore[attr-defined]  # pyright: ignore
+
+
+async def test_a_client_knows_how_far_its_broker_is(c: aio.Client) -> None:
+    assert c.round_trip is not None and 0 < c.round_trip < 60
+    await c.close()
+    assert c.round_trip is None

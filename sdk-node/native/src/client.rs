@@ -38,6 +38,12 @@ impl Client {
         self.0.is_connected()
     }
 
+    /// QUIC's estimate of the round trip, in milliseconds; null while the connection is down.
+    #[napi(getter)]
+    pub fn round_trip_ms(&self) -> Option<f64> {
+        self.0.round_trip().map(|time| time.as_secs_f64() * 1_000.0)
+    }
+
     /// A request as JSON, answered with JSON; a module's bytes are copied.
     #[napi(ts_return_type = "Promise<string>")]
     pub fn admin<'env>(&self, env: &'env Env, request: String, wasm: Option<&[u8]>, cancel: &Cancel) -> napi::Result<Object<'env>> {

@@ -121,6 +121,31 @@ pub struct Answers {
     pub failures: Vec<String>,
 }
 
+/// What a producer has done so far.
+#[napi(object, object_from_js = false)]
+pub struct ProducerStats {
+    /// Records that are stored.
+    pub records: f64,
+    /// Of these, records that a transform has left out.
+    pub records_dropped: f64,
+    /// Records that could not be sent.
+    pub records_failed: f64,
+    /// Records that were sent more than once.
+    pub records_resent: f64,
+    /// Bytes of their batches, as they travelled.
+    pub bytes: f64,
+    /// Batches that were acknowledged.
+    pub batches: f64,
+    /// Batches that were sent again.
+    pub retries: f64,
+    /// Bytes of records that wait for their answers.
+    pub buffered_bytes: f64,
+    /// Half of the batches were answered within so many milliseconds.
+    pub ack_latency_p50_ms: f64,
+    /// 99 of 100 were.
+    pub ack_latency_p99_ms: f64,
+}
+
 impl Producer {
     pub(crate) fn new(client: &millpond_bridge::Client, topic: &str, options: ProducerOptions) -> Result<Producer, Failure> {
         let core = millpond_bridge::Producer::new(client, topic, options)?;
@@ -180,6 +205,28 @@ impl Producer {
                 return Ok(());
             }
             open.command(Command::Send(Sent { number, first, bytes: Bytes::copy_from_slice(&bytes[at..]), table: table.to_vec() }))
+        })
+    }
+
+    /// What it has done so far.
+    #[napi]
+    pub fn stats(&self) -> napi::Result<ProducerStats> {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let count = |number: u64| number as f64;
+        self.with_open(|open| {
+            let stats = open.core.stats();
+            Ok(ProducerStats {
+                records: count(stats.records),
+                records_dropped: count(stats.records_dropped),
+                records_failed: count(stats.records_failed),
+                records_resent: count(stats.records_resent),
+                bytes: count(stats.bytes),
+                batches: count(stats.batches),
+                retries: count(stats.retries),
+                buffered_bytes: count(stats.buffered_bytes),
+                ack_latency_p50_ms: stats.ack_latency.p50.as_secs_f64() * 1_000.0,
+                ack_latency_p99_ms: stats.ack_latency.p99.as_secs_f64() * 1_000.0,
+            })
         })
     }
 

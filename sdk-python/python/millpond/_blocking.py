@@ -123,6 +123,11 @@ class Client:
         """Whether the connection is up at this moment. Nothing needs to be done when it is not."""
         return not self._closed and self._native.is_connected
 
+    @property
+    def round_trip(self) -> float | None:
+        """QUIC's estimate of the round trip to the broker, in seconds; None while the connection is down."""
+        return None if self._closed else self._native.round_trip
+
     def close(self, timeout: Seconds | None = None) -> None:
         """Closes consumers and producers, which wait for their answers (``timeout`` seconds at most), and the connection.
 

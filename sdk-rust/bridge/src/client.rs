@@ -5,7 +5,7 @@ use crate::{
     options::{ClientOptions, ms},
     runtime::{Kept, check_process},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// A connection to a broker; cheap to clone. See [`millpond::Client`].
 #[derive(Clone, Debug)]
@@ -51,6 +51,11 @@ impl Client {
     /// Whether the connection is up at this moment. Nothing needs to be done when it is not.
     pub fn is_connected(&self) -> bool {
         check_process().is_ok() && self.0.is_connected()
+    }
+
+    /// QUIC's estimate of the round trip to the broker; none while the connection is down.
+    pub fn round_trip(&self) -> Option<Duration> {
+        check_process().ok().and_then(|()| self.0.round_trip())
     }
 
     /// Closes the connection, for all clones and all that was made from them. Close producers before. In a forked child it does nothing.
