@@ -1,6 +1,6 @@
 //! Objects of Python on their way to a record: keys and values through serializers, headers, times.
 
-use crate::failure::{exception, raise};
+use crate::failure::{exception, raise, unless_stopped};
 use bytes::Bytes;
 use millpond_bridge::{Failure, FailureKind, Record};
 use pyo3::{
@@ -69,7 +69,10 @@ fn encoded(part: Option<&Bound<'_, PyAny>>, serializer: Option<&Py<PyAny>>, what
         (Some(part), _) if part.is_none() => Ok(None),
         (Some(part), None) => bytes(part, what).map(Some),
         (Some(part), Some(serializer)) => {
-            let made = serializer.bind(part.py()).call1((part,)).map_err(|error| serializer_failed(part.py(), error, what))?;
+            let made = serializer
+                .bind(part.py())
+                .call1((part,))
+                .map_err(|error| unless_stopped(part.py(), error, |error| serializer_failed(part.py(), error, what)))?;
             bytes(&made, what).map(Some)
         }
     }
@@ -129,7 +132,7 @@ fn headers(headers: &Bound<'_, PyAny>) -> PyResult<Vec<(String, Option<Bytes>)>>
     if let Ok(dict) = headers.cast::<PyDict>() {
         return dict.iter().map(|(key, part)| Ok((name(&key)?, value(&part)?))).collect();
     }
-    let pairs = headers.try_iter().map_err(|_| wrong_headers())?;
+    let pairs = headers.try_iter().map_err(|error| unless_stopped(headers.py(), error, |_| wrong_headers()))?;
     pairs
         .map(|pair| {
             let (key, part): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract().map_err(|_| wrong_headers())?;

@@ -2,6 +2,7 @@
 
 use millpond_bridge::Failure;
 use pyo3::{
+    exceptions::PyException,
     prelude::*,
     sync::PyOnceLock,
     types::{PyDict, PyDictMethods},
@@ -16,6 +17,11 @@ pub(crate) fn exception(py: Python<'_>, failure: &Failure) -> PyErr {
 #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 pub(crate) fn raise(failure: Failure) -> PyErr {
     Python::attach(|py| exception(py, &failure))
+}
+
+/// What an error in the user's code becomes. What is no mistake but the wish to stop (Ctrl-C, `sys.exit`) stays what it is.
+pub(crate) fn unless_stopped(py: Python<'_>, error: PyErr, other: impl FnOnce(PyErr) -> PyErr) -> PyErr {
+    if error.is_instance_of::<PyException>(py) { other(error) } else { error }
 }
 
 fn make(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {

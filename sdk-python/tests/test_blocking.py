@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -320,3 +320,31 @@ def test_what_a_record_looks_like(client: millpond.Client, topic: str) -> None:
     shown = repr(next(client.consumer(topic, start="beginning")))
     assert shown.startswith(f"Record(topic='{topic}', partition=0, offset=0, timestamp=2026-01-02T00:00:00+00:00, key=b'k', value=b'vvv")
     assert "... (1003 characters), headers=[('h', b'x')])" in shown and len(shown) < 500
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_who_wants_to_stop_in_a_serializer_stops(client: millpond.Client, topic: str, stop: type[BaseException]) -> None:
+    def dumps(_: object) -> bytes:
+        raise stop
+
+    class Pairs:
+        def __iter__(self) -> Iterator[tuple[str, str]]:
+            raise stop
+
+    values, keys = client.producer(topic, value=dumps), client.producer(topic, key=dumps)
+    sends: list[Callable[[], object]] = [
+        lambda: values.send("x"),
+        lambda: values.send_many(["x"]),
+        lambda: values.send_many([NewRecord[str, str]("x")]),
+        lambda: keys.send("x", key="k"),
+        lambda: keys.send_many(["x"], key=str),
+        lambda: client.producer(topic).send("x", headers=Pairs()),
+    ]
+    for send in sends:
+        with pytest.raises(stop):
+            send()
+    def fails(_: str) -> bytes:
+        raise ZeroDivisionError
+
+    with pytest.raises(millpond.EncodeError, match="the serializer of the value failed: ZeroDivisionError"):
+        client.producer(topic, value=fails).send("x")
