@@ -62,9 +62,9 @@ impl Client {
 
     /// An admin call, JSON in and out.
     #[pyo3(signature = (request, wasm=None))]
-    fn admin(&self, py: Python<'_>, request: &str, wasm: Option<&[u8]>) -> PyResult<String> {
-        let wasm = wasm.map(Bytes::copy_from_slice);
-        block_on(py, admin::call(&self.0, request, wasm))
+    fn admin(&self, py: Python<'_>, request: String, wasm: Option<&[u8]>) -> PyResult<String> {
+        let (client, wasm) = (self.0.clone(), wasm.map(Bytes::copy_from_slice));
+        block_on(py, async move { admin::call(&client, &request, wasm).await })
     }
 
     /// The same for a future of asyncio.
@@ -101,7 +101,8 @@ impl Client {
         if millpond_bridge::runtime::is_forked() {
             return Ok(());
         }
-        block(py, self.0.close())
+        let client = self.0.clone();
+        block(py, async move { client.close().await })
     }
 
     /// The same for a future of asyncio.

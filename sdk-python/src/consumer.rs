@@ -164,29 +164,31 @@ impl Consumer {
         }
     }
 
-    /// The next record that is here, without waiting. No lock is held while Python objects are made.
+    /// What comes next of what is here, and its index.
+    #[inline]
+    fn step(&self) -> Result<Option<(Records, usize)>, Failure> {
+        let mut cursor = self.cursor.lock();
+        loop {
+            if let Some(Cursor { records, index }) = cursor.as_mut()
+                && *index < records.len()
+            {
+                *index += 1;
+                return Ok(Some((records.clone(), *index - 1)));
+            }
+            *cursor = self.source.take(usize::MAX)?.map(|records| Cursor { records, index: 0 });
+            if cursor.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next record that is here, without waiting. No lock is held while Python runs, as it does where an exception is made: another thread may get
+    /// the GIL then, and would wait for the lock with it.
     #[inline]
     fn next_here(&self, py: Python<'_>) -> PyResult<Option<Record>> {
         loop {
-            let here = {
-                let mut cursor = self.cursor.lock();
-                match cursor.as_mut() {
-                    Some(Cursor { records, index }) if *index < records.len() => {
-                        *index += 1;
-                        Some((records.clone(), *index - 1))
-                    }
-                    _ => {
-                        let taken = self.source.take(usize::MAX).map_err(raise)?;
-                        let Some(records) = taken else {
-                            *cursor = None;
-                            return Ok(None);
-                        };
-                        *cursor = Some(Cursor { records, index: 0 });
-                        None
-                    }
-                }
-            };
-            let Some((records, index)) = here else { continue };
+            let here = self.step().map_err(|failure| exception(py, &failure))?;
+            let Some((records, index)) = here else { return Ok(None) };
             match self.decoding.record(py, &records, index) {
                 Ok(Made::Record(record)) => return Ok(Some(record)),
                 Ok(Made::Skipped) => {}
@@ -216,7 +218,8 @@ impl Consumer {
 impl Consumer {
     /// Opens the partitions.
     fn open(&self, py: Python<'_>) -> PyResult<()> {
-        block_on(py, self.source.open())
+        let consumer = self.source.clone();
+        block_on(py, async move { consumer.open().await })
     }
 
     /// The same for a future of asyncio.
@@ -239,7 +242,8 @@ impl Consumer {
     #[pyo3(signature = (records, wait, within=None))]
     fn ready(&self, py: Python<'_>, records: usize, wait: Seconds, within: Option<Seconds>) -> PyResult<Option<bool>> {
         self.hand_back();
-        block_on(py, ready(&self.source, records, wait, within))
+        let consumer = self.source.clone();
+        block_on(py, async move { ready(&consumer, records, wait, within).await })
     }
 
     /// The same for a future of asyncio.
@@ -276,7 +280,8 @@ impl Consumer {
     fn seek(&self, py: Python<'_>, partition: Option<PartitionNumber>, place: &str) -> PyResult<()> {
         let place = parse_place(place)?;
         self.hand_back();
-        block_on(py, self.source.seek(number(partition), place))
+        let (consumer, partition) = (self.source.clone(), number(partition));
+        block_on(py, async move { consumer.seek(partition, place).await })
     }
 
     /// The same for a future of asyncio.
@@ -290,7 +295,8 @@ impl Consumer {
     /// Hands out no more records of a partition, or of all.
     fn pause(&self, py: Python<'_>, partition: Option<PartitionNumber>) -> PyResult<()> {
         self.hand_back();
-        block_on(py, self.source.pause(number(partition)))
+        let (consumer, partition) = (self.source.clone(), number(partition));
+        block_on(py, async move { consumer.pause(partition).await })
     }
 
     /// The same for a future of asyncio.
@@ -302,7 +308,8 @@ impl Consumer {
 
     /// Goes on with a partition, or with all.
     fn resume(&self, py: Python<'_>, partition: Option<PartitionNumber>) -> PyResult<()> {
-        block_on(py, self.source.resume(number(partition)))
+        let (consumer, partition) = (self.source.clone(), number(partition));
+        block_on(py, async move { consumer.resume(partition).await })
     }
 
     /// The same for a future of asyncio.
@@ -314,7 +321,8 @@ impl Consumer {
     /// The offset of the next record of a partition.
     fn position(&self, py: Python<'_>, partition: PartitionNumber) -> PyResult<i64> {
         self.hand_back();
-        block_on(py, self.source.position(partition.0))
+        let (consumer, PartitionNumber(partition)) = (self.source.clone(), partition);
+        block_on(py, async move { consumer.position(partition).await })
     }
 
     /// The same for a future of asyncio.
@@ -327,7 +335,8 @@ impl Consumer {
     /// How the partitions are doing, as JSON.
     fn partitions(&self, py: Python<'_>) -> PyResult<String> {
         self.hand_back();
-        block_on(py, states(&self.source))
+        let consumer = self.source.clone();
+        block_on(py, async move { states(&consumer).await })
     }
 
     /// The same for a future of asyncio.
@@ -340,7 +349,8 @@ impl Consumer {
     /// Ends it.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.cursor.lock().take();
-        block_on(py, closed(&self.source))
+        let consumer = self.source.clone();
+        block_on(py, async move { closed(&consumer).await })
     }
 
     /// The same for a future of asyncio.
@@ -418,7 +428,8 @@ impl RecordIterator {
             if let Some(record) = consumer.next_here(py)? {
                 return Ok(Some(record));
             }
-            if !block_on(py, consumer.source.ready(1, Duration::ZERO))? {
+            let source = consumer.source.clone();
+            if !block_on(py, async move { source.ready(1, Duration::ZERO).await })? {
                 return Ok(None);
             }
         }

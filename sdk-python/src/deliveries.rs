@@ -3,7 +3,7 @@
 use crate::{
     encoding::{Seconds, datetime},
     failure::{exception, raise},
-    wait::{Waiter, block, block_on, watch},
+    wait::{Waiter, block_here, watch},
 };
 use millpond_bridge::{Durability, Failure, Fate, Outcome, Sending};
 use parking_lot::Mutex;
@@ -76,23 +76,24 @@ impl Delivery {
             return Ok(outcome);
         }
         let answered = std::future::poll_fn(|context| Pin::new(&mut *self.0.lock()).poll(context));
-        match timeout {
-            None => block(py, answered),
-            Some(Seconds(within)) => {
-                let late = |_| Failure::timed_out("waiting for the answer to a record", within);
-                block_on(py, async { tokio::time::timeout(within, answered).await.map_err(late) })
-            }
-        }
+        wait_within(py, "waiting for the answer to a record", timeout, answered)
     }
 
     /// Another one for the same answer.
     fn take(&self) -> PyResult<Sending> {
-        let mut sending = self.0.lock();
-        sending
-            .another()
-            .or_else(|| sending.take())
-            .ok_or_else(|| raise(Failure::invalid("this answer is awaited already: await it once, and keep what it gives")))
+        let taken = {
+            let mut sending = self.0.lock();
+            sending.another().or_else(|| sending.take())
+        };
+        taken.ok_or_else(|| raise(Failure::invalid("this answer is awaited already: await it once, and keep what it gives")))
     }
+}
+
+/// Waits for answers. The future takes its lock anew whenever it looks at them, and holds none while it waits.
+fn wait_within<T: Send>(py: Python<'_>, what: &str, timeout: Option<Seconds>, answered: impl Future<Output = T> + Send) -> PyResult<T> {
+    let Some(Seconds(within)) = timeout else { return block_here(py, answered) };
+    let in_time = block_here(py, async { tokio::time::timeout(within, answered).await })?;
+    in_time.map_err(|_| exception(py, &Failure::timed_out(what, within)))
 }
 
 /// The coming answers to many records.
@@ -117,13 +118,7 @@ impl Deliveries {
             }
             Poll::Ready(())
         });
-        match timeout {
-            None => block(py, all),
-            Some(Seconds(within)) => {
-                let late = |_| Failure::timed_out("waiting for the answers to records", within);
-                block_on(py, async { tokio::time::timeout(within, all).await.map_err(late) })
-            }
-        }
+        wait_within(py, "waiting for the answers to records", timeout, all)
     }
 
     /// What became of each, once all are answered.

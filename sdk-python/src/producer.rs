@@ -34,7 +34,8 @@ impl Producer {
 impl Producer {
     /// Asks the broker for the topic.
     fn open(&self, py: Python<'_>) -> PyResult<()> {
-        block_on(py, self.producer.open())
+        let producer = self.producer.clone();
+        block_on(py, async move { producer.open().await })
     }
 
     /// The same for a future of asyncio.
@@ -100,7 +101,8 @@ impl Producer {
 
     /// Waits until all is answered.
     fn flush(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<()> {
-        block_on(py, self.producer.flush(within(timeout)))
+        let (producer, within) = (self.producer.clone(), within(timeout));
+        block_on(py, async move { producer.flush(within).await })
     }
 
     /// The same for a future of asyncio.
@@ -111,7 +113,8 @@ impl Producer {
 
     /// Takes no more records and flushes.
     fn close(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<()> {
-        block_on(py, self.producer.close(within(timeout)))
+        let (producer, within) = (self.producer.clone(), within(timeout));
+        block_on(py, async move { producer.close(within).await })
     }
 
     /// The same for a future of asyncio.
@@ -152,7 +155,10 @@ impl Producer {
     fn send_waiting(&self, py: Python<'_>, record: Record) -> PyResult<Sending> {
         match self.producer.try_send(&record) {
             Ok(Some(sending)) => Ok(sending),
-            Ok(None) => block_on(py, self.producer.send(record)),
+            Ok(None) => {
+                let producer = self.producer.clone();
+                block_on(py, async move { producer.send(record).await })
+            }
             Err(failure) => Err(exception(py, &failure)),
         }
     }

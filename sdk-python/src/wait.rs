@@ -1,7 +1,7 @@
 //! Waiting.
 //!
 //! ```text
-//!  a thread         waits without the GIL, and looks for signals every 50 ms
+//!  a thread         waits without the GIL, and looks for signals every 50 ms: a handler may use whatever is waited for
 //!
 //!  asyncio          Operation  ──spawned──>  runtime  ──done──>  queue  ──>  notifier thread
 //!                   (a future of the loop)                                   takes the GIL once for all that is there, and calls
@@ -22,6 +22,7 @@ use millpond_bridge::{
 use parking_lot::Mutex;
 use pyo3::{IntoPyObjectExt, prelude::*, sync::PyOnceLock, types::PyList};
 use std::{
+    panic::resume_unwind,
     pin::pin,
     sync::{
         OnceLock,
@@ -39,7 +40,46 @@ const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 const HANDED_OVER_MAX: usize = 4_096;
 
 /// Waits on this thread, without the GIL. A signal whose handler raises ends the wait, and drops the future.
+///
+/// A handler may want what the future holds: a close waits for the consumer that is being read. So a future that is not ready soon goes on as a task
+/// of the runtime, before the first handler runs on this thread.
 pub(crate) fn block<F>(py: Python<'_>, future: F) -> PyResult<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let handle = runtime::handle().map_err(|failure| exception(py, &failure))?;
+    let mut future = Box::pin(future);
+    if let Ok(output) = py.detach(|| handle.block_on(async { timeout(SIGNALS_EVERY, future.as_mut()).await })) {
+        return Ok(output);
+    }
+    let mut task = handle.spawn(future);
+    loop {
+        if let Err(interrupted) = signals(py) {
+            task.abort();
+            // Dropped when this returns. A forked child has nobody who would do it.
+            if !runtime::is_forked() {
+                drop(py.detach(|| handle.block_on(task)));
+            }
+            return Err(interrupted);
+        }
+        if let Ok(done) = py.detach(|| handle.block_on(async { timeout(SIGNALS_EVERY, &mut task).await })) {
+            // Nobody else ends it: it can only have panicked.
+            return Ok(done.unwrap_or_else(|error| resume_unwind(error.into_panic())));
+        }
+    }
+}
+
+/// As [`block`], for what can fail.
+pub(crate) fn block_on<T: Send + 'static>(
+    py: Python<'_>,
+    future: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> PyResult<T> {
+    block(py, future)?.map_err(|failure| exception(py, &failure))
+}
+
+/// As [`block`], for a future that holds nothing while it waits: it may stand still while a handler runs.
+pub(crate) fn block_here<F>(py: Python<'_>, future: F) -> PyResult<F::Output>
 where
     F: Future + Send,
     F::Output: Send,
@@ -51,13 +91,14 @@ where
         if let Ok(output) = py.detach(|| handle.block_on(slice)) {
             return Ok(output);
         }
-        py.check_signals()?;
+        signals(py)?;
     }
 }
 
-/// As [`block`], for what can fail.
-pub(crate) fn block_on<T: Send>(py: Python<'_>, future: impl Future<Output = Result<T, Failure>> + Send) -> PyResult<T> {
-    block(py, future)?.map_err(|failure| exception(py, &failure))
+/// Runs the handlers of the signals that have come. One may have forked: the child has nothing to wait for.
+fn signals(py: Python<'_>) -> PyResult<()> {
+    py.check_signals()?;
+    runtime::check_process().map_err(|failure| exception(py, &failure))
 }
 
 /// What an operation gives, on its way to Python.
@@ -225,7 +266,8 @@ pub(crate) fn shut_down(py: Python<'_>) {
         return;
     }
     if let Some(notifier) = NOTIFIER.get() {
-        notifier.queue.lock().take();
+        let queue = notifier.queue.lock().take();
+        drop(queue);
         let thread = notifier.thread.lock().take();
         // It may be waiting for the GIL.
         py.detach(|| thread.map(JoinHandle::join));

@@ -229,3 +229,100 @@ def wait_until(holds: Callable[[], bool]) -> None:
             return
         turn.wait(0.01)
     assert holds()
+
+
+HANDLED = {
+    # What waits, what the handler does, and how the wait ends.
+    "close_iterate": ("next(iter(consumer))", "consumer.close()", "ClosedError"),
+    "close_poll": ("consumer.poll(60)", "consumer.close()", "ClosedError"),
+    "close_batches": ("next(consumer.batches(10, 60))", "consumer.close()", "ClosedError"),
+    "close_client": ("next(iter(consumer))", "client.close()", "ClosedError"),
+    "pause": ("next(iter(consumer)).value", "consumer.pause(); consumer.resume(); producer.send('x')", "b'x'"),
+    "seek": ("next(iter(consumer)).value", "consumer.seek('beginning'); consumer.position(0); producer.send('x')", "b'x'"),
+    "partitions": ("next(iter(consumer)).value", "consumer.partitions(); client.admin.topics(); producer.send('x')", "b'x'"),
+    "poll": ("next(iter(consumer)).value", "consumer.poll(0.2); producer.send('x')", "b'x'"),
+    "flush": ("late(); producer.flush()", "fails(producer.flush); thaw()", "None"),
+    "result": ("late().result().offset", "fails(deliveries[0].result); thaw()", "0"),
+    "close_flush": ("late(); producer.flush()", "fails(producer.close); thaw()", "None"),
+    "close_close": ("late(); producer.close()", "fails(producer.close); thaw()", "None"),
+    "many": ("freeze(); len(producer.send_many([b'x' * 1000] * 100_000).result())", "fails(producer.flush); thaw()", "100000"),
+    "admin": ("freeze(); len(client.admin.topics())", "client.is_connected; consumer.close(); thaw()", "1"),
+}
+
+HANDLER = """
+import ast, faulthandler, os, signal, threading
+import millpond
+from millpond.testing import broker as start_broker
+
+with start_broker() as broker:
+    client = millpond.connect(broker.url)
+    client.admin.create_topic("t")
+    producer, consumer = client.producer("t"), client.consumer("t")
+    deliveries = []
+    freeze, thaw = broker.freeze, broker.thaw
+    def late():
+        freeze()
+        deliveries.append(producer.send("x"))
+        return deliveries[0]
+    def fails(wait):
+        try:
+            wait(0.2)
+            print("it did not wait")
+        except millpond.TimeoutError:
+            pass
+    def handle(*_):
+        exec(ACTION)
+        print("handled")
+    signal.signal(signal.SIGUSR1, handle)
+    # Whatever hangs ends the broker with it.
+    ending = threading.Timer(10, lambda: (broker.kill(), faulthandler.dump_traceback(), os._exit(1)))
+    ending.daemon = True
+    ending.start()
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    *before, last = ast.parse(WAIT).body
+    try:
+        exec(compile(ast.Module(before, []), "", "exec"))
+        print(eval(compile(ast.Expression(last.value), "", "eval")))
+    except millpond.MillpondError as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("name", HANDLED)
+def test_a_signal_handler_may_use_what_is_waited_for(name: str) -> None:
+    wait, action, ends = HANDLED[name]
+    code = f"WAIT, ACTION = {wait!r}, {action!r}\n{HANDLER}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.returncode) == (f"handled\n{ends}\n", 0), done.stdout + done.stderr
+
+
+THREADS = """
+import faulthandler, sys, threading, time
+import millpond
+# A thread that waits for a lock with the GIL stops every other one, and the main thread with them: this one ends it without the GIL.
+faulthandler.dump_traceback_later(15, exit=True)
+sys.setswitchinterval(1e-6)
+url, topic = sys.argv[1:]
+with millpond.connect(url) as client:
+    consumer = client.consumer(topic)
+    consumer.close()
+    raised = [0, 0, 0]
+    def read(number):
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            try:
+                consumer.poll(0.1)
+            except millpond.ClosedError:
+                raised[number] += 1
+    threads = [threading.Thread(target=read, args=(number,), daemon=True) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+print(all(raised))
+"""
+
+
+def test_threads_that_share_a_consumer_do_not_stop_each_other(run: Run, topic: str) -> None:
+    done = run(THREADS, topic)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
