@@ -78,7 +78,7 @@ impl Client {
     fn producer(&self, py: Python<'_>, topic: &str, options: &str, key: Option<Py<PyAny>>, value: Option<Py<PyAny>>) -> PyResult<Producer> {
         let options = read::<ProducerOptions>(py, options)?;
         let producer = millpond_bridge::Producer::new(&self.0, topic, options).map_err(|failure| exception(py, &failure))?;
-        Ok(Producer::new(producer, Encoding { key, value }))
+        Producer::new(py, producer, Encoding { key, value })
     }
 
     /// A consumer, opened when it is first read.
@@ -93,7 +93,7 @@ impl Client {
     ) -> PyResult<Consumer> {
         let options = read::<ConsumerOptions>(py, options)?;
         let consumer = millpond_bridge::Consumer::new(&self.0, topic, options).map_err(|failure| exception(py, &failure))?;
-        Ok(Consumer::new(consumer, Decoding::new(key, value, on_decode_error)))
+        Consumer::new(py, consumer, Decoding::new(key, value, on_decode_error))
     }
 
     /// Closes the connection.

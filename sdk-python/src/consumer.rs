@@ -9,20 +9,20 @@ use crate::{
 use millpond_bridge::{Failure, Place, Records, options::Options};
 use parking_lot::Mutex;
 use pyo3::{
+    PyTraverseError, PyVisit,
     exceptions::PyException,
     prelude::*,
     sync::PyOnceLock,
     types::{PyBytes, PyType},
 };
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-/// How bytes become keys and values; none leaves them as they are.
+/// How bytes become keys and values; none leaves them as they are. An object of Python's own, so that its collector sees the deserializers once, however
+/// many objects share them.
+#[pyclass(frozen, module = "millpond._core")]
 pub(crate) struct Decoding {
     key: Option<Py<PyAny>>,
     value: Option<Py<PyAny>>,
@@ -47,6 +47,14 @@ enum Policy {
 pub(crate) enum Made {
     Record(Record),
     Skipped,
+}
+
+#[pymethods]
+impl Decoding {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.key)?;
+        visit.call(&self.value)
+    }
 }
 
 impl Decoding {
@@ -142,8 +150,8 @@ fn decode(py: Python<'_>, deserializer: Option<&Py<PyAny>>, bytes: Option<&[u8]>
 pub(crate) struct Consumer {
     source: millpond_bridge::Consumer,
     /// What is being handed out record by record.
-    cursor: Arc<Mutex<Option<Cursor>>>,
-    decoding: Arc<Decoding>,
+    cursor: Mutex<Option<Cursor>>,
+    decoding: Py<Decoding>,
 }
 
 struct Cursor {
@@ -152,8 +160,8 @@ struct Cursor {
 }
 
 impl Consumer {
-    pub(crate) fn new(source: millpond_bridge::Consumer, decoding: Decoding) -> Consumer {
-        Consumer { source, cursor: Arc::default(), decoding: Arc::new(decoding) }
+    pub(crate) fn new(py: Python<'_>, source: millpond_bridge::Consumer, decoding: Decoding) -> PyResult<Consumer> {
+        Ok(Consumer { source, cursor: Mutex::default(), decoding: Py::new(py, decoding)? })
     }
 
     /// Before a command, so that it counts for the records that were not handed out yet.
@@ -189,7 +197,7 @@ impl Consumer {
         loop {
             let here = self.step().map_err(|failure| exception(py, &failure))?;
             let Some((records, index)) = here else { return Ok(None) };
-            match self.decoding.record(py, &records, index) {
+            match self.decoding.get().record(py, &records, index) {
                 Ok(Made::Record(record)) => return Ok(Some(record)),
                 Ok(Made::Skipped) => {}
                 Err(error) => {
@@ -216,6 +224,10 @@ impl Consumer {
 
 #[pymethods]
 impl Consumer {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.decoding)
+    }
+
     /// Opens the partitions.
     fn open(&self, py: Python<'_>) -> PyResult<()> {
         let consumer = self.source.clone();
@@ -273,7 +285,7 @@ impl Consumer {
                 }
             }
         }
-        Ok(if parts.is_empty() { None } else { Some(Batch::new(parts, Arc::clone(&self.decoding))) })
+        Ok(if parts.is_empty() { None } else { Some(Batch::new(parts, self.decoding.clone_ref(py))) })
     }
 
     /// Goes on from another place (JSON).
@@ -369,7 +381,7 @@ impl Consumer {
     /// Records that were skipped because they could not be decoded.
     #[getter]
     fn skipped(&self) -> u64 {
-        self.decoding.skipped.load(Ordering::Relaxed)
+        self.decoding.get().skipped.load(Ordering::Relaxed)
     }
 }
 
@@ -418,6 +430,10 @@ pub(crate) struct RecordIterator(Py<Consumer>);
 
 #[pymethods]
 impl RecordIterator {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.0)
+    }
+
     fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
         this
     }

@@ -4,14 +4,16 @@ use crate::failure::{exception, raise, unless_stopped};
 use bytes::Bytes;
 use millpond_bridge::{Failure, FailureKind, Record};
 use pyo3::{
-    intern,
+    PyTraverseError, PyVisit, intern,
     prelude::*,
     sync::PyOnceLock,
     types::{PyByteArray, PyBytes, PyDelta, PyDict, PyInt, PyMemoryView, PyString, PyType},
 };
 use std::time::Duration;
 
-/// How keys and values become bytes; none takes bytes and text.
+/// How keys and values become bytes; none takes bytes and text. An object of Python's own, so that its collector sees the serializers once, however many
+/// objects share them.
+#[pyclass(frozen, module = "millpond._core")]
 pub(crate) struct Encoding {
     pub(crate) key: Option<Py<PyAny>>,
     pub(crate) value: Option<Py<PyAny>>,
@@ -24,6 +26,14 @@ pub(crate) struct Parts<'a, 'py> {
     pub(crate) headers: Option<&'a Bound<'py, PyAny>>,
     pub(crate) timestamp: Option<&'a Bound<'py, PyAny>>,
     pub(crate) partition: Option<PartitionNumber>,
+}
+
+#[pymethods]
+impl Encoding {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.key)?;
+        visit.call(&self.value)
+    }
 }
 
 impl Encoding {

@@ -9,6 +9,7 @@ use crate::{
 use millpond_bridge::{Failure, Record, Sending};
 use parking_lot::Mutex;
 use pyo3::{
+    PyTraverseError, PyVisit,
     prelude::*,
     types::{PyDict, PyIterator},
 };
@@ -18,20 +19,29 @@ use std::{sync::Arc, time::Duration};
 #[pyclass(frozen, module = "millpond._core")]
 pub(crate) struct Producer {
     producer: millpond_bridge::Producer,
-    encoding: Arc<Encoding>,
+    encoding: Py<Encoding>,
 }
 
 /// While many records are sent and nothing is waited for: a few milliseconds.
 const SIGNALS_EVERY_RECORDS: usize = 4_096;
 
 impl Producer {
-    pub(crate) fn new(producer: millpond_bridge::Producer, encoding: Encoding) -> Producer {
-        Producer { producer, encoding: Arc::new(encoding) }
+    pub(crate) fn new(py: Python<'_>, producer: millpond_bridge::Producer, encoding: Encoding) -> PyResult<Producer> {
+        Ok(Producer { producer, encoding: Py::new(py, encoding)? })
     }
 }
 
 #[pymethods]
 impl Producer {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.encoding)
+    }
+
+    /// The same producer without its serializers, for who keeps it only to close it: serializers may hold whoever uses the producer.
+    fn without_serializers(&self, py: Python<'_>) -> PyResult<Producer> {
+        Producer::new(py, self.producer.clone(), Encoding { key: None, value: None })
+    }
+
     /// Asks the broker for the topic.
     fn open(&self, py: Python<'_>) -> PyResult<()> {
         let producer = self.producer.clone();
@@ -55,7 +65,7 @@ impl Producer {
         partition: Option<PartitionNumber>,
     ) -> PyResult<Delivery> {
         let parts = Parts { key, value, headers, timestamp, partition };
-        let record = self.encoding.record(&parts)?;
+        let record = self.encoding.get().record(&parts)?;
         Ok(Delivery::new(self.send_waiting(py, record)?))
     }
 
@@ -70,7 +80,7 @@ impl Producer {
         partition: Option<PartitionNumber>,
     ) -> PyResult<Delivery> {
         let parts = Parts { key, value, headers, timestamp, partition };
-        let sending = self.producer.post(self.encoding.record(&parts)?).map_err(|failure| exception(py, &failure))?;
+        let sending = self.producer.post(self.encoding.get().record(&parts)?).map_err(|failure| exception(py, &failure))?;
         Ok(Delivery::new(sending))
     }
 
@@ -78,7 +88,7 @@ impl Producer {
     fn send_many(&self, py: Python<'_>, records: &Bound<'_, PyAny>, key_of: Option<&Bound<'_, PyAny>>) -> PyResult<Deliveries> {
         let mut sendings = Vec::with_capacity(records.len().unwrap_or_default());
         for item in records.try_iter()? {
-            let record = self.encoding.item(&item?, key_of)?;
+            let record = self.encoding.get().item(&item?, key_of)?;
             sendings.push(self.send_waiting(py, record)?);
             if sendings.len().is_multiple_of(SIGNALS_EVERY_RECORDS) {
                 py.check_signals()?;
@@ -88,10 +98,10 @@ impl Producer {
     }
 
     /// Many records, to be sent piece by piece without waiting.
-    fn sends(&self, records: &Bound<'_, PyAny>, key_of: Option<Py<PyAny>>) -> PyResult<Sends> {
+    fn sends(&self, py: Python<'_>, records: &Bound<'_, PyAny>, key_of: Option<Py<PyAny>>) -> PyResult<Sends> {
         Ok(Sends {
             producer: self.producer.clone(),
-            encoding: Arc::clone(&self.encoding),
+            encoding: self.encoding.clone_ref(py),
             records: records.try_iter()?.unbind(),
             key_of,
             held: None,
@@ -168,7 +178,7 @@ impl Producer {
 #[pyclass(module = "millpond._core")]
 pub(crate) struct Sends {
     producer: millpond_bridge::Producer,
-    encoding: Arc<Encoding>,
+    encoding: Py<Encoding>,
     records: Py<PyIterator>,
     key_of: Option<Py<PyAny>>,
     /// Found no room.
@@ -178,13 +188,19 @@ pub(crate) struct Sends {
 
 #[pymethods]
 impl Sends {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.encoding)?;
+        visit.call(&self.records)?;
+        visit.call(&self.key_of)
+    }
+
     /// Sends so many records at most. Whether there are more: true, false, or None where the next one waits for room.
     fn advance(&mut self, py: Python<'_>, records_max: usize) -> PyResult<Option<bool>> {
         let key_of = self.key_of.as_ref().map(|key_of| key_of.bind(py));
         let mut records = self.records.bind(py).clone();
         for _ in 0..records_max {
             let Some(item) = records.next() else { return Ok(Some(false)) };
-            let record = self.encoding.item(&item?, key_of)?;
+            let record = self.encoding.get().item(&item?, key_of)?;
             let Some(sending) = self.producer.try_send(&record).map_err(|failure| exception(py, &failure))? else {
                 self.held = Some(record);
                 return Ok(None);

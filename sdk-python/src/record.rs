@@ -7,12 +7,11 @@ use crate::{
 use millpond_bridge::Records;
 use parking_lot::Mutex;
 use pyo3::{
-    IntoPyObjectExt,
+    IntoPyObjectExt, PyTraverseError, PyVisit,
     basic::CompareOp,
     prelude::*,
     types::{PyBytes, PyList, PyTuple, PyType},
 };
-use std::sync::Arc;
 
 /// A record that was read.
 #[pyclass(frozen, generic, module = "millpond")]
@@ -198,11 +197,11 @@ const SHOWN_CHARS_MAX: usize = 200;
 #[pyclass(frozen, generic, module = "millpond")]
 pub(crate) struct Batch {
     pub(crate) parts: Vec<Records>,
-    decoding: Arc<Decoding>,
+    decoding: Py<Decoding>,
 }
 
 impl Batch {
-    pub(crate) fn new(parts: Vec<Records>, decoding: Arc<Decoding>) -> Batch {
+    pub(crate) fn new(parts: Vec<Records>, decoding: Py<Decoding>) -> Batch {
         Batch { parts, decoding }
     }
 
@@ -219,8 +218,12 @@ impl Batch {
         self.parts.iter().map(Records::len).sum()
     }
 
-    fn __iter__(&self) -> BatchIterator {
-        BatchIterator { place: Mutex::new((0, 0)), parts: self.parts.clone(), decoding: Arc::clone(&self.decoding) }
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.decoding)
+    }
+
+    fn __iter__(&self, py: Python<'_>) -> BatchIterator {
+        BatchIterator { place: Mutex::new((0, 0)), parts: self.parts.clone(), decoding: self.decoding.clone_ref(py) }
     }
 
     /// The topic.
@@ -240,7 +243,7 @@ impl Batch {
         let mut failures = Vec::new();
         for records in &self.parts {
             for index in 0..records.len() {
-                failures.extend(self.decoding.failure(py, records, index)?.map(|failure| failure.into_value(py).into_any()));
+                failures.extend(self.decoding.get().failure(py, records, index)?.map(|failure| failure.into_value(py).into_any()));
             }
         }
         Ok(failures)
@@ -300,11 +303,15 @@ pub(crate) struct BatchIterator {
     /// Which part, and which record of it.
     place: Mutex<(usize, usize)>,
     parts: Vec<Records>,
-    decoding: Arc<Decoding>,
+    decoding: Py<Decoding>,
 }
 
 #[pymethods]
 impl BatchIterator {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.decoding)
+    }
+
     fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
         this
     }
@@ -321,7 +328,7 @@ impl BatchIterator {
                 now
             };
             let Some(records) = self.parts.get(part) else { return Ok(None) };
-            if let Made::Record(record) = self.decoding.record_of_batch(py, records, index)? {
+            if let Made::Record(record) = self.decoding.get().record_of_batch(py, records, index)? {
                 return Ok(Some(record));
             }
         }

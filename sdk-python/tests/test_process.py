@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -326,3 +327,36 @@ print(all(raised))
 def test_threads_that_share_a_consumer_do_not_stop_each_other(run: Run, topic: str) -> None:
     done = run(THREADS, topic)
     assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+
+
+class Service:
+    """Its producer and its consumer hold it, by its methods, and it holds them, and what came from them."""
+
+    def __init__(self, client: millpond.Client, topic: str) -> None:
+        self.producer = client.producer(topic, key=self.dumps, value=self.dumps)
+        self.consumer = client.consumer(topic, key=self.loads, value=self.loads, start="beginning")
+        self.producer.send("x", key="k").result(10)
+        self.record = next(self.consumer)
+        self.batch = next(client.consumer(topic, value=self.loads, start="beginning").batches())
+        self.iterators = (iter(self.consumer), iter(self.batch))
+
+    def dumps(self, value: str) -> str:
+        return value
+
+    def loads(self, data: bytes) -> str:
+        return data.decode()
+
+
+def test_objects_whose_methods_are_serializers_are_collected(client: millpond.Client, topic: str) -> None:
+    gc.collect()
+    before = _core.task_count()
+    services = [Service(client, topic) for _ in range(30)]
+    used = _core.task_count()
+    alive = [weakref.ref(service) for service in services]
+    del services
+    gc.collect()
+    assert [service() for service in alive] == [None] * 30
+    # The client forgets producers that were dropped when it makes one.
+    with client.producer(topic):
+        wait_until(lambda: _core.task_count() <= before + 5)
+    assert used > before + 60

@@ -81,7 +81,8 @@ class OpenProducers:
     def add(self, producer: object, native: _core.Producer) -> None:
         """Remembers one, and forgets those that nobody can miss."""
         self._all = [(user, known) for user, known in self._all if user() is not None or _is_missed(known)]
-        self._all.append((ref(producer), native))
+        # The serializers may hold who uses the producer, which then would never be dropped.
+        self._all.append((ref(producer), native.without_serializers()))
 
     def take(self) -> list[_core.Producer]:
         """All that are not closed."""
