@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -360,3 +361,40 @@ def test_objects_whose_methods_are_serializers_are_collected(client: millpond.Cl
     with client.producer(topic):
         wait_until(lambda: _core.task_count() <= before + 5)
     assert used > before + 60
+
+
+def stopped(client: millpond.Client, own: Broker, error: BaseException) -> None:
+    client.admin.create_topic("t", partitions=1, durability="os")
+    with client, client.producer("t") as first:
+        second = client.producer("t")
+        own.freeze()
+        first.send("x")
+        second.send("y")
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+def test_who_wants_to_stop_does_not_wait_for_answers(own: Broker, error: BaseException) -> None:
+    began = time.monotonic()
+    with pytest.raises(type(error)) as raised:
+        stopped(millpond.connect(own.url), own, error)
+    assert raised.value is error
+    # 5 seconds for each producer, where the block has failed.
+    assert time.monotonic() - began < 4
+    own.kill()
+
+
+@pytest.mark.parametrize("opened", ["client", "producer"])
+def test_a_second_ctrl_c_ends_the_wait_of_the_first(own: Broker, monkeypatch: pytest.MonkeyPatch, opened: str) -> None:
+    monkeypatch.setattr("millpond._blocking.CLOSE_TIMEOUT_AFTER_STOP", 60.0)
+    client = millpond.connect(own.url)
+    client.admin.create_topic("t", partitions=1, durability="os")
+    producer = client.producer("t")
+    own.freeze()
+    producer.send("x")
+    began = time.monotonic()
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt) as raised, client if opened == "client" else producer:
+        raise KeyboardInterrupt("first")
+    assert str(raised.value) == "" and time.monotonic() - began < 10
+    own.kill()

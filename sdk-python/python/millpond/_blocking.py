@@ -30,6 +30,9 @@ V = TypeVar("V")
 CLOSE_TIMEOUT_AFTER_ERROR = 5.0
 """Seconds that leaving a ``with`` block waits for answers where the block has failed already."""
 
+CLOSE_TIMEOUT_AFTER_STOP = 0.1
+"""As many where it was left by Ctrl-C or ``sys.exit``: enough for a broker that answers, and short enough for who wants to stop."""
+
 
 def connect(url: str | None = None, **settings: Unpack[ClientSettings]) -> Client:
     """Connects to the broker at ``url``, as in ``millpond://localhost:9440?fp=sha256:...``; ``millpond serve`` prints its own.
@@ -40,6 +43,10 @@ def connect(url: str | None = None, **settings: Unpack[ClientSettings]) -> Clien
             ...
     """
     return Client(_core.connect(_options.client_of(url, settings)))
+
+
+def _close_timeout(error: BaseException) -> float:
+    return CLOSE_TIMEOUT_AFTER_STOP if isinstance(error, KeyboardInterrupt | SystemExit) else CLOSE_TIMEOUT_AFTER_ERROR
 
 
 class Client:
@@ -133,6 +140,7 @@ class Client:
 
         Raises what went wrong with a record that nobody has heard of. May be called in any state, and again; in a forked child it does nothing.
         """
+        until = None if timeout is None else time.monotonic() + checked_seconds("timeout", timeout)
         if self._closed:
             return
         self._closed = True
@@ -141,7 +149,7 @@ class Client:
             consumer.close()
         for producer in self._producers.take():
             try:
-                producer.close(to_seconds(timeout))
+                producer.close(None if until is None else max(0.0, until - time.monotonic()))
             except ForkedError:
                 pass
             except MillpondError as error:
@@ -158,7 +166,7 @@ class Client:
             self.close()
             return
         try:
-            self.close(CLOSE_TIMEOUT_AFTER_ERROR)
+            self.close(_close_timeout(error))
         except MillpondError:
             pass  # the error that ends the block says more
 
@@ -239,7 +247,7 @@ class Producer(Generic[K, V]):
             self.close()
             return
         try:
-            self.close(CLOSE_TIMEOUT_AFTER_ERROR)
+            self.close(_close_timeout(error))
         except MillpondError:
             pass  # the error that ends the block says more
 
