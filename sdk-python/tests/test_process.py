@@ -163,6 +163,27 @@ def test_a_child_that_was_forked_before_may_connect(run: Run, topic: str) -> Non
     assert (done.stdout, done.returncode) == ("from a child\n", 0), done.stderr
 
 
+FORKED_LATE = """
+import os, sys
+import millpond
+url, topic = sys.argv[1:]
+millpond.connect(url).close()
+child = os.fork()
+if child == 0:
+    try:
+        millpond.connect(url)
+    except millpond.ForkedError as error:
+        os._exit(7 if "even if all is closed" in error.hint else 1)
+    os._exit(2)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_child_that_was_forked_after_all_was_closed_is_told_why_it_cannot_connect(run: Run, topic: str) -> None:
+    done = run(FORKED_LATE, topic)
+    assert (done.stdout, done.returncode) == ("7\n", 0), done.stderr
+
+
 ENDS = {
     "open": "pass",
     "waiting_thread": "import threading; threading.Thread(target=lambda: next(iter(consumer)), daemon=True).start()",

@@ -157,7 +157,7 @@ class ClosedError(MillpondError, RuntimeError):
 
 
 class ForkedError(MillpondError, RuntimeError):
-    """The process was forked from the one in which the client was made. Connect after the fork, not before it."""
+    """The process was forked from one that had connected, even if all was closed again. Connect in the children alone, or start them with ``spawn``."""
 
 
 class TransformError(MillpondError, RuntimeError):

@@ -167,8 +167,8 @@ impl Failure {
     pub(crate) fn forked(owner: u32) -> Failure {
         let message = format!("this process was forked from process {owner}, in which the client was made: it has none of its threads");
         Failure::new(FailureKind::Forked, "forked", message).with_hint(
-            "connect after the fork and not before it, in the child alone, or start processes in a way that does not fork (Python: \
-             multiprocessing.get_context(\"spawn\"))",
+            "a process that has ever connected, even if all is closed again, has no children that can connect: connect in the children alone, or \
+             start them in a way that does not fork it (Python: multiprocessing.get_context(\"spawn\"))",
         )
     }
 

@@ -3,6 +3,10 @@
 //! After a `fork` the child has this runtime's memory and none of its threads: whoever waits for it waits for ever. So the process that made it is
 //! remembered, and in any other one everything fails at once with the code `forked`. What has a thread to talk to when it is dropped is
 //! in a [`Kept`], which leaks in a child.
+//!
+//! Nor does a child make a runtime of its own. All locks of `parking_lot`, which the client is built on, share one table of the threads that wait for
+//! them. A child's copy may be locked for ever, by a thread that it does not have, and may list threads whose stacks the C library gives to new
+//! ones: rarely, and then a hang or worse that nobody could find.
 
 use crate::failure::Failure;
 use std::{
