@@ -31,7 +31,8 @@ CLOSE_TIMEOUT_AFTER_ERROR = 5.0
 """Seconds that leaving a ``with`` block waits for answers where the block has failed already."""
 
 CLOSE_TIMEOUT_AFTER_STOP = 0.1
-"""As many where it was left by Ctrl-C or ``sys.exit``: enough for a broker that answers, and short enough for who wants to stop."""
+"""As many where it was left by Ctrl-C: enough for a broker that answers, and short enough for who wants to stop. A handler of SIGTERM that calls
+``sys.exit`` wants a graceful end, and waits as after an error."""
 
 
 def connect(url: str | None = None, **settings: Unpack[ClientSettings]) -> Client:
@@ -46,7 +47,7 @@ def connect(url: str | None = None, **settings: Unpack[ClientSettings]) -> Clien
 
 
 def _close_timeout(error: BaseException) -> float:
-    return CLOSE_TIMEOUT_AFTER_STOP if isinstance(error, KeyboardInterrupt | SystemExit) else CLOSE_TIMEOUT_AFTER_ERROR
+    return CLOSE_TIMEOUT_AFTER_STOP if isinstance(error, KeyboardInterrupt) else CLOSE_TIMEOUT_AFTER_ERROR
 
 
 class Client:
