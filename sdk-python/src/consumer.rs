@@ -9,12 +9,14 @@ use crate::{
 use millpond_bridge::{Failure, Place, Records, options::Options};
 use parking_lot::Mutex;
 use pyo3::{
+    IntoPyObjectExt,
     exceptions::PyException,
     prelude::*,
     sync::PyOnceLock,
     types::{PyBytes, PyType},
 };
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,6 +31,8 @@ pub(crate) struct Decoding {
     policy: Policy,
     /// Records that were skipped because they could not be decoded.
     skipped: AtomicU64,
+    /// Partitions and offsets of records that were stored as dead letters, and were not passed by since.
+    letters: Mutex<HashSet<(u32, i64)>>,
 }
 
 /// What becomes of a record that cannot be decoded.
@@ -57,7 +61,7 @@ impl Decoding {
             "dead-letter" => Policy::Letter,
             _ => Policy::Raise,
         };
-        Decoding { key, value, policy, skipped: AtomicU64::new(0) }
+        Decoding { key, value, policy, skipped: AtomicU64::new(0), letters: Mutex::default() }
     }
 
     /// A record as who iterates gets it.
@@ -73,17 +77,53 @@ impl Decoding {
             (Ok((key, value)), _) => Ok(Made::Record(raw(key, value))),
             // Not a mistake in the data: the user wants to stop.
             (Err(failed), _) if !failed.error.is_instance_of::<PyException>(py) => Err(failed.error),
+            (Err(_), Policy::Letter) if self.letters.lock().contains(&place(records, index)) => Ok(Made::Skipped),
             (Err(failed), Policy::Raise | Policy::Letter) => Err(failed.exception(py, raw(Part::Raw, Part::Raw))),
             (Err(_), Policy::Raw) => Ok(Made::Record(raw(Part::Raw, Part::Raw))),
-            (Err(_), Policy::Skip) => {
-                self.skipped.fetch_add(1, Ordering::Relaxed);
-                Ok(Made::Skipped)
-            }
+            (Err(_), Policy::Skip) => Ok(Made::Skipped),
         }
     }
-}
 
-impl Decoding {
+    /// A record was passed by.
+    fn pass(&self, records: &Records, index: usize) {
+        match self.policy {
+            Policy::Skip => drop(self.skipped.fetch_add(1, Ordering::Relaxed)),
+            Policy::Letter => drop(self.letters.lock().remove(&place(records, index))),
+            Policy::Raise | Policy::Raw => {}
+        }
+    }
+
+    /// A record of a batch was passed by, for the first time.
+    pub(crate) fn pass_in_batch(&self) {
+        if self.policy == Policy::Skip {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The exceptions for the records that have to become dead letters before these are handed out.
+    fn undelivered(&self, py: Python<'_>, parts: &[Records]) -> PyResult<Vec<Py<PyAny>>> {
+        let mut failures = Vec::new();
+        if self.policy == Policy::Letter {
+            for records in parts {
+                for index in 0..records.len() {
+                    failures.extend(self.failure(py, records, index)?.map(|failure| failure.into_value(py).into_any()));
+                }
+            }
+        }
+        Ok(failures)
+    }
+
+    /// A batch is handed out: its dead letters need not be known any more.
+    fn pass_letters(&self, parts: &[Records]) {
+        let mut letters = self.letters.lock();
+        if !letters.is_empty() {
+            let inside = |part: &Records, &(partition, offset): &(u32, i64)| {
+                part.partition() == partition && part.offsets().binary_search(&offset).is_ok()
+            };
+            letters.retain(|letter| !parts.iter().any(|part| inside(part, letter)));
+        }
+    }
+
     /// A record of a batch that is handed out. What could not be decoded was made a dead letter before, where that is the policy.
     pub(crate) fn record_of_batch(&self, py: Python<'_>, records: &Records, index: usize) -> PyResult<Made> {
         match self.record(py, records, index) {
@@ -100,6 +140,10 @@ impl Decoding {
             Err(error) => Err(error),
         }
     }
+}
+
+fn place(records: &Records, index: usize) -> (u32, i64) {
+    (records.partition(), records.offsets().get(index).copied().unwrap_or_default())
 }
 
 fn is_decode_error(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
@@ -189,9 +233,10 @@ impl Consumer {
             let Some((records, index)) = here else { continue };
             match self.decoding.record(py, &records, index) {
                 Ok(Made::Record(record)) => return Ok(Some(record)),
-                Ok(Made::Skipped) => {}
+                Ok(Made::Skipped) => self.decoding.pass(&records, index),
                 Err(error) => {
-                    if !error.is_instance_of::<PyException>(py) {
+                    // What has to become a dead letter is the next one until it has.
+                    if self.decoding.policy == Policy::Letter || !error.is_instance_of::<PyException>(py) {
                         self.step_back(&records, index);
                     }
                     return Err(error);
@@ -200,14 +245,25 @@ impl Consumer {
         }
     }
 
-    /// A record whose deserializer was interrupted, as by Ctrl-C, is the next one again, unless another thread is behind it already.
+    /// A record whose deserializer was interrupted, as by Ctrl-C, is the next one again; it comes alone where another thread is behind it already.
     fn step_back(&self, interrupted: &Records, at: usize) {
         if let Some(Cursor { records, index }) = self.cursor.lock().as_mut()
-            && *index == at + 1
-            && records.partition() == interrupted.partition()
-            && records.offsets().get(at) == interrupted.offsets().get(at)
+            && *index > at
+            && place(records, at) == place(interrupted, at)
         {
-            *index = at;
+            if *index == at + 1 {
+                *index = at;
+            } else {
+                let mut alone = interrupted.clone();
+                drop(alone.split_to(at));
+                self.source.hand_back(alone.split_to(1));
+            }
+        }
+    }
+
+    fn hand_back_all(&self, parts: Vec<Records>) {
+        for records in parts.into_iter().rev() {
+            self.source.hand_back(records);
         }
     }
 }
@@ -250,8 +306,9 @@ impl Consumer {
         start(future, async move { ready(&consumer, records, wait, within).await }, |ready| ready.map_or(Answer::Nothing, Answer::Bool))
     }
 
-    /// What is here, at most so many records; None if nothing is.
-    fn take_batch(&self, py: Python<'_>, records_max: usize) -> PyResult<Option<Batch>> {
+    /// What is here, at most so many records; None if nothing is. Where records of it have to become dead letters before, their exceptions:
+    /// then nothing was taken.
+    fn take_batch(&self, py: Python<'_>, records_max: usize) -> PyResult<Py<PyAny>> {
         self.hand_back();
         let (mut parts, mut left) = (Vec::new(), records_max);
         while left > 0 {
@@ -269,7 +326,24 @@ impl Consumer {
                 }
             }
         }
-        Ok(if parts.is_empty() { None } else { Some(Batch::new(parts, Arc::clone(&self.decoding))) })
+        if parts.is_empty() {
+            return Ok(py.None());
+        }
+        match self.decoding.undelivered(py, &parts) {
+            Ok(letters) if letters.is_empty() => {
+                self.decoding.pass_letters(&parts);
+                Batch::new(parts, Arc::clone(&self.decoding)).into_py_any(py)
+            }
+            waits => {
+                self.hand_back_all(parts);
+                waits?.into_py_any(py)
+            }
+        }
+    }
+
+    /// A record that could not be decoded is stored as a dead letter: reading goes on behind it.
+    fn letter_stored(&self, partition: u32, offset: i64) {
+        self.decoding.letters.lock().insert((partition, offset));
     }
 
     /// Goes on from another place (JSON).
@@ -395,8 +469,8 @@ async fn states(consumer: &millpond_bridge::Consumer) -> Result<String, Failure>
     let states = consumer.partitions().await?;
     let state = |state: &millpond_bridge::PartitionState| {
         format!(
-            "{{\"partition\":{},\"position\":{},\"paused\":{},\"log_start\":{},\"high_watermark\":{}}}",
-            state.partition, state.position, state.paused, state.log_start, state.high_watermark
+            "{{\"partition\":{},\"position\":{},\"paused\":{},\"log_start\":{},\"high_watermark\":{},\"failed\":{}}}",
+            state.partition, state.position, state.paused, state.log_start, state.high_watermark, state.failed
         )
     };
     Ok(format!("[{}]", states.iter().map(state).collect::<Vec<_>>().join(",")))

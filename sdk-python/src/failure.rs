@@ -29,6 +29,7 @@ fn make(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
     parts.set_item("range", failure.range)?;
     parts.set_item("next_offset", failure.next_offset)?;
     parts.set_item("partition", failure.partition)?;
+    parts.set_item("topic", failure.topic.as_deref())?;
     let exception = from_failure.bind(py).call((failure.kind.name(), &failure.message), Some(&parts))?;
     Ok(PyErr::from_value(exception))
 }

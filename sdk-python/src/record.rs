@@ -199,11 +199,13 @@ const SHOWN_CHARS_MAX: usize = 200;
 pub(crate) struct Batch {
     pub(crate) parts: Vec<Records>,
     decoding: Arc<Decoding>,
+    /// How far records that are left out were counted: which part, and which record of it.
+    counted: Arc<Mutex<(usize, usize)>>,
 }
 
 impl Batch {
     pub(crate) fn new(parts: Vec<Records>, decoding: Arc<Decoding>) -> Batch {
-        Batch { parts, decoding }
+        Batch { parts, decoding, counted: Arc::default() }
     }
 
     fn column<'py>(&self, py: Python<'py>, part: impl Fn(&Records, usize) -> Option<&[u8]>) -> PyResult<Bound<'py, PyList>> {
@@ -220,7 +222,8 @@ impl Batch {
     }
 
     fn __iter__(&self) -> BatchIterator {
-        BatchIterator { place: Mutex::new((0, 0)), parts: self.parts.clone(), decoding: Arc::clone(&self.decoding) }
+        let (parts, decoding, counted) = (self.parts.clone(), Arc::clone(&self.decoding), Arc::clone(&self.counted));
+        BatchIterator { place: Mutex::new((0, 0)), parts, decoding, counted }
     }
 
     /// The topic.
@@ -301,6 +304,8 @@ pub(crate) struct BatchIterator {
     place: Mutex<(usize, usize)>,
     parts: Vec<Records>,
     decoding: Arc<Decoding>,
+    /// As in its batch.
+    counted: Arc<Mutex<(usize, usize)>>,
 }
 
 #[pymethods]
@@ -323,6 +328,12 @@ impl BatchIterator {
             let Some(records) = self.parts.get(part) else { return Ok(None) };
             if let Made::Record(record) = self.decoding.record_of_batch(py, records, index)? {
                 return Ok(Some(record));
+            }
+            // Once, however often the batch is iterated over.
+            let mut counted = self.counted.lock();
+            if *counted <= (part, index) {
+                *counted = (part, index + 1);
+                self.decoding.pass_in_batch();
             }
         }
     }

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta, timezone
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -13,6 +14,7 @@ from conftest import ROOT
 
 import millpond
 from millpond import NewRecord, aio
+from millpond._waiting import wait_for
 from millpond.serde import Encoded
 from millpond.testing import Broker
 
@@ -285,3 +287,47 @@ async def test_a_consumer_can_be_asked_for_one_record_with_a_limit(c: aio.Client
 async def test_a_client_that_is_not_connected_yet_says_so(shared: Broker) -> None:
     with pytest.raises(AttributeError, match="is not connected yet, and has no `producer`: `async with"):
         aio.connect(shared.url).producer  # type: ignore[attr-defined]  # pyright: ignore
+
+
+async def test_who_is_cancelled_while_a_dead_letter_waits_loses_no_record(own: Broker) -> None:
+    def decode(data: bytes) -> bytes:
+        if data == b"bad":
+            raise ValueError(data)
+        return data
+
+    async with aio.connect(own.url) as c:
+        for topic in ("t", "letters"):
+            await c.admin.create_topic(topic)
+        await c.producer("t").send_many(["a", "bad", "b"])
+        for way in ("batches", "records"):
+            consumer = c.consumer("t", start="beginning", value=decode, on_decode_error="dead-letter", dead_letter_topic="letters")
+            first = await anext(consumer) if way == "records" else None
+            batches = consumer.batches(max_records=3, max_wait=10)
+            if first is None:
+                native = consumer._native  # pyright: ignore[reportPrivateUsage]
+                assert await wait_for(partial(native.ready_async, records=3, wait=10.0))
+            own.freeze()
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(batches) if first is None else anext(consumer), 0.3)
+            own.thaw()
+            if first is None:
+                assert [record.value for record in await anext(batches)] == [b"a", b"b"]
+            else:
+                assert (first.value, (await anext(consumer)).value) == (b"a", b"b")
+
+
+async def test_a_close_that_was_cancelled_is_finished_by_the_next(own: Broker) -> None:
+    client = await aio.connect(own.url)
+    await client.admin.create_topic("t")
+    producer = client.producer("t")
+    await producer.send("x")
+    own.freeze()
+    sent = producer.send("y")
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(client.close(), 0.3)
+    own.thaw()
+    with pytest.raises(millpond.ClosedError):
+        await client.admin.topics()
+    await client.close()
+    assert (await sent).offset == 1
+    assert not client._native.is_connected  # pyright: ignore[reportPrivateUsage]

@@ -12,6 +12,7 @@ from typing import Literal
 from millpond import _core, _options, _requests
 from millpond._waiting import wait_for
 from millpond._records import NewRecord
+from millpond._states import Closing
 from millpond._times import Seconds
 from millpond.admin import (
     Attachment,
@@ -35,10 +36,12 @@ from millpond.testing import Transformed, run_transform
 
 
 class _Requests:
-    def __init__(self, native: _core.Client) -> None:
+    def __init__(self, native: _core.Client, closing: Closing) -> None:
         self._native = native
+        self._closing = closing
 
     async def _call(self, request: str, wasm: bytes | None = None) -> str:
+        self._closing.check()
         answer: str = await wait_for(lambda future: self._native.admin_async(future, request, wasm))
         return answer
 
@@ -52,9 +55,9 @@ class Admin(_Requests):
     transforms: Transforms
     """WebAssembly modules that the broker runs on records."""
 
-    def __init__(self, native: _core.Client) -> None:
-        super().__init__(native)
-        self.transforms = Transforms(native)
+    def __init__(self, native: _core.Client, closing: Closing) -> None:
+        super().__init__(native, closing)
+        self.transforms = Transforms(native, closing)
 
     async def broker_info(self, *, timeout: Seconds | None = None) -> BrokerInfo:
         """What the broker is."""

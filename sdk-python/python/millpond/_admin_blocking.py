@@ -10,6 +10,7 @@ from typing import Literal
 
 from millpond import _core, _options, _requests
 from millpond._records import NewRecord
+from millpond._states import Closing
 from millpond._times import Seconds
 from millpond.admin import (
     Attachment,
@@ -33,10 +34,12 @@ from millpond.testing import Transformed, run_transform
 
 
 class _Requests:
-    def __init__(self, native: _core.Client) -> None:
+    def __init__(self, native: _core.Client, closing: Closing) -> None:
         self._native = native
+        self._closing = closing
 
     def _call(self, request: str, wasm: bytes | None = None) -> str:
+        self._closing.check()
         return self._native.admin(request, wasm)
 
 
@@ -49,9 +52,9 @@ class Admin(_Requests):
     transforms: Transforms
     """WebAssembly modules that the broker runs on records."""
 
-    def __init__(self, native: _core.Client) -> None:
-        super().__init__(native)
-        self.transforms = Transforms(native)
+    def __init__(self, native: _core.Client, closing: Closing) -> None:
+        super().__init__(native, closing)
+        self.transforms = Transforms(native, closing)
 
     def broker_info(self, *, timeout: Seconds | None = None) -> BrokerInfo:
         """What the broker is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from os import PathLike
@@ -210,6 +211,8 @@ def positive(name: str, value: int) -> int:
         raise WrongTypeError(f"{name} is an int, not {type(value).__name__}", code="wrong_type")
     if value < 1:
         raise InvalidError(f"{name} cannot be {value!r}: it is a number from 1 on")
+    if value > sys.maxsize:
+        raise InvalidError(f"{name} cannot be {value!r}: it is at most sys.maxsize, {sys.maxsize}")
     return value
 
 

@@ -7,6 +7,7 @@ use millpond::{Error, ErrorCode};
 use std::{
     fmt,
     ops::{Deref, DerefMut},
+    sync::Arc,
 };
 
 /// What sort of failure it is: a class in each language.
@@ -117,8 +118,10 @@ pub struct Details {
     pub range: Option<(i64, i64)>,
     /// With [`FailureKind::Corrupt`]: the offset behind the damage, where it is known.
     pub next_offset: Option<i64>,
-    /// With [`FailureKind::Corrupt`]: the partition, where it is known.
+    /// Where a partition failed that is being read, and with [`FailureKind::Corrupt`] where it is known: the partition.
     pub partition: Option<u32>,
+    /// Where a partition failed that is being read: its topic.
+    pub topic: Option<Arc<str>>,
 }
 
 impl Failure {
@@ -134,6 +137,7 @@ impl Failure {
             range: None,
             next_offset: None,
             partition: None,
+            topic: None,
         }))
     }
 
@@ -220,6 +224,7 @@ impl From<&Error> for Failure {
             range: said.and_then(|said| said.range),
             next_offset: damage.and_then(|damage| damage.1).or_else(|| said.and_then(|said| said.next_offset)),
             partition: damage.and_then(|damage| damage.0),
+            topic: None,
         }))
     }
 }
