@@ -92,7 +92,7 @@ class Admin(_Requests):
         config = _requests.settings(
             durability, max_batch_bytes, retention, retention_bytes, cleanup, delete_retention, quota_bytes, on_full, segment_bytes
         )
-        request = _requests.request("create_topic", timeout, name=name, partitions=partitions, config=config)
+        request = _requests.create_request(name, partitions, if_exists, config, timeout)
         try:
             answer: Topic = _requests.parse(Topic, self._call(request))
         except AlreadyExistsError:
@@ -248,8 +248,7 @@ class Transforms(_Requests):
         timeout: Seconds | None = None,
     ) -> ModuleLog:
         """What a module has logged where it is attached, and how it failed: the last lines, or those after the ``next`` of an answer."""
-        places = [{"log": place.log, "line": place.line} for place in after]
-        request = _requests.request("module_log", timeout, module=module, topic=topic, lines_max=lines_max, after=places)
+        request = _requests.log_request(module, topic, lines_max, after, timeout)
         answer: ModuleLog = _requests.parse(ModuleLog, self._call(request))
         return answer
 

@@ -202,10 +202,11 @@ class Producer(Generic[K, V]):
         check_many(records)
         return self._native.send_many(records, key)
 
-    def send_arrow(self, table: Any, *, value: str = "value", key: str | None = None) -> Deliveries:
+    def send_arrow(self, table: Any, *, value: str = "value", key: str | None = _arrow.KEY) -> Deliveries:
         """Sends the rows of a table: ``pyarrow``'s, or whatever has the Arrow PyCapsule interface. Needs pyarrow.
 
-        ``value`` and ``key`` name columns; columns ``headers`` and ``timestamp`` as `Batch.to_arrow` makes them are taken as well.
+        ``value`` and ``key`` name columns. Columns ``key``, ``headers`` and ``timestamp`` as `Batch.to_arrow` makes them are taken where they are
+        there; with ``key=None`` the records have no keys.
         """
         return self._native.send_many(_arrow.rows(table, value, key), None)
 

@@ -279,10 +279,11 @@ class Producer(Generic[K, V]):
         places: Places = await wait_for(sends.places_async)
         return places
 
-    async def send_arrow(self, table: Any, *, value: str = "value", key: str | None = None) -> Places:
+    async def send_arrow(self, table: Any, *, value: str = "value", key: str | None = _arrow.KEY) -> Places:
         """Sends the rows of a table: ``pyarrow``'s, or whatever has the Arrow PyCapsule interface. Needs pyarrow.
 
-        ``value`` and ``key`` name columns; columns ``headers`` and ``timestamp`` as `Batch.to_arrow` makes them are taken as well.
+        ``value`` and ``key`` name columns. Columns ``key``, ``headers`` and ``timestamp`` as `Batch.to_arrow` makes them are taken where they are
+        there; with ``key=None`` the records have no keys.
         """
         return await self.send_many(_arrow.rows(table, value, key))
 
