@@ -194,7 +194,8 @@ impl Record {
 /// Of a key, a value or the headers, in `repr`.
 const SHOWN_CHARS_MAX: usize = 200;
 
-/// Records that arrived together, or were waited for together.
+/// Records that arrived together, or were waited for together. Its length and its columns have all that came; iteration leaves out those that cannot be
+/// decoded, where the consumer skips them or makes dead letters of them.
 #[pyclass(frozen, generic, module = "millpond")]
 pub(crate) struct Batch {
     pub(crate) parts: Vec<Records>,

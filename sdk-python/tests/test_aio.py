@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -331,3 +332,43 @@ async def test_a_close_that_was_cancelled_is_finished_by_the_next(own: Broker) -
     await client.close()
     assert (await sent).offset == 1
     assert not client._native.is_connected  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_what_became_of_each_record(c: aio.Client, topic: str, failing: str) -> None:
+    producer, fails = c.producer(topic), c.producer(failing)
+    assert [type(outcome) for outcome in await fails.send_many(["a", "b"]).outcomes()] == [millpond.TransformError] * 2
+    # Everybody has heard of that.
+    await fails.close()
+    with pytest.raises(millpond.WrongTypeError):
+        await producer.send_many(cast(Any, [7])).outcomes()
+    assert [type(outcome) for outcome in await producer.send_arrow({"value": ["d", "e"]}).outcomes()] == [millpond.RecordPlace] * 2
+    # It is a coroutine, in all that takes one.
+    places = await asyncio.gather(
+        producer.send_many(["f"]), asyncio.create_task(producer.send_many(["g"])), asyncio.wait_for(producer.send_many(["h"]), 10)
+    )
+    assert [len(found) for found in places] == [1, 1, 1]
+
+
+async def test_an_answer_that_is_there_can_be_looked_at(own: Broker, c: aio.Client, failing: str) -> None:
+    async with c.producer(failing) as fails:
+        for _ in range(2):
+            bad = fails.send("x")
+            while not bad.done():
+                await asyncio.sleep(0.01)
+            # Whoever looks at an error has heard of it.
+            assert isinstance(bad.exception(), millpond.TransformError)
+            with pytest.raises(millpond.TransformError):
+                bad.result()
+    async with aio.connect(own.url) as to_own:
+        await to_own.admin.create_topic("t")
+        async with to_own.producer("t") as producer:
+            await producer.send("x")
+            own.freeze()
+            sent, awaited = producer.send("y"), producer.send("z")
+            with pytest.raises(asyncio.InvalidStateError, match="await it"):
+                sent.result()
+            with pytest.raises(asyncio.InvalidStateError):
+                sent.exception()
+            own.thaw()
+            assert (await awaited).offset == 2
+            assert (sent.exception(), sent.result().offset, awaited.exception(), awaited.result().offset) == (None, 1, None, 2)

@@ -113,7 +113,8 @@ async def test_a_table_is_not_many_records(client: millpond.Client, topic: str, 
     frame: Any = pandas.DataFrame({"value": ["x", "y"], "key": ["a", "b"]})
     producer = client.producer(topic)
     async with aio.connect(shared.url) as c:
-        for given in (frame, pa.table(frame), pa.record_batch(frame), {"key": "a", "value": "b"}, {}, b"x", "x", memoryview(b"x")):
+        many: list[Any] = [frame, pa.table(frame), pa.record_batch(frame), {"key": "a", "value": "b"}, {}, b"x", "x", memoryview(b"x")]
+        for given in many:
             with pytest.raises(millpond.WrongTypeError, match="send_many takes an iterable of records") as raised:
                 producer.send_many(given)
             assert "send" in str(raised.value.hint)

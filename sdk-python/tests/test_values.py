@@ -16,8 +16,8 @@ from typing import Annotated, Any, Generic, Literal, Union, cast
 from uuid import UUID
 
 import pydantic
-import pydantic.dataclasses
 import pytest
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 import millpond
 from millpond import _admin_aio, _admin_blocking, _blocking, aio, errors
@@ -252,7 +252,7 @@ def test_a_dataclass_comes_back_as_it_was(client: millpond.Client, topic: str) -
     client.producer(topic, value=serde).send(value).result()
     [record] = client.consumer(topic, start="beginning", until_end=True, value=serde)
     assert record.value == value
-    assert type(record.value.several) is tuple and type(record.value.days) is frozenset
+    assert record.value is not None and type(record.value.several) is tuple and type(record.value.days) is frozenset
     said = millpond.json.loads(cast(str, serde.dumps(value)).encode())
     assert (said["at"], said["exact"], said["data"], said["colour"]) == ("2026-01-01T12:00:00+05:00", "1.10", "AP8=", None)
     said["at"] = "2026-01-01T07:00:00Z"
@@ -263,7 +263,7 @@ class Camel(pydantic.BaseModel):
     device_id: str = pydantic.Field(alias="deviceId")
 
 
-@pydantic.dataclasses.dataclass
+@pydantic_dataclass
 class CheckedToo:
     celsius: float
     at: datetime

@@ -291,7 +291,7 @@ class Consumer(Generic[K, V]):
                     raise
                 undecodable = error
             # Stored there before reading goes on: until then it is the next record.
-            store(self._native, self._letters, [undecodable])
+            store(self._native, self._letters.send, [undecodable])
 
     def batches(self, max_records: int = 10_000, max_wait: Seconds = 0.0) -> Iterator[Batch[K, V]]:
         """Batches of at most so many records, each with at least one.
@@ -381,7 +381,7 @@ class _Batches(Generic[K, V]):
             while isinstance(taken, list):
                 # Stored there before the batch is taken, which leaves them out where it is iterated over.
                 assert self._letters is not None
-                store(self._native, self._letters, taken)
+                store(self._native, self._letters.send, taken)
                 taken = self._native.take_batch(self._max_records)
             if taken is not None:
                 return taken

@@ -95,6 +95,7 @@ class Sends:
     def advance(self, records_max: int) -> bool | None: ...
     def room_async(self, future: Future[Any]) -> Operation: ...
     def places_async(self, future: Future[Any]) -> Operation: ...
+    def outcomes_async(self, future: Future[Any]) -> Operation: ...
 
 @final
 class Delivery:
@@ -262,7 +263,10 @@ class Record(Generic[_K, _V]):
 @final
 class Batch(Generic[_K, _V]):
     """Records that were waited for together, in one crossing from the native module. It has the Arrow PyCapsule interface: whatever
-    library knows that takes it without a copy of its own."""
+    library knows that takes it without a copy of its own.
+
+    Its length and its columns (`offsets`, `raw_values`, `to_arrow` and so on) have all records that came. Iteration decodes them, and leaves out those that cannot be
+    decoded, where ``on_decode_error`` is ``"skip"`` or ``"dead-letter"``; those that are skipped are counted as they are passed for the first time."""
 
     @classmethod
     def __class_getitem__(cls, key: Any) -> GenericAlias: ...

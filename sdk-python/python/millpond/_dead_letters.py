@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from millpond.errors import DecodeError, MillpondError
 
 if TYPE_CHECKING:
-    from millpond import _core, aio
-    from millpond._blocking import Producer
+    from millpond import _core
     from millpond._core import Delivery
-    from millpond.serde import Encoded
 
 
 def dead_letter(error: DecodeError) -> dict[str, Any]:
@@ -32,13 +30,13 @@ def dead_letter(error: DecodeError) -> dict[str, Any]:
     }
 
 
-def store(native: _core.Consumer, letters: Producer[Encoded, Encoded], errors: Iterable[DecodeError]) -> None:
-    """Sends their records to the topic for them, and waits until they are stored. Raises what went wrong first: those that are stored are not sent again."""
+def store(native: _core.Consumer, send: Callable[..., Delivery], errors: Iterable[DecodeError]) -> None:
+    """Sends their records to the topic for them with this function, and waits until they are stored. Raises what went wrong first: those that are stored are not sent again."""
     failed: tuple[MillpondError, DecodeError] | None = None
     deliveries: list[tuple[DecodeError, Delivery]] = []
     for error in errors:
         try:
-            deliveries.append((error, letters.send(**dead_letter(error))))
+            deliveries.append((error, send(**dead_letter(error))))
         except MillpondError as why:
             failed = failed or (why, error)
     for error, delivery in deliveries:
@@ -52,13 +50,13 @@ def store(native: _core.Consumer, letters: Producer[Encoded, Encoded], errors: I
         raise failed[0] from failed[1]
 
 
-async def store_async(native: _core.Consumer, letters: aio.Producer[Encoded, Encoded], errors: Iterable[DecodeError]) -> None:
+async def store_async(native: _core.Consumer, send: Callable[..., Awaitable[Any]], errors: Iterable[DecodeError]) -> None:
     """The same for asyncio."""
     failed: tuple[MillpondError, DecodeError] | None = None
-    deliveries: list[tuple[DecodeError, aio.Delivery]] = []
+    deliveries: list[tuple[DecodeError, Awaitable[Any]]] = []
     for error in errors:
         try:
-            deliveries.append((error, letters.send(**dead_letter(error))))
+            deliveries.append((error, send(**dead_letter(error))))
         except MillpondError as why:
             failed = failed or (why, error)
     for error, delivery in deliveries:

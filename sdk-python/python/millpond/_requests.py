@@ -106,7 +106,7 @@ def settings(
 def create_request(name: str, partitions: int, if_exists: str, config: dict[str, Any], timeout: Seconds | None) -> str:
     """The request to make a topic."""
     _options.one_of("if_exists", if_exists, ("error", "ok"))
-    _options.int_of("partitions", partitions, 1, _options.PARTITIONS_END - 1)
+    _options.int_of("partitions", partitions, 0, _options.PARTITIONS_END - 1)
     return request("create_topic", timeout, name=name, partitions=partitions, config=config)
 
 

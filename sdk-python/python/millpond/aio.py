@@ -26,9 +26,9 @@ from weakref import WeakSet
 
 from millpond import _arrow, _core, _options
 from millpond._admin_aio import Admin, Transforms
-from millpond._core import Batch, Places, Record
+from millpond._core import Batch, Record
 from millpond._dead_letters import store_async
-from millpond._deliveries_aio import Delivery, Untold
+from millpond._deliveries_aio import Deliveries, Delivery, Untold
 from millpond._records import Feed, Headers, NewRecord, check_many
 from millpond._states import Closing, Deadline, OpenProducers, PartitionState, ProducerStats, check_topic, partition_states
 from millpond._times import Seconds, checked_seconds, to_seconds
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from millpond._options import ClientSettings, ConsumerSettings, ProducerSettings
 
-__all__ = ["Admin", "Client", "Connecting", "Consumer", "Delivery", "Producer", "Transforms", "connect"]
+__all__ = ["Admin", "Client", "Connecting", "Consumer", "Deliveries", "Delivery", "Producer", "Transforms", "connect"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -257,12 +257,20 @@ class Producer(Generic[K, V]):
         """
         return Delivery(self._native.post(value, key, headers, timestamp, partition), self._untold)
 
-    async def send_many(
+    def send_many(
         self, records: Iterable[V | NewRecord[K, V]] | AsyncIterable[V | NewRecord[K, V]], *, key: Callable[[V], K] | None = None
-    ) -> Places:
+    ) -> Deliveries:
         """Sends many records in few crossings, and waits until they are stored: values, or `NewRecord` where a record is more than that. ``key``
         makes the keys of values. Records are taken as there is room for them. Once all are answered it raises what went wrong first; a record that
-        can't be sent at all ends it at once, and what was sent before it stays sent. From an asynchronous iterable each is sent as it comes."""
+        can't be sent at all ends it at once, and what was sent before it stays sent. From an asynchronous iterable each is sent as it comes.
+
+        Await it for the places, or await ``send_many(records).outcomes()`` for what became of each record.
+        """
+        return Deliveries(partial(self._send_many, records, key))
+
+    async def _send_many(
+        self, records: Iterable[V | NewRecord[K, V]] | AsyncIterable[V | NewRecord[K, V]], key: Callable[[V], K] | None
+    ) -> _core.Sends:
         if isinstance(records, AsyncIterable):
             feed: Feed[K, V] = Feed()
             sends = self._native.sends(feed, key)
@@ -276,16 +284,15 @@ class Producer(Generic[K, V]):
             while (more := sends.advance(RECORDS_AT_ONCE)) is not False:
                 # Where there is room, others have their turn.
                 await (wait_for(sends.room_async) if more is None else asyncio.sleep(0))
-        places: Places = await wait_for(sends.places_async)
-        return places
+        return sends
 
-    async def send_arrow(self, table: Any, *, value: str = "value", key: str | None = _arrow.KEY) -> Places:
-        """Sends the rows of a table: ``pyarrow``'s, or whatever has the Arrow PyCapsule interface. Needs pyarrow.
+    def send_arrow(self, table: Any, *, value: str = "value", key: str | None = _arrow.KEY) -> Deliveries:
+        """Sends the rows of a table: ``pyarrow``'s, or whatever has the Arrow PyCapsule interface. Needs pyarrow. Awaited as `send_many`.
 
         ``value`` and ``key`` name columns. Columns ``key``, ``headers`` and ``timestamp`` as `Batch.to_arrow` makes them are taken where they are
         there; with ``key=None`` the records have no keys.
         """
-        return await self.send_many(_arrow.rows(table, value, key))
+        return self.send_many(_arrow.rows(table, value, key))
 
     async def flush(self, timeout: Seconds | None = None) -> None:
         """Waits until everything that was sent before is stored. Raises the first error since the last flush that nobody has heard of, or `TimeoutError`:
@@ -381,7 +388,7 @@ class Consumer(Generic[K, V]):
             except DecodeError as error:
                 undecodable = error
             # Stored there before reading goes on: until then it is the next record.
-            await store_async(self._native, letters, [undecodable])
+            await store_async(self._native, letters.send, [undecodable])
 
     def batches(self, max_records: int = 10_000, max_wait: Seconds = 0.0) -> AsyncIterator[Batch[K, V]]:
         """Batches of at most so many records, each with at least one.
@@ -474,7 +481,7 @@ class _Batches(Generic[K, V]):
             while isinstance(taken, list):
                 # Stored there before the batch is taken, which leaves them out where it is iterated over.
                 assert self._letters is not None
-                await store_async(self._native, self._letters, taken)
+                await store_async(self._native, self._letters.send, taken)
                 taken = self._native.take_batch(self._max_records)
             if taken is not None:
                 return taken

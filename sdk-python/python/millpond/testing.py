@@ -89,9 +89,10 @@ class Broker:
         self.start()
 
     def start(self) -> None:
-        """Starts it again, after `kill` or `stop`: on the same folder and port."""
-        if self._process is not None:
+        """Starts it again, after `kill` or `stop` or where it has ended by itself: on the same folder and port."""
+        if self.is_running:
             return
+        self._end()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MILLPOND_")}
         environment["XDG_STATE_HOME"] = str(self._folder / "state")
         command = [str(self._binary), "serve", "--data-dir", str(self.data_dir)]
@@ -131,13 +132,18 @@ class Broker:
         """Its process id."""
         return self._running().pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:
             raise BrokerError("the broker is not running", code="broker_stopped", hint="start() starts it again")
         return self._process
 
     def __repr__(self) -> str:
-        return f"<millpond.testing.Broker {self.url}{'' if self._process else ' stopped'}>"
+        return f"<millpond.testing.Broker {self.url}{'' if self.is_running else ' stopped'}>"
 
     def kill(self) -> None:
         """Kills it, as a power cut would (``kill -9``)."""
@@ -146,18 +152,27 @@ class Broker:
             self._end()
 
     def stop(self) -> None:
-        """Asks it to stop, and waits until it has."""
+        """Asks it to stop, and waits until it has. One that stands still goes on before."""
         if self._process is not None:
+            # Does nothing where it has ended already.
+            self._process.send_signal(signal.SIGCONT)
             self._process.terminate()
             self._end()
 
     def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.wait(STOP_TIMEOUT)
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    stream.close()
+            try:
+                process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                message = f"the broker did not stop within {STOP_TIMEOUT:.0f} s, and was killed"
+                raise BrokerError(message, code="broker_failed", hint="its log says what it was doing") from None
+            finally:
+                for stream in (process.stdin, process.stdout):
+                    if stream is not None:
+                        stream.close()
 
     def freeze(self) -> None:
         """Lets it stand still (SIGSTOP), and waits until it does."""
