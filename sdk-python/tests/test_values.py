@@ -8,7 +8,7 @@ import inspect
 import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -274,7 +274,8 @@ def test_what_pydantic_made_comes_back_as_it_was() -> None:
     assert millpond.model(Camel).dumps(camel) == '{"deviceId":"x"}'
     checked = CheckedToo(1, datetime(2026, 1, 1, tzinfo=timezone.utc))
     for value in (camel, checked):
-        serde: millpond.Serde[Any] = millpond.model(type(value))
+        cls: Any = type(value)
+        serde: millpond.Serde[Any] = millpond.model(cls)
         said = serde.dumps(value)
         assert serde.loads(said.encode() if isinstance(said, str) else bytes(said)) == value
     with pytest.raises(ValueError, match="celsius"):
@@ -310,12 +311,13 @@ def test_what_cannot_be_written_is_refused(client: millpond.Client, topic: str) 
         pass
 
     place, reading = client.producer(topic, value=millpond.model(Place)), client.producer(topic, value=millpond.model(Reading))
-    for send, said in (
+    wrong: list[tuple[Callable[[], Any], str]] = [
         (lambda: place.send(cast(Any, {"room": "hall"})), "is a dict, and not a Place"),
         (lambda: place.send(Hall("hall")), "is a Hall, and not a Place"),
         (lambda: reading.send(Reading(float("nan"))), "JSON compliant"),
         (lambda: reading.send(Reading(float("inf"))), "JSON compliant"),
         (lambda: client.producer(topic, value=millpond.json).send(float("nan")), "JSON compliant"),
-    ):
+    ]
+    for send, said in wrong:
         with pytest.raises(millpond.EncodeError, match=said):
             send()

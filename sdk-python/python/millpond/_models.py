@@ -104,7 +104,7 @@ class Items(Shape):
     def write(self, value: Any, where: str) -> list[Any]:
         if isinstance(value, (str, bytes)) or not isinstance(value, (collections.abc.Sequence, collections.abc.Set)):
             raise ValueError(f"{where} is not many: {value!r:.100}")
-        items: collections.abc.Collection[Any] = value  # pyright: ignore[reportUnknownVariableType]
+        items = typing.cast("collections.abc.Collection[Any]", value)
         return [self._item.write(item, f"{where}[{index}]") for index, item in enumerate(items)]
 
     def read(self, data: Any, where: str) -> Any:
@@ -146,7 +146,7 @@ class Named(Shape):
         return {key(name, f"a key of {where}"): self._value.write(part, f"{where}.{name}") for name, part in value.items()}
 
     def read(self, data: Any, where: str) -> dict[Any, Any]:
-        key = self._key.read if self._key is not None else lambda name, _: int(name)
+        key = self._key.read if self._key is not None else _read_int_key
         return {key(name, f"a key of {where}"): self._value.read(part, f"{where}.{name}") for name, part in _dict(data, where).items()}
 
 
@@ -261,6 +261,13 @@ def _int_key(name: Any, where: str) -> str:
     return str(name)
 
 
+def _read_int_key(name: Any, where: str) -> int:
+    try:
+        return int(name)
+    except ValueError as error:
+        raise ValueError(f"{where} is no int: {name!r:.100}") from error
+
+
 def _utc(text: str) -> str:
     """Python 3.10 does not know the Z."""
     return f"{text[:-1]}+00:00" if text.endswith("Z") else text
@@ -337,7 +344,7 @@ def _many(kind: Any, origin: Any, arguments: tuple[Any, ...], known: Known) -> S
             return Named(_SIMPLE[str], value)
         if arguments[0] is int:
             return Named(None, value)
-        if first.kinds == {"string"}:
+        if first.kinds == frozenset({"string"}):
             return Named(first, value)
         raise _unknown(kind, "the names in a JSON object are text")
     raise _unknown(kind, "it is nothing that comes back from JSON as it was")

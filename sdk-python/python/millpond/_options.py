@@ -302,7 +302,8 @@ class ConsumerSettings(TypedDict, total=False):
     """What happens where a partition does not reach to an offset; ``"error"`` when not set."""
     on_decode_error: OnDecodeError
     """What becomes of a record that a deserializer fails on; ``"raise"`` when not set. ``"skip"`` leaves it out and counts it, ``"raw"`` hands it out
-    with bytes, ``"dead-letter"`` sends it to ``dead_letter_topic``."""
+    with bytes, ``"dead-letter"`` sends it to ``dead_letter_topic`` before reading goes on: until that is done it is the next record, whatever fails or is
+    interrupted, and it may then be there twice."""
     dead_letter_topic: str
     """Where such records go, with what went wrong in their headers."""
 

@@ -47,7 +47,7 @@ class NewRecord(Generic[K, V]):
 
 def check_many(records: object, call: str = "send_many") -> None:
     """Refuses what is no iterable of records. Text, bytes, dicts and tables can be iterated over too, and are never meant so."""
-    hint = "send(value) sends one record, send_many([value, value]) sends many"
+    kind, hint = type(records).__name__, "send(value) sends one record, send_many([value, value]) sends many"
     if isinstance(records, (str, bytes, bytearray, memoryview)):
         why = "one record, and not many"
     elif isinstance(records, Mapping):
@@ -59,7 +59,7 @@ def check_many(records: object, call: str = "send_many") -> None:
         why = "nothing that can be iterated over"
     else:
         return
-    raise WrongTypeError(f"{call} takes an iterable of records, and {type(records).__name__} is {why}", code="wrong_type", hint=hint)
+    raise WrongTypeError(f"{call} takes an iterable of records, and {kind} is {why}", code="wrong_type", hint=hint)
 
 
 def _is_table(records: object) -> bool:

@@ -194,7 +194,7 @@ def alter_request(
 def module_bytes(wasm: Any) -> bytes:
     """The bytes of a module, from a file or as they are."""
     if isinstance(wasm, (bytes, bytearray, memoryview)):
-        return bytes(wasm)
+        return bytes(typing.cast(bytes, wasm))
     if not isinstance(wasm, (str, PathLike)):
         raise WrongTypeError(f"a module is its bytes, or the path of its file, not {type(wasm).__name__}", code="wrong_type")
     path = Path(typing.cast(str, wasm))

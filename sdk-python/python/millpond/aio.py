@@ -334,7 +334,7 @@ class Consumer(Generic[K, V]):
     """Reads one topic. From `Client.consumer`. Iterate over it for records (``async for``), or over `batches`.
 
     Records of one partition come in the order of their offsets, each once for as long as this consumer lives, whatever happens to the connection. An
-    error ends one partition; `seek` takes it up again.
+    error ends one partition; `seek` takes it up again. Once all have failed, each read raises the last error.
     """
 
     def __init__(self, native: _core.Consumer, topic: str, letters: Producer[Encoded, Encoded] | None) -> None:

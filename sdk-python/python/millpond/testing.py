@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 from millpond._options import checked_params
 from millpond._records import NewRecord, check_many
@@ -286,7 +286,7 @@ def _text(what: str, part: Any) -> str | None:
     if not isinstance(part, (str, bytes, bytearray, memoryview)):
         hint = "a module gets bytes: give those that the producer's serializer makes, as in json.dumps(value)"
         raise WrongTypeError(f"the {what} is of type {type(part).__name__}: it is bytes, str or None", code="wrong_type", hint=hint)
-    return base64.b64encode(part.encode() if isinstance(part, str) else bytes(part)).decode()
+    return base64.b64encode(part.encode() if isinstance(part, str) else bytes(cast(bytes, part))).decode()
 
 
 def _transformed(line: dict[str, Any]) -> Transformed:
