@@ -194,9 +194,9 @@ impl Consumer {
         let mut source = self.0.command().await?;
         let core = source.core()?;
         core.seek(partition, place.into()).await?;
-        let mut shelf = self.0.shelf.lock();
-        shelf.forget(partition);
-        shelf.failed = core.failed().collect();
+        let mut kept = self.0.shelf.lock();
+        kept.forget(partition);
+        kept.failed = core.failed().collect();
         Ok(())
     }
 
@@ -214,12 +214,12 @@ impl Consumer {
         let mut source = self.0.command().await?;
         let core = source.core()?;
         let resumed = core.resume(partition).await;
-        let mut shelf = self.0.shelf.lock();
-        shelf.set_paused(core.paused().collect());
-        shelf.failed = core.failed().collect();
+        let mut kept = self.0.shelf.lock();
+        kept.set_paused(core.paused().collect());
+        kept.failed = core.failed().collect();
         // One that had failed when it was paused may go on.
-        (shelf.ended, shelf.all_failed) = (false, false);
-        drop(shelf);
+        (kept.ended, kept.all_failed) = (false, false);
+        drop(kept);
         Ok(resumed?)
     }
 
