@@ -104,7 +104,8 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
   }
 
   /**
-   * The next record; undefined once nothing will come any more: the consumer was closed, `untilEnd` is reached, or every partition has failed.
+   * The next record; undefined once nothing will come any more: the consumer was closed, or `untilEnd` is reached. Once every
+   * partition has failed it throws the last failure each time, until a `seek`.
    */
   async next(options: Waiting = {}): Promise<Message<K, V> | undefined> {
     this.#checkOpen();

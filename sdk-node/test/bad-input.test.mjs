@@ -140,7 +140,7 @@ test('a topic that is deleted while it is read and written', async () => {
   await client.admin.deleteTopic(t);
   await waiting;
   await assert.rejects(producer.send({ value: 'y' }), isError('NotFoundError', 'topic_not_found'));
-  assert.equal(await consumer.next(), undefined, 'nothing more will come');
+  await assert.rejects(consumer.next(), isError('NotFoundError', 'topic_not_found'), 'that is no normal end');
 });
 
 test('what is closed says so, in every call, and may be closed again', async () => {

@@ -1,7 +1,8 @@
 //! The connection, and admin calls.
 
 use crate::{
-    consumer::{Consumer, Decoding},
+    consumer::Consumer,
+    decoding::Decoding,
     encoding::Encoding,
     failure::exception,
     producer::Producer,

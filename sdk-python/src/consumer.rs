@@ -1,149 +1,16 @@
 //! Records on their way to an iterator.
 
 use crate::{
+    decoding::{Decoding, Made, Policy, place},
     encoding::{PartitionNumber, Seconds},
     failure::{exception, raise},
-    record::{Batch, Part, Record},
+    record::{Batch, Record},
     wait::{Answer, Operation, block_on, start},
 };
 use millpond_bridge::{Failure, Place, Records, options::Options};
 use parking_lot::Mutex;
-use pyo3::{
-    PyTraverseError, PyVisit,
-    exceptions::PyException,
-    prelude::*,
-    sync::PyOnceLock,
-    types::{PyBytes, PyType},
-};
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
-
-/// How bytes become keys and values; none leaves them as they are. An object of Python's own, so that its collector sees the deserializers once, however
-/// many objects share them.
-#[pyclass(frozen, module = "millpond._core")]
-pub(crate) struct Decoding {
-    key: Option<Py<PyAny>>,
-    value: Option<Py<PyAny>>,
-    policy: Policy,
-    /// Records that were skipped because they could not be decoded.
-    skipped: AtomicU64,
-}
-
-/// What becomes of a record that cannot be decoded.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Policy {
-    /// The exception goes to who iterates.
-    Raise,
-    Skip,
-    /// It is handed out with bytes.
-    Raw,
-    /// The exception goes to the package, which makes a dead letter of the record.
-    Letter,
-}
-
-/// A record that was made, or not.
-pub(crate) enum Made {
-    Record(Record),
-    Skipped,
-}
-
-#[pymethods]
-impl Decoding {
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.key)?;
-        visit.call(&self.value)
-    }
-}
-
-impl Decoding {
-    pub(crate) fn new(key: Option<Py<PyAny>>, value: Option<Py<PyAny>>, on_error: &str) -> Decoding {
-        let policy = match on_error {
-            "skip" => Policy::Skip,
-            "raw" => Policy::Raw,
-            "dead-letter" => Policy::Letter,
-            _ => Policy::Raise,
-        };
-        Decoding { key, value, policy, skipped: AtomicU64::new(0) }
-    }
-
-    /// A record as who iterates gets it.
-    #[inline]
-    pub(crate) fn record(&self, py: Python<'_>, records: &Records, index: usize) -> PyResult<Made> {
-        let raw = |key, value| Record::new(records.clone(), index, key, value);
-        if self.key.is_none() && self.value.is_none() {
-            return Ok(Made::Record(raw(Part::Raw, Part::Raw)));
-        }
-        let decoded = decode(py, self.key.as_ref(), records.key(index), "key")
-            .and_then(|key| Ok((key, decode(py, self.value.as_ref(), records.value(index), "value")?)));
-        match (decoded, self.policy) {
-            (Ok((key, value)), _) => Ok(Made::Record(raw(key, value))),
-            // Not a mistake in the data: the user wants to stop.
-            (Err(failed), _) if !failed.error.is_instance_of::<PyException>(py) => Err(failed.error),
-            (Err(failed), Policy::Raise | Policy::Letter) => Err(failed.exception(py, raw(Part::Raw, Part::Raw))),
-            (Err(_), Policy::Raw) => Ok(Made::Record(raw(Part::Raw, Part::Raw))),
-            (Err(_), Policy::Skip) => {
-                self.skipped.fetch_add(1, Ordering::Relaxed);
-                Ok(Made::Skipped)
-            }
-        }
-    }
-}
-
-impl Decoding {
-    /// A record of a batch that is handed out. What could not be decoded was made a dead letter before, where that is the policy.
-    pub(crate) fn record_of_batch(&self, py: Python<'_>, records: &Records, index: usize) -> PyResult<Made> {
-        match self.record(py, records, index) {
-            Err(error) if self.policy == Policy::Letter && is_decode_error(py, &error)? => Ok(Made::Skipped),
-            made => made,
-        }
-    }
-
-    /// The exception for a record that can't be decoded.
-    pub(crate) fn failure(&self, py: Python<'_>, records: &Records, index: usize) -> PyResult<Option<PyErr>> {
-        match self.record(py, records, index) {
-            Ok(_) => Ok(None),
-            Err(error) if is_decode_error(py, &error)? => Ok(Some(error)),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-fn is_decode_error(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
-    static DECODE_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    Ok(error.matches(py, DECODE_ERROR.import(py, "millpond.errors", "DecodeError")?)?)
-}
-
-/// A deserializer that has failed.
-struct DecodeFailed {
-    what: &'static str,
-    error: PyErr,
-}
-
-impl DecodeFailed {
-    #[cold]
-    fn exception(self, py: Python<'_>, record: Record) -> PyErr {
-        static DECODE_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let make = || -> PyResult<PyErr> {
-            let class = DECODE_ERROR.get_or_try_init(py, || py.import("millpond.errors")?.getattr("_decode_error").map(Bound::unbind))?;
-            let exception = PyErr::from_value(class.bind(py).call1((self.what, self.error.value(py), record))?);
-            exception.set_cause(py, Some(self.error.clone_ref(py)));
-            Ok(exception)
-        };
-        make().unwrap_or_else(|error| error)
-    }
-}
-
-fn decode(py: Python<'_>, deserializer: Option<&Py<PyAny>>, bytes: Option<&[u8]>, what: &'static str) -> Result<Part, DecodeFailed> {
-    match (deserializer, bytes) {
-        (None, _) => Ok(Part::Raw),
-        (Some(_), None) => Ok(Part::Decoded(py.None())),
-        (Some(deserializer), Some(bytes)) => {
-            deserializer.call1(py, (PyBytes::new(py, bytes),)).map(Part::Decoded).map_err(|error| DecodeFailed { what, error })
-        }
-    }
-}
+use pyo3::{IntoPyObjectExt, PyTraverseError, PyVisit, exceptions::PyException, prelude::*};
+use std::{sync::atomic::Ordering, time::Duration};
 
 /// Reads one topic.
 #[pyclass(frozen, module = "millpond._core")]
@@ -199,9 +66,10 @@ impl Consumer {
             let Some((records, index)) = here else { return Ok(None) };
             match self.decoding.get().record(py, &records, index) {
                 Ok(Made::Record(record)) => return Ok(Some(record)),
-                Ok(Made::Skipped) => {}
+                Ok(Made::Skipped) => self.decoding.get().pass(&records, index),
                 Err(error) => {
-                    if !error.is_instance_of::<PyException>(py) {
+                    // What has to become a dead letter is the next one until it has.
+                    if self.decoding.get().policy == Policy::Letter || !error.is_instance_of::<PyException>(py) {
                         self.step_back(&records, index);
                     }
                     return Err(error);
@@ -210,14 +78,25 @@ impl Consumer {
         }
     }
 
-    /// A record whose deserializer was interrupted, as by Ctrl-C, is the next one again, unless another thread is behind it already.
+    /// A record whose deserializer was interrupted, as by Ctrl-C, is the next one again; it comes alone where another thread is behind it already.
     fn step_back(&self, interrupted: &Records, at: usize) {
         if let Some(Cursor { records, index }) = self.cursor.lock().as_mut()
-            && *index == at + 1
-            && records.partition() == interrupted.partition()
-            && records.offsets().get(at) == interrupted.offsets().get(at)
+            && *index > at
+            && place(records, at) == place(interrupted, at)
         {
-            *index = at;
+            if *index == at + 1 {
+                *index = at;
+            } else {
+                let mut alone = interrupted.clone();
+                drop(alone.split_to(at));
+                self.source.hand_back(alone.split_to(1));
+            }
+        }
+    }
+
+    fn hand_back_all(&self, parts: Vec<Records>) {
+        for records in parts.into_iter().rev() {
+            self.source.hand_back(records);
         }
     }
 }
@@ -266,8 +145,9 @@ impl Consumer {
         start(future, async move { ready(&consumer, records, wait, within).await }, |ready| ready.map_or(Answer::Nothing, Answer::Bool))
     }
 
-    /// What is here, at most so many records; None if nothing is.
-    fn take_batch(&self, py: Python<'_>, records_max: usize) -> PyResult<Option<Batch>> {
+    /// What is here, at most so many records; None if nothing is. Where records of it have to become dead letters before, their exceptions:
+    /// then nothing was taken.
+    fn take_batch(&self, py: Python<'_>, records_max: usize) -> PyResult<Py<PyAny>> {
         self.hand_back();
         let (mut parts, mut left) = (Vec::new(), records_max);
         while left > 0 {
@@ -285,7 +165,24 @@ impl Consumer {
                 }
             }
         }
-        Ok(if parts.is_empty() { None } else { Some(Batch::new(parts, self.decoding.clone_ref(py))) })
+        if parts.is_empty() {
+            return Ok(py.None());
+        }
+        match self.decoding.get().undelivered(py, &parts) {
+            Ok(letters) if letters.is_empty() => {
+                self.decoding.get().pass_letters(&parts);
+                Batch::new(parts, self.decoding.clone_ref(py)).into_py_any(py)
+            }
+            waits => {
+                self.hand_back_all(parts);
+                waits?.into_py_any(py)
+            }
+        }
+    }
+
+    /// A record that could not be decoded is stored as a dead letter: reading goes on behind it.
+    fn letter_stored(&self, partition: u32, offset: i64) {
+        self.decoding.get().letters.lock().insert((partition, offset));
     }
 
     /// Goes on from another place (JSON).
@@ -417,8 +314,8 @@ async fn states(consumer: &millpond_bridge::Consumer) -> Result<String, Failure>
     let states = consumer.partitions().await?;
     let state = |state: &millpond_bridge::PartitionState| {
         format!(
-            "{{\"partition\":{},\"position\":{},\"paused\":{},\"log_start\":{},\"high_watermark\":{}}}",
-            state.partition, state.position, state.paused, state.log_start, state.high_watermark
+            "{{\"partition\":{},\"position\":{},\"paused\":{},\"log_start\":{},\"high_watermark\":{},\"failed\":{}}}",
+            state.partition, state.position, state.paused, state.log_start, state.high_watermark, state.failed
         )
     };
     Ok(format!("[{}]", states.iter().map(state).collect::<Vec<_>>().join(",")))

@@ -149,11 +149,7 @@ impl Deliveries {
     #[pyo3(signature = (timeout=None))]
     fn outcomes(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<Vec<Py<PyAny>>> {
         self.wait(py, timeout)?;
-        let outcome = |outcome: Outcome| match outcome {
-            Ok(place) => RecordPlace(place).into_py_any(py),
-            Err(failure) => Ok(exception(py, &failure).into_value(py).into_any()),
-        };
-        self.all().into_iter().map(outcome).collect()
+        outcomes_list(py, self.all())
     }
 
     fn __repr__(&self) -> String {
@@ -163,16 +159,25 @@ impl Deliveries {
     }
 }
 
-/// Waits for all answers. Fails with the first failure, and whoever is told has heard of all.
-pub(crate) async fn all(sendings: &mut [Sending]) -> Result<Vec<millpond_bridge::RecordPlace>, Failure> {
+/// Waits for all answers: whoever is told has heard of all.
+pub(crate) async fn all(sendings: &mut [Sending]) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(sendings.len());
     for sending in sendings {
         outcomes.push(sending.await);
     }
-    first_failure(outcomes)
+    outcomes
 }
 
-fn first_failure(outcomes: Vec<Outcome>) -> Result<Vec<millpond_bridge::RecordPlace>, Failure> {
+/// For each record its place, or the exception that it failed with.
+pub(crate) fn outcomes_list(py: Python<'_>, outcomes: Vec<Outcome>) -> PyResult<Vec<Py<PyAny>>> {
+    let outcome = |outcome: Outcome| match outcome {
+        Ok(place) => RecordPlace(place).into_py_any(py),
+        Err(failure) => Ok(exception(py, &failure).into_value(py).into_any()),
+    };
+    outcomes.into_iter().map(outcome).collect()
+}
+
+pub(crate) fn first_failure(outcomes: Vec<Outcome>) -> Result<Vec<millpond_bridge::RecordPlace>, Failure> {
     outcomes.into_iter().collect()
 }
 

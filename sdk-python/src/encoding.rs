@@ -7,7 +7,7 @@ use pyo3::{
     PyTraverseError, PyVisit, intern,
     prelude::*,
     sync::PyOnceLock,
-    types::{PyByteArray, PyBytes, PyDelta, PyDict, PyInt, PyMemoryView, PyString, PyType},
+    types::{PyBool, PyByteArray, PyBytes, PyDelta, PyDict, PyInt, PyMemoryView, PyString, PyType},
 };
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ impl Encoding {
     /// A record from an item of `send_many`: a `NewRecord`, or a value.
     pub(crate) fn item(&self, item: &Bound<'_, PyAny>, key_of: Option<&Bound<'_, PyAny>>) -> PyResult<Record> {
         if !item.is_instance(new_record(item.py())?)? {
-            let key = key_of.map(|key_of| key_of.call1((item,))).transpose()?;
+            let key = key_of.map(|key_of| key_of.call1((item,))).transpose().map_err(|error| serializer_failed(item.py(), error, "key"))?;
             return self.record(&Parts { key: key.as_ref(), value: Some(item), headers: None, timestamp: None, partition: None });
         }
         let py = item.py();
@@ -184,11 +184,14 @@ impl<'py> FromPyObject<'_, 'py> for PartitionNumber {
     type Error = PyErr;
 
     fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<PartitionNumber> {
-        if let Ok(number) = given.extract() {
+        let is_bool = given.is_instance_of::<PyBool>();
+        if let Ok(number) = given.extract()
+            && !is_bool
+        {
             return Ok(PartitionNumber(number));
         }
         let message = format!("a partition cannot be {}: it is a number from 0 on", given.repr()?);
-        let code = if given.is_instance_of::<PyInt>() { "partition_out_of_range" } else { "wrong_type" };
+        let code = if given.is_instance_of::<PyInt>() && !is_bool { "partition_out_of_range" } else { "wrong_type" };
         Err(raise(Failure::new(FailureKind::Invalid, code, message)))
     }
 }
@@ -203,7 +206,7 @@ impl<'py> FromPyObject<'_, 'py> for Seconds {
     fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Seconds> {
         let seconds =
             if given.is_instance_of::<PyDelta>() { given.call_method0("total_seconds")?.extract() } else { given.extract::<f64>() };
-        let Ok(seconds) = seconds else {
+        let Some(seconds) = seconds.ok().filter(|_| !given.is_instance_of::<PyBool>()) else {
             let message = format!("a timeout is seconds or a timedelta, not {}", given.get_type().name()?);
             return Err(raise(Failure::new(FailureKind::Invalid, "wrong_type", message)));
         };

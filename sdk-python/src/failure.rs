@@ -35,6 +35,7 @@ fn make(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
     parts.set_item("range", failure.range)?;
     parts.set_item("next_offset", failure.next_offset)?;
     parts.set_item("partition", failure.partition)?;
+    parts.set_item("topic", failure.topic.as_deref())?;
     let exception = PyErr::from_value(from_failure.bind(py).call((failure.kind.name(), &failure.message), Some(&parts))?);
     if let Some(cause) = &failure.cause {
         exception.set_cause(py, Some(make(py, cause)?));

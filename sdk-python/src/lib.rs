@@ -27,6 +27,7 @@
 mod arrow;
 mod client;
 mod consumer;
+mod decoding;
 mod deliveries;
 mod encoding;
 mod failure;

@@ -1,7 +1,7 @@
 //! Sending.
 
 use crate::{
-    deliveries::{Deliveries, Delivery, all},
+    deliveries::{Deliveries, Delivery, all, first_failure},
     encoding::{Encoding, PartitionNumber, Parts, Seconds},
     failure::{exception, raise},
     wait::{Answer, Operation, block_on, start},
@@ -225,7 +225,13 @@ impl Sends {
     /// The places of all that were sent, once they are answered.
     fn places_async(&mut self, future: &Bound<'_, PyAny>) -> PyResult<Operation> {
         let mut sendings = std::mem::take(&mut *self.sendings.lock());
-        start(future, async move { all(&mut sendings).await }, Answer::Places)
+        start(future, async move { first_failure(all(&mut sendings).await) }, Answer::Places)
+    }
+
+    /// What became of each of them.
+    fn outcomes_async(&mut self, future: &Bound<'_, PyAny>) -> PyResult<Operation> {
+        let mut sendings = std::mem::take(&mut *self.sendings.lock());
+        start(future, async move { Ok(all(&mut sendings).await) }, Answer::Outcomes)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Records, made when they are asked for, and batches of them.
 
 use crate::{
-    consumer::{Decoding, Made},
+    decoding::{Decoding, Made},
     encoding::datetime,
 };
 use millpond_bridge::Records;
@@ -12,6 +12,7 @@ use pyo3::{
     prelude::*,
     types::{PyBytes, PyList, PyTuple, PyType},
 };
+use std::sync::Arc;
 
 /// A record that was read.
 #[pyclass(frozen, generic, module = "millpond")]
@@ -193,16 +194,19 @@ impl Record {
 /// Of a key, a value or the headers, in `repr`.
 const SHOWN_CHARS_MAX: usize = 200;
 
-/// Records that arrived together, or were waited for together.
+/// Records that arrived together, or were waited for together. Its length and its columns have all that came; iteration leaves out those that cannot be
+/// decoded, where the consumer skips them or makes dead letters of them.
 #[pyclass(frozen, generic, module = "millpond")]
 pub(crate) struct Batch {
     pub(crate) parts: Vec<Records>,
     decoding: Py<Decoding>,
+    /// How far records that are left out were counted: which part, and which record of it.
+    counted: Arc<Mutex<(usize, usize)>>,
 }
 
 impl Batch {
     pub(crate) fn new(parts: Vec<Records>, decoding: Py<Decoding>) -> Batch {
-        Batch { parts, decoding }
+        Batch { parts, decoding, counted: Arc::default() }
     }
 
     fn column<'py>(&self, py: Python<'py>, part: impl Fn(&Records, usize) -> Option<&[u8]>) -> PyResult<Bound<'py, PyList>> {
@@ -223,7 +227,8 @@ impl Batch {
     }
 
     fn __iter__(&self, py: Python<'_>) -> BatchIterator {
-        BatchIterator { place: Mutex::new((0, 0)), parts: self.parts.clone(), decoding: self.decoding.clone_ref(py) }
+        let (parts, decoding, counted) = (self.parts.clone(), self.decoding.clone_ref(py), Arc::clone(&self.counted));
+        BatchIterator { place: Mutex::new((0, 0)), parts, decoding, counted }
     }
 
     /// The topic.
@@ -304,6 +309,8 @@ pub(crate) struct BatchIterator {
     place: Mutex<(usize, usize)>,
     parts: Vec<Records>,
     decoding: Py<Decoding>,
+    /// As in its batch.
+    counted: Arc<Mutex<(usize, usize)>>,
 }
 
 #[pymethods]
@@ -330,6 +337,12 @@ impl BatchIterator {
             let Some(records) = self.parts.get(part) else { return Ok(None) };
             if let Made::Record(record) = self.decoding.get().record_of_batch(py, records, index)? {
                 return Ok(Some(record));
+            }
+            // Once, however often the batch is iterated over.
+            let mut counted = self.counted.lock();
+            if *counted <= (part, index) {
+                *counted = (part, index + 1);
+                self.decoding.get().pass_in_batch();
             }
         }
     }

@@ -12,7 +12,7 @@
 
 use crate::{
     client::Client,
-    deliveries::{Places, RecordPlace},
+    deliveries::{Places, RecordPlace, outcomes_list},
     failure::{exception, raise},
 };
 use millpond_bridge::{
@@ -110,6 +110,7 @@ pub(crate) enum Answer {
     Client(millpond_bridge::Client),
     Place(millpond_bridge::RecordPlace),
     Places(Vec<millpond_bridge::RecordPlace>),
+    Outcomes(Vec<Outcome>),
 }
 
 impl Answer {
@@ -122,6 +123,7 @@ impl Answer {
             Answer::Client(client) => Client::new(client).into_py_any(py),
             Answer::Place(place) => RecordPlace(place).into_py_any(py),
             Answer::Places(places) => Places(places).into_py_any(py),
+            Answer::Outcomes(outcomes) => outcomes_list(py, outcomes)?.into_py_any(py),
         }
     }
 }

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,3 +144,35 @@ def test_what_the_broker_says_is_read_whatever_it_has_more_or_less() -> None:
     topic = build(Topic, {"name": "t", "partitions": [{"partition": 1, "colour": "red"}], "newer": {}})
     assert (topic.name, topic.partitions[0].partition, topic.config.durability) == ("t", 1, "sync")
     assert dataclasses.replace(topic, name="u").name == "u" and DeriveInto(["a"]).start == "beginning"
+
+
+async def test_wrong_types_are_told_before_the_broker_is_asked(client: millpond.Client, topic: str, shared: Broker) -> None:
+    wrong: list[tuple[Callable[[Any], Any], type[millpond.InvalidError], str]] = [
+        (lambda admin: admin.transforms.deploy("m", None), millpond.WrongTypeError, "bytes, or the path of its file, not NoneType"),
+        (lambda admin: admin.transforms.deploy("m", 5), millpond.WrongTypeError, "bytes, or the path of its file, not int"),
+        (lambda admin: admin.transforms.logs("m", after=5), millpond.WrongTypeError, "after is a list of LogPlace, not 5"),
+        (lambda admin: admin.transforms.logs("m", after=[5]), millpond.WrongTypeError, "after is a list of LogPlace"),
+        (lambda admin: admin.transforms.attach(topic, "m", derive={}), millpond.WrongTypeError, "derive is a millpond.admin.DeriveInto, not dict"),
+        (lambda admin: admin.transforms.attach(topic, "m", derive=DeriveInto("x")), millpond.WrongTypeError, "targets is a list of str"),
+        (lambda admin: admin.transforms.attach(topic, "m", limits={}), millpond.WrongTypeError, "limits is a millpond.admin.Limits, not dict"),
+        (lambda admin: admin.transforms.alter(topic, "m", limits={}), millpond.WrongTypeError, "limits is a millpond.admin.Limits, not dict"),
+        (lambda admin: admin.transforms.attach(topic, "m", params=["a"]), millpond.WrongTypeError, "params is a dict"),
+        (lambda admin: admin.transforms.attach(topic, "m", params={"a": 1}), millpond.WrongTypeError, "params cannot have 'a': 1"),
+        (lambda admin: admin.transforms.alter(topic, "m", remove_params="a"), millpond.WrongTypeError, "remove_params is a list of str"),
+        (lambda admin: admin.create_topic("t", partitions="2"), millpond.WrongTypeError, "partitions is an int, not str"),
+        (lambda admin: admin.create_topic("t", partitions=True), millpond.WrongTypeError, "partitions is an int, not bool"),
+        (lambda admin: admin.create_topic("t", partitions=-1), millpond.InvalidError, "partitions cannot be -1"),
+        (lambda admin: admin.create_topic("t", if_exists="bogus"), millpond.InvalidError, "if_exists cannot be 'bogus': it is \"error\" or \"ok\""),
+    ]
+    async with aio.connect(shared.url) as c:
+        for call, kind, said in wrong:
+            with pytest.raises(kind, match=re.escape(said)):
+                call(client.admin)
+            with pytest.raises(kind, match=re.escape(said)):
+                await call(c.admin)
+
+
+def test_admin_and_transforms_can_be_named(client: millpond.Client) -> None:
+    admin: millpond.Admin = client.admin
+    transforms: millpond.Transforms = admin.transforms
+    assert isinstance(admin, millpond.Admin) and isinstance(transforms, millpond.Transforms)

@@ -6,6 +6,8 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta, timezone
+from functools import partial
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -13,6 +15,7 @@ from conftest import ROOT
 
 import millpond
 from millpond import NewRecord, aio
+from millpond._waiting import wait_for
 from millpond.serde import Encoded
 from millpond.testing import Broker
 
@@ -291,3 +294,87 @@ async def test_a_client_knows_how_far_its_broker_is(c: aio.Client) -> None:
     assert c.round_trip is not None and 0 < c.round_trip < 60
     await c.close()
     assert c.round_trip is None
+
+
+async def test_who_is_cancelled_while_a_dead_letter_waits_loses_no_record(own: Broker) -> None:
+    def decode(data: bytes) -> bytes:
+        if data == b"bad":
+            raise ValueError(data)
+        return data
+
+    async with aio.connect(own.url) as c:
+        for topic in ("t", "letters"):
+            await c.admin.create_topic(topic)
+        await c.producer("t").send_many(["a", "bad", "b"])
+        for way in ("batches", "records"):
+            consumer = c.consumer("t", start="beginning", value=decode, on_decode_error="dead-letter", dead_letter_topic="letters")
+            first = await anext(consumer) if way == "records" else None
+            batches = consumer.batches(max_records=3, max_wait=10)
+            if first is None:
+                native = consumer._native  # pyright: ignore[reportPrivateUsage]
+                assert await wait_for(partial(native.ready_async, records=3, wait=10.0))
+            own.freeze()
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(batches) if first is None else anext(consumer), 0.3)
+            own.thaw()
+            if first is None:
+                assert [record.value for record in await anext(batches)] == [b"a", b"b"]
+            else:
+                assert (first.value, (await anext(consumer)).value) == (b"a", b"b")
+
+
+async def test_a_close_that_was_cancelled_is_finished_by_the_next(own: Broker) -> None:
+    client = await aio.connect(own.url)
+    await client.admin.create_topic("t")
+    producer = client.producer("t")
+    await producer.send("x")
+    own.freeze()
+    sent = producer.send("y")
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(client.close(), 0.3)
+    own.thaw()
+    with pytest.raises(millpond.ClosedError):
+        await client.admin.topics()
+    await client.close()
+    assert (await sent).offset == 1
+    assert not client._native.is_connected  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_what_became_of_each_record(c: aio.Client, topic: str, failing: str) -> None:
+    producer, fails = c.producer(topic), c.producer(failing)
+    assert [type(outcome) for outcome in await fails.send_many(["a", "b"]).outcomes()] == [millpond.TransformError] * 2
+    # Everybody has heard of that.
+    await fails.close()
+    with pytest.raises(millpond.WrongTypeError):
+        await producer.send_many(cast(Any, [7])).outcomes()
+    assert [type(outcome) for outcome in await producer.send_arrow({"value": ["d", "e"]}).outcomes()] == [millpond.RecordPlace] * 2
+    # It is a coroutine, in all that takes one.
+    places = await asyncio.gather(
+        producer.send_many(["f"]), asyncio.create_task(producer.send_many(["g"])), asyncio.wait_for(producer.send_many(["h"]), 10)
+    )
+    assert [len(found) for found in places] == [1, 1, 1]
+
+
+async def test_an_answer_that_is_there_can_be_looked_at(own: Broker, c: aio.Client, failing: str) -> None:
+    async with c.producer(failing) as fails:
+        for _ in range(2):
+            bad = fails.send("x")
+            while not bad.done():
+                await asyncio.sleep(0.01)
+            # Whoever looks at an error has heard of it.
+            assert isinstance(bad.exception(), millpond.TransformError)
+            with pytest.raises(millpond.TransformError):
+                bad.result()
+    async with aio.connect(own.url) as to_own:
+        await to_own.admin.create_topic("t")
+        async with to_own.producer("t") as producer:
+            await producer.send("x")
+            own.freeze()
+            sent, awaited = producer.send("y"), producer.send("z")
+            with pytest.raises(asyncio.InvalidStateError, match="await it"):
+                sent.result()
+            with pytest.raises(asyncio.InvalidStateError):
+                sent.exception()
+            own.thaw()
+            assert (await awaited).offset == 2
+            assert (sent.exception(), sent.result().offset, awaited.exception(), awaited.result().offset) == (None, 1, None, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
+import pandas  # type: ignore[import-untyped]
 import pyarrow  # type: ignore[import-untyped]
 import pytest
 
@@ -83,3 +84,55 @@ def test_a_column_that_is_not_there(client: millpond.Client, topic: str) -> None
         client.producer(topic).send_arrow(pa.table({"a": [1], "b": [2]}))
     with pytest.raises(millpond.InvalidError, match="has no column `k`"):
         client.producer(topic).send_arrow(pa.table({"value": ["x"]}), key="k")
+
+
+async def test_the_keys_of_a_batch_are_sent_too(client: millpond.Client, topic: str, shared: Broker) -> None:
+    send(client, topic)
+    table: Any = batch(client, topic).to_arrow()
+    copy = f"{topic}-copy"
+    client.admin.create_topic(copy)
+    with client.producer(copy) as producer:
+        producer.send_arrow(table)
+    assert batch(client, copy).to_arrow().drop_columns(["partition"]).equals(table.drop_columns(["partition"]))
+    with client.producer(copy) as producer:
+        producer.send_arrow(table.slice(0, 1), key=None)
+        producer.send_arrow({"value": ["no keys"]})
+    async with aio.connect(shared.url) as c:
+        await c.producer(copy).send_arrow(table.slice(0, 1))
+    keys = [record.key for record in client.consumer(copy, start=23, until_end=True)]
+    assert keys == [None, None, b"k"]
+
+
+@pytest.mark.parametrize("given", [[1, 2], "text", 7, None, {"value": 7}])
+def test_what_is_no_table_is_told(client: millpond.Client, topic: str, given: Any) -> None:
+    with pytest.raises(millpond.WrongTypeError, match="no table that Arrow knows"):
+        client.producer(topic).send_arrow(given)
+
+
+async def test_a_table_is_not_many_records(client: millpond.Client, topic: str, shared: Broker) -> None:
+    frame: Any = pandas.DataFrame({"value": ["x", "y"], "key": ["a", "b"]})
+    producer = client.producer(topic)
+    async with aio.connect(shared.url) as c:
+        many: list[Any] = [frame, pa.table(frame), pa.record_batch(frame), {"key": "a", "value": "b"}, {}, b"x", "x", memoryview(b"x")]
+        for given in many:
+            with pytest.raises(millpond.WrongTypeError, match="send_many takes an iterable of records") as raised:
+                producer.send_many(given)
+            assert "send" in str(raised.value.hint)
+            with pytest.raises(millpond.WrongTypeError, match="send_many takes an iterable of records"):
+                await c.producer(topic).send_many(given)
+    assert len(producer.send_many(frame["value"]).result()) == 2
+    assert client.admin.topic(topic).partitions[0].high_watermark + client.admin.topic(topic).partitions[1].high_watermark == 2
+
+
+def test_records_that_are_left_out_are_counted_once(client: millpond.Client, topic: str) -> None:
+    with client.producer(topic) as producer:
+        producer.send_many([millpond.NewRecord(value, partition=0) for value in ("1", "bad", "2", "bad")])
+    consumer = client.consumer(topic, start="beginning", until_end=True, partitions=[0], value=int, on_decode_error="skip")
+    found = next(consumer.batches())
+    half = iter(found)
+    assert (next(half).value, next(half).value, consumer.skipped) == (1, 2, 1)
+    for _ in range(3):
+        assert [record.value for record in found] == [1, 2] and consumer.skipped == 2
+    # The batch is what came, whatever can be decoded.
+    table: Any = found.to_arrow()
+    assert len(found) == table.num_rows == len(found.raw_values()) == len(found.offsets()) == 4

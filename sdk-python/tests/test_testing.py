@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -82,3 +84,49 @@ def test_a_module_is_tried_without_a_broker() -> None:
     assert came[0].timestamp == at and came[0].headers == [("h", b"1"), ("h", None), ("b", b"\xfe")]
     with pytest.raises(millpond.TransformError):
         run_transform(dist / "hostile.wasm", ["x"], params={"mode": "trap"})
+
+
+def test_a_frozen_broker_is_stopped_and_killed() -> None:
+    with broker() as running:
+        for end in (running.stop, running.kill):
+            running.freeze()
+            pid = running.pid
+            end()
+            assert not Path(f"/proc/{pid}").exists()
+            running.start()
+
+
+def test_a_broker_that_ended_by_itself_is_started_again() -> None:
+    with broker() as running:
+        pid = running.pid
+        os.kill(pid, signal.SIGKILL)
+        # Until it is dead, and nobody has taken note of it.
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(BrokerError, match="is not running"):
+            running.freeze()
+        running.start()
+        with millpond.connect(running.url) as client:
+            assert client.admin.topics() == []
+        os.kill(running.pid, signal.SIGKILL)
+        running.stop()
+        running.start()
+        assert running.is_running
+
+
+NO_RECORDS: list[tuple[Any, dict[str, Any], str]] = [
+    ([3], {}, "the value is of type int"),
+    ([NewRecord("x", key=cast(Any, 3))], {}, "the key is of type int"),
+    ([NewRecord("x", headers=cast(Any, {"a": 2}))], {}, "value of a header is of type int"),
+    ([NewRecord("x", headers=cast(Any, {2: "a"}))], {}, "name of a header is of type int"),
+    ([NewRecord("x", headers=cast(Any, ["a"]))], {}, "headers are a dict, or pairs"),
+    ("text", {}, "takes an iterable of records, and str is one record"),
+    (5, {}, "takes an iterable of records"),
+    (["x"], {"params": ["a"]}, "params is a dict of names to text, not list"),
+    (["x"], {"params": {"a": 2}}, "params cannot have 'a': 2"),
+]
+
+
+@pytest.mark.parametrize(("records", "settings", "said"), NO_RECORDS)
+def test_what_is_no_record_for_a_module(records: Any, settings: Any, said: str) -> None:
+    with pytest.raises(millpond.WrongTypeError, match=said):
+        run_transform(Path(__file__).parents[2] / "plugins" / "dist" / "identity.wasm", records, **settings)

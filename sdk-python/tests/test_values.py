@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import inspect
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from typing import Any, Generic
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Annotated, Any, Generic, Literal, Union, cast
+from uuid import UUID
 
 import pydantic
 import pytest
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 import millpond
 from millpond import _admin_aio, _admin_blocking, _blocking, aio, errors
@@ -196,3 +201,123 @@ def test_the_package_needs_no_library() -> None:
     assert done.stdout == "[]\n"
 
 
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    NONE = None
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+@dataclass
+class Everything:
+    several: tuple[Place, ...]
+    two: tuple[Place, int]
+    some: Sequence[Place]
+    places: list[Place]
+    by_id: dict[UUID, Place]
+    by_number: dict[int, Place]
+    maybe: Place | int | None
+    other: Union[Place, int, None]
+    at: datetime
+    on: date
+    clock: time
+    colour: Colour
+    level: Level
+    exact: Decimal
+    data: bytes
+    days: frozenset[date]
+    unlike: list[Place | datetime | None]
+    word: Literal["a", 1]
+    noted: Annotated[Place, "x"]
+    anything: Any
+    inside: Everything | None = None
+    made: int = field(init=False, default=3)
+
+
+def test_a_dataclass_comes_back_as_it_was(client: millpond.Client, topic: str) -> None:
+    hall, at = Place("hall"), datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=5)))
+    parts: dict[str, Any] = {
+        "several": (hall, hall), "two": (hall, 7), "some": [hall], "places": [hall], "by_id": {UUID(int=7): hall}, "by_number": {7: hall},
+        "maybe": hall, "other": 7, "at": at, "on": date(2026, 1, 2), "clock": time(23, 59, 1), "colour": Colour.NONE, "level": Level.LOW,
+        "exact": Decimal("1.10"), "data": b"\x00\xff", "days": frozenset([date(2026, 1, 2)]), "unlike": [hall, at, None], "word": 1, "noted": hall,
+        "anything": [1, {"a": None}],
+    }  # fmt: skip
+    value = Everything(**parts, inside=Everything(**parts))
+    value.made = 4
+    serde = millpond.model(Everything)
+    client.producer(topic, value=serde).send(value).result()
+    [record] = client.consumer(topic, start="beginning", until_end=True, value=serde)
+    assert record.value == value
+    assert record.value is not None and type(record.value.several) is tuple and type(record.value.days) is frozenset
+    said = millpond.json.loads(cast(str, serde.dumps(value)).encode())
+    assert (said["at"], said["exact"], said["data"], said["colour"]) == ("2026-01-01T12:00:00+05:00", "1.10", "AP8=", None)
+    said["at"] = "2026-01-01T07:00:00Z"
+    assert serde.loads(cast(str, millpond.json.dumps(said)).encode()).at == at
+
+
+class Camel(pydantic.BaseModel):
+    device_id: str = pydantic.Field(alias="deviceId")
+
+
+@pydantic_dataclass
+class CheckedToo:
+    celsius: float
+    at: datetime
+
+
+def test_what_pydantic_made_comes_back_as_it_was() -> None:
+    camel = Camel(deviceId="x")
+    assert millpond.model(Camel).dumps(camel) == '{"deviceId":"x"}'
+    checked = CheckedToo(1, datetime(2026, 1, 1, tzinfo=timezone.utc))
+    for value in (camel, checked):
+        cls: Any = type(value)
+        serde: millpond.Serde[Any] = millpond.model(cls)
+        said = serde.dumps(value)
+        assert serde.loads(said.encode() if isinstance(said, str) else bytes(said)) == value
+    with pytest.raises(ValueError, match="celsius"):
+        millpond.model(CheckedToo).loads(b'{"celsius":"warm","at":"2026-01-01T00:00:00Z"}')
+
+
+def one_field(kind: Any) -> Any:
+    return dataclasses.make_dataclass("Made", [("part", kind)])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (one_field(timedelta), "Made.part: the type timedelta cannot be a field"),
+        (one_field(complex), "complex"),
+        (one_field(Union[datetime, str]), "written as a JSON string"),
+        (one_field(Union[Place, Reading]), "written as a JSON object"),
+        (one_field(list[timedelta]), "timedelta"),
+        (one_field(dict[tuple[int, int], int]), "the names in a JSON object are text"),
+        (one_field("Nowhere"), "are not known"),
+        (READING, "neither a dataclass nor a Pydantic model"),
+        (list[Place], "neither a dataclass nor a Pydantic model"),
+        (dict, "neither a dataclass nor a Pydantic model"),
+    ],
+)
+def test_what_would_not_come_back_is_no_model(given: Any, said: str) -> None:
+    with pytest.raises(millpond.WrongTypeError, match=said):
+        millpond.model(given)
+
+
+def test_what_cannot_be_written_is_refused(client: millpond.Client, topic: str) -> None:
+    class Hall(Place):
+        pass
+
+    place, reading = client.producer(topic, value=millpond.model(Place)), client.producer(topic, value=millpond.model(Reading))
+    wrong: list[tuple[Callable[[], Any], str]] = [
+        (lambda: place.send(cast(Any, {"room": "hall"})), "is a dict, and not a Place"),
+        (lambda: place.send(Hall("hall")), "is a Hall, and not a Place"),
+        (lambda: reading.send(Reading(float("nan"))), "JSON compliant"),
+        (lambda: reading.send(Reading(float("inf"))), "JSON compliant"),
+        (lambda: client.producer(topic, value=millpond.json).send(float("nan")), "JSON compliant"),
+    ]
+    for send, said in wrong:
+        with pytest.raises(millpond.EncodeError, match=said):
+            send()

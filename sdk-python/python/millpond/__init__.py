@@ -16,6 +16,7 @@
 """
 
 from millpond import admin, aio, errors
+from millpond._admin_blocking import Admin, Transforms
 from millpond._blocking import Client, Consumer, Producer, connect
 from millpond._core import Batch, Deliveries, Delivery, Places, Record, RecordPlace, __version__
 from millpond._options import ClientSettings, ConsumerSettings, ProducerSettings
@@ -47,6 +48,7 @@ from millpond.errors import (
 from millpond.serde import Serde, json, model, raw, string
 
 __all__ = [
+    "Admin",
     "AlreadyExistsError",
     "Batch",
     "Client",
@@ -82,6 +84,7 @@ __all__ = [
     "TimeoutError",
     "TooLargeError",
     "TransformError",
+    "Transforms",
     "UnavailableError",
     "WrongTypeError",
     "__version__",

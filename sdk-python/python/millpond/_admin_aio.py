@@ -12,6 +12,7 @@ from typing import Literal
 from millpond import _core, _options, _requests
 from millpond._waiting import wait_for
 from millpond._records import NewRecord
+from millpond._states import Closing
 from millpond._times import Seconds
 from millpond.admin import (
     Attachment,
@@ -35,10 +36,12 @@ from millpond.testing import Transformed, run_transform
 
 
 class _Requests:
-    def __init__(self, native: _core.Client) -> None:
+    def __init__(self, native: _core.Client, closing: Closing) -> None:
         self._native = native
+        self._closing = closing
 
     async def _call(self, request: str, wasm: bytes | None = None) -> str:
+        self._closing.check()
         answer: str = await wait_for(lambda future: self._native.admin_async(future, request, wasm))
         return answer
 
@@ -52,9 +55,9 @@ class Admin(_Requests):
     transforms: Transforms
     """WebAssembly modules that the broker runs on records."""
 
-    def __init__(self, native: _core.Client) -> None:
-        super().__init__(native)
-        self.transforms = Transforms(native)
+    def __init__(self, native: _core.Client, closing: Closing) -> None:
+        super().__init__(native, closing)
+        self.transforms = Transforms(native, closing)
 
     async def broker_info(self, *, timeout: Seconds | None = None) -> BrokerInfo:
         """What the broker is."""
@@ -92,7 +95,7 @@ class Admin(_Requests):
         config = _requests.settings(
             durability, max_batch_bytes, retention, retention_bytes, cleanup, delete_retention, quota_bytes, on_full, segment_bytes
         )
-        request = _requests.request("create_topic", timeout, name=name, partitions=partitions, config=config)
+        request = _requests.create_request(name, partitions, if_exists, config, timeout)
         try:
             answer: Topic = _requests.parse(Topic, await self._call(request))
         except AlreadyExistsError:
@@ -248,8 +251,7 @@ class Transforms(_Requests):
         timeout: Seconds | None = None,
     ) -> ModuleLog:
         """What a module has logged where it is attached, and how it failed: the last lines, or those after the ``next`` of an answer."""
-        places = [{"log": place.log, "line": place.line} for place in after]
-        request = _requests.request("module_log", timeout, module=module, topic=topic, lines_max=lines_max, after=places)
+        request = _requests.log_request(module, topic, lines_max, after, timeout)
         answer: ModuleLog = _requests.parse(ModuleLog, await self._call(request))
         return answer
 

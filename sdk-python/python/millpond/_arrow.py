@@ -28,13 +28,27 @@ def to_pandas(batch: Any) -> Any:
     return to_arrow(batch).to_pandas()
 
 
+class IfThere(str):
+    """The name of a column that need not be there."""
+
+    __slots__ = ()
+
+
+KEY = IfThere("key")
+"""The column of keys where none is named."""
+
+
 def rows(data: Any, value: str, key: str | None) -> Iterator[NewRecord[Any, Any]]:
     """The rows of a table as records."""
     pyarrow = _library("pyarrow", "arrow")
     try:
         table: Any = data if isinstance(data, pyarrow.Table) else pyarrow.table(data)
-    except TypeError as error:
-        raise WrongTypeError(f"what is of type {type(data).__name__} is no table that Arrow knows: {error}", code="wrong_type") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise WrongTypeError(
+            f"what is of type {type(data).__name__} is no table that Arrow knows: {error}",
+            code="wrong_type",
+            hint="send_arrow takes a table of pyarrow or pandas, a dict of columns, or a Batch; send_many takes a list of records",
+        ) from error
     names: list[str] = table.column_names
     if value not in names:
         raise InvalidError(
@@ -42,6 +56,8 @@ def rows(data: Any, value: str, key: str | None) -> Iterator[NewRecord[Any, Any]
             code="column_missing",
             hint="name the column that has the values: send_arrow(table, value=\"reading\")",
         )
+    if isinstance(key, IfThere) and key not in names:
+        key = None
     if key is not None and key not in names:
         raise InvalidError(f"the table has no column `{key}`: there are {', '.join(names)}", code="column_missing")
     for part in table.to_batches():

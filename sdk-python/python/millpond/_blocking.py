@@ -12,9 +12,9 @@ from weakref import WeakSet
 from millpond import _arrow, _core, _options
 from millpond._admin_blocking import Admin
 from millpond._core import Batch, Deliveries, Delivery, Record
-from millpond._dead_letters import dead_letter
+from millpond._dead_letters import store
 from millpond._records import Headers, NewRecord, check_many
-from millpond._states import OpenProducers, PartitionState, ProducerStats, check_topic, partition_states
+from millpond._states import Closing, Deadline, OpenProducers, PartitionState, ProducerStats, check_topic, partition_states
 from millpond._times import Seconds, checked_seconds, to_seconds
 from millpond.errors import DecodeError, ForkedError, MillpondError
 from millpond.serde import Deserializer, Encoded, Serializer, dumps_of, loads_of
@@ -59,10 +59,10 @@ class Client:
     def __init__(self, native: _core.Client) -> None:
         """From `connect`."""
         self._native = native
-        self._closed = False
+        self._closing = Closing()
         self._producers = OpenProducers()
         self._consumers: WeakSet[Consumer[Any, Any]] = WeakSet()
-        self.admin = Admin(native)
+        self.admin = Admin(native, self._closing)
 
     @overload
     def producer(self, topic: str, **settings: Unpack[ProducerSettings]) -> Producer[Encoded, Encoded]: ...
@@ -81,7 +81,7 @@ class Client:
 
         Without serializers it takes ``bytes`` and ``str``. The settings are those of `ProducerSettings`.
         """
-        check_topic(topic, self._closed)
+        check_topic(topic, self._closing)
         native = self._native.producer(topic, _options.producer_of(settings), dumps_of(key), dumps_of(value))
         native.open()
         producer: Producer[Any, Any] = Producer(native, topic)
@@ -112,7 +112,7 @@ class Client:
 
         Without deserializers it gives ``bytes``. The settings are those of `ConsumerSettings`.
         """
-        check_topic(topic, self._closed)
+        check_topic(topic, self._closing)
         policy = _options.decode_policy(on_decode_error, dead_letter_topic)
         native = self._native.consumer(topic, _options.consumer_of(settings), loads_of(key), loads_of(value), policy)
         native.open()
@@ -129,35 +129,34 @@ class Client:
     @property
     def is_connected(self) -> bool:
         """Whether the connection is up at this moment. Nothing needs to be done when it is not."""
-        return not self._closed and self._native.is_connected
+        return not self._closing.begun and self._native.is_connected
 
     @property
     def round_trip(self) -> float | None:
         """QUIC's estimate of the round trip to the broker, in seconds; None while the connection is down."""
-        return None if self._closed else self._native.round_trip
+        return None if self._closing.begun else self._native.round_trip
 
     def close(self, timeout: Seconds | None = None) -> None:
         """Closes consumers and producers, which wait for their answers (``timeout`` seconds at most), and the connection.
 
-        Raises what went wrong with a record that nobody has heard of. May be called in any state, and again; in a forked child it does nothing.
+        From then on all calls are refused. One that was interrupted is finished by the next. Raises what went wrong with a record that nobody has heard of. May be called in any state, and again; in a forked child it does nothing.
         """
-        until = None if timeout is None else time.monotonic() + checked_seconds("timeout", timeout)
-        if self._closed:
+        deadline, closing = Deadline(timeout), self._closing
+        if closing.done:
             return
-        self._closed = True
-        failed: MillpondError | None = None
+        closing.begun = True
         for consumer in list(self._consumers):
             consumer.close()
-        for producer in self._producers.take():
+        for producer in self._producers.all():
             try:
-                producer.close(None if until is None else max(0.0, until - time.monotonic()))
+                producer.close(deadline.left())
             except ForkedError:
                 pass
             except MillpondError as error:
-                failed = failed or error
+                closing.failed = closing.failed or error
+            self._producers.forget(producer)
         self._native.close()
-        if failed is not None:
-            raise failed
+        closing.end()
 
     def __enter__(self) -> Self:
         return self
@@ -172,7 +171,7 @@ class Client:
             pass  # the error that ends the block says more
 
     def __repr__(self) -> str:
-        return f"<millpond.Client {self.url}{' closed' if self._closed else ''}>"
+        return f"<millpond.Client {self.url}{' closed' if self._closing.begun else ''}>"
 
 
 class Producer(Generic[K, V]):
@@ -216,10 +215,11 @@ class Producer(Generic[K, V]):
         check_many(records)
         return self._native.send_many(records, key)
 
-    def send_arrow(self, table: Any, *, value: str = "value", key: str | None = None) -> Deliveries:
+    def send_arrow(self, table: Any, *, value: str = "value", key: str | None = _arrow.KEY) -> Deliveries:
         """Sends the rows of a table: ``pyarrow``'s, or whatever has the Arrow PyCapsule interface. Needs pyarrow.
 
-        ``value`` and ``key`` name columns; columns ``headers`` and ``timestamp`` as `Batch.to_arrow` makes them are taken as well.
+        ``value`` and ``key`` name columns. Columns ``key``, ``headers`` and ``timestamp`` as `Batch.to_arrow` makes them are taken where they are
+        there; with ``key=None`` the records have no keys.
         """
         return self._native.send_many(_arrow.rows(table, value, key), None)
 
@@ -260,7 +260,7 @@ class Consumer(Generic[K, V]):
     """Reads one topic. From `Client.consumer`. Iterate over it for records, or over `batches`.
 
     Records of one partition come in the order of their offsets, each once for as long as this consumer lives, whatever happens to the connection. An
-    error ends one partition; `seek` takes it up again.
+    error ends one partition; `seek` takes it up again. Once all have failed, each read raises the last error.
     """
 
     def __init__(self, native: _core.Consumer, topic: str, letters: Producer[Encoded, Encoded] | None) -> None:
@@ -302,27 +302,19 @@ class Consumer(Generic[K, V]):
             except DecodeError as error:
                 if self._letters is None:
                     raise
-                # Stored there before reading goes on.
-                self._letters.send(**dead_letter(error)).result()
+                undecodable = error
+            # Stored there before reading goes on: until then it is the next record.
+            store(self._native, self._letters.send, [undecodable])
 
     def batches(self, max_records: int = 10_000, max_wait: Seconds = 0.0) -> Iterator[Batch[K, V]]:
         """Batches of at most so many records, each with at least one.
 
         A batch is handed out when it is full, or ``max_wait`` (seconds, or a timedelta) after its first record; at once, with what is
-        there, when that is 0.
+        there, when that is 0. Iteration goes on after an error. What it returns may be shared by several threads.
         """
         _options.positive("max_records", max_records)
-        return self._batches(max_records, _options.wait_seconds(max_wait))
-
-    def _batches(self, max_records: int, max_wait: float) -> Iterator[Batch[K, V]]:
-        while self._native.ready(max_records, max_wait):
-            batch = self._native.take_batch(max_records)
-            if batch is None:
-                continue
-            if self._letters is not None:
-                # Stored there before the batch is handed out, which leaves them out where it is iterated over.
-                self._letters.send_many(NewRecord(**dead_letter(error)) for error in batch.undecodable()).result()
-            yield batch
+        batches: _Batches[K, V] = _Batches(self._native, max_records, _options.wait_seconds(max_wait), self._letters)
+        return batches
 
     @overload
     def seek(self, to: Literal["beginning", "end"], *, partition: int | None = None) -> None: ...
@@ -380,3 +372,30 @@ class Consumer(Generic[K, V]):
 
     def __repr__(self) -> str:
         return f"<millpond.Consumer {self._topic}{' closed' if self._native.is_closed else ''}>"
+
+
+class _Batches(Generic[K, V]):
+    """The batches of a consumer. No generator: that would be at its end after an error, and belong to one thread at a time."""
+
+    def __init__(
+        self, native: _core.Consumer, max_records: int, max_wait: float, letters: Producer[Encoded, Encoded] | None
+    ) -> None:
+        self._native = native
+        self._letters = letters
+        self._max_records = max_records
+        self._max_wait = max_wait
+
+    def __iter__(self) -> Iterator[Batch[K, V]]:
+        return self
+
+    def __next__(self) -> Batch[K, V]:
+        while self._native.ready(self._max_records, self._max_wait):
+            taken = self._native.take_batch(self._max_records)
+            while isinstance(taken, list):
+                # Stored there before the batch is taken, which leaves them out where it is iterated over.
+                assert self._letters is not None
+                store(self._native, self._letters.send, taken)
+                taken = self._native.take_batch(self._max_records)
+            if taken is not None:
+                return taken
+        raise StopIteration

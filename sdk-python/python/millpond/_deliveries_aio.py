@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any, cast
 
 from millpond import _core
-from millpond._core import RecordPlace
+from millpond._core import Places, RecordPlace
 from millpond._waiting import wait_for
 from millpond.errors import ForkedError, MillpondError, TimeoutError
 
@@ -84,6 +85,26 @@ class Delivery:
         """Whether the answer is there, an error included."""
         return self._native.done() if self._future is None else self._future.done()
 
+    def result(self) -> RecordPlace:
+        """Where the record was stored, if the answer is there; raises what went wrong, and ``asyncio.InvalidStateError`` where none is there yet: then
+        await it."""
+        error = self.exception()
+        if error is not None:
+            raise error
+        return self._native.result() if self._future is None else self._future.result()
+
+    def exception(self) -> MillpondError | None:
+        """What went wrong, or None, if the answer is there; raises ``asyncio.InvalidStateError`` where none is there yet."""
+        if not self.done():
+            raise asyncio.InvalidStateError("the record is not answered yet: await it")
+        if self._future is None:
+            return self._native.exception()
+        error = cast("MillpondError | None", self._future.exception())
+        if error is not None:
+            self._heard = True
+            self._untold.heard(self)
+        return error
+
     def __await__(self) -> Generator[Any, None, RecordPlace]:
         return self._wait().__await__()
 
@@ -118,3 +139,42 @@ class Delivery:
 
     def __repr__(self) -> str:
         return f"<millpond.aio.Delivery, {'answered' if self.done() else 'not answered'}>"
+
+
+class Deliveries(Coroutine[Any, Any, Places]):
+    """Many records that are being sent, from ``send_many`` and ``send_arrow``: a coroutine. Await it for their places, or await `outcomes` for what
+    became of each. Nothing is sent before it is awaited."""
+
+    def __init__(self, sends: Callable[[], Awaitable[_core.Sends]]) -> None:
+        """From `Producer.send_many`."""
+        self._sends = sends
+        # Made now, so that Python warns where it is never awaited.
+        self._coroutine = self._places()
+
+    async def _places(self) -> Places:
+        sends = await self._sends()
+        places: Places = await wait_for(sends.places_async)
+        return places
+
+    async def outcomes(self) -> list[RecordPlace | MillpondError]:
+        """Sends them instead, and gives what became of each record, in their order: its place, or the exception that it failed with. Raises only
+        where a record cannot be sent at all, as it is of a wrong type: what was sent before it stays sent."""
+        self._coroutine.close()
+        sends = await self._sends()
+        outcomes: list[RecordPlace | MillpondError] = await wait_for(sends.outcomes_async)
+        return outcomes
+
+    def __await__(self) -> Generator[Any, None, Places]:
+        return self._coroutine.__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """As for every coroutine."""
+        return self._coroutine.send(value)
+
+    def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None, /) -> Any:
+        """As for every coroutine."""
+        return self._coroutine.throw(kind) if value is None and trace is None else self._coroutine.throw(kind, value, trace)
+
+    def close(self) -> None:
+        """As for every coroutine."""
+        self._coroutine.close()

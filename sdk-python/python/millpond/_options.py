@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from os import PathLike
-from typing import Any, Literal, TypedDict, Union
+from typing import Any, Literal, TypedDict, TypeVar, Union
 
 from millpond._times import Seconds, checked_seconds, length_ms, to_ms
 from millpond.errors import InvalidError, WrongTypeError
+
+T = TypeVar("T")
 
 Start = Union[Literal["beginning", "end"], datetime, int]
 """Where to begin: at the first record that is there, behind the last one, at a time, or at an offset."""
@@ -182,12 +185,59 @@ def consumer(
 
 def partition_numbers(partitions: Any) -> list[int]:
     """The partitions to read."""
-    if isinstance(partitions, int):
-        raise WrongTypeError("partitions is a list of numbers, not a number", code="wrong_type", hint=f"partitions=[{partitions}]")
-    numbers = list(partitions)
+    if not isinstance(partitions, Iterable) or isinstance(partitions, (str, bytes, Mapping)):
+        hint = f"partitions=[{partitions}]" if isinstance(partitions, int) else "partitions=[0, 1]"
+        raise WrongTypeError(f"partitions is a list of numbers, not {type(partitions).__name__}", code="wrong_type", hint=hint)  # pyright: ignore[reportUnknownArgumentType]
+    given: Iterable[Any] = partitions  # pyright: ignore[reportUnknownVariableType]
+    numbers = [int_of("a partition", number, 0, PARTITIONS_END - 1) for number in given]
     if not numbers:
         raise InvalidError("partitions is empty: nothing would ever be read", hint="leave it out to read all partitions")
     return numbers
+
+
+def int_of(name: str, value: Any, least: int, most: int) -> int:
+    """A number between these."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise WrongTypeError(f"{name} is an int, not {type(value).__name__}: {value!r:.100}", code="wrong_type")
+    if not least <= value <= most:
+        raise InvalidError(f"{name} cannot be {value}: it is a number from {least} to {most}")
+    return value
+
+
+def checked_params(given: Any) -> dict[str, str]:
+    """Parameters of a module by their names."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise WrongTypeError(f"params is a dict of names to text, not {type(given).__name__}", code="wrong_type", hint='params={"limit": "5"}')
+    params: Mapping[Any, Any] = given  # pyright: ignore[reportUnknownVariableType]
+    for name, text in params.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise WrongTypeError(f"params cannot have {name!r}: {text!r}: both are a str", code="wrong_type", hint=f"params={{{str(name)!r}: {str(text)!r}}}")
+    return dict(params)
+
+
+def instance_of(name: str, value: Any, cls: type[T], example: str) -> T | None:
+    """What is of this class, or not given."""
+    if value is None or isinstance(value, cls):
+        return value
+    raise WrongTypeError(f"{name} is a millpond.admin.{cls.__name__}, not {type(value).__name__}", code="wrong_type", hint=example)
+
+
+def list_of(name: str, given: Any, cls: type[T]) -> list[T]:
+    """A list of what is of this class."""
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
+        items: list[Any] = list(given)  # pyright: ignore[reportUnknownArgumentType]
+        if all(isinstance(item, cls) for item in items):
+            return items
+    raise WrongTypeError(f"{name} is a list of {cls.__name__}, not {given!r:.100}", code="wrong_type")
+
+
+def one_of(name: str, value: Any, names: tuple[str, ...]) -> None:
+    """Refuses what is none of these names."""
+    if value not in names:
+        said = " or ".join(f'"{known}"' for known in names)
+        raise InvalidError(f"{name} cannot be {value!r}: it is {said}")
 
 
 def decode_policy(on_decode_error: str, dead_letter_topic: str | None) -> str:
@@ -210,6 +260,8 @@ def positive(name: str, value: int) -> int:
         raise WrongTypeError(f"{name} is an int, not {type(value).__name__}", code="wrong_type")
     if value < 1:
         raise InvalidError(f"{name} cannot be {value!r}: it is a number from 1 on")
+    if value > sys.maxsize:
+        raise InvalidError(f"{name} cannot be {value!r}: it is at most sys.maxsize, {sys.maxsize}")
     return value
 
 
@@ -250,7 +302,8 @@ class ConsumerSettings(TypedDict, total=False):
     """What happens where a partition does not reach to an offset; ``"error"`` when not set."""
     on_decode_error: OnDecodeError
     """What becomes of a record that a deserializer fails on; ``"raise"`` when not set. ``"skip"`` leaves it out and counts it, ``"raw"`` hands it out
-    with bytes, ``"dead-letter"`` sends it to ``dead_letter_topic``."""
+    with bytes, ``"dead-letter"`` sends it to ``dead_letter_topic`` before reading goes on: until that is done it is the next record, whatever fails or is
+    interrupted, and it may then be there twice."""
     dead_letter_topic: str
     """Where such records go, with what went wrong in their headers."""
 

@@ -45,19 +45,28 @@ class NewRecord(Generic[K, V]):
         self.__dict__.update(value=value, key=key, headers=headers, timestamp=timestamp, partition=partition)
 
 
-def check_many(records: object) -> None:
-    """Refuses what is no iterable of records. Text and bytes can be iterated over too, and are never meant so."""
-    if isinstance(records, (str, bytes, bytearray)):
+def check_many(records: object, call: str = "send_many") -> None:
+    """Refuses what is no iterable of records. Text, bytes, dicts and tables can be iterated over too, and are never meant so."""
+    kind, hint = type(records).__name__, "send(value) sends one record, send_many([value, value]) sends many"
+    if isinstance(records, (str, bytes, bytearray, memoryview)):
         why = "one record, and not many"
+    elif isinstance(records, Mapping):
+        why = "one value, whose keys alone would be sent"
+        hint += "; NewRecord(value, key=...) is a record with a key"
+    elif _is_table(records):
+        why, hint = "a table, whose names of columns would be sent", "send_arrow(table) sends its rows, send_many(table[column]) one column"
     elif not isinstance(records, Iterable):
         why = "nothing that can be iterated over"
     else:
         return
-    raise WrongTypeError(
-        f"send_many takes an iterable of records, and {type(records).__name__} is {why}",
-        code="wrong_type",
-        hint="send(value) sends one record, send_many([value, value]) sends many",
-    )
+    raise WrongTypeError(f"{call} takes an iterable of records, and {kind} is {why}", code="wrong_type", hint=hint)
+
+
+def _is_table(records: object) -> bool:
+    """Whether it is a table of Arrow, pandas or another library. One column of such is an iterable of values."""
+    if hasattr(records, "__dataframe__"):
+        return True
+    return hasattr(records, "__arrow_c_stream__") and any(hasattr(records, name) for name in ("columns", "column_names", "schema"))
 
 
 class Feed(Generic[K, V]):

@@ -7,13 +7,14 @@ import json
 import typing
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from os import PathLike
 from pathlib import Path
 from typing import Any, Union
 
 from millpond import _options
 from millpond._times import Seconds, from_ms, length_ms
-from millpond.admin import Attachment, DeriveInto, Durability, Limits, Unlimited
-from millpond.errors import InvalidError
+from millpond.admin import Attachment, DeriveInto, Durability, Limits, LogPlace, Unlimited
+from millpond.errors import InvalidError, WrongTypeError
 
 _RENAMED = {"deployed_at": "deployed_at_ms", "at": "at_ms"}
 """Times that the broker has in milliseconds."""
@@ -102,6 +103,24 @@ def settings(
     return {name: value for name, value in given.items() if value is not None}
 
 
+def create_request(name: str, partitions: int, if_exists: str, config: dict[str, Any], timeout: Seconds | None) -> str:
+    """The request to make a topic."""
+    _options.one_of("if_exists", if_exists, ("error", "ok"))
+    _options.int_of("partitions", partitions, 0, _options.PARTITIONS_END - 1)
+    return request("create_topic", timeout, name=name, partitions=partitions, config=config)
+
+
+def log_request(module: str, topic: str | None, lines_max: int, after: Iterable[LogPlace], timeout: Seconds | None) -> str:
+    """The request for what a module has logged."""
+    places = [{"log": place.log, "line": place.line} for place in _options.list_of("after", after, LogPlace)]
+    return request("module_log", timeout, module=module, topic=topic, lines_max=lines_max, after=places)
+
+
+def _bounds(limits: Any) -> dict[str, Any]:
+    given = _options.instance_of("limits", limits, Limits, "limits=Limits(memory_bytes=1 << 20)")
+    return {} if given is None else {name: value for name, value in dataclasses.asdict(given).items() if value is not None}
+
+
 def attach_request(
     topic: str,
     module: str,
@@ -115,13 +134,14 @@ def attach_request(
 ) -> str:
     """The request to attach a module."""
     into: dict[str, Any] | None = None
+    derive = _options.instance_of("derive", derive, DeriveInto, 'derive=DeriveInto(["alarms"])')
     if derive is not None:
-        into = {"targets": list(derive.targets), "start": _options.place(derive.start), "state_bytes": derive.state_bytes}
+        into = {"targets": _options.list_of("targets", derive.targets, str), "start": _options.place(derive.start), "state_bytes": derive.state_bytes}
         if derive.offsets:
-            into["offsets"] = {str(partition): offset for partition, offset in derive.offsets.items()}
+            into["offsets"] = _options.checked_offsets(derive.offsets)
         if derive.retries is not None:
             into["retries"] = derive.retries
-    bounds = {} if limits is None else {name: value for name, value in dataclasses.asdict(limits).items() if value is not None}
+    bounds = _bounds(limits)
     return request(
         "attach",
         timeout,
@@ -129,7 +149,7 @@ def attach_request(
         module=module,
         on=on,
         view=view,
-        params=dict(params or {}),
+        params=_options.checked_params(params),
         limits=bounds,
         on_error=on_error,
         derive=into,
@@ -152,7 +172,7 @@ def alter_request(
     timeout: Seconds | None,
 ) -> str:
     """The request to change how a module runs."""
-    bounds = {} if limits is None else {name: value for name, value in dataclasses.asdict(limits).items() if value is not None}
+    bounds = _bounds(limits)
     return request(
         "alter_attachment",
         timeout,
@@ -160,8 +180,8 @@ def alter_request(
         module=module,
         on=on,
         view=view,
-        params=dict(params or {}),
-        remove_params=list(remove_params),
+        params=_options.checked_params(params),
+        remove_params=_options.list_of("remove_params", remove_params, str),
         limits=bounds,
         default_limits=default_limits,
         follow_current=follow_current,
@@ -171,11 +191,13 @@ def alter_request(
     )
 
 
-def module_bytes(wasm: bytes | bytearray | str | Path) -> bytes:
+def module_bytes(wasm: Any) -> bytes:
     """The bytes of a module, from a file or as they are."""
-    if isinstance(wasm, (bytes, bytearray)):
-        return bytes(wasm)
-    path = Path(wasm)
+    if isinstance(wasm, (bytes, bytearray, memoryview)):
+        return bytes(typing.cast(bytes, wasm))
+    if not isinstance(wasm, (str, PathLike)):
+        raise WrongTypeError(f"a module is its bytes, or the path of its file, not {type(wasm).__name__}", code="wrong_type")
+    path = Path(typing.cast(str, wasm))
     try:
         return path.read_bytes()
     except OSError as error:

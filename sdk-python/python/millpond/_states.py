@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from weakref import ReferenceType, ref
 
 from millpond import _core
-from millpond.errors import ClosedError, InvalidError, WrongTypeError
+from millpond._times import Seconds, checked_seconds
+from millpond.errors import ClosedError, InvalidError, MillpondError, WrongTypeError
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class PartitionState:
     """The first offset that is still there, as the broker said last."""
     high_watermark: int
     """One past the last offset that can be read, as the broker said last."""
+    failed: bool = False
+    """Whether reading it has failed: nothing comes of it until a seek takes it up again."""
 
     @property
     def lag(self) -> int:
@@ -62,14 +66,45 @@ def partition_states(text: str) -> list[PartitionState]:
     return [PartitionState(**state) for state in json.loads(text)]
 
 
-def check_topic(topic: object, client_closed: bool) -> None:
+def check_topic(topic: object, closing: Closing) -> None:
     """Refuses what is no name, and a client that is closed."""
-    if client_closed:
-        raise ClosedError("the client is closed", code="closed")
+    closing.check()
     if not isinstance(topic, str):
         raise WrongTypeError(f"a topic is a str, not {type(topic).__name__}", code="wrong_type")
     if not topic:
         raise InvalidError("the name of the topic is empty")
+
+
+class Closing:
+    """How far a client is with being closed. Whoever is interrupted in it, and closes again, finishes it."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.done = False
+        self.failed: MillpondError | None = None
+
+    def check(self) -> None:
+        """Refuses what comes after the close has begun."""
+        if self.begun:
+            raise ClosedError("the client is closed", code="closed")
+
+    def end(self) -> None:
+        """Everything is closed. Raises what went wrong, once."""
+        self.done = True
+        failed, self.failed = self.failed, None
+        if failed is not None:
+            raise failed
+
+
+class Deadline:
+    """The end of a time that several waits share; none for one that has no end."""
+
+    def __init__(self, timeout: Seconds | None) -> None:
+        self._until = None if timeout is None else time.monotonic() + checked_seconds("timeout", timeout)
+
+    def left(self) -> float | None:
+        """Seconds until then."""
+        return None if self._until is None else max(0.0, self._until - time.monotonic())
 
 
 class OpenProducers:
@@ -84,15 +119,16 @@ class OpenProducers:
         # The serializers may hold who uses the producer, which then would never be dropped.
         self._all.append((ref(producer), native.without_serializers()))
 
-    def take(self) -> list[_core.Producer]:
-        """All that are not closed."""
-        taken, self._all = self._all, []
-        return [native for _, native in taken if not native.is_closed]
+    def all(self) -> list[_core.Producer]:
+        """All of them: one that was closed may still wait for answers, if that took longer than who closed it would wait."""
+        return [native for _, native in self._all]
+
+    def forget(self, native: _core.Producer) -> None:
+        """It is closed."""
+        self._all = [entry for entry in self._all if entry[1] is not native]
 
 
 def _is_missed(native: _core.Producer) -> bool:
     """Whether records of a producer that was dropped are on their way, or failed."""
-    if native.is_closed:
-        return False
     stats = native.stats()
-    return bool(stats["buffered_bytes"] or stats["records_failed"])
+    return bool(stats["buffered_bytes"] or (stats["records_failed"] and not native.is_closed))

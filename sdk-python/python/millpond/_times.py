@@ -56,7 +56,7 @@ def length_ms(name: str, length: Seconds) -> int:
 def checked_seconds(name: str, length: Seconds) -> float:
     """Seconds of a length of time; not a number, endless and below 0 are refused."""
     seconds = to_seconds(length)
-    if not isinstance(seconds, (int, float)):
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise WrongTypeError(f"{name} is seconds or a timedelta, not {type(length).__name__}", code="wrong_type")
     if not 0 <= seconds < SECONDS_MAX:
         raise InvalidError(f"{name} cannot be {length!r}: it is seconds from 0 on, or a timedelta")

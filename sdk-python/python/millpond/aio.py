@@ -26,11 +26,11 @@ from weakref import WeakSet
 
 from millpond import _arrow, _core, _options
 from millpond._admin_aio import Admin, Transforms
-from millpond._core import Batch, Places, Record
-from millpond._dead_letters import dead_letter
-from millpond._deliveries_aio import Delivery, Untold
+from millpond._core import Batch, Record
+from millpond._dead_letters import store_async
+from millpond._deliveries_aio import Deliveries, Delivery, Untold
 from millpond._records import Feed, Headers, NewRecord, check_many
-from millpond._states import OpenProducers, PartitionState, ProducerStats, check_topic, partition_states
+from millpond._states import Closing, Deadline, OpenProducers, PartitionState, ProducerStats, check_topic, partition_states
 from millpond._times import Seconds, checked_seconds, to_seconds
 from millpond._waiting import wait_for
 from millpond.errors import DecodeError, ForkedError, MillpondError
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from millpond._options import ClientSettings, ConsumerSettings, ProducerSettings
 
-__all__ = ["Admin", "Client", "Connecting", "Consumer", "Delivery", "Producer", "Transforms", "connect"]
+__all__ = ["Admin", "Client", "Connecting", "Consumer", "Deliveries", "Delivery", "Producer", "Transforms", "connect"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -96,11 +96,11 @@ class Client:
     def __init__(self, native: _core.Client) -> None:
         """From `connect`."""
         self._native = native
-        self._closed = False
+        self._closing = Closing()
         self._producers = OpenProducers()
         self._consumers: WeakSet[Consumer[Any, Any]] = WeakSet()
         self._untold: set[Untold] = set()
-        self.admin = Admin(native)
+        self.admin = Admin(native, self._closing)
 
     @overload
     def producer(self, topic: str, **settings: Unpack[ProducerSettings]) -> Producer[Encoded, Encoded]: ...
@@ -120,7 +120,7 @@ class Client:
 
         Without serializers it takes ``bytes`` and ``str``. The settings are those of `ProducerSettings`.
         """
-        check_topic(topic, self._closed)
+        check_topic(topic, self._closing)
         native = self._native.producer(topic, _options.producer_of(settings), dumps_of(key), dumps_of(value))
         producer: Producer[Any, Any] = Producer(native, topic, Untold(self._untold))
         self._producers.add(producer, native)
@@ -151,7 +151,7 @@ class Client:
 
         Without deserializers it gives ``bytes``. The settings are those of `ConsumerSettings`.
         """
-        check_topic(topic, self._closed)
+        check_topic(topic, self._closing)
         policy = _options.decode_policy(on_decode_error, dead_letter_topic)
         native = self._native.consumer(topic, _options.consumer_of(settings), loads_of(key), loads_of(value), policy)
         letters = None if dead_letter_topic is None else self.producer(dead_letter_topic)
@@ -167,43 +167,42 @@ class Client:
     @property
     def is_connected(self) -> bool:
         """Whether the connection is up at this moment. Nothing needs to be done when it is not."""
-        return not self._closed and self._native.is_connected
+        return not self._closing.begun and self._native.is_connected
 
     @property
     def round_trip(self) -> float | None:
         """QUIC's estimate of the round trip to the broker, in seconds; None while the connection is down."""
-        return None if self._closed else self._native.round_trip
+        return None if self._closing.begun else self._native.round_trip
 
     async def close(self, timeout: Seconds | None = None) -> None:
         """Closes consumers and producers, which wait for their answers (``timeout`` seconds at most), and the connection.
 
-        Raises what went wrong with a record that nobody has heard of. May be called in any state, and again; in a forked child it does nothing.
+        From then on all calls are refused. One that was interrupted is finished by the next. Raises what went wrong with a record that nobody has heard of. May be called in any state, and again; in a forked child it does nothing.
         """
-        if self._closed:
+        deadline, closing = Deadline(timeout), self._closing
+        if closing.done:
             return
-        self._closed = True
-        failed: MillpondError | None = None
+        closing.begun = True
         for consumer in list(self._consumers):
             await consumer.close()
-        seconds = to_seconds(timeout)
-        for producer in self._producers.take():
+        for producer in self._producers.all():
             try:
-                await wait_for(partial(_close, producer, seconds))
+                await wait_for(partial(_close, producer, deadline.left()))
             except ForkedError:
                 pass
             except MillpondError as error:
-                failed = failed or error
+                closing.failed = closing.failed or error
+            self._producers.forget(producer)
         for untold in list(self._untold):
             try:
                 await untold.tell(untold.given_up())
             except MillpondError as error:
-                failed = failed or error
+                closing.failed = closing.failed or error
         try:
             await wait_for(self._native.close_async)
         except ForkedError:
             pass
-        if failed is not None:
-            raise failed
+        closing.end()
 
     async def __aenter__(self) -> Self:
         return self
@@ -218,7 +217,7 @@ class Client:
             pass  # the error that ends the block says more
 
     def __repr__(self) -> str:
-        return f"<millpond.aio.Client {self.url}{' closed' if self._closed else ''}>"
+        return f"<millpond.aio.Client {self.url}{' closed' if self._closing.begun else ''}>"
 
 
 def _close(producer: _core.Producer, timeout: float | None, future: asyncio.Future[Any]) -> _core.Operation:
@@ -263,12 +262,20 @@ class Producer(Generic[K, V]):
         """
         return Delivery(self._native.post(value, key, headers, timestamp, partition), self._untold)
 
-    async def send_many(
+    def send_many(
         self, records: Iterable[V | NewRecord[K, V]] | AsyncIterable[V | NewRecord[K, V]], *, key: Callable[[V], K] | None = None
-    ) -> Places:
+    ) -> Deliveries:
         """Sends many records in few crossings, and waits until they are stored: values, or `NewRecord` where a record is more than that. ``key``
         makes the keys of values. Records are taken as there is room for them. Once all are answered it raises what went wrong first; a record that
-        can't be sent at all ends it at once, and what was sent before it stays sent. From an asynchronous iterable each is sent as it comes."""
+        can't be sent at all ends it at once, and what was sent before it stays sent. From an asynchronous iterable each is sent as it comes.
+
+        Await it for the places, or await ``send_many(records).outcomes()`` for what became of each record.
+        """
+        return Deliveries(partial(self._send_many, records, key))
+
+    async def _send_many(
+        self, records: Iterable[V | NewRecord[K, V]] | AsyncIterable[V | NewRecord[K, V]], key: Callable[[V], K] | None
+    ) -> _core.Sends:
         if isinstance(records, AsyncIterable):
             feed: Feed[K, V] = Feed()
             sends = self._native.sends(feed, key)
@@ -282,15 +289,15 @@ class Producer(Generic[K, V]):
             while (more := sends.advance(RECORDS_AT_ONCE)) is not False:
                 # Where there is room, others have their turn.
                 await (wait_for(sends.room_async) if more is None else asyncio.sleep(0))
-        places: Places = await wait_for(sends.places_async)
-        return places
+        return sends
 
-    async def send_arrow(self, table: Any, *, value: str = "value", key: str | None = None) -> Places:
-        """Sends the rows of a table: ``pyarrow``'s, or whatever has the Arrow PyCapsule interface. Needs pyarrow.
+    def send_arrow(self, table: Any, *, value: str = "value", key: str | None = _arrow.KEY) -> Deliveries:
+        """Sends the rows of a table: ``pyarrow``'s, or whatever has the Arrow PyCapsule interface. Needs pyarrow. Awaited as `send_many`.
 
-        ``value`` and ``key`` name columns; columns ``headers`` and ``timestamp`` as `Batch.to_arrow` makes them are taken as well.
+        ``value`` and ``key`` name columns. Columns ``key``, ``headers`` and ``timestamp`` as `Batch.to_arrow` makes them are taken where they are
+        there; with ``key=None`` the records have no keys.
         """
-        return await self.send_many(_arrow.rows(table, value, key))
+        return self.send_many(_arrow.rows(table, value, key))
 
     async def flush(self, timeout: Seconds | None = None) -> None:
         """Waits until everything that was sent before is stored. Raises the first error since the last flush that nobody has heard of, or `TimeoutError`:
@@ -332,7 +339,7 @@ class Consumer(Generic[K, V]):
     """Reads one topic. From `Client.consumer`. Iterate over it for records (``async for``), or over `batches`.
 
     Records of one partition come in the order of their offsets, each once for as long as this consumer lives, whatever happens to the connection. An
-    error ends one partition; `seek` takes it up again.
+    error ends one partition; `seek` takes it up again. Once all have failed, each read raises the last error.
     """
 
     def __init__(self, native: _core.Consumer, topic: str, letters: Producer[Encoded, Encoded] | None) -> None:
@@ -384,14 +391,15 @@ class Consumer(Generic[K, V]):
             try:
                 return self._native.take_next()
             except DecodeError as error:
-                # Stored there before reading goes on.
-                await letters.send(**dead_letter(error))
+                undecodable = error
+            # Stored there before reading goes on: until then it is the next record.
+            await store_async(self._native, letters.send, [undecodable])
 
     def batches(self, max_records: int = 10_000, max_wait: Seconds = 0.0) -> AsyncIterator[Batch[K, V]]:
         """Batches of at most so many records, each with at least one.
 
         A batch is handed out when it is full, or ``max_wait`` (seconds, or a timedelta) after its first record; at once, with what is
-        there, when that is 0.
+        there, when that is 0. Iteration goes on after an error.
         """
         _options.positive("max_records", max_records)
         batches: _Batches[K, V] = _Batches(self._native, max_records, _options.wait_seconds(max_wait), self._letters)
@@ -474,11 +482,12 @@ class _Batches(Generic[K, V]):
 
     async def __anext__(self) -> Batch[K, V]:
         while await wait_for(lambda future: self._native.ready_async(future, self._max_records, self._max_wait)):
-            batch = self._native.take_batch(self._max_records)
-            if batch is None:
-                continue
-            if self._letters is not None:
-                # Stored there before the batch is handed out, which leaves them out where it is iterated over.
-                await self._letters.send_many([NewRecord(**dead_letter(error)) for error in batch.undecodable()])
-            return batch
+            taken = self._native.take_batch(self._max_records)
+            while isinstance(taken, list):
+                # Stored there before the batch is taken, which leaves them out where it is iterated over.
+                assert self._letters is not None
+                await store_async(self._native, self._letters.send, taken)
+                taken = self._native.take_batch(self._max_records)
+            if taken is not None:
+                return taken
         raise StopAsyncIteration

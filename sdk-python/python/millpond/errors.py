@@ -75,6 +75,10 @@ class MillpondError(Exception):
     """Whether the same call may succeed later without anyone changing anything."""
     maybe_done: bool
     """Whether what was asked for may have been done in spite of it. A second try can then do it twice."""
+    topic: str | None = None
+    """Where a consumer's partition has failed: its topic."""
+    partition: int | None = None
+    """Where a consumer's partition has failed: its number."""
 
     def __init__(
         self,
@@ -167,8 +171,6 @@ class TransformError(MillpondError, RuntimeError):
 class CorruptError(MillpondError, OSError):
     """Stored bytes are damaged."""
 
-    partition: int | None = None
-    """The partition, where it is known."""
     next_offset: int | None = None
     """The offset behind the damage, from which reading can go on, where it is known."""
 
@@ -229,14 +231,17 @@ _BY_CODE: dict[str, type[MillpondError]] = {
 
 
 def _from_failure(  # pyright: ignore[reportUnusedFunction]
-    kind: str, message: str, *, code: str, range: Any, next_offset: Any, partition: Any, **parts: Any
+    kind: str, message: str, *, code: str, range: Any, next_offset: Any, partition: Any, topic: Any, **parts: Any
 ) -> MillpondError:
     """Called by the native module."""
     cls = _BY_CODE.get(code) or _BY_KIND.get(kind, InternalError)
     if cls is OffsetOutOfRangeError:
         parts["range"] = range
     if cls is CorruptError:
-        parts.update(next_offset=next_offset, partition=partition)
+        parts["next_offset"] = next_offset
+    for name, place in (("topic", topic), ("partition", partition)):
+        if place is not None:
+            parts[name] = place
     return cls(message, code=code, **parts)
 
 
@@ -250,4 +255,6 @@ def _decode_error(what: str, error: BaseException, record: Record[Any, Any]) -> 
         "bytes, or send them to a topic for dead letters",
         what=what,
         record=record,
+        topic=record.topic,
+        partition=record.partition,
     )

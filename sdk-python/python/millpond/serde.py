@@ -14,12 +14,14 @@ tombstone): no serializer sees it.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json as _json
 import typing
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, Union, runtime_checkable
 
-from millpond.errors import InvalidError
+from millpond._models import Fields
+from millpond.errors import InvalidError, WrongTypeError
 
 __all__ = ["Deserializer", "Encoded", "Serde", "SerdeLike", "Serializer", "json", "model", "raw", "string"]
 
@@ -72,7 +74,7 @@ class Serde(Generic[T]):
 
 
 def _dump_json(value: Any) -> str:
-    return _json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _same(data: bytes) -> bytes:
@@ -86,63 +88,51 @@ string: Serde[str] = Serde(str.encode, bytes.decode, "millpond.string")
 """Text in UTF-8."""
 
 json: Serde[Any] = Serde(_dump_json, _json.loads, "millpond.json")
-"""Whatever JSON can say."""
+"""Whatever JSON can say, and no more: not a number and infinity are refused when they are to be written."""
 
 
 def model(cls: type[T]) -> Serde[T]:
-    """JSON of a dataclass or of a Pydantic model.
+    """JSON of a dataclass, or of a Pydantic model or dataclass.
 
-    A Pydantic model is validated by Pydantic. A dataclass, which may hold other dataclasses, lists, dicts and optional values, is checked for fields
-    that are missing or not known; the types of its plain fields are taken as they come.
+    What Pydantic made is written and read by Pydantic, with its aliases. A dataclass may hold other dataclasses, lists, tuples, sets and dicts of them,
+    and unions that JSON can tell apart; ``datetime``, ``date`` and ``time`` go as ISO 8601, ``UUID`` and ``Decimal`` as text, an ``Enum`` as its
+    value, ``bytes`` as base64. It is checked for fields that are missing or not known; ``str``, ``int``, ``float`` and ``bool`` are taken as they come.
+    A field of any other type is refused here, with `WrongTypeError`.
     """
+    if not isinstance(cls, type):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _no_model(cls)
+    name = f"millpond.model({cls.__name__})"
     if hasattr(cls, "model_validate_json") and hasattr(cls, "model_dump_json"):
         pydantic: Any = cls
-        return Serde(lambda value: typing.cast(Any, value).model_dump_json(), pydantic.model_validate_json, f"millpond.model({cls.__name__})")
-    if dataclasses.is_dataclass(cls):
+        return Serde(lambda value: typing.cast(Any, value).model_dump_json(by_alias=True), pydantic.model_validate_json, name)
+    if not dataclasses.is_dataclass(cls):
+        raise _no_model(cls)
+    if hasattr(cls, "__pydantic_validator__"):
+        adapter: Any = importlib.import_module("pydantic").TypeAdapter(cls)
+        return Serde(lambda value: typing.cast(bytes, adapter.dump_json(value, by_alias=True)), adapter.validate_json, name)
+    shape = Fields(cls, {})
 
-        def loads(data: bytes) -> T:
-            return typing.cast(T, _build(cls, _json.loads(data), cls.__name__))
+    def dumps(value: T) -> str:
+        return _dump_json(shape.write(value, cls.__name__))
 
-        return Serde(lambda value: _dump_json(dataclasses.asdict(typing.cast(Any, value))), loads, f"millpond.model({cls.__name__})")
-    raise InvalidError(
-        f"{cls!r} is neither a dataclass nor a Pydantic model",
+    def loads(data: bytes) -> T:
+        return typing.cast(T, shape.read(_json.loads(data), cls.__name__))
+
+    return Serde(dumps, loads, name)
+
+
+def _no_model(given: object) -> WrongTypeError:
+    return WrongTypeError(
+        f"{given!r:.200} is neither a dataclass nor a Pydantic model",
         code="wrong_type",
-        hint="decorate it with @dataclass, derive it from pydantic.BaseModel, or give functions: value=Serde(dumps, loads)",
+        hint="decorate it with @dataclass, derive it from pydantic.BaseModel, or give functions: value=Serde(dumps, loads); a class is meant, and not "
+        "one of its objects",
     )
-
-
-def _is(value: object, kind: type) -> bool:
-    return isinstance(value, kind)
 
 
 def _is_both(given: object) -> bool:
     """Whether it has both methods. A class is a function, whatever methods its objects have."""
     return isinstance(given, SerdeLike) and not isinstance(given, type)
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """A value of this type, from what JSON has."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not _is(value, dict):
-            raise ValueError(f"{where} is not an object: {value!r:.100}")
-        hints = typing.get_type_hints(kind)
-        names = {field.name for field in dataclasses.fields(kind) if field.init}
-        if unknown := value.keys() - names:
-            raise ValueError(f"{where} has no field {', '.join(sorted(unknown))}")
-        try:
-            return kind(**{name: _build(hints[name], part, f"{where}.{name}") for name, part in value.items()})
-        except TypeError as error:
-            raise ValueError(f"{where}: {error}") from error
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is list and _is(value, list):
-        return [_build(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if origin is dict and _is(value, dict):
-        return {name: _build(arguments[1], part, f"{where}.{name}") for name, part in value.items()}
-    if value is not None and type(None) in arguments:
-        others = [argument for argument in arguments if argument is not type(None)]
-        if len(others) == 1:
-            return _build(others[0], value, where)
-    return value
 
 
 def dumps_of(serializer: Serializer[Any] | None) -> Callable[[Any], Encoded] | None:

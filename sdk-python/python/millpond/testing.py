@@ -26,12 +26,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
-from millpond._records import NewRecord
+from millpond._options import checked_params
+from millpond._records import NewRecord, check_many
 from millpond._times import from_ms, to_ms
 from millpond._requests import module_bytes
-from millpond.errors import MillpondError, TransformError
+from millpond.errors import MillpondError, TransformError, WrongTypeError
 from millpond.serde import Encoded
 
 __all__ = ["Broker", "BrokerError", "Transformed", "broker", "find_binary", "run_transform"]
@@ -88,9 +89,10 @@ class Broker:
         self.start()
 
     def start(self) -> None:
-        """Starts it again, after `kill` or `stop`: on the same folder and port."""
-        if self._process is not None:
+        """Starts it again, after `kill` or `stop` or where it has ended by itself: on the same folder and port."""
+        if self.is_running:
             return
+        self._end()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MILLPOND_")}
         environment["XDG_STATE_HOME"] = str(self._folder / "state")
         command = [str(self._binary), "serve", "--data-dir", str(self.data_dir)]
@@ -130,13 +132,18 @@ class Broker:
         """Its process id."""
         return self._running().pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:
             raise BrokerError("the broker is not running", code="broker_stopped", hint="start() starts it again")
         return self._process
 
     def __repr__(self) -> str:
-        return f"<millpond.testing.Broker {self.url}{'' if self._process else ' stopped'}>"
+        return f"<millpond.testing.Broker {self.url}{'' if self.is_running else ' stopped'}>"
 
     def kill(self) -> None:
         """Kills it, as a power cut would (``kill -9``)."""
@@ -145,18 +152,27 @@ class Broker:
             self._end()
 
     def stop(self) -> None:
-        """Asks it to stop, and waits until it has."""
+        """Asks it to stop, and waits until it has. One that stands still goes on before."""
         if self._process is not None:
+            # Does nothing where it has ended already.
+            self._process.send_signal(signal.SIGCONT)
             self._process.terminate()
             self._end()
 
     def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.wait(STOP_TIMEOUT)
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    stream.close()
+            try:
+                process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                message = f"the broker did not stop within {STOP_TIMEOUT:.0f} s, and was killed"
+                raise BrokerError(message, code="broker_failed", hint="its log says what it was doing") from None
+            finally:
+                for stream in (process.stdin, process.stdout):
+                    if stream is not None:
+                        stream.close()
 
     def freeze(self) -> None:
         """Lets it stand still (SIGSTOP), and waits until it does."""
@@ -208,12 +224,14 @@ def run_transform(
     """Runs a WebAssembly module on records as a broker would, in the same host and under the same limits, and gives what comes out. No broker
     is asked. ``into`` names the topics of a module that derives, ``state_bytes`` is what it may keep. Raises `TransformError` where the module fails;
     with ``on_error="skip"`` the records on which it does are left out."""
+    check_many(records, "test")
+    given = checked_params(params)
     with tempfile.TemporaryDirectory(prefix="millpond-") as folder:
         wasm, lines = Path(folder, "module.wasm"), Path(folder, "records.jsonl")
         wasm.write_bytes(module_bytes(module))
         lines.write_text("".join(json.dumps(_line(record)) + "\n" for record in records))
         command = [str(find_binary()), "transform", "test", str(wasm), "--input", str(lines), "-o", "jsonl"]
-        for name, value in (params or {}).items():
+        for name, value in given.items():
             command += ["--param", f"{name}={value}"]
         if into:
             command += ["--into", ",".join(into)]
@@ -243,22 +261,32 @@ def _failure(said: str) -> TransformError:
 def _line(record: NewRecord[Encoded, Encoded] | Encoded) -> dict[str, Any]:
     """A record as a line of JSON."""
     new = record if isinstance(record, NewRecord) else NewRecord[Encoded, Encoded](value=record)
-    line: dict[str, Any] = {"key_base64": _text(new.key), "value_base64": _text(new.value)}
+    line: dict[str, Any] = {"key_base64": _text("key", new.key), "value_base64": _text("value", new.value)}
     line = {name if part is not None else name.removesuffix("_base64"): part for name, part in line.items()}
     given: Any = new.headers or ()
     headers: dict[str, list[Any]] = {}
-    for name, value in given.items() if hasattr(given, "items") else given:
-        headers.setdefault(name, []).append(None if value is None else {"base64": _text(value)})
+    try:
+        pairs: list[tuple[Any, Any]] = [(name, value) for name, value in (given.items() if hasattr(given, "items") else given)]
+    except (TypeError, ValueError):
+        hint = 'as in headers={"unit": "C"} or headers=[("unit", b"C")]'
+        raise WrongTypeError("headers are a dict, or pairs of a name and a value", code="wrong_type", hint=hint) from None
+    for name, value in pairs:
+        if not isinstance(name, str):
+            raise WrongTypeError(f"the name of a header is of type {type(name).__name__}: it is str", code="wrong_type")
+        headers.setdefault(name, []).append(None if value is None else {"base64": _text("value of a header", value)})
     line["headers"] = headers
     if new.timestamp is not None:
         line["timestamp"] = to_ms(new.timestamp)
     return line
 
 
-def _text(part: Encoded | None) -> str | None:
+def _text(what: str, part: Any) -> str | None:
     if part is None:
         return None
-    return base64.b64encode(part.encode() if isinstance(part, str) else bytes(part)).decode()
+    if not isinstance(part, (str, bytes, bytearray, memoryview)):
+        hint = "a module gets bytes: give those that the producer's serializer makes, as in json.dumps(value)"
+        raise WrongTypeError(f"the {what} is of type {type(part).__name__}: it is bytes, str or None", code="wrong_type", hint=hint)
+    return base64.b64encode(part.encode() if isinstance(part, str) else bytes(cast(bytes, part))).decode()
 
 
 def _transformed(line: dict[str, Any]) -> Transformed:

@@ -69,6 +69,12 @@ struct Shelf {
     paused: BTreeSet<u32>,
     /// Nothing more will come.
     ended: bool,
+    /// The partitions that have failed, as the source said last.
+    failed: BTreeSet<u32>,
+    /// What happened last to a partition.
+    last_failure: Option<Failure>,
+    /// Every partition has failed: so does every further wait, with the last failure, until a seek.
+    all_failed: bool,
 }
 
 #[derive(Debug)]
@@ -90,6 +96,8 @@ pub struct PartitionState {
     pub log_start: i64,
     /// One past the last offset that can be read, as the broker said last.
     pub high_watermark: i64,
+    /// Whether it has failed: nothing comes of it until a seek takes it up again.
+    pub failed: bool,
 }
 
 impl Consumer {
@@ -119,13 +127,13 @@ impl Consumer {
     }
 
     /// Waits until there is something to [`Consumer::take`]: `records` of them, or as many as have come `wait` after the first one. False once
-    /// nothing will come any more: `until_end` is reached, or every partition has failed.
+    /// nothing will come any more, as `until_end` is reached. Where every partition has failed it fails with the last failure, each time, until a seek.
     pub async fn ready(&self, records: usize, wait: Duration) -> Result<bool, Failure> {
         let inner = &self.0;
         let mut until = None;
         inner.check_open()?;
         if let Some(ready) = inner.shelf.lock().answer(records, wait, &mut until) {
-            return Ok(ready);
+            return ready;
         }
         let mut source = inner.source().await?;
         if let Some(core) = source.as_ref() {
@@ -147,13 +155,16 @@ impl Consumer {
                 continue;
             }
             if let Some(ready) = inner.shelf.lock().answer(records, wait, &mut until) {
-                return Ok(ready);
+                return ready;
             }
             let core = source.as_mut().ok_or_else(|| Failure::closed("consumer"))?;
             tokio::select! {
                 biased;
                 () = interrupted => {}
-                next = core.next_batch() => inner.shelf.lock().put(next),
+                next = core.next_batch() => {
+                    let (failed, all) = (core.failed().collect(), core.partitions().count());
+                    inner.shelf.lock().put(next, failed, all, &inner.topic);
+                }
                 () = at(until) => {}
             }
         }
@@ -190,7 +201,9 @@ impl Consumer {
             // It begins there: where it was to begin may not be there any more.
             None => *source = Some(Kept::new(inner.open_at(partition, place).await?)),
         }
-        inner.shelf.lock().forget(partition);
+        let mut kept = inner.shelf.lock();
+        kept.forget(partition);
+        kept.failed = source.as_deref().into_iter().flat_map(millpond::Consumer::failed).collect();
         Ok(())
     }
 
@@ -208,7 +221,12 @@ impl Consumer {
         let mut source = self.0.command().await?;
         let core = source.core()?;
         let resumed = core.resume(partition).await;
-        self.0.shelf.lock().set_paused(core.paused().collect());
+        let mut kept = self.0.shelf.lock();
+        kept.set_paused(core.paused().collect());
+        kept.failed = core.failed().collect();
+        // One that had failed when it was paused may go on.
+        (kept.ended, kept.all_failed) = (false, false);
+        drop(kept);
         Ok(resumed?)
     }
 
@@ -225,6 +243,7 @@ impl Consumer {
                 paused: kept.paused.contains(&partition),
                 log_start: watermarks.log_start,
                 high_watermark: watermarks.high_watermark,
+                failed: kept.failed.contains(&partition),
             }
         };
         Ok(core.partitions().map(state).collect())
@@ -342,7 +361,7 @@ impl Inner {
 
 impl Shelf {
     /// Whether there is enough, or will be no more; none to wait on. `until` is when the wait ends, which begins with the first record.
-    fn answer(&mut self, records: usize, wait: Duration, until: &mut Option<Instant>) -> Option<bool> {
+    fn answer(&mut self, records: usize, wait: Duration, until: &mut Option<Instant>) -> Option<Result<bool, Failure>> {
         loop {
             let (mut count, mut bytes, mut failed) = (0, 0, false);
             for item in &self.items {
@@ -356,18 +375,26 @@ impl Shelf {
                 }
             }
             if failed || count >= records.max(1) || bytes >= SHELF_BYTES_MAX {
-                return Some(true);
+                return Some(Ok(true));
             }
             if self.unpack_next() {
                 continue;
             }
             if count == 0 {
-                return self.ended.then_some(false);
+                return self.ended.then(|| self.end());
             }
             let now = Instant::now();
             // A wait that is longer than the clock goes has no end.
             let end = *until.get_or_insert_with(|| now.checked_add(wait).unwrap_or(now + Duration::from_hours(24)));
-            return (self.ended || end <= now).then_some(true);
+            return (self.ended || end <= now).then_some(Ok(true));
+        }
+    }
+
+    /// What whoever waits is told once nothing more will come.
+    fn end(&self) -> Result<bool, Failure> {
+        match &self.last_failure {
+            Some(failure) if self.all_failed => Err(failure.clone()),
+            _ => Ok(false),
         }
     }
 
@@ -381,7 +408,14 @@ impl Shelf {
         true
     }
 
-    fn put(&mut self, next: Option<Result<millpond::ConsumedBatch, millpond::Error>>) {
+    /// What came next from a source of so many partitions, of which these have failed.
+    fn put(
+        &mut self,
+        next: Option<Result<millpond::ConsumedBatch, millpond::Error>>,
+        failed: BTreeSet<u32>,
+        partitions: usize,
+        topic: &Arc<str>,
+    ) {
         match next {
             Some(Ok(batch)) => {
                 while self.unpack_next() {}
@@ -389,10 +423,18 @@ impl Shelf {
             }
             Some(Err(error)) => {
                 while self.unpack_next() {}
-                self.items.push_back(Item::Failed(error.into()));
+                let mut failure = Failure::from(error);
+                failure.partition = failure.partition.or_else(|| failed.difference(&self.failed).next().copied());
+                failure.topic = failure.partition.map(|_| Arc::clone(topic));
+                self.last_failure = Some(failure.clone());
+                self.items.push_back(Item::Failed(failure));
             }
-            None => self.ended = true,
+            None => {
+                self.ended = true;
+                self.all_failed = failed.len() == partitions;
+            }
         }
+        self.failed = failed;
     }
 
     fn take(&mut self, records_max: usize) -> Result<Option<Records>, Failure> {
@@ -429,6 +471,7 @@ impl Shelf {
             self.packed = None;
         }
         self.ended = false;
+        self.all_failed = false;
     }
 
     fn set_paused(&mut self, paused: BTreeSet<u32>) {

@@ -7,6 +7,7 @@ use millpond::{Error, ErrorCode};
 use std::{
     fmt,
     ops::{Deref, DerefMut},
+    sync::Arc,
 };
 
 /// What sort of failure it is: a class in each language.
@@ -117,10 +118,12 @@ pub struct Details {
     pub range: Option<(i64, i64)>,
     /// With [`FailureKind::Corrupt`]: the offset behind the damage, where it is known.
     pub next_offset: Option<i64>,
-    /// With [`FailureKind::Corrupt`]: the partition, where it is known.
+    /// Where a partition failed that is being read, and with [`FailureKind::Corrupt`] where it is known: the partition.
     pub partition: Option<u32>,
     /// What led to it: of a wait that took too long what went wrong last. The message says it too.
     pub cause: Option<Failure>,
+    /// Where a partition failed that is being read: its topic.
+    pub topic: Option<Arc<str>>,
 }
 
 impl Failure {
@@ -137,6 +140,7 @@ impl Failure {
             next_offset: None,
             partition: None,
             cause: None,
+            topic: None,
         }))
     }
 
@@ -227,6 +231,7 @@ impl From<&Error> for Failure {
                 Error::TimedOut { last: cause, .. } | Error::Unanswered { refused: cause, .. } => cause.as_deref().map(Failure::from),
                 _ => None,
             },
+            topic: None,
         }))
     }
 }

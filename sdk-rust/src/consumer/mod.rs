@@ -126,6 +126,10 @@ impl Partition {
     fn has_reached(&self, offset: i64) -> bool {
         self.position.max(self.caught_up) >= offset
     }
+
+    fn has_failed(&self) -> bool {
+        self.reader.is_none() && !self.is_paused
+    }
 }
 
 impl Consumer {
@@ -245,6 +249,11 @@ impl Consumer {
         self.partitions.iter().filter(|(_, partition)| partition.is_paused).map(|(number, _)| *number)
     }
 
+    /// The partitions that have failed, in order: nothing comes of them until a seek takes them up again.
+    pub fn failed(&self) -> impl Iterator<Item = u32> + '_ {
+        self.partitions.iter().filter(|(_, partition)| partition.has_failed()).map(|(number, _)| *number)
+    }
+
     /// This partition, which must be one of those that are read, or all of them.
     fn named(&self, partition: Option<u32>, setting: &'static str) -> Result<Vec<u32>, Error> {
         match partition {
@@ -287,8 +296,7 @@ impl Consumer {
 
     /// Whether nothing will come any more.
     fn is_finished(&self) -> bool {
-        let has_failed = |partition: &Partition| partition.reader.is_none() && !partition.is_paused;
-        let no_more = |partition: &Partition| has_failed(partition) || (self.until_end && partition.has_reached(partition.end));
+        let no_more = |partition: &Partition| partition.has_failed() || (self.until_end && partition.has_reached(partition.end));
         self.partitions.values().all(no_more)
     }
 

@@ -36,7 +36,7 @@ fn taken(shelf: &mut Shelf, records_max: usize) -> Option<(u32, Vec<i64>)> {
 #[test]
 fn what_is_there_is_taken_in_order_and_no_more_than_was_asked_for() {
     let mut shelf = shelf([records(0, 0, 3), records(1, 7, 1)]);
-    assert_eq!(shelf.answer(1, NOW, &mut None), Some(true));
+    assert_eq!(shelf.answer(1, NOW, &mut None), Some(Ok(true)));
     assert_eq!(taken(&mut shelf, 2), Some((0, vec![0, 1])));
     assert_eq!((shelf.position(0), shelf.position(1)), (Some(2), Some(7)));
     assert_eq!(taken(&mut shelf, 9), Some((0, vec![2])));
@@ -59,21 +59,40 @@ fn a_wait_for_more_begins_with_the_first_record_and_ends_with_the_stream() {
     let mut shelf = shelf([records(0, 0, 2)]);
     let mut until = None;
     assert_eq!((shelf.answer(5, Duration::from_hours(1), &mut until), until.is_some()), (None, true));
-    assert_eq!(shelf.answer(2, Duration::from_hours(1), &mut None), Some(true));
+    assert_eq!(shelf.answer(2, Duration::from_hours(1), &mut None), Some(Ok(true)));
     shelf.ended = true;
-    assert_eq!(shelf.answer(5, Duration::from_hours(1), &mut None), Some(true));
+    assert_eq!(shelf.answer(5, Duration::from_hours(1), &mut None), Some(Ok(true)));
     assert!(taken(&mut shelf, 9).is_some());
-    assert_eq!(shelf.answer(5, Duration::MAX, &mut None), Some(false));
+    assert_eq!(shelf.answer(5, Duration::MAX, &mut None), Some(Ok(false)));
 }
 
 #[test]
 fn a_failure_is_told_once_and_in_its_place() {
     let mut shelf = shelf([records(0, 0, 1)]);
-    shelf.put(Some(Err(millpond::Error::Closed("client"))));
-    assert_eq!(shelf.answer(9, Duration::MAX, &mut None), Some(true), "nobody waits on a failure");
+    shelf.put(Some(Err(millpond::Error::Closed("client"))), [0].into(), 2, &"t".into());
+    assert_eq!(shelf.answer(9, Duration::MAX, &mut None), Some(Ok(true)), "nobody waits on a failure");
     assert_eq!(taken(&mut shelf, 9), Some((0, vec![0])));
     assert_eq!(shelf.take(9).unwrap_err().kind, FailureKind::Closed);
     assert_eq!(taken(&mut shelf, 9), None);
+}
+
+#[test]
+fn once_all_partitions_have_failed_so_does_every_wait_until_a_seek() {
+    let mut shelf = Shelf::default();
+    for (number, failed) in [(1, [1].into()), (0, [0, 1].into())] {
+        shelf.put(Some(Err(millpond::Error::Closed("client"))), failed, 2, &"t".into());
+        let failure = shelf.take(9).unwrap_err();
+        assert_eq!((failure.partition, failure.topic.as_deref()), (Some(number), Some("t")));
+    }
+    shelf.put(None, [0, 1].into(), 2, &"t".into());
+    for _ in 0..2 {
+        assert_eq!(shelf.answer(1, NOW, &mut None).unwrap().unwrap_err().partition, Some(0));
+    }
+    shelf.forget(Some(1));
+    assert_eq!(shelf.answer(1, NOW, &mut None), None);
+    // One has failed, and the others have come to their ends.
+    shelf.put(None, [0].into(), 2, &"t".into());
+    assert_eq!(shelf.answer(1, NOW, &mut None), Some(Ok(false)));
 }
 
 #[test]
