@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -378,3 +379,26 @@ async def test_an_answer_that_is_there_can_be_looked_at(own: Broker, c: aio.Clie
             own.thaw()
             assert (await awaited).offset == 2
             assert (sent.exception(), sent.result().offset, awaited.exception(), awaited.result().offset) == (None, 1, None, 2)
+
+
+async def test_the_loop_has_its_turns_while_records_are_there(c: aio.Client, topic: str) -> None:
+    # In one partition they come in one piece.
+    records: list[NewRecord[Encoded, Encoded]] = [NewRecord("x", partition=0)] * 20_000
+    await c.producer(topic).send_many(records)
+    seen, turns = 0, list[int]()
+    async for _ in c.consumer(topic, start="beginning", until_end=True):
+        if seen == 0:
+            asyncio.get_running_loop().call_later(0.02, lambda: turns.append(seen))
+        seen += 1
+        busy = time.monotonic() + 0.000_01
+        while time.monotonic() < busy:
+            pass
+    assert seen == 20_000 and turns and turns[0] < 20_000
+    consumer = c.consumer(topic, start="beginning")
+    assert await consumer.poll(10)
+    turns.clear()
+    asyncio.get_running_loop().call_later(0.02, lambda: turns.append(1))
+    until = time.monotonic() + 30
+    while not turns and time.monotonic() < until:
+        await consumer.poll(0)
+    assert turns, "poll gives turns as well"

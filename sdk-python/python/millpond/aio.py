@@ -49,6 +49,9 @@ V = TypeVar("V")
 CLOSE_TIMEOUT_AFTER_ERROR = 5.0
 """Seconds that leaving an ``async with`` block waits for answers where the block has failed already."""
 
+TURN_SECONDS = 0.01
+"""The longest time that a consumer which has records hands them out without a turn of the event loop."""
+
 RECORDS_AT_ONCE = 2_000
 """Records that ``send_many`` takes from its iterable at a time: the event loop goes on in between."""
 
@@ -347,6 +350,7 @@ class Consumer(Generic[K, V]):
         self._native = native
         self._topic = topic
         self._letters = letters
+        self._turn_until = 0.0
 
     @property
     def topic(self) -> str:
@@ -361,6 +365,8 @@ class Consumer(Generic[K, V]):
         return self
 
     async def __anext__(self) -> Record[K, V]:
+        if time.monotonic() >= self._turn_until:
+            await self._give_turn()
         while True:
             # For a record that is here there is no wait, and no other coroutine either.
             record = self._native.take_next() if self._letters is None else await self._take(self._letters)
@@ -374,6 +380,8 @@ class Consumer(Generic[K, V]):
         """The next record, or None where none comes within ``timeout`` seconds, or none is left (``until_end=True``). For loops that have something else to
         do; all others iterate."""
         until = time.monotonic() + checked_seconds("timeout", timeout)
+        if time.monotonic() >= self._turn_until:
+            await self._give_turn()
         while True:
             record = self._native.take_next() if self._letters is None else await self._take(self._letters)
             if record is not None:
@@ -381,6 +389,11 @@ class Consumer(Generic[K, V]):
             left = max(0.0, until - time.monotonic())
             if not await wait_for(partial(self._ready, left)):
                 return None
+
+    async def _give_turn(self) -> None:
+        """Lets timers, signals and other tasks have their turn: for a record that is here nothing is waited for."""
+        await asyncio.sleep(0)
+        self._turn_until = time.monotonic() + TURN_SECONDS
 
     def _ready(self, within: float, future: asyncio.Future[Any]) -> _core.Operation:
         return self._native.ready_async(future, 1, 0.0, within)
