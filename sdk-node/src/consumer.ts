@@ -1,6 +1,5 @@
 /** Reading records: one by one, in batches, as a stream, or with handlers. */
 
-import { Readable } from 'node:stream';
 import { inspect, type InspectOptions } from 'node:util';
 import { TIMER_MS_MAX, after, call, check, checkMs, waitFor, type Waiting } from './abort.js';
 import {
@@ -31,6 +30,7 @@ import { native, type Native } from './native.js';
 import { runHandlers } from './run.js';
 import { BUFFER, type Deserializer } from './serializers.js';
 import { Shelf, type Rest } from './shelf.js';
+import { streamOf } from './stream.js';
 
 const MAX_RECORDS = 10_000;
 const HIGH_WATER_MARK_BYTES = 1 << 20;
@@ -167,41 +167,8 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
     this.#checkOpen();
     known(options, 'a stream', ['highWaterMarkBytes', 'signal']);
     const limit = positive(options.highWaterMarkBytes ?? HIGH_WATER_MARK_BYTES, 'highWaterMarkBytes');
-    const stop = new AbortController();
-    const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal;
-    const fill = async (stream: Readable): Promise<void> => {
-      const first = await this.#next(signal);
-      stream.push(first ?? null);
-      let bytes = first ? (first.rawKey?.length ?? 0) + (first.rawValue?.length ?? 0) : limit;
-      while (bytes < limit) {
-        const size = this.#shelf.nextSize ?? limit;
-        if (bytes + size > limit) return;
-        try {
-          const message = this.#take();
-          if (!message) return;
-          if (message instanceof Message) {
-            bytes += size;
-            stream.push(message);
-          } else await waitFor(message, signal);
-        } catch (error) {
-          // Once what lies before it was read from the stream.
-          if (!signal.aborted) this.#shelf.fail(error);
-          return;
-        }
-      }
-    };
-    return new Readable({
-      objectMode: true,
-      // It is asked for more when it is empty; how much that is, is counted in bytes above.
-      highWaterMark: 1,
-      read() {
-        fill(this).catch((error: Error) => this.destroy(error));
-      },
-      destroy(error, done) {
-        stop.abort();
-        done(error);
-      },
-    });
+    const source = { next: (signal: AbortSignal) => this.#next(signal), take: () => this.#take(), shelf: this.#shelf };
+    return streamOf<K, V>(source, limit, options.signal);
   }
 
   /**

@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 from millpond import _arrow, _core, _options
 from millpond._admin_blocking import Admin
+from millpond._batches import Batches
 from millpond._core import Batch, Deliveries, Delivery, Record
 from millpond._dead_letters import store
 from millpond._records import Headers, NewRecord, check_many
@@ -313,7 +314,8 @@ class Consumer(Generic[K, V]):
         there, when that is 0. Iteration goes on after an error. What it returns may be shared by several threads.
         """
         _options.positive("max_records", max_records)
-        batches: _Batches[K, V] = _Batches(self._native, max_records, _options.wait_seconds(max_wait), self._letters)
+        send = None if self._letters is None else self._letters.send
+        batches: Batches[K, V] = Batches(self._native, max_records, _options.wait_seconds(max_wait), send)
         return batches
 
     @overload
@@ -372,30 +374,3 @@ class Consumer(Generic[K, V]):
 
     def __repr__(self) -> str:
         return f"<millpond.Consumer {self._topic}{' closed' if self._native.is_closed else ''}>"
-
-
-class _Batches(Generic[K, V]):
-    """The batches of a consumer. No generator: that would be at its end after an error, and belong to one thread at a time."""
-
-    def __init__(
-        self, native: _core.Consumer, max_records: int, max_wait: float, letters: Producer[Encoded, Encoded] | None
-    ) -> None:
-        self._native = native
-        self._letters = letters
-        self._max_records = max_records
-        self._max_wait = max_wait
-
-    def __iter__(self) -> Iterator[Batch[K, V]]:
-        return self
-
-    def __next__(self) -> Batch[K, V]:
-        while self._native.ready(self._max_records, self._max_wait):
-            taken = self._native.take_batch(self._max_records)
-            while isinstance(taken, list):
-                # Stored there before the batch is taken, which leaves them out where it is iterated over.
-                assert self._letters is not None
-                store(self._native, self._letters.send, taken)
-                taken = self._native.take_batch(self._max_records)
-            if taken is not None:
-                return taken
-        raise StopIteration

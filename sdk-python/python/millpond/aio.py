@@ -26,6 +26,7 @@ from weakref import WeakSet
 
 from millpond import _arrow, _core, _options
 from millpond._admin_aio import Admin, Transforms
+from millpond._batches import AioBatches
 from millpond._core import Batch, Record
 from millpond._dead_letters import store_async
 from millpond._deliveries_aio import Deliveries, Delivery, Untold
@@ -415,7 +416,8 @@ class Consumer(Generic[K, V]):
         there, when that is 0. Iteration goes on after an error.
         """
         _options.positive("max_records", max_records)
-        batches: _Batches[K, V] = _Batches(self._native, max_records, _options.wait_seconds(max_wait), self._letters)
+        send = None if self._letters is None else self._letters.send
+        batches: AioBatches[K, V] = AioBatches(self._native, max_records, _options.wait_seconds(max_wait), send)
         return batches
 
     @overload
@@ -477,30 +479,3 @@ class Consumer(Generic[K, V]):
 
     def __repr__(self) -> str:
         return f"<millpond.aio.Consumer {self._topic}{' closed' if self._native.is_closed else ''}>"
-
-
-class _Batches(Generic[K, V]):
-    """The batches of a consumer. No generator: one that is left in the middle would have to be closed."""
-
-    def __init__(
-        self, native: _core.Consumer, max_records: int, max_wait: float, letters: Producer[Encoded, Encoded] | None
-    ) -> None:
-        self._native = native
-        self._letters = letters
-        self._max_records = max_records
-        self._max_wait = max_wait
-
-    def __aiter__(self) -> AsyncIterator[Batch[K, V]]:
-        return self
-
-    async def __anext__(self) -> Batch[K, V]:
-        while await wait_for(lambda future: self._native.ready_async(future, self._max_records, self._max_wait)):
-            taken = self._native.take_batch(self._max_records)
-            while isinstance(taken, list):
-                # Stored there before the batch is taken, which leaves them out where it is iterated over.
-                assert self._letters is not None
-                await store_async(self._native, self._letters.send, taken)
-                taken = self._native.take_batch(self._max_records)
-            if taken is not None:
-                return taken
-        raise StopAsyncIteration
