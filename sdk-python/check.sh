@@ -4,6 +4,7 @@
 #
 #   sdk-python/check.sh            everything
 #   sdk-python/check.sh --wheel    the wheel alone, to target/wheels
+#   sdk-python/check.sh --stubs    writes the type stub of the native module anew
 #
 # Needs Python 3.10 or later with venv, and what the Rust build needs. The broker (target/release/millpond) and plugins/dist are built before.
 set -euo pipefail
@@ -32,6 +33,20 @@ if ! cmp -s "$needed.new" "$needed"; then
 fi
 export PATH="$venv/bin:$PATH" VIRTUAL_ENV="$venv"
 
+# The stub of the native module is made of what src/ says of itself.
+stubs() {
+    (
+        cd "$root"
+        PYO3_PYTHON="$venv/bin/python" cargo build --quiet --release --locked -p millpond-python --features extension-module,signatures
+        python "$here/stubs/generate.py" "$CARGO_TARGET_DIR/release/lib_core.so" "$@"
+    )
+}
+if [ "${1:-}" = --stubs ]; then
+    stubs
+    exit
+fi
+[ "${1:-}" = --wheel ] || stubs --check
+
 rm -rf "$wheels"
 mkdir -p "$wheels"
 cd "$here"
@@ -41,9 +56,9 @@ maturin build --release --locked --auditwheel check ${MILLPOND_WHEEL_TAG:+--comp
 # What is tested is the wheel, and not the folder beside the tests.
 pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$wheels"/millpond-*.whl
 
-mypy --strict python/millpond tests examples bench
+mypy --strict python/millpond tests examples bench stubs/generate.py
 pyright
-# The stub says what the native module has, no more and no less.
+# The stub says what the built module has, no more and no less.
 python -m mypy.stubtest millpond._core
 export MILLPOND_BIN="${MILLPOND_BIN:-$root/target/release/millpond}"
 pytest

@@ -19,7 +19,8 @@ use std::{
     task::Poll,
 };
 
-/// The coming answer to one record.
+/// The coming answer to one record: like a future of ``concurrent.futures``. It may be dropped: the record is sent all the same, and ``flush`` and
+/// ``close`` of the producer raise what went wrong.
 #[pyclass(frozen, module = "millpond", weakref)]
 pub(crate) struct Delivery(Mutex<Sending>);
 
@@ -51,7 +52,7 @@ impl Delivery {
         }
     }
 
-    /// Calls a function with this once the answer is there: on a thread of the client's own, which must not wait.
+    /// Calls a function with this once the answer is there, an error included: on a thread of the client's own, where it must not wait.
     fn add_done_callback(this: &Bound<'_, Self>, function: Bound<'_, PyAny>) -> PyResult<()> {
         let another = this.get().0.lock().another();
         let sending = another.ok_or_else(|| raise(Failure::invalid("the record still waits for its room")))?;
@@ -181,7 +182,7 @@ pub(crate) fn first_failure(outcomes: Vec<Outcome>) -> Result<Vec<millpond_bridg
     outcomes.into_iter().collect()
 }
 
-/// Places of many records; each is made when it is asked for.
+/// Where many records were stored, in their order. Each place is made when it is asked for.
 #[pyclass(frozen, module = "millpond")]
 pub(crate) struct Places(pub(crate) Vec<millpond_bridge::RecordPlace>);
 

@@ -9,6 +9,8 @@ use pyo3::{
     sync::PyOnceLock,
     types::{PyBool, PyByteArray, PyBytes, PyDelta, PyDict, PyInt, PyMemoryView, PyString, PyType},
 };
+#[cfg(feature = "signatures")]
+use pyo3::{PyTypeInfo, inspect::PyStaticExpr, type_hint_union, types::PyFloat};
 use std::time::Duration;
 
 /// How keys and values become bytes; none takes bytes and text. An object of Python's own, so that its collector sees the serializers once, however many
@@ -182,6 +184,8 @@ pub(crate) struct PartitionNumber(pub(crate) u32);
 
 impl<'py> FromPyObject<'_, 'py> for PartitionNumber {
     type Error = PyErr;
+    #[cfg(feature = "signatures")]
+    const INPUT_TYPE: PyStaticExpr = PyInt::TYPE_HINT;
 
     fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<PartitionNumber> {
         let is_bool = given.is_instance_of::<PyBool>();
@@ -202,6 +206,8 @@ pub(crate) struct Seconds(pub(crate) Duration);
 
 impl<'py> FromPyObject<'_, 'py> for Seconds {
     type Error = PyErr;
+    #[cfg(feature = "signatures")]
+    const INPUT_TYPE: PyStaticExpr = type_hint_union!(PyFloat::TYPE_HINT, PyDelta::TYPE_HINT);
 
     fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Seconds> {
         let seconds =

@@ -22,7 +22,8 @@
 //! | `record` | records, made when they are asked for, and batches of them |
 //! | `arrow` | batches through the Arrow C data interface |
 //!
-//! Nothing here is public; it changes with the package around it.
+//! Nothing here is public; it changes with the package around it. Its type stub, `python/millpond/_core.pyi`, is made of the signatures and the documentation
+//! here (`stubs/generate.py`); types that Rust cannot tell are in `stubs/overlay.pyi`.
 
 mod arrow;
 mod client;
@@ -37,29 +38,23 @@ mod wait;
 
 use pyo3::prelude::*;
 
-/// The native module.
+/// The native module; private. What of it is public is exported by `millpond`.
 #[pymodule(gil_used = true)]
-fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    module.add_class::<client::Client>()?;
-    module.add_class::<producer::Producer>()?;
-    module.add_class::<deliveries::Delivery>()?;
-    module.add_class::<deliveries::Deliveries>()?;
-    module.add_class::<deliveries::RecordPlace>()?;
-    module.add_class::<deliveries::Places>()?;
-    module.add_class::<deliveries::PlacesIterator>()?;
-    module.add_class::<producer::Sends>()?;
-    module.add_class::<consumer::Consumer>()?;
-    module.add_class::<consumer::RecordIterator>()?;
-    module.add_class::<record::Record>()?;
-    module.add_class::<record::Batch>()?;
-    module.add_class::<record::BatchIterator>()?;
-    module.add_class::<wait::Operation>()?;
-    module.add_function(wrap_pyfunction!(client::connect, module)?)?;
-    module.add_function(wrap_pyfunction!(client::connect_async, module)?)?;
-    module.add_function(wrap_pyfunction!(wait::shut_down, module)?)?;
-    module.add_function(wrap_pyfunction!(wait::forks_are_told, module)?)?;
-    module.add_function(wrap_pyfunction!(wait::forked, module)?)?;
-    module.add_function(wrap_pyfunction!(wait::task_count, module)?)?;
-    Ok(())
+mod _core {
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python's name for it")]
+    pub(crate) const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_export]
+    use crate::client::{Client, connect, connect_async};
+    #[pymodule_export]
+    use crate::consumer::{Consumer, RecordIterator};
+    #[pymodule_export]
+    use crate::deliveries::{Deliveries, Delivery, Places, PlacesIterator, RecordPlace};
+    #[pymodule_export]
+    use crate::producer::{Producer, Sends};
+    #[pymodule_export]
+    use crate::record::{Batch, BatchIterator, Record};
+    #[pymodule_export]
+    use crate::wait::{Operation, forked, forks_are_told, shut_down, task_count};
 }

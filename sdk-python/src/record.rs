@@ -7,14 +7,13 @@ use crate::{
 use millpond_bridge::Records;
 use parking_lot::Mutex;
 use pyo3::{
-    IntoPyObjectExt, PyTraverseError, PyVisit,
-    basic::CompareOp,
+    PyTraverseError, PyVisit,
     prelude::*,
     types::{PyBytes, PyList, PyTuple, PyType},
 };
 use std::sync::Arc;
 
-/// A record that was read.
+/// A record that was read. Its key, value and headers lie in the batch that it came in until they are asked for.
 #[pyclass(frozen, generic, module = "millpond")]
 pub(crate) struct Record {
     source: Source,
@@ -166,19 +165,12 @@ impl Record {
         ))
     }
 
-    fn __richcmp__(&self, py: Python<'_>, other: &Record, op: CompareOp) -> PyResult<Py<PyAny>> {
-        let same = || -> PyResult<bool> {
-            let place = |record: &Record| (record.topic().to_owned(), record.partition(), record.offset(), record.timestamp_ms());
-            Ok(place(self) == place(other)
-                && self.key(py).bind(py).eq(other.key(py))?
-                && self.value(py).bind(py).eq(other.value(py))?
-                && self.headers(py)?.eq(other.headers(py)?)?)
-        };
-        match op {
-            CompareOp::Eq => same()?.into_py_any(py),
-            CompareOp::Ne => (!same()?).into_py_any(py),
-            _ => Ok(py.NotImplemented()),
-        }
+    fn __eq__(&self, py: Python<'_>, other: &Record) -> PyResult<bool> {
+        let place = |record: &Record| (record.topic().to_owned(), record.partition(), record.offset(), record.timestamp_ms());
+        Ok(place(self) == place(other)
+            && self.key(py).bind(py).eq(other.key(py))?
+            && self.value(py).bind(py).eq(other.value(py))?
+            && self.headers(py)?.eq(other.headers(py)?)?)
     }
 
     fn __hash__(&self) -> u64 {
@@ -194,8 +186,11 @@ impl Record {
 /// Of a key, a value or the headers, in `repr`.
 const SHOWN_CHARS_MAX: usize = 200;
 
-/// Records that arrived together, or were waited for together. Its length and its columns have all that came; iteration leaves out those that cannot be
-/// decoded, where the consumer skips them or makes dead letters of them.
+/// Records that were waited for together, in one crossing from the native module. It has the Arrow `PyCapsule` interface: whatever library knows that takes
+/// it without a copy of its own.
+///
+/// Its length and its columns (`offsets`, `raw_values`, `to_arrow` and so on) have all records that came. Iteration decodes them, and leaves out those that
+/// cannot be decoded, where ``on_decode_error`` is ``"skip"`` or ``"dead-letter"``; those that are skipped are counted as they are passed for the first time.
 #[pyclass(frozen, generic, module = "millpond")]
 pub(crate) struct Batch {
     pub(crate) parts: Vec<Records>,

@@ -276,7 +276,7 @@ pub(crate) fn shut_down(py: Python<'_>) {
     }
 }
 
-/// Every fork of Python's is told to the child with [`forked`], from now on.
+/// Every fork of Python's is told to the child with `forked`, from now on.
 #[pyfunction]
 pub(crate) fn forks_are_told() {
     runtime::forks_are_told();
