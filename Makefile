@@ -17,7 +17,7 @@ CAN_MOUNT = for flags in -Urm -m; do unshare $$flags sh -c 'mount -t tmpfs -o si
 
 # The packages for Python and Node.js, built anew where something of theirs has changed since.
 PYTHON_PACKAGE := target/python-package
-NODE_PACKAGE := sdk-node/dist/index.mjs
+NODE_PACKAGE := target/node-package
 SOURCES_OF = $(shell find $(1) -type f ! -name '*.pyc' ! -name '*.node')
 CORE_SOURCES := Cargo.lock $(call SOURCES_OF,sdk-rust/Cargo.toml sdk-rust/src sdk-rust/bridge broker/protocol)
 

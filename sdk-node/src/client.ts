@@ -11,7 +11,7 @@ import { stringify, toWire } from './json.js';
 import { Message, type Chunk } from './message.js';
 import { native, type Native } from './native.js';
 import { Producer, withTimeout, type CloseOptions, type ProducerOptions } from './producer.js';
-import { kindOf, type Bytes } from './serializers.js';
+import { kindOf, type Bytes, type Deserializer, type Serializer } from './serializers.js';
 
 /** How to reach a broker. */
 export interface ClientOptions extends Waiting {
@@ -39,6 +39,36 @@ export async function connect(url?: string, options: ClientOptions = {}): Promis
   const json = stringify(toWire({ url: url ?? process.env['MILLPOND_URL'], ...settings }));
   return new Client(await call(signal, (cancel) => native.connect(json, cancel)));
 }
+
+/** A serializer for keys. */
+export interface KeySerializer<K> {
+  /** For keys. */
+  key: Serializer<K>;
+}
+
+/** A serializer for values. */
+export interface ValueSerializer<V> {
+  /** For values. */
+  value: Serializer<V>;
+}
+
+/** What the options of a producer must have where keys or values are neither strings nor bytes. */
+export type Serializers<K, V> = ([K] extends [Bytes] ? unknown : KeySerializer<K>) & ([V] extends [Bytes] ? unknown : ValueSerializer<V>);
+
+/** A deserializer for keys. */
+export interface KeyDeserializer<K> {
+  /** For keys. */
+  key: Deserializer<K>;
+}
+
+/** A deserializer for values. */
+export interface ValueDeserializer<V> {
+  /** For values. */
+  value: Deserializer<V>;
+}
+
+/** What the options of a consumer must have where keys or values shall be anything else than a `Buffer`. */
+export type Deserializers<K, V> = ([Buffer] extends [K] ? unknown : KeyDeserializer<K>) & ([Buffer] extends [V] ? unknown : ValueDeserializer<V>);
 
 /** A connection to a broker, from {@link connect}. */
 export class Client implements AsyncDisposable {
@@ -74,16 +104,23 @@ export class Client implements AsyncDisposable {
     return this.#native.roundTripMs ?? undefined;
   }
 
-  /** Sends records to a topic. It is opened when it is first used; a topic that is not there is told by its first `send`. */
-  producer<K = Bytes, V = Bytes>(topic: string, options: ProducerOptions<K, V> = {}): Producer<K, V> {
+  /**
+   * Sends records to a topic. It is opened when it is first used; a topic that is not there is told by its first `send`. What is neither a string nor
+   * bytes needs a serializer.
+   */
+  producer<K extends Bytes = Bytes, V extends Bytes = Bytes>(topic: string, options?: ProducerOptions<K, V>): Producer<K, V>;
+  producer<K = Bytes, V = Bytes>(topic: string, options: ProducerOptions<K, V> & Serializers<K, V>): Producer<K, V>;
+  producer<K, V>(topic: string, options: ProducerOptions<K, V> = {}): Producer<K, V> {
     this.#check(topic, options);
     const producer = new Producer<K, V>(this.#native, topic, options, (gone) => this.#producers.delete(gone));
     this.#producers.add(producer);
     return producer;
   }
 
-  /** Reads records of a topic. It is opened when it is first used. */
-  consumer<K = Buffer, V = Buffer>(topic: string, options: ConsumerOptions<K, V> = {}): Consumer<K, V> {
+  /** Reads records of a topic. It is opened when it is first used. What shall be anything else than a `Buffer` needs a deserializer. */
+  consumer(topic: string, options?: ConsumerOptions<Buffer, Buffer>): Consumer<Buffer, Buffer>;
+  consumer<K = Buffer, V = Buffer>(topic: string, options: ConsumerOptions<K, V> & Deserializers<K, V>): Consumer<K, V>;
+  consumer<K, V>(topic: string, options: ConsumerOptions<K, V> = {}): Consumer<K, V> {
     this.#check(topic, options);
     const letters = (to: string, chunk: Chunk, index: number, error: DecodeError): Promise<void> => this.#letter(to, chunk, index, error);
     const consumer = new Consumer<K, V>(this.#native, topic, options, letters, (gone) => this.#consumers.delete(gone));

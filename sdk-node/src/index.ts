@@ -29,11 +29,14 @@ export {
   type BatchTimes,
   type BrokerInfo,
   type Cleanup,
+  type CompactionStatus,
   type CreateTopicOptions,
   type DerivedPartition,
   type DerivedStatus,
   type DeriveOptions,
   type DetachOptions,
+  type Dropped,
+  type KnownDamage,
   type LogLine,
   type LogOptions,
   type LogPlace,
@@ -41,8 +44,11 @@ export {
   type ModuleInfo,
   type ModuleLog,
   type ModuleVersion,
+  type NodeSpace,
   type OffsetFound,
   type PartitionInfo,
+  type Refused,
+  type Refusing,
   type RequestOptions,
   type TimeBucket,
   type TopicChange,
@@ -52,7 +58,17 @@ export {
   type Undelivered,
 } from './admin.js';
 export { Places, type Fate, type RecordPlace } from './answers.js';
-export { Client, connect, type ClientOptions } from './client.js';
+export {
+  Client,
+  connect,
+  type ClientOptions,
+  type Deserializers,
+  type KeyDeserializer,
+  type KeySerializer,
+  type Serializers,
+  type ValueDeserializer,
+  type ValueSerializer,
+} from './client.js';
 export type {
   AtOffset,
   AtTime,

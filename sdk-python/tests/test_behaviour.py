@@ -149,10 +149,10 @@ class Runner:
         given = dict(options or {})
         if "linger_ms" in given:
             given["linger"] = given.pop("linger_ms") / 1000
-        # Settings that cannot be are refused here, and not only at the first use, to which the cases put it.
+        # That there is no such topic is told here, and not only at the first use, to which the cases put it.
         try:
             self.named[step["as"]] = self.client.producer(topic, **given)
-        except millpond.MillpondError as error:
+        except millpond.NotFoundError as error:
             self.refused[step["as"]] = error
 
     def send(self, **step: Any) -> Any:

@@ -45,6 +45,23 @@ await consumer.run({ eachMessage: (message) => same<typeof message.key, string |
 const raw = client.consumer('t');
 same<typeof raw, Consumer<Buffer, Buffer>>(true);
 
+// One of the two is enough where the other is bytes, and types that are named ask for what makes them.
+same<ReturnType<typeof valued>, Producer<string | Uint8Array, Reading>>(true);
+const valued = () => client.producer('t', { value: json<Reading>() });
+same<ReturnType<typeof keyed>, Consumer<string, Buffer>>(true);
+const keyed = () => client.consumer('t', { key: string() });
+client.producer<string, string>('t');
+client.producer<string, Reading>('t', { value: json() });
+client.consumer<string, Reading>('t', { key: string(), value: json() });
+// @ts-expect-error a reading needs a serializer
+client.producer<string, Reading>('t');
+// @ts-expect-error a reading needs a serializer, and this is one for keys
+client.producer<string, Reading>('t', { key: string() });
+// @ts-expect-error without a deserializer values are buffers
+client.consumer<string, Reading>('t', { key: string() });
+// @ts-expect-error without a deserializer keys are buffers
+client.consumer<string, Reading>('t', { value: json() });
+
 // A number is neither an offset nor a time: one is taken for the other too easily.
 // @ts-expect-error an offset is a bigint
 await consumer.seek(5);

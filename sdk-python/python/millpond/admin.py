@@ -19,10 +19,13 @@ __all__ = [
     "BatchCoordinates",
     "BrokerInfo",
     "CleanupPolicy",
+    "CompactionStatus",
     "DeriveInto",
     "DerivedPartition",
     "DerivedStatus",
+    "Dropped",
     "Durability",
+    "KnownDamage",
     "Limits",
     "LogLine",
     "LogPlace",
@@ -30,8 +33,11 @@ __all__ = [
     "ModuleFailure",
     "ModuleLog",
     "ModuleVersion",
+    "NodeSpace",
     "OffsetFound",
     "Partition",
+    "Refused",
+    "Refusing",
     "Topic",
     "TopicConfig",
     "Transform",
@@ -75,6 +81,88 @@ class TopicConfig:
 
 
 @dataclass(frozen=True)
+class Refusing:
+    """Why a partition takes no batch for the moment. It takes them again by itself."""
+
+    bound: str = ""
+    """What has no room: "topic" and "node" for the quotas of the topic and of the broker, "disk"."""
+    reason: str = ""
+    """How full that is, in words; where one topic is asked for."""
+    hint: str = ""
+    """What a person can do about it; where one topic is asked for."""
+    seconds_ago: int | None = None
+    """Seconds since the last batch was refused; None if none was, and the next one would be."""
+
+
+@dataclass(frozen=True)
+class KnownDamage:
+    """Places in a log that cannot be read, with records behind them that can."""
+
+    ranges: int = 0
+    """How many there are."""
+    first_offset: int = 0
+    """The first offset in the first of them."""
+
+
+@dataclass(frozen=True)
+class CompactionStatus:
+    """How far the compaction of a partition is, and what it has done since the broker started."""
+
+    compacted_to: int = 0
+    """Of the records before this offset, only the latest of each key are left."""
+    dirty_bytes: int = 0
+    """Bytes of closed segments that no pass has looked at."""
+    passes: int = 0
+    """Passes that came to their end."""
+    failures: int = 0
+    """Passes that did not."""
+    bytes_removed: int = 0
+    """Bytes that the log has less by it."""
+    seconds_since_pass: int | None = None
+    """Seconds since the last pass came to its end."""
+    failure: str | None = None
+    """Why the last pass failed, if it has."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What a topic has lost to ``on_full="drop-oldest"`` since the broker started."""
+
+    segments: int = 0
+    """Segments that were deleted, whole."""
+    records: int = 0
+    """Records that went with them."""
+    bytes: int = 0
+    """Bytes of their batches."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Batches of a topic that were refused since the broker started, by what had no room for them."""
+
+    topic: int = 0
+    """The topic's quota."""
+    node: int = 0
+    """The broker's quota."""
+    disk: int = 0
+    """The disk."""
+
+
+@dataclass(frozen=True)
+class NodeSpace:
+    """The room of a broker, for all its topics together."""
+
+    used_bytes: int = 0
+    """Bytes of all batches: what counts against the quota."""
+    quota_bytes: int | None = None
+    """How many there may be; None for no limit."""
+    reserve_bytes: int = 0
+    """Bytes of the disk that are kept free for cleaning up; 0 for none."""
+    reserve_held: bool = False
+    """Whether they are there. As long as they are not, no batch is taken."""
+
+
+@dataclass(frozen=True)
 class Partition:
     """One partition of a topic."""
 
@@ -94,6 +182,12 @@ class Partition:
     """What a person can do about that."""
     unreadable: bool = False
     """Nothing of it can be read, either."""
+    refusing: Refusing | None = None
+    """Why its last batch was refused for want of room; None once there is room."""
+    damage: KnownDamage | None = None
+    """Damage in the middle of its log, where the broker has met some."""
+    compaction: CompactionStatus | None = None
+    """How far its compaction is; where one topic is asked for that is compacted."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +290,12 @@ class Topic:
     """The modules that run on it, in the order in which they run."""
     used_bytes: int = 0
     """Bytes of its batches."""
+    dropped: Dropped = field(default_factory=Dropped)
+    """What ``on_full="drop-oldest"`` has deleted since the broker started."""
+    refused: Refused = field(default_factory=Refused)
+    """Batches that were refused since the broker started, by what had no room for them."""
+    node: NodeSpace | None = None
+    """The room that the broker has for all topics; where one topic is asked for."""
 
 
 @dataclass(frozen=True)

@@ -79,10 +79,10 @@ struct Refused {
 const REFUSED_MAX: usize = 1_024;
 
 impl Producer {
-    /// A producer, which is opened with its first record, or by [`Producer::open`].
+    /// A producer, which is opened with its first record, or by [`Producer::open`]. Fails where its options can't be.
     pub fn new(client: &Client, topic: &str, options: ProducerOptions) -> Result<Producer, Failure> {
         check_process()?;
-        Ok(Producer(Arc::new(Inner {
+        let inner = Inner {
             client: client.clone(),
             topic: topic.into(),
             options,
@@ -90,7 +90,9 @@ impl Producer {
             posted: Mutex::default(),
             drained: Notify::new(),
             closed: AtomicBool::new(false),
-        })))
+        };
+        inner.builder()?.check()?;
+        Ok(Producer(Arc::new(inner)))
     }
 
     /// Asks the broker for the topic. Fails with the code `topic_not_found` if there is no such topic, and can be called again then.

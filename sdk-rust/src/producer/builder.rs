@@ -130,9 +130,9 @@ impl ProducerBuilder {
         self
     }
 
-    /// Asks the broker for the topic and makes the producer. Fails with the code `topic_not_found` if there is no such topic.
-    pub async fn build(self) -> Result<Producer, Error> {
-        let settings = self.settings;
+    /// What is wrong with the settings, if something is; [`ProducerBuilder::build`] asks this first.
+    pub fn check(&self) -> Result<(), Error> {
+        let settings = &self.settings;
         let outside = |setting, value: usize, reason| Error::InvalidSetting { setting, value: value.to_string(), reason };
         if !(1..=IN_FLIGHT_MAX).contains(&settings.in_flight) {
             return Err(outside("in_flight", settings.in_flight, "it is a number from 1 to 1024"));
@@ -144,7 +144,13 @@ impl ProducerBuilder {
         if !(1..=BUFFER_BYTES_MAX).contains(&settings.buffer_bytes) {
             return Err(outside("buffer_bytes", settings.buffer_bytes, "it is a number of bytes from 1 to 2 GiB"));
         }
+        Ok(())
+    }
+
+    /// Asks the broker for the topic and makes the producer. Fails with the code `topic_not_found` if there is no such topic.
+    pub async fn build(self) -> Result<Producer, Error> {
+        self.check()?;
         let topic = Admin::new(Arc::clone(&self.core)).topic(&self.topic).await?;
-        Ok(Producer { shared: Arc::new(Shared::new(self.core, self.topic, settings, &topic)) })
+        Ok(Producer { shared: Arc::new(Shared::new(self.core, self.topic, self.settings, &topic)) })
     }
 }

@@ -64,6 +64,7 @@ impl Runner {
     async fn producer_step(&mut self, name: &str, step: &Value) -> Result<Value, Error> {
         if name == "producer" {
             let builder = producer(self.client.producer(text(step, "topic")), &step["options"]);
+            builder.check()?;
             self.producers.insert(text(step, "as").to_owned(), Err(builder));
             return Ok(Value::Null);
         }
