@@ -3,10 +3,6 @@
 import { inspect, type InspectOptions } from 'node:util';
 import { TIMER_MS_MAX, after, call, check, checkMs, waitFor, type Waiting } from './abort.js';
 import {
-  checkPolicy,
-  decodeError,
-  decoded,
-  deserializer,
   known,
   partitionNumber,
   place,
@@ -16,20 +12,19 @@ import {
   type ConsumerOptions,
   type DeadLetters,
   type MessageStream,
-  type OnDecodeError,
   type PartitionState,
   type Place,
   type RunOptions,
   type StreamOptions,
 } from './consumer-options.js';
+import { Decoding } from './decoding.js';
 import { AbortError, CANCELLED, MillpondError, closed, here, invalid, toError } from './errors.js';
 import { closed as isClosed, opened, type OpenHandle } from './handles.js';
 import { stringify, toWire } from './json.js';
-import { AS_SENT, Batch, Message, rawKey, rawValue, type Chunk, type Span } from './message.js';
+import { Batch, Message, type Span } from './message.js';
 import { native, type Native } from './native.js';
 import { runHandlers } from './run.js';
-import { BUFFER, type Deserializer } from './serializers.js';
-import { Shelf, type Rest } from './shelf.js';
+import { Shelf } from './shelf.js';
 import { streamOf } from './stream.js';
 
 const MAX_RECORDS = 10_000;
@@ -46,18 +41,11 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
   /** The topic. */
   readonly topic: string;
   readonly #native: Native.Consumer;
-  readonly #key: Deserializer<K>;
-  readonly #value: Deserializer<V>;
-  readonly #isRaw: boolean;
-  readonly #onDecodeError: OnDecodeError;
-  readonly #deadLetterTopic: string | undefined;
-  readonly #deadLetters: DeadLetters;
+  readonly #decoding: Decoding<K, V>;
   readonly #signal: AbortSignal | undefined;
   readonly #forget: (consumer: Consumer<K, V>) => void;
   /** What was read and not handed out. */
   readonly #shelf = new Shelf();
-  /** A dead letter that is not stored yet: nothing is handed out meanwhile. */
-  #letter: Promise<void> | undefined;
   /** The one read that is under way, shared by all who wait. */
   #reading: { done: Promise<void>; cancel: Native.Cancel; waiting: number } | undefined;
   /** A command that is under way: nothing is read meanwhile. */
@@ -77,16 +65,10 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
     deadLetters: DeadLetters,
     forget: (consumer: Consumer<K, V>) => void,
   ) {
-    const { key, value, onDecodeError = 'raise', deadLetterTopic, signal, ...settings } = options;
+    const { key: _key, value: _value, onDecodeError: _policy, deadLetterTopic: _letters, signal, ...settings } = options;
     this.topic = topic;
-    this.#key = deserializer(key, 'key');
-    this.#value = deserializer(value, 'value');
-    this.#isRaw = (key === undefined || (key as unknown) === BUFFER) && (value === undefined || (value as unknown) === BUFFER);
-    checkPolicy(onDecodeError, deadLetterTopic);
+    this.#decoding = new Decoding(options, deadLetters);
     check(signal);
-    this.#onDecodeError = onDecodeError;
-    this.#deadLetterTopic = deadLetterTopic;
-    this.#deadLetters = deadLetters;
     this.#signal = signal;
     this.#forget = forget;
     try {
@@ -267,55 +249,9 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
     return this.#both.signal;
   }
 
-  /** The next record that is here; a promise where it has to be waited for a dead letter first; undefined where nothing is here. */
+  /** As {@link Decoding.take}. */
   #take(): Message<K, V> | Promise<void> | undefined {
-    this.#shelf.check();
-    if (this.#letter) return this.#letter;
-    for (;;) {
-      const rest = this.#shelf.first;
-      if (!rest) return undefined;
-      const { chunk } = rest;
-      const index = rest.next++;
-      if (this.#isRaw) return new Message(chunk, index);
-      const message = this.#decode(chunk, index);
-      if (message instanceof Promise) return (this.#letter = this.#stored(message, rest, index));
-      if (message) return message;
-    }
-  }
-
-  /** Waits for a dead letter. Where it could not be stored the next read tries again, so that its record is not lost. */
-  async #stored(letter: Promise<void>, rest: Rest, index: number): Promise<void> {
-    try {
-      await letter;
-    } catch (error) {
-      this.#shelf.putBack(rest, index);
-      throw error;
-    } finally {
-      this.#letter = undefined;
-    }
-  }
-
-  #decode(chunk: Chunk, index: number): Message<K, V> | Promise<void> | undefined {
-    let part: 'key' | 'value' = 'key';
-    try {
-      const keyBytes = rawKey(chunk, index);
-      const key = keyBytes && decoded(this.#key.deserialize(keyBytes));
-      part = 'value';
-      const valueBytes = rawValue(chunk, index);
-      return new Message(chunk, index, key, valueBytes && decoded(this.#value.deserialize(valueBytes)));
-    } catch (cause) {
-      const error = decodeError(chunk, index, part, cause);
-      switch (this.#onDecodeError) {
-        case 'raise':
-          throw error;
-        case 'skip':
-          return undefined;
-        case 'raw':
-          return new Message<K, V>(chunk, index, AS_SENT, AS_SENT, error);
-        case 'dead-letter':
-          return this.#deadLetters(this.#deadLetterTopic as string, chunk, index, error);
-      }
-    }
+    return this.#decoding.take(this.#shelf);
   }
 
   /** Waits until something more is here; false once nothing will come any more. */
@@ -470,7 +406,7 @@ export class Consumer<K = Buffer, V = Buffer> implements AsyncIterable<Message<K
 
   /** Puts at most `most` of the records that are here behind the others of a batch, and says how many; a promise as for {@link Consumer.#take}. */
   #takeSpan(spans: Span<K, V>[], most: number): number | Promise<void> {
-    if (!this.#isRaw) {
+    if (!this.#decoding.isRaw) {
       const message = this.#take();
       if (!(message instanceof Message)) return message ?? 0;
       const last = spans.at(-1);

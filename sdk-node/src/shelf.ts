@@ -1,11 +1,15 @@
 /** What a consumer has read and not handed out. @internal */
 
-import { sizeOf, type Chunk } from './message.js';
+import { sizeOf, type Chunk, type Message } from './message.js';
 
 /** Records of a chunk that were not handed out. @internal */
 export interface Rest {
   readonly chunk: Chunk;
   next: number;
+  /** One that was decoded already, and comes behind dead letters. */
+  ahead?: { readonly index: number; readonly message: Message<unknown, unknown> } | undefined;
+  /** Those whose dead letters are stored, and which may come again because one before them is not. */
+  stored?: Set<number>;
 }
 
 /** More than this is not waited for, in bytes of chunks. */
@@ -71,9 +75,9 @@ export class Shelf {
     throw error;
   }
 
-  /** A record that was taken and is not handed out after all; of one that a seek has left behind nothing is wanted. */
-  putBack(rest: Rest, index: number): void {
-    if (rest.next === index + 1 && (this.#rests.includes(rest) || this.#parked.includes(rest))) rest.next = index;
+  /** Records that were taken and are not handed out after all; of those that a seek has left behind nothing is wanted. */
+  putBack(rest: Rest, index: number, end: number): void {
+    if (rest.next === end && (this.#rests.includes(rest) || this.#parked.includes(rest))) rest.next = index;
   }
 
   /** The offset of the next record of a partition that is handed out, where it has any here. */

@@ -245,6 +245,36 @@ test('a deserializer that throws: raise goes on behind, skip leaves out, raw han
   await assert.rejects(batches.next(), DecodeError, 'behind what was there before it');
 });
 
+test('dead letters go together, and one that cannot be stored stores no other twice', async () => {
+  const bad = (number) => ({ key: String(number), value: '{' });
+  const t = await filled([{ value: '0' }, ...Array.from({ length: 2_500 }, (_, number) => bad(number)), { value: '1' }, bad('last'), { value: '2' }]);
+  const letters = await topic();
+  let decodes = 0;
+  const value = {
+    deserialize(bytes) {
+      decodes++;
+      return JSON.parse(bytes.toString());
+    },
+  };
+  const options = { ...all, value, onDecodeError: 'dead-letter', deadLetterTopic: letters };
+  assert.deepEqual((await read(client.consumer(t, options))).map((message) => message.value), [0, 1, 2]);
+  assert.equal(decodes, 2_504, 'each record once');
+  const stored = await read(client.consumer(letters, all));
+  assert.deepEqual(stored.map((letter) => letter.key.toString()), [...Array(2_500).keys(), 'last'].map(String));
+
+  // The third is too large for the topic of the letters until that takes larger ones; those around it can be stored.
+  const mixed = await filled([bad('a'), bad('b'), { key: 'c', value: `{${'x'.repeat(4_000)}` }, bad('d'), bad('e'), { value: '5' }]);
+  const narrow = await topic(1, { maxBatchBytes: 2_048 });
+  const stuck = client.consumer(mixed, { ...options, deadLetterTopic: narrow });
+  for (let attempt = 0; attempt < 3; attempt++) await assert.rejects(stuck.next(), TooLargeError);
+  const keys = async () => (await read(client.consumer(narrow, all))).map((letter) => letter.key.toString());
+  assert.deepEqual(await keys(), ['a', 'b', 'd', 'e']);
+  await client.admin.alterTopic(narrow, { maxBatchBytes: 1 << 20 });
+  assert.equal((await stuck.next()).value, 5);
+  assert.deepEqual(await keys(), ['a', 'b', 'd', 'e', 'c']);
+  await stuck.close();
+});
+
 test('a batch says where to go on, and a consumer goes on there', async () => {
   const t = await filled(Array.from({ length: 25 }, (_, number) => String(number)));
   for (const value of [undefined, json()]) {

@@ -79,8 +79,9 @@ pub struct Producer {
 impl Producer {
     /// Puts a record into the open batch of its partition and returns the coming answer. Waits while the buffer is full.
     ///
-    /// Fails at once, and without effect on other records, if the record is larger than the topic takes, names a partition that is
-    /// not there or cannot be encoded, or if the producer is closed. Dropping the future before it is ready leaves nothing behind.
+    /// Fails, and without effect on other records, if the record is larger than the topic takes (where the connection is up, the broker is asked whether
+    /// that has changed), names a partition that is not there or cannot be encoded, or if the producer is closed. Dropping the future before it is ready
+    /// leaves nothing behind.
     pub async fn enqueue(&self, record: Record) -> Result<Delivery, Error> {
         match self.shared.try_enqueue(&record)? {
             Some(delivery) => Ok(delivery),
@@ -88,7 +89,8 @@ impl Producer {
         }
     }
 
-    /// As [`Producer::enqueue`] where the buffer has room for the record at this moment; none, and nothing has happened, where it has not.
+    /// As [`Producer::enqueue`] where that needs no waiting; none, and nothing has happened, where the buffer has no room for the record at this moment, or
+    /// the record is larger than the topic took when it was last asked for.
     pub fn try_enqueue(&self, record: &Record) -> Result<Option<Delivery>, Error> {
         self.shared.try_enqueue(record)
     }

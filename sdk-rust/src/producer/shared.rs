@@ -28,17 +28,20 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, SemaphorePermit, TryAcquireError},
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 /// Bytes by which a record can be larger somewhere in a batch than alone in one: its timestamp delta takes up to 10 in place of 1, its
 /// offset delta up to 5, and its length one more.
 const RECORD_GROWTH_BYTES_MAX: usize = 9 + 4 + 1;
+
+/// How long a record that is too large waits for the broker to say so again.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The parts of a producer that its lanes' tasks use too.
 #[derive(Debug)]
@@ -54,6 +57,8 @@ pub(crate) struct Shared {
     /// The topic's configuration epoch that `placement` is for.
     topic_epoch: AtomicU32,
     refreshing: AtomicBool,
+    /// Held by who asks for the topic again: one after the other.
+    asking: tokio::sync::Mutex<()>,
     /// One permit for each byte that records may take until they are answered.
     room: Semaphore,
     room_bytes: usize,
@@ -77,6 +82,7 @@ impl Shared {
             max_batch_bytes: AtomicUsize::new(max_batch_bytes),
             topic_epoch: AtomicU32::new(info.epoch),
             refreshing: AtomicBool::new(false),
+            asking: tokio::sync::Mutex::default(),
             room: Semaphore::new(room_bytes),
             room_bytes,
             short_of_room: AtomicUsize::new(0),
@@ -84,7 +90,7 @@ impl Shared {
         }
     }
 
-    /// Takes the record if there is room for it, without waiting. None if there is not.
+    /// Takes the record if that needs no waiting. None if it does: for room, or for the broker to say whether the topic still takes no more.
     #[inline]
     pub(crate) fn try_enqueue(self: &Arc<Shared>, record: &Record) -> Result<Option<Delivery>, Error> {
         with_borrowed(record, |borrowed| self.try_enqueue_borrowed(borrowed))
@@ -93,7 +99,10 @@ impl Shared {
     /// The same for a record whose parts lie elsewhere.
     #[inline]
     pub(crate) fn try_enqueue_borrowed(self: &Arc<Shared>, record: &BorrowedRecord<'_>) -> Result<Option<Delivery>, Error> {
-        let charge = self.charge(record)?;
+        let charge = match self.charge(record) {
+            Err(Error::RecordTooLarge { .. }) => return Ok(None),
+            charge => charge?,
+        };
         match self.room.try_acquire_many(charge) {
             Ok(room) => self.push(record, room).map(Some),
             Err(TryAcquireError::NoPermits) => Ok(None),
@@ -105,7 +114,14 @@ impl Shared {
     pub(crate) async fn enqueue(self: &Arc<Shared>, mut record: Record) -> Result<Delivery, Error> {
         // The time of the call, however long the wait.
         record.timestamp.get_or_insert_with(now_ms);
-        let charge = with_borrowed(&record, |borrowed| self.charge(borrowed))?;
+        let charge = match with_borrowed(&record, |borrowed| self.charge(borrowed)) {
+            // Somebody may have let the topic take larger ones since it was asked for, as the error says that one can.
+            Err(Error::RecordTooLarge { .. }) if self.core.link.live().is_some() => {
+                let _ = timeout(ASK_TIMEOUT, Box::pin(self.ask_again())).await;
+                with_borrowed(&record, |borrowed| self.charge(borrowed))?
+            }
+            charge => charge?,
+        };
         // Half-full batches must not wait for company while others wait for their room.
         let short = ShortOfRoom::new(self);
         let room = self.room.acquire_many(charge).await.map_err(|_| Error::Closed("producer"))?;
@@ -233,18 +249,24 @@ impl Shared {
         }
         let shared = Arc::clone(self);
         self.runtime.spawn(async move {
-            match Admin::new(Arc::clone(&shared.core)).topic(&shared.topic).await {
-                Ok(info) => shared.topic_changed(&info),
-                // The next answer leads here again.
-                Err(error) => tracing::debug!(topic = %shared.topic, %error, "could not ask for the topic again"),
-            }
+            shared.ask_again().await;
             shared.refreshing.store(false, Ordering::Release);
         });
     }
 
+    /// Asks for the topic again.
+    async fn ask_again(&self) {
+        let _turn = self.asking.lock().await;
+        match Admin::new(Arc::clone(&self.core)).topic(&self.topic).await {
+            Ok(info) => self.topic_changed(&info),
+            // What is known stays. The next answer from the broker leads here again.
+            Err(error) => tracing::debug!(topic = %self.topic, %error, "could not ask for the topic again"),
+        }
+    }
+
     fn topic_changed(&self, info: &TopicInfo) {
         tracing::debug!(topic = %self.topic, epoch = info.epoch, by_broker = info.is_placed_by_broker(), "the topic has changed");
-        // Only one task at a time refreshes.
+        // Only one asks at a time.
         let changed = self.placement.load().changed(partition_count(info), info.is_placed_by_broker());
         self.placement.store(Arc::new(changed));
         self.max_batch_bytes.store(info.config.max_batch_bytes as usize, Ordering::Relaxed);

@@ -164,7 +164,7 @@ async fn no_more_batches_are_in_flight_than_allowed() {
 }
 
 #[tokio::test]
-async fn a_record_over_the_topic_s_limit_is_refused_at_once_with_the_limit() {
+async fn a_record_over_the_topic_s_limit_is_refused_with_the_limit() {
     let state = Arc::new(State::new("readings", FakeTopic { max_batch_bytes: 1_000, ..FakeTopic::new(1) }));
     let broker = FakeBroker::start_with(state);
     let producer = broker.client().await.producer("readings").build().await.unwrap();
