@@ -341,6 +341,37 @@ async def test_a_close_that_was_cancelled_is_finished_by_the_next(own: Broker) -
     assert not client._native.is_connected  # pyright: ignore[reportPrivateUsage]
 
 
+async def test_close_waits_no_longer_than_it_may_for_answers_that_were_given_up(own: Broker) -> None:
+    c = await aio.connect(own.url)
+    await c.admin.create_topic("t")
+    producer = c.producer("t")
+    await producer.send(b"a")
+    own.freeze()
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(producer.send(b"b"), 0.1)
+    with pytest.raises(millpond.TimeoutError, match="closing the producer took longer than (1s|[0-9]+ms)"):
+        await asyncio.wait_for(c.close(1), 20)
+    own.thaw()
+
+
+async def test_who_is_cancelled_leaves_its_blocks_soon(own: Broker) -> None:
+    async def sends() -> None:
+        async with aio.connect(own.url) as c, c.producer("t") as producer:
+            await producer.send(b"a")
+            own.freeze()
+            producer.send(b"b")
+            await producer.flush()
+
+    with millpond.connect(own.url) as client:
+        client.admin.create_topic("t")
+    started = time.monotonic()
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(sends(), 1)
+    # Two blocks; after an error each would wait for five seconds.
+    assert time.monotonic() - started < 5
+    own.thaw()
+
+
 async def test_what_became_of_each_record(c: aio.Client, topic: str, failing: str) -> None:
     producer, fails = c.producer(topic), c.producer(failing)
     assert [type(outcome) for outcome in await fails.send_many(["a", "b"]).outcomes()] == [millpond.TransformError] * 2

@@ -407,7 +407,7 @@ def test_who_wants_to_stop_does_not_wait_for_answers(own: Broker) -> None:
 
 @pytest.mark.parametrize("opened", ["client", "producer"])
 def test_a_second_ctrl_c_ends_the_wait_of_the_first(own: Broker, monkeypatch: pytest.MonkeyPatch, opened: str) -> None:
-    monkeypatch.setattr("millpond._blocking.CLOSE_TIMEOUT_AFTER_STOP", 60.0)
+    monkeypatch.setattr("millpond._states.CLOSE_TIMEOUT_AFTER_STOP", 60.0)
     client = millpond.connect(own.url)
     client.admin.create_topic("t", partitions=1, durability="os")
     producer = client.producer("t")

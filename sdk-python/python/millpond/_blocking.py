@@ -15,7 +15,7 @@ from millpond._batches import Batches
 from millpond._core import Batch, Deliveries, Delivery, Record
 from millpond._dead_letters import store
 from millpond._records import Headers, NewRecord, check_many
-from millpond._states import Closing, Deadline, OpenProducers, PartitionState, ProducerStats, check_topic, partition_states
+from millpond._states import Closing, Deadline, OpenProducers, PartitionState, ProducerStats, check_topic, close_timeout, partition_states
 from millpond._times import Seconds, checked_seconds, to_seconds
 from millpond.errors import DecodeError, ForkedError, MillpondError
 from millpond.serde import Deserializer, Encoded, Serializer, dumps_of, loads_of
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 V = TypeVar("V")
 
-CLOSE_TIMEOUT_AFTER_ERROR = 5.0
-"""Seconds that leaving a ``with`` block waits for answers where the block has failed already."""
-
-CLOSE_TIMEOUT_AFTER_STOP = 0.1
-"""As many where it was left by Ctrl-C: enough for a broker that answers, and short enough for who wants to stop. A handler of SIGTERM that calls
-``sys.exit`` wants a graceful end, and waits as after an error."""
-
 
 def connect(url: str | None = None, **settings: Unpack[ClientSettings]) -> Client:
     """Connects to the broker at ``url``, as in ``millpond://localhost:9440?fp=sha256:...``; ``millpond serve`` prints its own.
@@ -45,10 +38,6 @@ def connect(url: str | None = None, **settings: Unpack[ClientSettings]) -> Clien
             ...
     """
     return Client(_core.connect(_options.client_of(url, settings)))
-
-
-def _close_timeout(error: BaseException) -> float:
-    return CLOSE_TIMEOUT_AFTER_STOP if isinstance(error, KeyboardInterrupt) else CLOSE_TIMEOUT_AFTER_ERROR
 
 
 class Client:
@@ -167,7 +156,7 @@ class Client:
             self.close()
             return
         try:
-            self.close(_close_timeout(error))
+            self.close(close_timeout(error))
         except MillpondError:
             pass  # the error that ends the block says more
 
@@ -249,7 +238,7 @@ class Producer(Generic[K, V]):
             self.close()
             return
         try:
-            self.close(_close_timeout(error))
+            self.close(close_timeout(error))
         except MillpondError:
             pass  # the error that ends the block says more
 

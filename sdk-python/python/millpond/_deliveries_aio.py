@@ -54,14 +54,14 @@ class Untold:
             raise
         await self.tell(given_up)
 
-    async def tell(self, given_up: list[asyncio.Future[RecordPlace]]) -> None:
-        """Once these are answered, raises the first failure. All are forgotten."""
-        for error in await self._take(given_up):
+    async def tell(self, given_up: list[asyncio.Future[RecordPlace]], timeout: float | None = None) -> None:
+        """Once these are answered, or the time is over, raises the first failure. All are forgotten."""
+        for error in await self._take(given_up, timeout):
             raise error
 
-    async def _take(self, given_up: list[asyncio.Future[RecordPlace]]) -> list[BaseException]:
+    async def _take(self, given_up: list[asyncio.Future[RecordPlace]], timeout: float | None = None) -> list[BaseException]:
         if given_up:
-            await asyncio.wait(given_up)
+            await asyncio.wait(given_up, timeout=timeout)
         self._of_client.discard(self)
         failures, self._failures = self._failures, {}
         return list(failures.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import dataclass
@@ -94,6 +95,24 @@ class Closing:
         failed, self.failed = self.failed, None
         if failed is not None:
             raise failed
+
+
+CLOSE_TIMEOUT_AFTER_ERROR = 5.0
+"""Seconds that leaving a ``with`` block waits for answers where the block has failed already."""
+
+CLOSE_TIMEOUT_AFTER_CANCEL = 0.5
+"""As many where a task was cancelled, as Ctrl-C does and whoever has waited long enough: enough for a broker that answers."""
+
+CLOSE_TIMEOUT_AFTER_STOP = 0.1
+"""As many where it was left by Ctrl-C, for who wants to stop. A handler of SIGTERM that calls ``sys.exit`` wants a graceful end, and waits as after an
+error."""
+
+
+def close_timeout(error: BaseException) -> float:
+    """Seconds that leaving a ``with`` block by this error waits for answers."""
+    if isinstance(error, KeyboardInterrupt):
+        return CLOSE_TIMEOUT_AFTER_STOP
+    return CLOSE_TIMEOUT_AFTER_CANCEL if isinstance(error, asyncio.CancelledError) else CLOSE_TIMEOUT_AFTER_ERROR
 
 
 class Deadline:

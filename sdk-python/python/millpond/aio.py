@@ -31,7 +31,7 @@ from millpond._core import Batch, Record
 from millpond._dead_letters import store_async
 from millpond._deliveries_aio import Deliveries, Delivery, Untold
 from millpond._records import Feed, Headers, NewRecord, check_many
-from millpond._states import Closing, Deadline, OpenProducers, PartitionState, ProducerStats, check_topic, partition_states
+from millpond._states import Closing, Deadline, OpenProducers, PartitionState, ProducerStats, check_topic, close_timeout, partition_states
 from millpond._times import Seconds, checked_seconds, to_seconds
 from millpond._waiting import wait_for
 from millpond.errors import DecodeError, ForkedError, MillpondError
@@ -46,9 +46,6 @@ __all__ = ["Admin", "Client", "Connecting", "Consumer", "Deliveries", "Delivery"
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-CLOSE_TIMEOUT_AFTER_ERROR = 5.0
-"""Seconds that leaving an ``async with`` block waits for answers where the block has failed already."""
 
 TURN_SECONDS = 0.01
 """The longest time that a consumer which has records hands them out without a turn of the event loop."""
@@ -199,7 +196,7 @@ class Client:
             self._producers.forget(producer)
         for untold in list(self._untold):
             try:
-                await untold.tell(untold.given_up())
+                await untold.tell(untold.given_up(), deadline.left())
             except MillpondError as error:
                 closing.failed = closing.failed or error
         try:
@@ -216,7 +213,7 @@ class Client:
             await self.close()
             return
         try:
-            await self.close(CLOSE_TIMEOUT_AFTER_ERROR)
+            await self.close(close_timeout(error))
         except MillpondError:
             pass  # the error that ends the block says more
 
@@ -331,7 +328,7 @@ class Producer(Generic[K, V]):
             await self.close()
             return
         try:
-            await self.close(CLOSE_TIMEOUT_AFTER_ERROR)
+            await self.close(close_timeout(error))
         except MillpondError:
             pass  # the error that ends the block says more
 

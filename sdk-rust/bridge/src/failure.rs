@@ -8,6 +8,7 @@ use std::{
     fmt,
     ops::{Deref, DerefMut},
     sync::Arc,
+    time::Duration,
 };
 
 /// What sort of failure it is: a class in each language.
@@ -162,7 +163,11 @@ impl Failure {
     }
 
     /// `what` was not done within a time.
-    pub fn timed_out(what: &str, within: std::time::Duration) -> Failure {
+    pub fn timed_out(what: &str, within: Duration) -> Failure {
+        // What is left of a time that somebody has said is less than a millisecond from it.
+        let whole = within.saturating_add(Duration::from_micros(500)).as_millis();
+        let whole = u64::try_from(whole).map_or(within, Duration::from_millis);
+        let within = if whole.is_zero() { within } else { whole };
         let mut failure = Failure::new(FailureKind::Timeout, ErrorCode::TimedOut.name(), format!("{what} took longer than {within:?}"));
         failure.0.retryable = true;
         failure
